@@ -1,0 +1,183 @@
+"""Runs assets through Dagster in this process, and records what they made with DVC."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import yaml
+from dvc.repo import Repo
+
+from rsqa_pipeline.errors import DataError, RsqaError
+from rsqa_pipeline.lineage.hashes import folder_version
+from rsqa_pipeline.materialize import manifests, standing
+from rsqa_pipeline.profile import Profile, default_profile
+from rsqa_pipeline.stages import ASSETS, STAGES, downstream, in_stage
+
+from .automation import EVERYTHING
+from .definitions import build
+from .resources import TRACKED_STAGES
+
+_INSTANCE = """\
+telemetry: {enabled: false}
+nux: {enabled: false}
+storage: {sqlite: {base_dir: {env: DAGSTER_HOME}}}
+concurrency: {runs: {max_concurrent_runs: 2}, pools: {default_limit: 1, granularity: op}}
+"""
+
+
+@dataclass
+class LaunchResult:
+    """What a launch did."""
+
+    computed: list[str] = field(default_factory=list)
+    unchanged: list[str] = field(default_factory=list)
+    recorded: list[str] = field(default_factory=list)
+    """Assets whose outputs were written to ``dvc.lock``."""
+
+
+class RunFailed(RsqaError):
+    """An asset failed; the assets that do not depend on it are made."""
+
+
+def select(words: Sequence[str]) -> list[str]:
+    """Asset names meant by asset and stage names, in the table's order; none means all.
+
+    Raises DataError naming what is unknown and what there is.
+    """
+    unknown = [word for word in words if word not in ASSETS and word not in STAGES]
+    if unknown:
+        raise DataError(
+            f"no asset or stage {', '.join(map(repr, unknown))}; "
+            f"stages: {', '.join(STAGES)}; assets: {', '.join(ASSETS)}"
+        )
+    wanted = {a.name for word in words for a in (in_stage(word) if word in STAGES else [ASSETS[word]])}
+    return [name for name in ASSETS if name in wanted or not words]
+
+
+def stale(profile: Profile) -> list[str]:
+    """Assets whose output is missing, was made by another recipe, or is downstream of such a one."""
+    store = manifests(profile)
+    found: set[str] = set()
+    for asset in ASSETS.values():
+        if found.intersection(asset.inputs) or standing(profile, asset, store) is None:
+            found.add(asset.name)
+    return [name for name in ASSETS if name in found]
+
+
+def launch(profile: Profile, profile_name: str, names: Sequence[str], force: bool = False) -> LaunchResult:
+    """Materializes the stale ones among ``names`` in one Dagster run.
+
+    Args:
+        profile_name: name or path that the profile was loaded from.
+        names: assets, e.g. from `select`.
+        force: make all of them, stale or not.
+
+    Raises:
+        RunFailed: an asset failed or was not made because one above it failed.
+    """
+    prepare_environment(profile, profile_name)
+    needed = set(names) if force else set(stale(profile))
+    wanted = [name for name in names if name in needed]
+    result = LaunchResult(unchanged=[name for name in names if name not in wanted])
+    if wanted:
+        failures = _run(profile, profile_name, wanted, force, result)
+        if failures:
+            _record(profile, result)
+            below = sorted(
+                {name for failed in failures for name in downstream(failed)} & set(wanted),
+                key=list(ASSETS).index,
+            )
+            lines = [f"{name}: {message}" for name, message in failures.items()]
+            not_made = f"\nnot made, since they depend on it: {', '.join(below)}" if below else ""
+            raise RunFailed("\n".join(lines) + not_made + "\nrun the same command again to go on from here")
+    _record(profile, result)
+    return result
+
+
+def prepare_environment(profile: Profile, profile_name: str) -> None:
+    """Points Dagster at this profile and its own instance folder, telemetry off."""
+    home = (profile.state / "dagster").resolve()
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "dagster.yaml").write_text(_INSTANCE, encoding="utf-8")
+    os.environ.update(
+        DAGSTER_HOME=str(home), DAGSTER_DISABLE_TELEMETRY="1", RSQA_PROFILE=profile_name, DVC_NO_ANALYTICS="1"
+    )
+
+
+def recorded_by_dvc(profile: Profile) -> bool:
+    """Whether ``dvc.yaml`` is about this very profile; others are traced by their manifests alone."""
+    return profile.name == default_profile() and Path("dvc.yaml").is_file()
+
+
+def _run(profile: Profile, profile_name: str, wanted: list[str], force: bool, result: LaunchResult) -> dict[str, str]:
+    """One Dagster run; fills in ``result`` and returns the failures by asset."""
+    job = build(profile_name, force).resolve_job_def(EVERYTHING)
+    with dg.DagsterInstance.get() as instance:
+        outcome = job.execute_in_process(
+            instance=instance,
+            asset_selection=[dg.AssetKey(name) for name in wanted],
+            raise_on_error=False,
+            tags={"rsqa/front_door": "dvc" if "DVC_STAGE" in os.environ else "cli"},
+        )
+    _finish_tracking(profile, wanted, outcome.run_id, outcome.success)
+    failures: dict[str, str] = {}
+    for event in outcome.all_events:
+        if event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION:
+            materialization = event.step_materialization_data.materialization
+            name = materialization.asset_key.path[-1]
+            (result.computed if materialization.metadata["computed"].value else result.unchanged).append(name)
+        elif event.event_type == dg.DagsterEventType.STEP_FAILURE:
+            failures[str(event.step_key)] = _message(event.step_failure_data.error)
+    return failures
+
+
+def _finish_tracking(profile: Profile, wanted: Sequence[str], run_id: str, succeeded: bool) -> None:
+    if any(ASSETS[name].stage in TRACKED_STAGES for name in wanted):
+        from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking  # seconds to import
+
+        MlflowTracking(profile).finish(run_id, succeeded)
+
+
+def _message(error: Any) -> str:
+    """The first cause's own words, without Dagster's wrapping; a fault in the code keeps its last frame."""
+    while error.cause is not None:
+        error = error.cause
+    return error.message.strip() + ("" if "RsqaError" in error.message else "\n" + "".join(error.stack[-1:]).rstrip())
+
+
+def _record(profile: Profile, result: LaunchResult) -> None:
+    """Writes every output that stands as ``rsqa run`` made it to ``dvc.lock``.
+
+    Not under ``dvc repro``, which records by itself and holds DVC's locks meanwhile.
+    """
+    if "DVC_STAGE" in os.environ or not recorded_by_dvc(profile):
+        return
+    locked = _locked_versions()
+    store = manifests(profile)
+    changed = [
+        name
+        for name, asset in ASSETS.items()
+        if asset.folder(profile).is_dir()
+        and locked.get(name) != folder_version(asset.folder(profile))
+        and standing(profile, asset, store) is not None
+    ]
+    changed += [name for name in result.computed if name not in changed]  # same output, but code or settings changed
+    with Repo(".") as repo:
+        for name in sorted(changed, key=list(ASSETS).index):
+            repo.commit(target=name, force=True)
+            result.recorded.append(name)
+
+
+def _locked_versions() -> dict[str, str]:
+    """Data versions in ``dvc.lock`` by asset; empty where there is none yet."""
+    path = Path("dvc.lock")
+    stages = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"] if path.is_file() else {}
+    return {
+        name: next((out["md5"] for out in stage["outs"] if out["path"].endswith(f"/{name}")), "")
+        for name, stage in stages.items()
+    }

@@ -1,0 +1,65 @@
+"""How an output shows in the Dagster UI."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pyarrow.parquet as pq
+
+from rsqa_pipeline.data_quality.checks import CheckResult
+from rsqa_pipeline.materialize import Materialization
+from rsqa_pipeline.stages import Asset
+
+_ROWS_SHOWN = 5
+_CELL_CHARACTERS = 200
+
+
+def check_result(asset: Asset, check: CheckResult | dict[str, Any]) -> dg.AssetCheckResult:
+    """A stored or fresh data-quality result as a Dagster check result."""
+    fields = check if isinstance(check, dict) else check.as_dict()
+    return dg.AssetCheckResult(
+        asset_key=asset.name,
+        check_name=fields["name"],
+        passed=fields["passed"],
+        severity=dg.AssetCheckSeverity.ERROR,
+        metadata={"detail": fields["detail"], **fields["facts"]},
+    )
+
+
+def output_metadata(done: Materialization) -> dict[str, Any]:
+    """Counts, metrics, versions, the first rows of the main tables and the plots of an output."""
+    manifest = done.manifest
+    metadata: dict[str, Any] = {
+        "path": dg.MetadataValue.path(str(done.folder.resolve())),
+        "computed": not done.reused,
+        "seconds": done.seconds,
+        "code_version": manifest.recipe.code_version[:12],
+        **{f"metric/{name}": value for name, value in sorted(manifest.metrics.items())},
+        **{name: value for name, value in manifest.run.items() if name in ("git_commit", "mlflow_run")},
+    }
+    tables = [path for path in sorted(done.folder.glob("*.parquet")) if path.name != "quarantine.parquet"]
+    for path in tables:
+        metadata[path.stem] = dg.MetadataValue.md(_first_rows(path))
+    if tables:
+        metadata["dagster/row_count"] = max(pq.read_metadata(path).num_rows for path in tables)
+    for plot in sorted((done.folder / "plots").glob("*.png")):
+        data = base64.b64encode(plot.read_bytes()).decode()
+        metadata[f"plot/{plot.stem}"] = dg.MetadataValue.md(f"![{plot.stem}](data:image/png;base64,{data})")
+    return metadata
+
+
+def _first_rows(path: Path) -> str:
+    table = pq.ParquetFile(path)
+    batch = next(table.iter_batches(_ROWS_SHOWN), None)
+    names = table.schema_arrow.names
+    rows = batch.to_pylist() if batch is not None else []
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    lines += ["| " + " | ".join(_cell(row[name]) for name in names) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _cell(value: object) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")[:_CELL_CHARACTERS]

@@ -1,0 +1,227 @@
+"""Best of N: the fine-tuned VLM answers N times, a selector keeps one (paper, best of N).
+
+Selectors: score model, CLIP score, majority vote, a random pick, and the oracle that takes a right answer
+where there is one. N answers are drawn once; the value at n < N is the mean over subsets of n of them, see
+`selectors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from tqdm import tqdm
+
+from rsqa_pipeline.benchmarks import selectors
+from rsqa_pipeline.benchmarks.answers import ask, is_right, question_of
+from rsqa_pipeline.benchmarks.items import TaskItems, read_items
+from rsqa_pipeline.benchmarks.results import ALL_TASKS, COMPARISON, Outcome, compare
+from rsqa_pipeline.benchmarks.task import load_tasks
+from rsqa_pipeline.benchmarks.vqa import normalise
+from rsqa_pipeline.models.clip_score import ClipScorer
+from rsqa_pipeline.models.generate import MAX_PROMPT_TOKENS
+from rsqa_pipeline.models.load import base_model, load_vlm
+from rsqa_pipeline.models.scoring_group import Group
+from rsqa_pipeline.plots import colour, new_panels, save
+from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.records import Message, Metrics, write_table
+from rsqa_pipeline.score_model.scorer import Scorer
+from rsqa_pipeline.statistics import bootstrap_mean
+from rsqa_pipeline.tracking.run_logger import RunLogger
+
+TASKS = ("choice", "count", "grounding", "presence")
+"""Tasks whose answers vary when they are sampled."""
+SELECTORS = ("score_model", "clip_score", "majority_vote", "random", "oracle")
+COMPARED = tuple(("score_model", other) for other in ("random", "majority_vote", "clip_score"))
+
+CURVE = pa.schema(
+    [
+        ("selector", pa.string()),
+        ("task", pa.string()),
+        ("n", pa.int64()),  # answers to choose from
+        ("value", pa.float64()),  # share of items answered right, in [0, 1], as are low and high
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+        ("items", pa.int64()),
+    ]
+)
+"""Example: ``{"selector": "score_model", "task": "count", "n": 8, "value": 0.71, "low": 0.64, "high": 0.78,
+"items": 150}``"""
+
+CANDIDATE = pa.schema(
+    [
+        ("item_id", pa.string()),
+        ("task", pa.string()),
+        ("place", pa.int64()),  # 0 is the first answer drawn
+        ("text", pa.string()),
+        ("correct", pa.float64()),
+        ("score_model", pa.float64()),  # missing where it could not be scored
+        ("clip_score", pa.float64()),
+        ("score_model_version", pa.string()),
+        ("clip_version", pa.string()),
+    ]
+)
+"""Example: ``{"item_id": "count-17", "task": "count", "place": 0, "text": "3", "correct": 1.0, "score_model":
+2.1, "clip_score": 0.23, "score_model_version": "5be1c0..", "clip_version": "77aa01.."}``"""
+
+
+@dataclass
+class Answers:
+    """The N answers to one item, their marks and their scores (None where there is none), place by place."""
+
+    item: dict[str, Any]
+    task: str
+    question: str
+    texts: list[str]
+    correct: list[float]
+    scores: dict[str, list[float | None]]
+
+
+def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
+    """Writes ``curve``, ``comparisons``, ``candidates`` (parquet) and ``plots/best_of_n.png``.
+
+    Raises:
+        DataError: the item table has no item of any task of `TASKS`.
+    """
+    rules = settings.benchmarks.best_of_n
+    tasks = read_items(inputs["benchmark_sets"], [task for task in load_tasks("vlm") if task.name in TASKS])
+    tasks = [(task, items[: rules.items]) for task, items in tasks]
+    logger.log_params({f"{task.name}.version": task.version for task, _ in tasks})
+    drawn = draw_answers(inputs["vlm_score_model_30"] / "model", tasks, settings)
+    scorer = Scorer.load(inputs["score_model"] / "model", settings.compute, MAX_PROMPT_TOKENS)
+    clip = ClipScorer.load(base_model(inputs["base_models"], "clip"), settings.compute)
+    for name, judge in (("score_model", scorer), ("clip_score", clip)):
+        add_scores(drawn, name, judge, settings.benchmarks.batch_size)
+    values = selector_values(drawn, rules.counts, settings.seed)
+    curve = _curve(values, drawn, settings.benchmarks.bootstrap_resamples, settings.seed)
+    write_table(out / "curve.parquet", CURVE, curve)
+    versions = {"score_model_version": scorer.version, "clip_version": clip.version}
+    write_table(out / "candidates.parquet", CANDIDATE, [row | versions for a in drawn for row in _candidate_rows(a)])
+    gaps = _comparisons(values, drawn, max(rules.counts), settings.benchmarks.bootstrap_resamples, settings.seed)
+    write_table(out / "comparisons.parquet", COMPARISON, gaps)
+    _plot(out / "plots" / "best_of_n.png", curve)
+    unscored = sum(score is None for answers in drawn for score in answers.scores["score_model"])
+    curves = {f"{row['selector']}/{row['task']}/best_of_{row['n']}": float(row["value"]) for row in curve}
+    return {**curves, "unscored_candidates": float(unscored)}
+
+
+def draw_answers(folder: Path, tasks: TaskItems, settings: Profile) -> list[Answers]:
+    """N sampled answers to every item, marked; N is the greatest of the profile's counts."""
+    rules, marks = settings.benchmarks.best_of_n, settings.benchmarks
+    vlm, most = load_vlm(folder, settings.compute), max(rules.counts)
+    drawn = []
+    for task, items in tqdm(tasks, desc="best of N answers", unit="task"):
+        questions = [question_of(task, item) for item in items]
+        replies = ask(
+            vlm,
+            questions,
+            [item["image"] for item in items],
+            rules.sampling.max_new_tokens,
+            max(1, marks.batch_size // most),
+            settings.seed,
+            rules.sampling,
+            most,
+        )
+        for item, question, texts in zip(items, questions, replies, strict=True):
+            correct = [float(is_right(task, item, text)) for text in texts]
+            drawn.append(Answers(item, task.name, question, texts, correct, {}))
+    return drawn
+
+
+def add_scores(drawn: Sequence[Answers], name: str, judge: Scorer | ClipScorer, batch_size: int) -> None:
+    """Scores every distinct answer once, an item's answers together, so its image is encoded once."""
+    groups = [
+        Group(a.item["image"], [Message(role="user", content=a.question)], list(dict.fromkeys(a.texts))) for a in drawn
+    ]
+    for answers, group, scores in zip(drawn, groups, judge.score(groups, batch_size), strict=True):
+        by_text = dict(zip(group.candidates, scores, strict=True))
+        answers.scores[name] = [by_text[text] for text in answers.texts]
+
+
+def selector_values(drawn: Sequence[Answers], counts: Sequence[int], seed: int) -> dict[tuple[str, int], list[float]]:
+    """(selector, n) -> expected mark in [0, 1] of each item, in the items' order."""
+    rng = np.random.default_rng(seed)
+    values: dict[tuple[str, int], list[float]] = {(name, n): [] for name in SELECTORS for n in sorted(counts)}
+    for answers in drawn:
+        votes = [normalise(text) for text in answers.texts]
+        for n in sorted(counts):
+            values["random", n].append(selectors.random_pick(answers.correct))
+            values["oracle", n].append(selectors.any_right(answers.correct, n))
+            values["majority_vote", n].append(selectors.majority_vote(votes, answers.correct, n, rng))
+            for name in ("score_model", "clip_score"):
+                values[name, n].append(selectors.best_by_score(answers.scores[name], answers.correct, n))
+    return values
+
+
+def _curve(
+    values: Mapping[tuple[str, int], list[float]], drawn: Sequence[Answers], resamples: int, seed: int
+) -> list[dict[str, Any]]:
+    """Rows of `CURVE`: each task, then all tasks together."""
+    rows = []
+    of_task = np.array([answers.task for answers in drawn])
+    for task in [*dict.fromkeys(of_task.tolist()), ALL_TASKS]:
+        chosen = of_task == task if task != ALL_TASKS else np.ones(len(drawn), dtype=bool)
+        for (selector, n), marks in values.items():
+            mean = bootstrap_mean(np.asarray(marks)[chosen], resamples, seed)
+            bounds = {"value": mean.value, "low": mean.low, "high": mean.high, "items": mean.n}
+            rows.append({"selector": selector, "task": task, "n": n, **bounds})
+    return rows
+
+
+def _comparisons(
+    values: Mapping[tuple[str, int], list[float]], drawn: Sequence[Answers], n: int, resamples: int, seed: int
+) -> list[dict[str, Any]]:
+    """The score model against other selectors at the greatest n, paired by item, by task and over all."""
+    outcomes = [
+        Outcome(selector, answers.item["item_id"], task, f"best_of_{n}", None, mark)
+        for selector in dict.fromkeys(name for pair in COMPARED for name in pair)
+        for answers, mark in zip(drawn, values[selector, n], strict=True)
+        for task in (answers.task, ALL_TASKS)
+    ]
+    return compare(outcomes, COMPARED, resamples, seed)
+
+
+def _candidate_rows(answers: Answers) -> list[dict[str, Any]]:
+    return [
+        {
+            "item_id": answers.item["item_id"],
+            "task": answers.task,
+            "place": place,
+            "text": text,
+            "correct": answers.correct[place],
+            **{name: scores[place] for name, scores in answers.scores.items()},
+        }
+        for place, text in enumerate(answers.texts)
+    ]
+
+
+def _plot(path: Path, curve: Sequence[Mapping[str, Any]]) -> None:
+    """One panel a task, and one of all: share right over n, a line with a 95 % band for each selector."""
+    tasks = list(dict.fromkeys(row["task"] for row in curve))
+    figure, panels = new_panels(len(tasks), 2.9 * len(tasks) + 0.6, 3.8)
+    for axes, task in zip(panels, tasks, strict=True):
+        for selector in SELECTORS:
+            rows = [row for row in curve if row["task"] == task and row["selector"] == selector]
+            counts = [row["n"] for row in rows]
+            tint, label = colour(selector), selector.replace("_", " ")
+            axes.plot(counts, [row["value"] for row in rows], marker="o", color=tint, label=label)
+            axes.fill_between(
+                counts,
+                [row["low"] for row in rows],
+                [row["high"] for row in rows],
+                color=tint,
+                alpha=0.1,
+                linewidth=0,
+            )
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(counts, [str(n) for n in counts])
+        axes.set_title(task.replace("_", " "))
+        axes.set_xlabel("answers to choose from")
+    panels[0].set_ylabel("share right, 95 % interval")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(SELECTORS))
+    save(figure, path)

@@ -1,0 +1,41 @@
+"""What a model that does not look at the image would get: the level that each figure is shown beside."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from rsqa_pipeline.benchmarks.grounding import fixed_box_accuracy
+from rsqa_pipeline.benchmarks.retrieval import TestSet, random_recall
+from rsqa_pipeline.benchmarks.task import BenchmarkTask, Metric
+from rsqa_pipeline.benchmarks.vqa import normalise
+
+
+def chance_level(task: BenchmarkTask, metric: Metric, items: Sequence[dict[str, Any]]) -> float:
+    """Chance level of a metric on these items, in [0, 1].
+
+    uniform_class: k guesses among the classes that occur. uniform_choice: a random letter.
+    most_frequent_answer: the most frequent answer always, which is never below a uniform guess. fixed_box:
+    the median box always.
+    random_ranking: candidates in random order.
+    """
+    match task.chance:
+        case "uniform_class":
+            return min(1.0, metric.k / len({item["answer"] for item in items}))
+        case "uniform_choice":
+            return float(np.mean([1 / len(item["choices"]) for item in items]))
+        case "most_frequent_answer":
+            counts = Counter(normalise(item["answer"]) for item in items)
+            return max(counts.values()) / len(items)
+        case "fixed_box":
+            return fixed_box_accuracy([item["boxes"] for item in items])
+        case "random_ranking":
+            relevant = TestSet.of([item["captions"] for item in items]).relevant
+            if metric.direction == "image_to_text":
+                return float(random_recall(relevant, metric.k).mean())
+            # every caption is a query, also one that stands twice: weighted as the metric weights it
+            by_text = random_recall(relevant.T, metric.k)
+            return float(np.mean([by_text[of_image].mean() for of_image in relevant]))

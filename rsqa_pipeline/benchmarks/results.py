@@ -1,0 +1,202 @@
+"""From marks to tables: every figure with its interval and its chance level, every comparison paired."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+import pyarrow as pa
+
+from rsqa_pipeline.benchmarks.chance import chance_level
+from rsqa_pipeline.benchmarks.items import TaskItems
+from rsqa_pipeline.plots import colour, interval_bars, new_figure, save
+from rsqa_pipeline.records import Metrics, write_table
+from rsqa_pipeline.statistics import Interval, bootstrap_mean, mcnemar, paired_difference, wilson
+
+PREDICTION = pa.schema(
+    [
+        ("model", pa.string()),
+        ("item_id", pa.string()),
+        ("task", pa.string()),
+        ("metric", pa.string()),
+        ("prediction", pa.string()),  # what the model said, whole; a class name; a rank
+        ("correct", pa.float64()),  # 0 or 1, or a share where an item is several queries
+    ]
+)
+"""Example: ``{"model": "base", "item_id": "count-17", "task": "count", "metric": "accuracy", "prediction":
+"3", "correct": 1.0}``"""
+
+RESULT = pa.schema(
+    [
+        ("model", pa.string()),
+        ("task", pa.string()),
+        ("metric", pa.string()),
+        ("value", pa.float64()),  # in [0, 1], as are low, high and chance
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+        ("n", pa.int64()),  # items
+        ("chance", pa.float64()),
+    ]
+)
+"""Example: ``{"model": "all", "task": "count", "metric": "accuracy", "value": 0.61, "low": 0.55, "high":
+0.66, "n": 300, "chance": 0.27}``"""
+
+COMPARISON = pa.schema(
+    [
+        ("task", pa.string()),
+        ("metric", pa.string()),
+        ("model", pa.string()),
+        ("baseline", pa.string()),
+        ("difference", pa.float64()),  # model minus baseline over the same items, in [-1, 1]
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+        ("p_value", pa.float64()),  # exact McNemar; sign test where items are graded
+    ]
+)
+"""Example: ``{"task": "count", "metric": "accuracy", "model": "score_model_30", "baseline": "all",
+"difference": 0.07, "low": 0.02, "high": 0.12, "p_value": 0.008}``"""
+
+ALL_TASKS = "all_tasks"
+"""Name of the row over the items of every task together."""
+
+COMPARED = (
+    ("score_model_30", "base"),
+    ("score_model_30", "all"),
+    ("score_model_30", "random_30"),
+    ("score_model_30", "clip_score_30"),
+    ("rl_policy", "score_model_30"),
+    ("rl_policy", "rl_policy_rules_only"),
+)
+"""Model and baseline of every comparison: what the paper claims, in its order."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One item's mark under one metric for one model."""
+
+    model: str
+    item_id: str
+    task: str
+    metric: str
+    prediction: str | None
+    correct: float
+
+
+@dataclass(frozen=True)
+class Figure:
+    """How a task's metric is summarised: its chance level in [0, 1]; are items just right or wrong?"""
+
+    chance: float
+    binary: bool
+
+
+Figures = Mapping[tuple[str, str], Figure]
+
+
+def pooled(outcomes: Sequence[Outcome], metric: str) -> list[Outcome]:
+    """The same marks under the task `ALL_TASKS` and one metric: each item counts once, whatever its task."""
+    return [Outcome(o.model, o.item_id, ALL_TASKS, metric, o.prediction, o.correct) for o in outcomes]
+
+
+def summarise(outcomes: Sequence[Outcome], figures: Figures, resamples: int, seed: int) -> list[dict[str, Any]]:
+    """Rows of `RESULT`, in the outcomes' order."""
+    rows = []
+    frame = pd.DataFrame([asdict(outcome) for outcome in outcomes])
+    for names, group in frame.groupby(["model", "task", "metric"], sort=False):
+        model, task, metric = (str(name) for name in cast(tuple[str, ...], names))
+        figure = figures[task, metric]
+        interval = _interval(group["correct"].tolist(), figure.binary, resamples, seed)
+        rows.append({"model": model, "task": task, "metric": metric, **asdict(interval), "chance": figure.chance})
+    return rows
+
+
+def compare(
+    outcomes: Sequence[Outcome], pairs: Sequence[tuple[str, str]], resamples: int, seed: int
+) -> list[dict[str, Any]]:
+    """Rows of `COMPARISON` for every pair of models that both stand in the outcomes, joined by item."""
+    rows = []
+    frame = pd.DataFrame([asdict(outcome) for outcome in outcomes])
+    for (task, metric), group in frame.groupby(["task", "metric"], sort=False):
+        marks = group.pivot(index="item_id", columns="model", values="correct").sort_index()
+        for model, baseline in pairs:
+            if model in marks and baseline in marks:
+                a, b = marks[model].to_numpy(), marks[baseline].to_numpy()
+                gap = paired_difference(a, b, resamples, seed)
+                names = {"task": task, "metric": metric, "model": model, "baseline": baseline}
+                rows.append(
+                    {
+                        **names,
+                        "difference": gap.value,
+                        "low": gap.low,
+                        "high": gap.high,
+                        "p_value": mcnemar(a, b),
+                    }
+                )
+    return rows
+
+
+def figures_of(tasks: TaskItems) -> dict[tuple[str, str], Figure]:
+    """How each task's metrics are summarised, by (task, metric)."""
+    return {
+        (task.name, metric.name): Figure(chance_level(task, metric, items), task.interval == "wilson")
+        for task, items in tasks
+        for metric in task.metrics
+    }
+
+
+def write_results(
+    out: Path,
+    outcomes: Sequence[Outcome],
+    results: Sequence[Mapping[str, Any]],
+    comparisons: Sequence[Mapping[str, Any]],
+) -> Metrics:
+    """Writes predictions, results and comparisons; returns ``model/task/metric`` -> value."""
+    write_table(out / "predictions.parquet", PREDICTION, [asdict(outcome) for outcome in outcomes])
+    write_table(out / "results.parquet", RESULT, results)
+    write_table(out / "comparisons.parquet", COMPARISON, comparisons)
+    values = {f"{row['model']}/{row['task']}/{row['metric']}": float(row["value"]) for row in results}
+    gaps = {
+        f"{row['model']}_minus_{row['baseline']}/{row['task']}/{row['metric']}": float(row["difference"])
+        for row in comparisons
+    }
+    return {**values, **gaps}
+
+
+def plot_results(path: Path, results: Sequence[Mapping[str, Any]], shown: Sequence[tuple[str, str, str]]) -> None:
+    """Grouped bars, one group a figure, one bar a model, with 95 % intervals and each group's chance level.
+
+    Args:
+        shown: (task, metric, label) of each group, left to right.
+    """
+    models = list(dict.fromkeys(row["model"] for row in results))
+    width = 0.8 / len(models)
+    figure, axes = new_figure(max(7.0, 1.35 * len(shown) + 2.0), 4.4)
+    for place, model in enumerate(models):
+        rows = [_row(results, model, task, metric) for task, metric, _ in shown]
+        at = [group - 0.4 + width * (place + 0.5) for group in range(len(shown))]
+        values = [row["value"] for row in rows]
+        axes.bar(at, values, width * 0.92, color=colour(model), label=model.replace("_", " "))
+        interval_bars(axes, at, values, [row["low"] for row in rows], [row["high"] for row in rows])
+    for group, (task, metric, _) in enumerate(shown):
+        level = _row(results, models[0], task, metric)["chance"]
+        # one entry in the legend: matplotlib leaves out a label that begins with an underscore
+        label = "chance" if group == 0 else "_chance"
+        axes.hlines(level, group - 0.45, group + 0.45, colors="black", linestyles="dashed", linewidth=1.3, label=label)
+    axes.set_xticks(range(len(shown)), [label for _, _, label in shown])
+    axes.set_ylim(0, 1)
+    axes.set_ylabel("share right, 95 % interval")
+    axes.grid(visible=False, axis="x")
+    figure.legend(loc="outside lower center", ncols=min(4, len(models) + 1))
+    save(figure, path)
+
+
+def _row(results: Sequence[Mapping[str, Any]], model: str, task: str, metric: str) -> Mapping[str, Any]:
+    wanted = (model, task, metric)
+    return next(row for row in results if (row["model"], row["task"], row["metric"]) == wanted)
+
+
+def _interval(values: list[float], binary: bool, resamples: int, seed: int) -> Interval:
+    return wilson(round(sum(values)), len(values)) if binary else bootstrap_mean(values, resamples, seed)

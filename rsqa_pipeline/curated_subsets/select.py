@@ -1,0 +1,154 @@
+"""Which samples a subset keeps: a list of ids and the rule that chose them (paper, curation).
+
+Captions and instructions are ranked apart, each with its own fraction: the paper found 30 % right for captions and
+60 % for instructions. The true quality of what is kept is reported where the source knows it, and never selects.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from rsqa_pipeline.curated_subsets.corpus import TABLES, Kind, read_corpus
+from rsqa_pipeline.curated_subsets.plots import plot_kept_by_source
+from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.lineage.hashes import folder_version
+from rsqa_pipeline.profile import Profile, SubsetRule
+from rsqa_pipeline.records import SUBSET, Metrics, read_table, sha256, write_table
+from rsqa_pipeline.tracking.run_logger import RunLogger
+
+KINDS: tuple[Kind, ...] = tuple(TABLES.values())
+SCORES = {"score_model": "pair_scores", "clip_score": "clip_scores"}
+"""The asset whose scores a selector ranks by; the other selectors need none."""
+
+
+def select(samples: pd.DataFrame, rule: SubsetRule, seed: int) -> list[str]:
+    """Ids of the samples that ``rule`` keeps, sorted; the same whatever the order of the rows.
+
+    Of each kind the best ``wanted`` samples are kept (see `wanted`), best score first, equal scores by sample_id.
+    A sample without the score that the rule ranks by is not eligible.
+
+    Args:
+        samples: columns ``sample_id``, ``kind`` (caption | instruction) and, for the selectors ``score_model`` and
+            ``clip_score``, a column of that name: higher is better, NaN or None where there is no score.
+        rule: selector, and the fraction of each kind to keep, in (0, 1].
+        seed: of the random selector.
+    """
+    ranks = samples[["sample_id", "kind"]].assign(score=_ranking(samples, rule, seed))
+    kept: list[str] = []
+    for kind in KINDS:
+        of_kind = ranks[ranks["kind"] == kind]
+        eligible = of_kind.dropna(subset=["score"]).sort_values(["score", "sample_id"], ascending=[False, True])
+        kept += eligible["sample_id"].head(wanted(len(of_kind), fraction(rule, kind))).tolist()
+    return sorted(kept)
+
+
+def wanted(samples: int, share: float) -> int:
+    """How many of ``samples`` a fraction keeps: the nearest whole number, halves up, at least one where there is any."""
+    return min(samples, max(1, math.floor(samples * share + 0.5)))
+
+
+def fraction(rule: SubsetRule, kind: Kind) -> float:
+    return rule.caption_fraction if kind == "caption" else rule.instruction_fraction
+
+
+def _ranking(samples: pd.DataFrame, rule: SubsetRule, seed: int) -> pd.Series:
+    """The number that the rule ranks by, one a row."""
+    if rule.selector == "all":
+        return pd.Series(0.0, index=samples.index)
+    if rule.selector == "random":
+        draws = [int(sha256(str(seed), sample)[:13], 16) / 16**13 for sample in samples["sample_id"]]
+        return pd.Series(draws, index=samples.index, dtype=float)
+    return samples[rule.selector].astype(float)
+
+
+def _run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger, *, subset: str) -> Metrics:
+    """Writes ``ids.parquet``, ``rule.json`` and ``plots/kept_by_source.png`` of one subset."""
+    rule: SubsetRule = getattr(settings.curated_subsets.subsets, subset)
+    samples, versions = _scored_corpus(inputs)
+    kept = set(select(samples, rule, settings.seed))
+    samples = samples.assign(kept=samples["sample_id"].isin(kept))
+    chosen = samples[samples["kept"]].sort_values("sample_id")
+    write_table(out / "ids.parquet", SUBSET, chosen[["sample_id", "kind"]])
+    description = {
+        "subset": subset,
+        **rule.model_dump(),
+        "model_version": versions.get(rule.selector),
+        "corpus_version": {asset: folder_version(inputs[asset]) for asset in TABLES},
+        **_counts(samples, rule),
+    }
+    (out / "rule.json").write_text(json.dumps(description, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    plot_kept_by_source(samples, rule.selector, out / "plots" / "kept_by_source.png")
+    metrics = _metrics(samples, rule)
+    logger.log_params({f"rule.{key}": value for key, value in rule.model_dump().items()})
+    logger.log_metrics(metrics)
+    return metrics
+
+
+run_all = partial(_run, subset="all")
+run_random_30 = partial(_run, subset="random_30")
+run_clip_score_30 = partial(_run, subset="clip_score_30")
+run_score_model_30 = partial(_run, subset="score_model_30")
+
+
+def _scored_corpus(inputs: Mapping[str, Path]) -> tuple[pd.DataFrame, dict[str, str]]:
+    """The corpus with one column a selector's score (NaN: not scored), and each scoring model's version.
+
+    Raises:
+        DataError: no sample of split "corpus", or scores of one table by several models.
+    """
+    columns = ["sample_id", "kind", "source", "true_quality"]
+    rows = read_corpus(inputs)
+    if not rows:
+        raise DataError(f"no sample of split 'corpus' in {' or '.join(str(inputs[asset]) for asset in TABLES)}")
+    samples = pd.DataFrame(rows)[columns].astype({"true_quality": float})
+    versions = {}
+    for selector, asset in SCORES.items():
+        scores = read_table(inputs[asset] / "scores.parquet")
+        found = {row["model_version"] for row in scores}
+        if len(found) != 1:
+            raise DataError(f"{inputs[asset]}: needs the scores of one model, found {len(found)}: {sorted(found)}")
+        versions[selector] = found.pop()
+        by_id = {row["sample_id"]: row["score"] for row in scores}
+        samples[selector] = samples["sample_id"].map(by_id).astype(float)
+    return samples, versions
+
+
+def _counts(samples: pd.DataFrame, rule: SubsetRule) -> dict[str, dict[str, int]]:
+    """Samples kept, dropped and (among the dropped) without the score that the rule ranks by, each by kind."""
+    groups = {"kept": samples["kept"], "dropped": ~samples["kept"], "without_score": _without_score(samples, rule)}
+    return {
+        name: {kind: int((rows & (samples["kind"] == kind)).sum()) for kind in KINDS} for name, rows in groups.items()
+    }
+
+
+def _without_score(samples: pd.DataFrame, rule: SubsetRule) -> pd.Series:
+    if rule.selector in SCORES:
+        return samples[rule.selector].isna()
+    return pd.Series(False, index=samples.index)
+
+
+def _metrics(samples: pd.DataFrame, rule: SubsetRule) -> Metrics:
+    """Counts, true quality (1..5) of what is kept with the number of samples it is known for, kept share by source."""
+    kept = samples[samples["kept"]]
+    metrics: Metrics = {
+        "corpus_rows": float(len(samples)),
+        "kept_rows": float(len(kept)),
+        "dropped_rows": float(len(samples) - len(kept)),
+        "without_score_rows": float(_without_score(samples, rule).sum()),
+    }
+    for kind in KINDS:
+        of_kind = kept[kept["kind"] == kind]
+        known = of_kind["true_quality"].dropna()
+        metrics[f"kept_{kind}s"] = float(len(of_kind))
+        metrics[f"true_quality_known_{kind}s"] = float(len(known))
+        if len(known):
+            metrics[f"true_quality_{kind}s"] = float(known.mean())
+    for (kind_name, source), share in samples.groupby(["kind", "source"])["kept"].mean().items():
+        metrics[f"kept_share_{kind_name}_{source}"] = float(share)
+    return metrics

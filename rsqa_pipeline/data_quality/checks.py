@@ -1,0 +1,83 @@
+"""The blocking checks of every asset, run on its output before it takes the place of the old one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.records import Metrics
+from rsqa_pipeline.stages import Asset
+
+MAIN_TABLE = {
+    "image_text_sample": "samples.parquet",
+    "preference_pair": "pairs.parquet",
+    "scored_sample": "scores.parquet",
+    "subset": "ids.parquet",
+    "benchmark_item": "items.parquet",
+}
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One check: passed or not, and what was found."""
+
+    name: str
+    passed: bool
+    detail: str
+    facts: dict[str, float] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def check_names(asset: Asset) -> list[str]:
+    """Names of the checks that `run_checks` makes for an asset."""
+    if asset.records is None:
+        return ["metrics_are_numbers"]
+    names = ["metrics_are_numbers", "great_expectations"]
+    if asset.records != "subset":
+        names.append("rows_add_up")
+    if asset.records in ("image_text_sample", "benchmark_item", "scored_sample"):
+        names.append("few_quarantined")
+    return names
+
+
+def run_checks(asset: Asset, folder: Path, metrics: Metrics, profile: Profile) -> list[CheckResult]:
+    """Checks the freshly made output in ``folder``."""
+    checks = {
+        "metrics_are_numbers": lambda: _metrics_are_numbers(metrics),
+        "great_expectations": lambda: _great_expectations(asset, folder),
+        "rows_add_up": lambda: _rows_add_up(metrics),
+        "few_quarantined": lambda: _few_quarantined(metrics, profile.source_pairs.max_quarantined_share),
+    }
+    return [checks[name]() for name in check_names(asset)]
+
+
+def _metrics_are_numbers(metrics: Metrics) -> CheckResult:
+    bad = sorted(name for name, value in metrics.items() if not math.isfinite(value))
+    detail = f"not finite: {', '.join(bad)}" if bad else f"{len(metrics)} metrics, all finite"
+    return CheckResult("metrics_are_numbers", not bad, detail)
+
+
+def _great_expectations(asset: Asset, folder: Path) -> CheckResult:
+    from rsqa_pipeline.data_quality.suites import validate  # importing it takes seconds; not every asset needs it
+
+    assert asset.records is not None
+    result = validate(asset.records, folder / MAIN_TABLE[asset.records])
+    detail = "; ".join(result.faults) or f"{result.expectations} expectations met"
+    return CheckResult("great_expectations", result.success, detail, {"expectations": result.expectations})
+
+
+def _rows_add_up(metrics: Metrics) -> CheckResult:
+    read, kept, quarantined = (metrics[f"{name}_rows"] for name in ("input", "kept", "quarantined"))
+    detail = f"{kept:.0f} kept + {quarantined:.0f} quarantined, {read:.0f} read"
+    return CheckResult("rows_add_up", kept + quarantined == read and kept > 0, detail)
+
+
+def _few_quarantined(metrics: Metrics, limit: float) -> CheckResult:
+    share = metrics["quarantined_rows"] / max(metrics["input_rows"], 1.0)
+    detail = f"{share:.2%} quarantined, at most {limit:.2%} allowed (source_pairs.max_quarantined_share)"
+    return CheckResult("few_quarantined", share <= limit, detail, {"quarantined_share": share})

@@ -1,0 +1,225 @@
+"""Fine-tunes the CLIP on a subset's captions, contrastively (paper, use 1: curation, CLIP).
+
+Departures from the paper:
+
+1. two samples of the same image in a batch are no negatives of each other, nor are two samples of the same text;
+2. with several processes each contrasts within its own batch; embeddings are not gathered across them.
+
+Images are neither flipped nor rotated: captions say left and right.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+from transformers import get_cosine_schedule_with_warmup
+
+from rsqa_pipeline.finetuned_models.subset_samples import subset_name, subset_samples
+from rsqa_pipeline.finetuned_models.training import (
+    HistoryRow,
+    Job,
+    check_converged,
+    final_loss,
+    plot_losses,
+    write_history,
+)
+from rsqa_pipeline.images import open_image
+from rsqa_pipeline.models.load import Clip, base_model, device_of, load_clip
+from rsqa_pipeline.profile import Optimizer, Profile
+from rsqa_pipeline.records import Metrics
+from rsqa_pipeline.tracking.run_logger import RunLogger
+
+PHASE = "captions"
+MAX_LOGIT_SCALE = math.log(100)
+"""CLIP's own bound on the learned temperature."""
+IMAGES_AT_ONCE = 256
+
+
+def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
+    """Stage ``finetuned_models``, asset ``clip_<subset>``: model/, history.json, plots/training.png.
+
+    Args:
+        inputs: one ``subset_*``, ``image_text_pairs``, ``base_models``.
+
+    Raises:
+        DataError: the subset keeps no captions, or does not belong to these pairs.
+        ModelError: the base model cannot be loaded, or training diverges.
+    """
+    rows = subset_samples(inputs, "image_text_pairs", "caption")
+    clip = load_clip(base_model(inputs["base_models"], "clip"), settings.compute)
+    with tempfile.TemporaryDirectory() as scratch:
+        job = Job(settings.seed, settings.compute, Path(scratch), logger)
+        history = train_clip(clip, rows, settings.finetuned_models.clip, job)
+    clip.model.save_pretrained(out / "model")
+    clip.tokenizer.save_pretrained(out / "model")
+    clip.image_processor.save_pretrained(out / "model")
+    write_history(history, out / "history.json")
+    plot_losses(history, out / "plots" / "training.png")
+    logger.log_model(f"clip_{subset_name(inputs)}", out / "model")
+    return {"caption_samples": float(len(rows)), "final_loss": final_loss(history, PHASE)}
+
+
+def train_clip(clip: Clip, rows: Sequence[Mapping[str, Any]], optimizer: Optimizer, job: Job) -> list[HistoryRow]:
+    """Trains the whole CLIP in place on captions (IMAGE_TEXT_SAMPLE rows).
+
+    Returns:
+        One row an optimizer step: phase, step, loss (nats), accuracy (share of the batch whose own text ranks first
+        among the texts it is contrasted with), learning_rate.
+    """
+    accelerator = Accelerator(
+        cpu=device_of(job.compute).type == "cpu",
+        gradient_accumulation_steps=optimizer.gradient_accumulation,
+    )
+    batches = DataLoader(
+        CaptionedImages(rows, clip, job.scratch),
+        batch_size=optimizer.batch_size,
+        shuffle=True,
+        generator=torch.Generator().manual_seed(job.seed),
+        collate_fn=_Collator(clip),
+    )
+    weights = torch.optim.AdamW(
+        _parameter_groups(clip.model, optimizer.weight_decay), lr=optimizer.learning_rate, betas=(0.9, 0.98)
+    )
+    total = max(1, math.ceil(len(batches) / optimizer.gradient_accumulation * optimizer.epochs))
+    # accelerate steps a prepared schedule once a process; the one here is stepped by hand, once an optimizer step
+    schedule = get_cosine_schedule_with_warmup(weights, optimizer.warmup_steps, total)
+    model, weights, batches = accelerator.prepare(clip.model, weights, batches)
+    model.train()
+    history: list[HistoryRow] = []
+    progress = tqdm(total=total, desc="clip", unit="step")
+    for batch in _endless(batches):
+        with accelerator.accumulate(model):
+            rate = schedule.get_last_lr()[0]
+            loss, accuracy = contrastive_loss(_similarity(model, batch), batch["same"])
+            accelerator.backward(loss)
+            if accelerator.sync_gradients:
+                accelerator.clip_grad_norm_(model.parameters(), 1.0)
+            weights.step()
+            weights.zero_grad()
+        if not accelerator.sync_gradients:
+            continue
+        schedule.step()
+        clip.model.logit_scale.data.clamp_(0, MAX_LOGIT_SCALE)
+        numbers = {"loss": loss.item(), "accuracy": accuracy.item(), "learning_rate": rate}
+        history.append({"phase": PHASE, "step": len(history) + 1, **numbers})
+        job.logger.log_metrics({f"{PHASE}_{k}": v for k, v in numbers.items()}, step=len(history))
+        progress.update()
+        if len(history) == total:
+            break
+    progress.close()
+    check_converged(history, PHASE)
+    clip.model.eval()
+    return history
+
+
+def contrastive_loss(similarity: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
+    """CLIP's symmetric cross-entropy in which pairs that belong together are left out of the negatives.
+
+    Args:
+        similarity: (b, b) scaled cosines, images in rows, texts in columns, own text on the diagonal.
+        same: (b, b) bool, True where row and column share their image or their text; the diagonal's value is not read.
+
+    Returns:
+        (loss, accuracy): scalars; nats, and the share of images whose own text ranks first.
+    """
+    own = torch.arange(len(similarity), device=similarity.device)
+    others = same & ~torch.eye(len(similarity), dtype=torch.bool, device=similarity.device)
+    logits = similarity.masked_fill(others, float("-inf"))
+    loss = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+    return loss, (logits.argmax(dim=1) == own).float().mean()
+
+
+@dataclass(frozen=True)
+class CaptionedImage:
+    pixels: Tensor
+    """(3, height, width) float32, normalized as the CLIP wants it."""
+    image_id: str
+    text: str
+
+
+class CaptionedImages(Dataset[CaptionedImage]):
+    """Captions with their images, each image decoded and preprocessed once.
+
+    The pixels lie in one float16 file in ``scratch``, memory-mapped: memory holds what a batch reads, however many images.
+    """
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]], clip: Clip, scratch: Path) -> None:
+        self._captions = [(row["image_id"], row["messages"][-1]["content"]) for row in rows]
+        references = {row["image_id"]: row["image"] for row in rows}
+        self._places = {image_id: place for place, image_id in enumerate(references)}
+        self._pixels = _preprocess(list(references.values()), clip, scratch / "pixels.npy")
+
+    def __len__(self) -> int:
+        return len(self._captions)
+
+    def __getitem__(self, index: int) -> CaptionedImage:
+        image_id, text = self._captions[index]
+        pixels = torch.from_numpy(self._pixels[self._places[image_id]].astype(np.float32))
+        return CaptionedImage(pixels, image_id, text)
+
+
+class _Collator:
+    def __init__(self, clip: Clip) -> None:
+        self._tokenizer = clip.tokenizer
+        self._context = int(clip.model.config.text_config.max_position_embeddings)
+        self._dtype = clip.model.dtype
+
+    def __call__(self, samples: list[CaptionedImage]) -> dict[str, Tensor]:
+        tokens = self._tokenizer(
+            [sample.text for sample in samples],
+            padding=True,
+            truncation=True,
+            max_length=self._context,
+            return_tensors="pt",
+        )
+        same = [[a.image_id == b.image_id or a.text == b.text for b in samples] for a in samples]
+        return {
+            "pixel_values": torch.stack([sample.pixels for sample in samples]).to(self._dtype),
+            "input_ids": tokens["input_ids"],
+            "attention_mask": tokens["attention_mask"],
+            "same": torch.tensor(same),
+        }
+
+
+def _preprocess(references: Sequence[str], clip: Clip, file: Path) -> np.memmap[Any, np.dtype[np.float16]]:
+    first = clip.image_processor(images=[open_image(references[0])], return_tensors="np")["pixel_values"]
+    shape = (len(references), *first.shape[1:])
+    pixels = np.lib.format.open_memmap(file, mode="w+", dtype=np.float16, shape=shape)
+    starts = range(0, len(references), IMAGES_AT_ONCE)
+    for start in tqdm(starts, desc="images", unit="batch", disable=len(starts) < 8):
+        images = [open_image(reference) for reference in references[start : start + IMAGES_AT_ONCE]]
+        pixels[start : start + len(images)] = clip.image_processor(images=images, return_tensors="np")["pixel_values"]
+    return pixels
+
+
+def _similarity(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
+    """(b, b) cosines of images and texts, times the learned temperature."""
+    names = ("pixel_values", "input_ids", "attention_mask")
+    similarity: Tensor = model(**{name: batch[name] for name in names}).logits_per_image
+    return similarity.float()
+
+
+def _endless(batches: DataLoader[Any]) -> Iterator[Mapping[str, Tensor]]:
+    while True:
+        yield from batches
+
+
+def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay; gains, biases and the temperature do not."""
+    parameters = list(model.parameters())
+    return [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]

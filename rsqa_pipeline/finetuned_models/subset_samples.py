@@ -1,0 +1,43 @@
+"""The samples that a subset names: ids joined with the tables they were chosen from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.records import read_table
+
+
+def subset_name(inputs: Mapping[str, Path]) -> str:
+    """Name of the one subset among the inputs, e.g. "score_model_30" for the input ``subset_score_model_30``."""
+    (name,) = (key.removeprefix("subset_") for key in inputs if key.startswith("subset_"))
+    return name
+
+
+def subset_samples(inputs: Mapping[str, Path], asset: str, kind: str) -> list[dict[str, Any]]:
+    """Rows of ``asset`` (IMAGE_TEXT_SAMPLE) that the subset keeps, in the table's order.
+
+    Args:
+        inputs: folders of one ``subset_*`` asset and of ``asset``.
+        kind: "caption" or "instruction".
+
+    Raises:
+        DataError: the subset keeps nothing of this kind, or names a sample that the table does not have.
+    """
+    name = subset_name(inputs)
+    ids = pq.read_table(inputs[f"subset_{name}"] / "ids.parquet", filters=[("kind", "=", kind)])
+    wanted = set(ids["sample_id"].to_pylist())
+    rows = [row for row in read_table(inputs[asset] / "samples.parquet") if row["sample_id"] in wanted]
+    if not rows:
+        raise DataError(f"subset {name} keeps no {kind} of {asset}; nothing to train on. Raise its {kind}_fraction.")
+    unknown = wanted - {row["sample_id"] for row in rows}
+    if unknown:
+        raise DataError(
+            f"subset {name} names {len(unknown)} {kind} samples that {asset} does not have, e.g. {min(unknown)}; "
+            f"materialize subset_{name} again"
+        )
+    return rows

@@ -1,0 +1,29 @@
+"""The asset lineage_manifest: the manifests behind every output, versioned with the data they describe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.lineage.hashes import folder_version
+from rsqa_pipeline.lineage.manifest import ManifestStore
+from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.records import Metrics
+from rsqa_pipeline.tracking.run_logger import RunLogger
+
+
+def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
+    """Writes ``manifests/<asset>.jsonl``, one line each: what made the version that stands on disk now.
+
+    Raises DataError for an output without a manifest, which nobody could trace.
+    """
+    store, bundle = ManifestStore(settings.state / "manifests"), ManifestStore(out / "manifests")
+    for name, folder in inputs.items():
+        manifest = store.find(name, folder_version(folder))
+        if manifest is None:
+            raise DataError(
+                f"{folder} was not made by a recorded run or was changed since; make it with `rsqa run {name}`"
+            )
+        bundle.append(manifest)
+    return {"assets": float(len(inputs))}

@@ -1,0 +1,134 @@
+"""Chats as the VLM reads them: the frozen caption prompt, Qwen2-VL's chat template, padded batches of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+
+from rsqa_pipeline.models.load import QwenVLProcessor
+from rsqa_pipeline.records import Message
+
+CAPTION_PROMPT = "Describe this satellite image in detail."
+"""The one prompt that captions answer, in training, scoring and generation. A changed prompt changes every score."""
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if loop.first and message['role'] != 'system' %}"
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    "{% endif %}"
+    "<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}"
+    "{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""Qwen2-VL's own template, its video branch left out; given to the models that are made here."""
+
+
+def as_chat(messages: Sequence[Message]) -> list[Message]:
+    """The messages as a chat that begins with a question: a lone assistant turn (a caption) answers CAPTION_PROMPT.
+
+    Example: ``[{"role": "assistant", "content": "two tanks"}]`` gets the user turn CAPTION_PROMPT before it;
+    anything else, an empty list among it, is returned as it is.
+    """
+    chat = [Message(role=m["role"], content=m["content"]) for m in messages]
+    if len(chat) == 1 and chat[0]["role"] == "assistant":
+        return [Message(role="user", content=CAPTION_PROMPT), *chat]
+    return chat
+
+
+def render(
+    processor: QwenVLProcessor, chat: Sequence[Message], has_image: bool, add_generation_prompt: bool = False
+) -> str:
+    """The chat as the model's text, one image placeholder at the start of the first user turn if it has an image.
+
+    Raises:
+        ValueError: an image but no user turn to put it in.
+    """
+    # "<|" begins the tokenizer's control tokens; inside data it must stay plain text
+    turns: list[dict[str, Any]] = [{"role": m["role"], "content": m["content"].replace("<|", "< |")} for m in chat]
+    if has_image:
+        first = next((turn for turn in turns if turn["role"] == "user"), None)
+        if first is None:
+            raise ValueError("a chat with an image needs a user turn; pass a caption through as_chat first")
+        first["content"] = [{"type": "image"}, {"type": "text", "text": first["content"]}]
+    text: str = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt)
+    return text
+
+
+def encode(
+    processor: QwenVLProcessor,
+    chats: Sequence[Sequence[Message]],
+    images: Sequence[Image.Image | None],
+    max_length: int,
+    add_generation_prompt: bool = False,
+) -> dict[str, torch.Tensor]:
+    """A batch of chats as tensors on the CPU.
+
+    Args:
+        chats: one list of messages a row; content is plain text.
+        images: the row's image, or None for a row of text alone. Any size; the processor resizes.
+        max_length: tokens a row at most, the image's among them. What is longer loses its end.
+        add_generation_prompt: for generation: the text ends where the assistant begins, and padding is on the left.
+            Otherwise padding is on the right, so that the last real token is at ``attention_mask.sum(1) - 1``.
+
+    Returns:
+        input_ids, attention_mask, mm_token_type_ids (1 at image tokens), each (b, t) int64; where any row has an image
+        pixel_values (patches of all images, values a patch) float32 and image_grid_thw (images, 3) int64, in row order.
+
+    Raises:
+        ValueError: as many images as chats are needed; a prompt to generate from, or an image, exceeds max_length.
+    """
+    if len(chats) != len(images):
+        raise ValueError(f"{len(chats)} chats but {len(images)} images; give None for a chat without one")
+    texts = [
+        render(processor, chat, image is not None, add_generation_prompt)
+        for chat, image in zip(chats, images, strict=True)
+    ]
+    pixels: dict[str, torch.Tensor] = {}
+    present = [image for image in images if image is not None]
+    if present:
+        seen = processor.image_processor(images=present, return_tensors="pt")
+        pixels = {name: seen[name] for name in ("pixel_values", "image_grid_thw")}
+        texts = _expand_image_tokens(processor, texts, images, pixels["image_grid_thw"])
+    # No special tokens are added: the template's text has them all. Padding is done here, so that the tokenizer's own
+    # side, which other users of the same processor may set, does not matter.
+    rows = processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return {**_pad(processor, rows, max_length, add_generation_prompt), **pixels}
+
+
+def _expand_image_tokens(
+    processor: QwenVLProcessor, texts: list[str], images: Sequence[Image.Image | None], grids: torch.Tensor
+) -> list[str]:
+    merged = processor.image_processor.merge_size**2
+    counts = iter((grids.prod(dim=1) // merged).tolist())
+    token = processor.image_token
+    return [
+        text.replace(token, token * next(counts), 1) if image is not None else text
+        for text, image in zip(texts, images, strict=True)
+    ]
+
+
+def _pad(
+    processor: QwenVLProcessor, rows: list[list[int]], max_length: int, left: bool
+) -> dict[str, torch.Tensor]:
+    pad, image_token = processor.tokenizer.pad_token_id, processor.image_token_id
+    width = min(max(len(row) for row in rows), max_length)
+    ids = torch.full((len(rows), width), pad, dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for index, row in enumerate(rows):
+        if len(row) > max_length and (left or image_token in row[max_length:]):
+            what = "prompt" if left else "image"
+            raise ValueError(f"row {index}: its {what} does not fit max_length {max_length} ({len(row)} tokens)")
+        kept = row[:max_length]
+        place = slice(width - len(kept), width) if left else slice(0, len(kept))
+        ids[index, place] = torch.tensor(kept)
+        mask[index, place] = 1
+    types = (ids == image_token).to(torch.int64) * mask
+    return {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": types}

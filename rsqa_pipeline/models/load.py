@@ -1,0 +1,222 @@
+"""Loads a VLM or a CLIP, from a local folder or a hub id, along one path: everything becomes a local folder first.
+
+Only safetensors are read. A pickle can run code when it is opened, so a checkpoint that has nothing else is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    CLIPModel,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Qwen2VLProcessor,
+)
+from transformers.processing_utils import ProcessorMixin
+
+from rsqa_pipeline.errors import ModelError
+from rsqa_pipeline.profile import Compute
+
+VLM_FAMILIES = ("qwen2_vl", "qwen2_5_vl")
+CLIP_FAMILIES = ("clip",)
+_WANTED_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
+
+
+class QwenVLProcessor(Qwen2VLProcessor):
+    """Qwen's image and text processor without its video part.
+
+    The video part needs torchvision, which cannot be imported beside a CPU build of torch; nothing here uses video.
+    """
+
+    def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None) -> None:
+        self.image_token = "<|image_pad|>"
+        self.video_token = "<|video_pad|>"
+        self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
+        self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
+        ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+
+
+@dataclass(frozen=True)
+class Vlm:
+    """A vision-language model ready to use, in evaluation mode."""
+
+    model: Any
+    """A `PreTrainedModel` with a generate method, e.g. `Qwen2VLForConditionalGeneration`."""
+    processor: QwenVLProcessor
+    version: str
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A CLIP ready to use, in evaluation mode."""
+
+    model: CLIPModel
+    tokenizer: PreTrainedTokenizerBase
+    image_processor: Any
+    version: str
+
+
+def load_vlm(
+    path_or_id: str | Path, compute: Compute, revision: str | None = None, trust_remote_code: bool = False
+) -> Vlm:
+    """Loads a Qwen2-VL class model with its processor onto the profile's device.
+
+    Raises:
+        ModelError: nothing there, another family, only pickles, or weights that do not fit the configuration.
+    """
+    folder = local_folder(path_or_id, revision, trust_remote_code)
+    _check_family(folder, VLM_FAMILIES, trust_remote_code)
+    model = _weights(AutoModelForImageTextToText, folder, compute, trust_remote_code)
+    return Vlm(model, load_processor(folder), weights_version(folder))
+
+
+def load_clip(
+    path_or_id: str | Path, compute: Compute, revision: str | None = None, trust_remote_code: bool = False
+) -> Clip:
+    """Loads a CLIP with its tokenizer and image processor onto the profile's device.
+
+    Raises:
+        ModelError: as `load_vlm`.
+    """
+    folder = local_folder(path_or_id, revision, trust_remote_code)
+    _check_family(folder, CLIP_FAMILIES, trust_remote_code)
+    model = _weights(CLIPModel, folder, compute, trust_remote_code)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        image_processor = AutoImageProcessor.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder}: tokenizer or image processor cannot be read: {error}") from error
+    return Clip(model, tokenizer, image_processor, weights_version(folder))
+
+
+def load_processor(path_or_id: str | Path) -> QwenVLProcessor:
+    """The processor of a Qwen-VL checkpoint: chat template, tokenizer, image processor, no video.
+
+    Raises:
+        ModelError: the folder or hub id holds no such processor.
+    """
+    folder = local_folder(path_or_id)
+    try:
+        return QwenVLProcessor.from_pretrained(folder)
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelError(f"{folder}: processor cannot be read: {error}") from error
+
+
+def local_folder(path_or_id: str | Path, revision: str | None = None, trust_remote_code: bool = False) -> Path:
+    """The checkpoint as a local folder; a hub id ("owner/name") is downloaded once, without pickles.
+
+    Raises:
+        ModelError: no such folder, and no such hub id or no connection.
+    """
+    folder = Path(path_or_id)
+    if folder.is_dir():
+        return folder
+    hint = "Give an existing folder in save_pretrained layout, or a hub id like Qwen/Qwen2-VL-2B-Instruct."
+    if folder.is_absolute() or len(folder.parts) != 2:
+        raise ModelError(f"no model folder {path_or_id}. {hint}")
+    wanted = [*_WANTED_FILES, "*.py"] if trust_remote_code else _WANTED_FILES
+    try:
+        return Path(snapshot_download(str(path_or_id), revision=revision, allow_patterns=wanted))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(f"{path_or_id} is neither a folder nor a model that the hub gives: {error} {hint}") from error
+
+
+def weights_version(folder: Path) -> str:
+    """Hex sha256 over the names and bytes of the folder's safetensors files, sorted by name.
+
+    Raises:
+        ModelError: there are none.
+    """
+    digest = hashlib.sha256()
+    for file in _weight_files(folder):
+        digest.update(file.name.encode() + b"\0")
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def base_model(folder: Path, kind: Literal["vlm", "clip"]) -> str:
+    """The local folder of the base model that a ``base_models`` output names in ``<kind>.json``.
+
+    Example of that file: ``{"path": "vlm", "version": "5be1c0.."}``; a hub model has ``"revision"`` too.
+
+    Raises:
+        ModelError: the file is missing, or the weights it names are not the ones it was written for.
+    """
+    file = folder / f"{kind}.json"
+    if not file.is_file():
+        raise ModelError(f"no {file}; materialize the asset base_models first")
+    entry = json.loads(file.read_text(encoding="utf-8"))
+    local = folder / entry["path"]
+    found = local if local.is_dir() else local_folder(entry["path"], entry.get("revision"))
+    if weights_version(found) != entry["version"]:
+        raise ModelError(
+            f"{found}: weights are not the version {entry['version'][:12]} of {file}; run base_models again"
+        )
+    return str(found)
+
+
+def device_of(compute: Compute) -> torch.device:
+    """The device that the profile asks for; "auto" takes a GPU where there is one.
+
+    Raises:
+        ModelError: "cuda" is asked for and there is none.
+    """
+    if compute.device == "cuda" and not torch.cuda.is_available():
+        raise ModelError("compute.device is 'cuda', but torch sees no GPU; use 'auto' or 'cpu'")
+    if compute.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(compute.device)
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    files = sorted(folder.glob("*.safetensors"))
+    if files:
+        return files
+    pickles = sorted(f.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for f in folder.glob(pattern))
+    if pickles:
+        raise ModelError(
+            f"{folder} holds only pickled weights ({', '.join(pickles)}), which can run code when opened; "
+            "save the model again with save_pretrained, which writes safetensors"
+        )
+    raise ModelError(f"{folder} holds no *.safetensors file")
+
+
+def _check_family(folder: Path, families: tuple[str, ...], trust_remote_code: bool) -> None:
+    _weight_files(folder)
+    try:
+        family = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code).model_type
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder}: config.json cannot be read: {error}") from error
+    if family not in families:
+        raise ModelError(f"{folder}: model type {family!r}; supported here: {', '.join(families)}")
+
+
+def _weights(family: Any, folder: Path, compute: Compute, trust_remote_code: bool) -> PreTrainedModel:
+    try:
+        model, report = family.from_pretrained(
+            folder,
+            dtype=getattr(torch, compute.dtype),
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{folder}: weights cannot be read: {error}") from error
+    # transformers fills a missing tensor with random numbers and goes on; a model like that is no model
+    if report["missing_keys"]:
+        raise ModelError(f"{folder}: weights lack {', '.join(sorted(report['missing_keys'])[:5])}")
+    return model.to(device_of(compute)).eval()  # type: ignore[no-any-return]

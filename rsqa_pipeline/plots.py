@@ -1,0 +1,107 @@
+"""One look for every plot: a colour means the same thing everywhere, and PNG bytes depend on the data alone.
+
+Plots are drawn dark on white and shown on a white card, so that they stay legible on a dark page too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+SUBSET_COLOURS: dict[str, str] = {
+    "base": "#8a8f98",
+    "all": "#4c566a",
+    "random": "#c9a227",
+    "random_30": "#c9a227",
+    "clip_score": "#2f7fb8",
+    "clip_score_30": "#2f7fb8",
+    "score_model": "#d1495b",
+    "score_model_30": "#d1495b",
+    "majority_vote": "#7d5ba6",
+    "oracle": "#3a3a3a",
+    "rl_policy": "#2a9d6f",
+    "rl_policy_rules_only": "#8ccfb0",
+}
+"""Colour of each subset, selector and model; a subset has the colour of the selector that chose it."""
+
+KEPT, DROPPED = "#d1495b", "#c3c9d2"
+"""Colours of what a selection keeps and drops, where no selector is meant."""
+
+_LOOK: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 11,
+    "axes.titlesize": 12,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 11,
+    "axes.edgecolor": "#5b6472",
+    "axes.labelcolor": "#20242b",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": "#e4e7ec",
+    "grid.linewidth": 0.8,
+    "xtick.color": "#3b424d",
+    "ytick.color": "#3b424d",
+    "legend.frameon": False,
+    "legend.fontsize": 10,
+    "lines.linewidth": 2.0,
+    "lines.markersize": 6,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "figure.dpi": 144,
+    "savefig.dpi": 144,
+}
+
+
+def colour(name: str) -> str:
+    """Colour of a subset, selector or model; a mid grey for a name that has none."""
+    return SUBSET_COLOURS.get(name, "#6b7280")
+
+
+def new_figure(width: float = 7.0, height: float = 4.0) -> tuple[Figure, Axes]:
+    """An empty figure of ``width`` x ``height`` inches with one axes."""
+    figure, panels = new_panels(1, width, height)
+    return figure, panels[0]
+
+
+def new_panels(columns: int, width: float = 10.0, height: float = 4.0) -> tuple[Figure, list[Axes]]:
+    """A figure of ``width`` x ``height`` inches with ``columns`` axes side by side.
+
+    Agg draws it, whatever the display; it belongs to its caller alone (pyplot keeps no record of it).
+    """
+    matplotlib.rcParams.update(_LOOK)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(1, columns, squeeze=False)
+    return figure, list(grid[0])
+
+
+def interval_bars(
+    axes: Axes,
+    at: Sequence[float],
+    values: Sequence[float],
+    lows: Sequence[float],
+    highs: Sequence[float],
+    tint: str = "#20242b",
+) -> None:
+    """Draws the intervals ``lows``..``highs`` as thin vertical bars around ``values`` at x = ``at``."""
+    below = [max(0.0, value - low) for value, low in zip(values, lows, strict=True)]
+    above = [max(0.0, high - value) for value, high in zip(values, highs, strict=True)]
+    axes.errorbar(at, values, yerr=[below, above], fmt="none", ecolor=tint, elinewidth=1.4, capsize=3)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes ``figure`` as PNG, 144 dots per inch, without date or version; makes a missing folder.
+
+    The same figure gives the same bytes on the same machine.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format="png", metadata={"Software": None})

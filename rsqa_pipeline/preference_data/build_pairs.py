@@ -1,0 +1,162 @@
+"""Chosen/rejected pairs from judged candidates: the best mean mark is chosen, the others are rejected (paper, ICPD)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rsqa_pipeline.preference_data.candidate import JUDGEMENT, Candidate
+from rsqa_pipeline.preference_data.judge import Judge, Judgement, JudgeRequest
+from rsqa_pipeline.records import PREFERENCE_PAIR, QUARANTINE, Family, Metrics, pair_id, sha256, write_table
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A candidate and what the judge said of it."""
+
+    candidate: Candidate
+    judgement: Judgement
+
+
+@dataclass
+class Pairs:
+    """Pairs and the rivals that gave none. A *rival* is every candidate but the chosen one: a pair, or quarantined."""
+
+    stage: str
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    quarantine: list[dict[str, str]] = field(default_factory=list)
+    judged: list[Judged] = field(default_factory=list)
+    _ids: set[str] = field(default_factory=set)
+
+    def add(self, pair: dict[str, Any]) -> None:
+        """Keeps a pair, unless its texts are equal or it is there already."""
+        pair["pair_id"] = pair_id(pair["image_id"], pair["context"], pair["chosen"], pair["rejected"])
+        if pair["chosen"] == pair["rejected"]:
+            self.refuse(pair["pair_id"], "equal_text", f"{pair['chosen_source']} and {pair['rejected_source']} say the same")
+        elif pair["pair_id"] in self._ids:
+            self.refuse(pair["pair_id"], "duplicate_pair", f"{pair['rejected_source']} says what another rival says")
+        else:
+            self._ids.add(pair["pair_id"])
+            self.rows.append(pair)
+
+    def refuse(self, key: str, reason: str, detail: str) -> None:
+        self.quarantine.append({"stage": self.stage, "sample_id": key, "reason": reason, "detail": detail})
+
+    def add_ranked(self, judged: Sequence[Judged], family: Family, judge: str, split: str) -> None:
+        """Adds the pairs of one subject: its candidate of best mean mark against each of the others.
+
+        Of equal best marks the first text in alphabetical order is chosen. A rival without marks, with the chosen
+        one's mark or with its text is quarantined.
+        """
+        self.judged += judged
+        marked = [entry for entry in judged if entry.judgement.marks is not None]
+        best = min(marked, key=lambda entry: (-mean_mark(entry), entry.candidate.text)) if marked else None
+        for rival in judged:
+            if rival is best:
+                continue
+            key = candidate_key(rival.candidate)
+            if best is None or rival.judgement.marks is None:
+                self.refuse(key, rival.judgement.reason, f"{rival.candidate.source}: {rival.judgement.detail}")
+            elif rival.candidate.text != best.candidate.text and mean_mark(rival) == mean_mark(best):
+                sources = f"{best.candidate.source} and {rival.candidate.source}"
+                self.refuse(key, "equal_marks", f"{sources} both have {mean_mark(best):.3f}")
+            else:
+                self.add(judged_pair(best, rival, family, judge, split))
+
+    def write(self, out: Path) -> Metrics:
+        """Writes pairs.parquet, judgements.parquet and quarantine.parquet, and counts what is in them."""
+        write_table(out / "pairs.parquet", PREFERENCE_PAIR, self.rows)
+        write_table(out / "judgements.parquet", JUDGEMENT, (_judgement_row(entry) for entry in self.judged))
+        write_table(out / "quarantine.parquet", QUARANTINE, self.quarantine)
+        return self._metrics()
+
+    def _metrics(self) -> Metrics:
+        metrics: Metrics = {
+            "input_rows": float(len(self.rows) + len(self.quarantine)),
+            "kept_rows": float(len(self.rows)),
+            "quarantined_rows": float(len(self.quarantine)),
+            "heldout_pairs": float(sum(row["split"] == "heldout" for row in self.rows)),
+            "judged_texts": float(len(self.judged)),
+        }
+        for family, count in sorted(Counter(row["family"] for row in self.rows).items()):
+            metrics[f"pairs_{family}"] = float(count)
+        for reason, count in sorted(Counter(row["reason"] for row in self.quarantine).items()):
+            metrics[f"quarantined_{reason}"] = float(count)
+        for family, (share, count) in _agreement(self.rows).items():
+            metrics[f"judge_agreement_{family}"] = share
+            metrics[f"judge_agreement_{family}_pairs"] = float(count)
+        return metrics
+
+
+def judge_all(candidates: Sequence[Candidate], judge: Judge) -> list[list[Judged]]:
+    """Marks every candidate; one list a subject, subjects and candidates in their first order."""
+    requests = [JudgeRequest(c.subject.image_id, c.subject.context, c.text) for c in candidates]
+    groups: dict[str, list[Judged]] = {}
+    for candidate, judgement in zip(candidates, judge.mark(requests), strict=True):
+        groups.setdefault(candidate.subject.key, []).append(Judged(candidate, judgement))
+    return list(groups.values())
+
+
+def mean_mark(entry: Judged) -> float:
+    """Mean of the five marks of a candidate that has them."""
+    assert entry.judgement.marks is not None
+    return float(entry.judgement.marks.mean)
+
+
+def judged_pair(chosen: Judged, rejected: Judged, family: Family, judge: str, split: str) -> dict[str, Any]:
+    """A row of pairs.parquet without its id, marks from the judge."""
+    known = chosen.judgement.true_mark is not None and rejected.judgement.true_mark is not None
+    margin = chosen.judgement.true_mark - rejected.judgement.true_mark if known else None
+    return {
+        **plain_pair(chosen.candidate, rejected.candidate, family, judge, split),
+        "chosen_mark": mean_mark(chosen),
+        "rejected_mark": mean_mark(rejected),
+        "true_margin": margin,
+    }
+
+
+def plain_pair(chosen: Candidate, rejected: Candidate, family: Family, judge: str, split: str) -> dict[str, Any]:
+    """A row of pairs.parquet without id and marks: what needs no judge's marks."""
+    return {
+        "image_id": chosen.subject.image_id,
+        "image": chosen.subject.image,
+        "family": family,
+        "context": list(chosen.subject.context),
+        "chosen": chosen.text,
+        "rejected": rejected.text,
+        "chosen_source": chosen.source,
+        "rejected_source": rejected.source,
+        "judge": judge,
+        "split": split,
+    }
+
+
+def candidate_key(candidate: Candidate) -> str:
+    """Identity of a candidate in the quarantine."""
+    return sha256(candidate.subject.key, candidate.source, candidate.text)
+
+
+def _judgement_row(entry: Judged) -> dict[str, Any]:
+    marks = asdict(entry.judgement.marks) if entry.judgement.marks is not None else {}
+    named = {name: marks.get(name) for name in ("relevance", "specificity", "completeness", "clarity", "richness")}
+    candidate = entry.candidate
+    return {
+        "image_id": candidate.subject.image_id,
+        "text": candidate.text,
+        "source": candidate.source,
+        **named,
+        "true_mark": entry.judgement.true_mark,
+    }
+
+
+def _agreement(rows: Iterable[dict[str, Any]]) -> dict[str, tuple[float, int]]:
+    """Share of marked pairs whose chosen text is truly better, and their number, by family; true ties count for none."""
+    wins: dict[str, list[bool]] = {}
+    for row in rows:
+        margin = row.get("true_margin")
+        if row.get("chosen_mark") is not None and margin:
+            wins.setdefault(row["family"], []).append(margin > 0)
+    return {family: (sum(won) / len(won), len(won)) for family, won in sorted(wins.items())}

@@ -1,0 +1,82 @@
+"""A text that competes for an image, and what a judge made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from rsqa_pipeline.records import Message, read_table, sha256
+
+JUDGEMENT = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("text", pa.string()),
+        ("source", pa.string()),
+        ("relevance", pa.float32()),  # the five marks, each 1..5 (paper, quality dimensions)
+        ("specificity", pa.float32()),
+        ("completeness", pa.float32()),
+        ("clarity", pa.float32()),
+        ("richness", pa.float32()),
+        ("true_mark", pa.float32()),  # mean mark without the judge's noise, missing where the truth is not known
+    ]
+)
+"""Example: ``{"image_id": "41..", "text": "several tanks", "source": "vague", "relevance": 4.1, "specificity": 1.2,
+"completeness": 2.0, "clarity": 4.8, "richness": 2.2, "true_mark": 2.9}``"""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What candidate texts are about: an image and the turns before the answer (none for a caption)."""
+
+    image_id: str
+    image: str
+    context: tuple[Message, ...] = ()
+    task: str = "caption"
+
+    @property
+    def key(self) -> str:
+        """Identity of the subject: image and question."""
+        return sha256(self.image_id, *(part for turn in self.context for part in (turn["role"], turn["content"])))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A text about a subject, and who wrote it."""
+
+    subject: Subject
+    text: str
+    source: str
+    fault: str | None = None
+    """Kind of corruption put into the text on purpose, ``NO_FAULT`` for a text as people wrote it, None if unknown."""
+
+
+NO_FAULT = "none"
+
+
+def is_heldout(image_id: str, share: float, seed: int) -> bool:
+    """Whether an image's pairs are held out; the same for every family, so that no image stands on both sides."""
+    return int(sha256(str(seed), "heldout", image_id)[:13], 16) / 16**13 < share
+
+
+def split_of(image_id: str, share: float, seed: int) -> Literal["train", "heldout"]:
+    return "heldout" if is_heldout(image_id, share, seed) else "train"
+
+
+def preference_rows(folder: Path) -> list[dict[str, Any]]:
+    """Samples of split "preference" of a source table, each with its ``scene``, ``corruption`` and ``original_text``."""
+    truths = {row["sample_id"]: row for row in read_table(folder / "truth.parquet")}
+    nothing: Mapping[str, Any] = {}
+    return [
+        {**row, **{name: truths.get(row["sample_id"], nothing).get(name) for name in ("scene", "corruption", "original_text")}}
+        for row in read_table(folder / "samples.parquet")
+        if row["split"] == "preference"
+    ]
+
+
+def scenes_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Seed of the scene that each image shows, by image_id; images without a known scene are left out."""
+    return {row["image_id"]: int(row["scene"]) for row in rows if row["scene"] is not None}

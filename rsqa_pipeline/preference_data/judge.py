@@ -1,0 +1,121 @@
+"""Judges mark texts on the five quality dimensions, 1 (poor) to 5 (excellent) (paper, quality dimensions).
+
+The two judges here know a truth and add noise to it, so that they agree with the truth as often as the paper's judge
+agreed with people (926 of 1,000). The noise on a text depends on the text alone, never on what was judged before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
+from typing import Protocol
+
+import numpy as np
+
+from rsqa_pipeline.preference_data.candidate import NO_FAULT
+from rsqa_pipeline.records import Message, canonical_messages, sha256
+from rsqa_pipeline.scenes.marks import Marks, mark_answer, mark_caption
+from rsqa_pipeline.scenes.truth import sample_scene
+
+LOWEST, HIGHEST = 1.0, 5.0
+
+
+@dataclass(frozen=True)
+class JudgeRequest:
+    """A text to mark: a caption where ``context`` is empty, else the answer to the context's last question."""
+
+    image_id: str
+    context: tuple[Message, ...]
+    text: str
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A judge's reply: five marks, or why there are none."""
+
+    marks: Marks | None
+    true_mark: float | None = None
+    """Mean mark without the judge's noise; None where the judge does not know the truth."""
+    reason: str = ""
+    """Why there are no marks, in one word to count by; empty where there are."""
+    detail: str = ""
+
+
+class Judge(Protocol):
+    """Marks texts. A reply that cannot be read is a `Judgement` without marks, never a default mark."""
+
+    name: str
+    """Name and version, kept with every pair."""
+
+    def mark(self, requests: Sequence[JudgeRequest]) -> list[Judgement]:
+        """One judgement a request, in order; none depends on its neighbours."""
+
+
+class TruthGraphJudge:
+    """Marks by the truth of the scene that an image was drawn from, with Gaussian noise on every mark."""
+
+    def __init__(self, scenes: Mapping[str, int], noise: float, seed: int) -> None:
+        """
+        Args:
+            scenes: image_id -> seed of the image's scene.
+            noise: standard deviation added to each of the five marks; 0 gives the truth.
+        """
+        self.name = f"truth_graph noise={noise:g}"
+        self._scenes, self._noise, self._seed = scenes, noise, seed
+
+    def mark(self, requests: Sequence[JudgeRequest]) -> list[Judgement]:
+        return [self._mark(request) for request in requests]
+
+    def _mark(self, request: JudgeRequest) -> Judgement:
+        if request.image_id not in self._scenes:
+            return Judgement(None, reason="unknown_scene", detail=f"no scene is known for image {request.image_id}")
+        if not request.text.strip():
+            return Judgement(None, reason="empty_text", detail="the text has no visible character")
+        truth = sample_scene(self._scenes[request.image_id])
+        questions = [turn["content"] for turn in request.context if turn["role"] == "user"]
+        marks = mark_answer(truth, questions[-1], request.text) if questions else mark_caption(truth, request.text)
+        return Judgement(noisy(marks, self._noise, self._seed, request), marks.mean)
+
+
+FAULT_MARKS: dict[str, Marks] = {
+    NO_FAULT: Marks(relevance=4.5, specificity=4.0, completeness=4.0, clarity=4.5, richness=4.0),
+    "class_swap": Marks(relevance=1.5, specificity=3.0, completeness=2.5, clarity=4.5, richness=2.5),
+    "count_change": Marks(relevance=2.0, specificity=3.0, completeness=3.5, clarity=4.5, richness=4.0),
+    "vague": Marks(relevance=4.0, specificity=1.0, completeness=1.5, clarity=4.5, richness=1.0),
+    "wrong_image": Marks(relevance=1.0, specificity=2.5, completeness=1.0, clarity=4.5, richness=2.5),
+}
+"""What a text is worth by the fault put into it: each fault lowers the dimensions that it hurts."""
+
+
+class RecordedCorruptionJudge:
+    """Marks texts by the corruption that was put into them and recorded, with Gaussian noise on every mark."""
+
+    def __init__(self, faults: Mapping[tuple[str, str], str | None], noise: float, seed: int) -> None:
+        """
+        Args:
+            faults: (image_id, text) -> kind of corruption, ``NO_FAULT`` for a text as people wrote it.
+            noise: standard deviation added to each of the five marks.
+        """
+        self.name = f"recorded_corruption noise={noise:g}"
+        self._faults, self._noise, self._seed = faults, noise, seed
+
+    def mark(self, requests: Sequence[JudgeRequest]) -> list[Judgement]:
+        return [self._mark(request) for request in requests]
+
+    def _mark(self, request: JudgeRequest) -> Judgement:
+        fault = self._faults.get((request.image_id, request.text))
+        if fault not in FAULT_MARKS:
+            return Judgement(None, reason="unknown_fault", detail=f"no corruption is recorded for {request.text[:80]!r}")
+        marks = FAULT_MARKS[fault]
+        return Judgement(noisy(marks, self._noise, self._seed, request), marks.mean)
+
+
+def noisy(marks: Marks, noise: float, seed: int, request: JudgeRequest) -> Marks:
+    """The marks with Gaussian noise of standard deviation ``noise`` on each, kept within 1..5.
+
+    The generator is seeded by (seed, image, context, text): the same text gets the same marks in any order.
+    """
+    key = sha256(str(seed), request.image_id, canonical_messages(request.context), request.text)
+    draws = np.random.default_rng(int(key[:16], 16)).normal(0.0, 1.0, size=5) * noise
+    values = np.clip(np.asarray(astuple(marks)) + draws, LOWEST, HIGHEST)
+    return Marks(*(float(value) for value in values))

@@ -1,0 +1,358 @@
+"""Typed settings. A profile file is the only place that settings come from; it is checked whole before any work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rsqa_pipeline.errors import ProfileError
+
+PROFILE_FOLDER = Path("configs/profiles")
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+LearningRate = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A part of the profile: unknown keys are refused, values cannot be changed after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Compute(Section):
+    """Where models run."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    launch: list[str] = []
+    """Words put before a training stage's own process, e.g. ``[accelerate, launch, --num_processes, "8"]``."""
+
+
+class Optimizer(Section):
+    """One training run: AdamW, cosine schedule (paper, training details)."""
+
+    learning_rate: LearningRate
+    batch_size: Count
+    gradient_accumulation: Count = 1
+    epochs: Annotated[float, Field(gt=0)] = 1
+    weight_decay: NonNegative = 0.0
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+
+
+class ScratchSteps(Section):
+    """Optimizer steps of each part of the from-scratch recipe."""
+
+    perception_steps: Count
+    vlm_steps: Count
+    clip_steps: Count
+
+
+class ScratchRecipe(ScratchSteps):
+    """How small models are made from nothing on the profile's own images: perception first, then language."""
+
+    image_size: Count = 64
+    batch_size: Count = 64
+    smoke: ScratchSteps
+    """The steps of a run with ``--limit``."""
+
+
+class TinyModels(Section):
+    """The VLM and the CLIP that everything starts from: a folder, a hub id, or ``scratch``."""
+
+    vlm: str
+    clip: str
+    revision: str | None = None
+    trust_remote_code: bool = False
+    scratch: ScratchRecipe | None = None
+
+
+class Corruption(Section):
+    """Recorded, systematic faults put into a share of the training captions, one habit a source."""
+
+    share: Fraction
+    sources: list[Literal["class_swap", "count_change", "vague", "wrong_image"]] = Field(min_length=1)
+
+
+class SourceFile(Section):
+    """Where image-text data comes from: a file in a known format, or the embedded scenes."""
+
+    format: Literal["scenes", "karpathy", "coco", "llava", "csv", "image_folder", "class_questions"]
+    path: str | None = None
+    """The file (a folder for ``image_folder``). Scenes need one for captions only."""
+    images: str | None = None
+    """Folder that the file's image names are in; default: the file's own folder."""
+    limit: Count | None = None
+    """At most this many images a split, taken evenly over the file."""
+    corruption: Corruption | None = None
+    scene_class_from_name: bool = False
+    """Take the scene class from the file name's letters before the first underscore, as RSICD does."""
+
+
+class SourcePairs(Section):
+    captions: SourceFile
+    instructions: SourceFile
+    benchmarks: SourceFile
+    preference_share: Fraction
+    """Share of the training images kept for building preferences; the rest is the corpus to curate."""
+    instruction_samples: Count
+    benchmark_items: Count
+    """Items of each benchmark task."""
+    max_image_pixels: Count = 100_000_000
+    max_quarantined_share: Fraction = 0.05
+    """The asset's check fails above this share."""
+
+
+class Sampling(Section):
+    temperature: Annotated[float, Field(gt=0)]
+    top_p: Fraction
+    max_new_tokens: Count
+
+
+class PreferenceData(Section):
+    judge: Literal["truth_graph", "recorded_corruption"]
+    judge_noise: NonNegative
+    """Standard deviation added to each of the five marks; sets how often the judge agrees with the truth."""
+    captioners: list[str] = Field(min_length=2)
+    """Who captions each preference image: captioners of the scenes, corruption sources, or ``vlm``."""
+    sampling: Sampling
+    caption_images: Count
+    instruction_samples: Count
+    text_pairs: Count
+    heldout_share: Fraction
+
+
+class ScoreModelPhase(Optimizer):
+    train: list[Literal["head", "vision", "language"]] = Field(min_length=1)
+
+
+class ScoreModelPhases(Section):
+    """The three phases, named by what they learn from (paper, score model training)."""
+
+    text: ScoreModelPhase
+    caption: ScoreModelPhase
+    instruction: ScoreModelPhase
+
+
+class ScoreModelSettings(Section):
+    activation: Literal["none", "softplus"] = "none"
+    max_length: Count
+    phases: ScoreModelPhases
+
+
+class SubsetRule(Section):
+    selector: Literal["all", "random", "clip_score", "score_model"]
+    caption_fraction: Fraction = 1.0
+    instruction_fraction: Fraction = 1.0
+
+
+class Subsets(Section):
+    """The subsets compared downstream, all data first (paper, Table 1)."""
+
+    all: SubsetRule
+    random_30: SubsetRule
+    clip_score_30: SubsetRule
+    score_model_30: SubsetRule
+
+
+class CuratedSubsets(Section):
+    batch_size: Count
+    shard_rows: Count
+    subsets: Subsets
+
+
+class LoraOptimizer(Optimizer):
+    lora_rank: Count
+    lora_alpha: Count
+
+
+class FinetunedModels(Section):
+    clip: Optimizer
+    vlm_captions: Optimizer
+    """Step P: captions, only the vision-language connector trains."""
+    vlm_instructions: LoraOptimizer
+    """Step S: instructions, LoRA on the language model, and the connector."""
+    max_length: Count
+
+
+class RlPolicy(Section):
+    start_from: Literal["vlm_all", "vlm_random_30", "vlm_clip_score_30", "vlm_score_model_30"] = "vlm_score_model_30"
+    reasoning_samples: Annotated[int, Field(ge=0)]
+    """Reasoning answers learned before GRPO ("R1"); 0 starts GRPO at once ("Zero")."""
+    reasoning: Optimizer
+    prompts: Count
+    heldout_prompts: Count
+    rollouts: Annotated[int, Field(ge=2)]
+    sampling: Sampling
+    grpo: Optimizer
+    kl: NonNegative
+    format_weight: Fraction = 0.3
+    accuracy_weight: Fraction = 0.7
+    open_ended_beta: Annotated[float, Field(gt=0)] = 0.2
+
+
+class BestOfN(Section):
+    items: Count
+    counts: list[Count] = Field(min_length=1)
+    sampling: Sampling
+
+
+class Benchmarks(Section):
+    batch_size: Count
+    max_new_tokens: Count
+    bootstrap_resamples: Count
+    best_of_n: BestOfN
+
+
+class ReportSettings(Section):
+    gallery_size: Count
+
+
+class Profile(Section):
+    """Everything a run depends on besides its data and code."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    description: str
+    seed: Annotated[int, Field(ge=0)] = 0
+    compute: Compute
+    tiny_models: TinyModels
+    source_pairs: SourcePairs
+    preference_data: PreferenceData
+    score_model: ScoreModelSettings
+    curated_subsets: CuratedSubsets
+    finetuned_models: FinetunedModels
+    rl_policy: RlPolicy
+    benchmarks: Benchmarks
+    report: ReportSettings
+
+    @property
+    def data(self) -> Path:
+        """Folder of this profile's outputs, relative to the project's root."""
+        return Path("data") / self.name
+
+    @property
+    def state(self) -> Path:
+        """Folder of this profile's local state (Dagster, MLflow, manifests), never versioned."""
+        return Path(".rsqa") / self.name
+
+
+def known_profiles() -> list[str]:
+    return sorted(path.stem for path in PROFILE_FOLDER.glob("*.yaml"))
+
+
+def load_profile(name: str) -> Profile:
+    """Loads a profile by name (``configs/profiles/NAME.yaml``) or by the path of a YAML file.
+
+    Raises:
+        ProfileError: one message with every fault: unknown name or key, wrong type, value out of range, missing path.
+    """
+    settings = _read(name, seen=())
+    try:
+        profile = Profile.model_validate(settings)
+    except ValidationError as error:
+        raise ProfileError(name, [_describe(fault) for fault in error.errors()]) from error
+    faults = _missing_paths(profile)
+    if faults:
+        raise ProfileError(name, faults)
+    return profile
+
+
+def limited_profile(name: str, limit: int) -> Path:
+    """Writes the profile ``NAME-limit-N`` and returns its path: ``name`` with at most ``limit`` images a split.
+
+    A smoke run of a long profile. It is a profile of its own, with folders of its own, so that its outputs never stand
+    where the whole profile's are expected. Steps of a from-scratch recipe shrink with the data.
+    """
+    profile = load_profile(name)
+    if limit < 30:
+        raise ProfileError(name, [f"--limit: needs at least 30 images a split, found {limit}"])
+    limited: dict[str, Any] = {
+        "extends": name,
+        "name": f"{profile.name}-limit-{limit}",
+        "source_pairs": {key: {"limit": limit} for key in ("captions", "instructions", "benchmarks")},
+    }
+    if profile.tiny_models.scratch is not None:
+        limited["tiny_models"] = {"scratch": profile.tiny_models.scratch.smoke.model_dump()}
+    path = Path(".rsqa") / limited["name"] / "profile.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(limited, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def profile_path(name: str) -> Path:
+    """The file of a profile given by name or path. Raises ProfileError for an unknown one."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILE_FOLDER / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(known_profiles()) or f"none (is {PROFILE_FOLDER} below the current folder?)"
+        raise ProfileError(name, [f"no file {path}; known profiles: {known}"])
+    return path
+
+
+def _read(name: str, seen: tuple[Path, ...]) -> dict[str, Any]:
+    path = profile_path(name)
+    if path in seen:
+        raise ProfileError(name, ["extends itself: " + " -> ".join(str(p) for p in (*seen, path))])
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ProfileError(name, [f"{path} cannot be read: {error}"]) from error
+    if not isinstance(settings, dict):
+        raise ProfileError(name, [f"{path} must hold a mapping of sections, found {type(settings).__name__}"])
+    base = settings.pop("extends", None)
+    return _merge(_read(base, (*seen, path)), settings) if base else settings
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _describe(fault: Any) -> str:
+    where = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        return f"{where}: unknown key; known here: {', '.join(_known_keys(fault['loc'][:-1]))}"
+    return (
+        f"{where}: {fault['msg']}, found {fault['input']!r}" if fault["type"] != "missing" else f"{where}: is missing"
+    )
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    model: Any = Profile
+    for part in location:
+        field = model.model_fields[part].annotation
+        model = next((a for a in getattr(field, "__args__", [field]) if hasattr(a, "model_fields")), field)
+    return sorted(model.model_fields)
+
+
+def _missing_paths(profile: Profile) -> list[str]:
+    faults = []
+    for key in ("captions", "instructions", "benchmarks"):
+        source: SourceFile = getattr(profile.source_pairs, key)
+        if source.path is None and (source.format != "scenes" or key == "captions"):
+            faults.append(f"source_pairs.{key}.path: is needed with format {source.format!r}")
+        for field, value in (("path", source.path), ("images", source.images)):
+            if value is not None and not Path(value).exists():
+                faults.append(f"source_pairs.{key}.{field}: no such file or folder: {value}")
+    if "scratch" in (profile.tiny_models.vlm, profile.tiny_models.clip) and profile.tiny_models.scratch is None:
+        faults.append("tiny_models.scratch: is needed where vlm or clip is 'scratch'")
+    return faults
+
+
+def default_profile() -> str:
+    """The profile that ``params.yaml`` names: what commands use without ``--profile``, and what DVC versions.
+
+    Raises ProfileError where there is no such file.
+    """
+    path = Path("params.yaml")
+    if not path.is_file():
+        raise ProfileError(
+            "(default)", [f"no params.yaml in {Path.cwd()}; run from the project's root or give --profile"]
+        )
+    return str(yaml.safe_load(path.read_text(encoding="utf-8"))["profile"])

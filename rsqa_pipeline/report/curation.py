@@ -1,0 +1,226 @@
+"""The report's section on curation: scores with the part kept, quality of the subsets, what each source loses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from rsqa_pipeline import plots
+from rsqa_pipeline.report.blocks import (
+    Cell,
+    Plot,
+    Plots,
+    Section,
+    Table,
+    count,
+    drawn,
+    number,
+    percent,
+    words,
+)
+from rsqa_pipeline.report.reading import KINDS, name_of, read_json
+from rsqa_pipeline.stages import SUBSETS
+from rsqa_pipeline.statistics import Interval, bootstrap_mean, wilson
+
+RESAMPLES = 1000
+CURATED = tuple(subset for subset in SUBSETS if subset != "all")
+PLURAL = {"caption": "captions", "instruction": "instructions"}
+SELECTORS = {"score_model": "score_model_30", "clip_score": "clip_score_30"}
+"""Score column -> the subset that it chose."""
+
+
+def true_quality(frame: pd.DataFrame, subset: str, kind: str, seed: int) -> Interval | None:
+    """Mean true quality (1..5) of the samples of ``kind`` that ``subset`` keeps; None where no truth is known."""
+    kept = frame[frame[subset] & (frame["kind"] == kind)]["true_quality"].dropna()
+    return bootstrap_mean(kept.to_numpy(dtype=float), RESAMPLES, seed) if len(kept) else None
+
+
+def section(inputs: Mapping[str, Path], frame: pd.DataFrame, seed: int) -> Section:
+    """Histograms, curation curve, subset table and kept share by source."""
+    histograms = [
+        plot
+        for selector, subset in SELECTORS.items()
+        for kind in KINDS
+        if (plot := histogram(frame, selector, subset, kind)) is not None
+    ]
+    curves = [plot for kind in KINDS if (plot := quality_curve(frame, kind)) is not None]
+    shares = [source_plot(frame, kind) for kind in KINDS if (frame["kind"] == kind).any()]
+    return Section(
+        "curation",
+        "What is kept of the corpus",
+        [
+            Plots(histograms),
+            subset_table(inputs, frame, seed),
+            Plots(curves),
+            Plots(shares),
+            *(source_table(frame, kind, seed) for kind in KINDS if (frame["kind"] == kind).any()),
+        ],
+        lead="Every corpus sample is scored and ranked. The score model's top part is compared with CLIP score's, with "
+        "a random part of the same size, and with all data.",
+    )
+
+
+def histogram(frame: pd.DataFrame, selector: str, subset: str, kind: str) -> Plot | None:
+    """Scores of kept and dropped samples with the threshold between them; None where nothing is scored."""
+    rows = frame[(frame["kind"] == kind) & frame[selector].notna()]
+    if rows.empty:
+        return None
+    kept = rows[subset].to_numpy(dtype=bool)
+    scores = rows[selector].to_numpy(dtype=float)
+    edges = np.histogram_bin_edges(scores, bins=40).tolist()
+    figure, axes = plots.new_figure(5.2, 3.4)
+    axes.hist(
+        [scores[~kept], scores[kept]],
+        bins=edges,
+        stacked=True,
+        color=[plots.DROPPED, plots.colour(subset)],
+        label=[f"dropped, {int((~kept).sum()):,}", f"kept, {int(kept.sum()):,}"],
+    )
+    if kept.any() and not kept.all():
+        threshold = float(scores[kept].min())
+        axes.axvline(
+            threshold, color="#20242b", linestyle="--", linewidth=1.2, label=f"threshold {threshold:.3g}"
+        )
+    axes.set_title(f"{name_of(selector)[0].upper()}{name_of(selector)[1:]}, {PLURAL[kind]}")
+    axes.set_xlabel("score" if selector == "score_model" else "cosine of image and text")
+    axes.set_ylabel("samples")
+    axes.legend()
+    return drawn(
+        figure, f"Histogram of the {name_of(selector)} over {PLURAL[kind]}, kept and dropped part marked"
+    )
+
+
+def quality_curve(frame: pd.DataFrame, kind: str) -> Plot | None:
+    """Mean true quality of the best x % by each selector; None where no truth is known."""
+    rows = frame[(frame["kind"] == kind) & frame["true_quality"].notna()]
+    if len(rows) < 2:
+        return None
+    quality = rows["true_quality"].to_numpy(dtype=float)
+    figure, axes = plots.new_figure(5.2, 3.4)
+    for selector, label in (("oracle", "by the truth itself"), ("score_model", None), ("clip_score", None)):
+        keys = quality if selector == "oracle" else rows[selector].to_numpy(dtype=float)
+        order = np.argsort(-keys, kind="stable")[: int(np.isfinite(keys).sum())]
+        means = np.cumsum(quality[order]) / np.arange(1, len(order) + 1)
+        start = max(1, len(order) // 50)
+        share = np.arange(start, len(order) + 1) * 100 / len(quality)
+        style = ":" if selector == "oracle" else "-"
+        axes.plot(
+            share, means[start - 1 :], style, color=plots.colour(selector), label=label or name_of(selector)
+        )
+    axes.axhline(
+        quality.mean(), color=plots.colour("random"), linestyle="--", label="random (all data's mean)"
+    )
+    axes.set_title(f"Best part of the {PLURAL[kind]}")
+    axes.set_xlabel("share kept, %")
+    axes.set_ylabel("mean true quality, 1 to 5")
+    axes.legend()
+    return drawn(
+        figure, f"Mean true quality of the kept {PLURAL[kind]} over the share kept, for each selector"
+    )
+
+
+def subset_table(inputs: Mapping[str, Path], frame: pd.DataFrame, seed: int) -> Table:
+    """Selector, rows kept and mean true quality of each subset."""
+    corrupted = corruption(inputs, frame)
+    rows = []
+    for subset in SUBSETS:
+        rule = read_json(inputs[f"subset_{subset}"] / "rule.json")
+        row = [words(name_of(subset), tint=plots.colour(subset)), words(name_of(rule["selector"]))]
+        for kind in KINDS:
+            kept = int((frame[subset] & (frame["kind"] == kind)).sum())
+            row += [
+                count(kept, key=f"subset/{subset}/{kind}/kept"),
+                number(true_quality(frame, subset, kind, seed), key=f"subset/{subset}/{kind}/true_quality"),
+            ]
+        if corrupted is not None:
+            row.append(_share(corrupted[frame[subset] & corrupted.notna()], f"subset/{subset}/corrupted"))
+        rows.append(row)
+    groups: list[tuple[str, int]] = [("", 2), ("captions", 2), ("instructions", 2)]
+    header = ["subset", "selector", "kept", "true quality, 1 to 5", "kept", "true quality, 1 to 5"]
+    if corrupted is not None:
+        groups.append(("captions", 1))
+        header.append("with a recorded fault, %")
+    return Table(
+        "Subsets",
+        header,
+        rows,
+        groups,
+        "Mean true quality with its 95 % bootstrap interval over samples. The truth is used here and nowhere before.",
+    )
+
+
+def corruption(inputs: Mapping[str, Path], frame: pd.DataFrame) -> pd.Series | None:
+    """For each corpus caption whether a fault was put into it; None where the source records no faults."""
+    truth = pd.read_parquet(inputs["image_text_pairs"] / "truth.parquet", columns=["sample_id", "corruption"])
+    if not truth["corruption"].notna().any():
+        return None
+    faulty = truth.assign(faulty=truth["corruption"].notna()).set_index("sample_id")["faulty"]
+    return frame["sample_id"].map(faulty)
+
+
+def _by_source(frame: pd.DataFrame, kind: str) -> list[tuple[str, pd.DataFrame]]:
+    """Samples of each source, the truly best source first (by name where no truth is known)."""
+    groups = [(str(source), rows) for source, rows in frame[frame["kind"] == kind].groupby("source")]
+    known = {source: rows["true_quality"].mean() for source, rows in groups}
+    return sorted(
+        groups, key=lambda group: (-known[group[0]] if known[group[0]] == known[group[0]] else 0.0, group[0])
+    )
+
+
+def source_plot(frame: pd.DataFrame, kind: str) -> Plot:
+    """Share of each source's samples that each subset keeps, with Wilson intervals."""
+    groups = _by_source(frame, kind)
+    figure, axes = plots.new_figure(5.2, 1.5 + 0.62 * len(groups))
+    places = np.arange(len(groups), dtype=float)
+    for offset, subset in enumerate(CURATED):
+        kept = [wilson(int(rows[subset].sum()), len(rows)) for _, rows in groups]
+        values = [100 * share.value for share in kept]
+        errors = [
+            [100 * (share.value - share.low) for share in kept],
+            [100 * (share.high - share.value) for share in kept],
+        ]
+        axes.barh(
+            places + (offset - 1) * 0.26,
+            values,
+            height=0.24,
+            xerr=errors,
+            color=plots.colour(subset),
+            error_kw={"ecolor": "#20242b", "elinewidth": 1, "capsize": 2},
+            label=name_of(subset),
+        )
+    axes.set_yticks(places, [source.replace("_", " ") for source, _ in groups])
+    axes.invert_yaxis()
+    axes.set_title(f"Kept share of each source, {PLURAL[kind]}")
+    axes.set_xlabel("kept, %")
+    figure.legend(loc="outside lower center", ncols=3, fontsize=9)
+    return drawn(figure, f"Share of the {PLURAL[kind]} of each source that each subset keeps")
+
+
+def source_table(frame: pd.DataFrame, kind: str, seed: int) -> Table:
+    """The plot's figures, with each source's own true quality."""
+    rows = []
+    for source, part in _by_source(frame, kind):
+        known = part["true_quality"].dropna().to_numpy(dtype=float)
+        quality = bootstrap_mean(known, RESAMPLES, seed) if len(known) else None
+        rows.append(
+            [
+                words(source.replace("_", " ")),
+                count(len(part), key=f"source/{kind}/{source}/samples"),
+                number(quality, key=f"source/{kind}/{source}/true_quality"),
+                *(_share(part[subset], f"source/{kind}/{source}/{subset}") for subset in CURATED),
+            ]
+        )
+    header = [
+        "source",
+        "samples",
+        "true quality, 1 to 5",
+        *(f"{name_of(subset)}: kept, %" for subset in CURATED),
+    ]
+    return Table(f"Sources of the {PLURAL[kind]}", header, rows)
+
+
+def _share(flags: pd.Series, key: str) -> Cell:
+    return percent(wilson(int(flags.sum()), len(flags)) if len(flags) else None, key=key)

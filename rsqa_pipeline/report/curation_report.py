@@ -1,0 +1,86 @@
+"""Stage ``report``, asset ``curation_report``: one HTML page with every figure, plot, gallery and version of a run.
+
+The page is one file: pictures and style are in it, nothing is fetched, and the same inputs give the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.records import Metrics
+from rsqa_pipeline.report import (
+    curation,
+    downstream,
+    gallery,
+    headline,
+    preferences,
+    provenance,
+    reinforcement,
+)
+from rsqa_pipeline.report.blocks import Section
+from rsqa_pipeline.report.reading import corpus
+from rsqa_pipeline.report.training import finetuning_curves
+from rsqa_pipeline.tracking.run_logger import RunLogger
+
+TEMPLATES = Path(__file__).with_name("templates")
+
+
+def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
+    """Writes ``index.html``.
+
+    Args:
+        inputs: every asset's folder.
+        out: empty folder.
+        settings: section ``report`` for the gallery's size.
+
+    Returns:
+        ``sections`` and ``bytes`` of the page.
+
+    Raises:
+        FileNotFoundError: an asset's folder lacks a file that the page shows.
+    """
+    sections = build(inputs, settings)
+    page = render(sections, settings.name, settings.description, _sizes(inputs))
+    (out / "index.html").write_text(page, encoding="utf-8")
+    metrics = {"sections": float(len(sections)), "bytes": float(len(page.encode()))}
+    logger.log_metrics(metrics)
+    return metrics
+
+
+def build(inputs: Mapping[str, Path], settings: Profile) -> list[Section]:
+    """The page's sections in order."""
+    models = downstream.section(inputs)
+    frame = corpus(inputs)
+    return [
+        headline.section(inputs, frame, settings.seed),
+        preferences.section(inputs),
+        curation.section(inputs, frame, settings.seed),
+        gallery.section(inputs, frame, settings.report.gallery_size),
+        Section(models.name, models.title, [*models.blocks, finetuning_curves(inputs)], lead=models.lead),
+        reinforcement.best_of_n_section(inputs),
+        reinforcement.reward_section(inputs),
+        provenance.quality_section(inputs),
+        provenance.lineage_section(inputs),
+    ]
+
+
+def render(sections: Sequence[Section], profile: str, description: str, sizes: str) -> str:
+    """The page as HTML; every text is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    template = environment.get_template("index.jinja")
+    return template.render(sections=sections, profile=profile, description=description, sizes=sizes)
+
+
+def _sizes(inputs: Mapping[str, Path]) -> str:
+    vlm, clip = (provenance.parameters(inputs["base_models"], kind) for kind in ("vlm", "clip"))
+    return f"VLM {vlm}, CLIP {clip}"

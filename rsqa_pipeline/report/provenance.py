@@ -1,0 +1,134 @@
+"""The report's sections for an auditor: what was set aside and why, and the version of everything."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from safetensors import safe_open
+
+from rsqa_pipeline.lineage.hashes import folder_version
+from rsqa_pipeline.models.load import weights_version
+from rsqa_pipeline.report.blocks import Cell, Section, Table, count, words
+from rsqa_pipeline.report.reading import read_json
+from rsqa_pipeline.stages import ASSETS
+
+MAIN_TABLE = {
+    "image_text_sample": "samples.parquet",
+    "benchmark_item": "items.parquet",
+    "preference_pair": "pairs.parquet",
+    "scored_sample": "scores.parquet",
+}
+SCORED_BY = {"pair_scores": "score_model", "clip_scores": "base_models"}
+
+
+def quality_section(inputs: Mapping[str, Path]) -> Section:
+    """Rows kept and quarantined of every asset that can quarantine."""
+    return Section(
+        "data-quality",
+        "What was set aside",
+        [quarantine_table(inputs)],
+        lead="A record that cannot be used is put into quarantine with its reason; it is never dropped silently, and a "
+        "missing score is missing, never 0.",
+    )
+
+
+def quarantine_table(inputs: Mapping[str, Path]) -> Table:
+    """Input, kept and quarantined rows by reason; input = kept + quarantined."""
+    table = []
+    for name, folder in inputs.items():
+        main = MAIN_TABLE.get(ASSETS[name].records or "")
+        if main is None or not (folder / "quarantine.parquet").is_file():
+            continue
+        kept = pq.read_metadata(folder / main).num_rows
+        reasons = Counter(
+            pq.read_table(folder / "quarantine.parquet", columns=["reason"])["reason"].to_pylist()
+        )
+        by_reason = ", ".join(f"{reason.replace('_', ' ')} {n:,}" for reason, n in sorted(reasons.items()))
+        quarantined = sum(reasons.values())
+        table.append(
+            [
+                words(name),
+                count(kept + quarantined, f"quality/{name}/input"),
+                count(kept, f"quality/{name}/kept"),
+                count(quarantined, f"quality/{name}/quarantined"),
+                words(by_reason or "–"),
+            ]
+        )
+    return Table("Rows by asset", ["asset", "input", "kept", "quarantined", "by reason"], table)
+
+
+def lineage_section(inputs: Mapping[str, Path]) -> Section:
+    """Data version of each asset and weights version of each model."""
+    return Section(
+        "lineage",
+        "Versions",
+        [lineage_table(inputs)],
+        metrics=False,
+        lead="The data version is the folder's md5 as DVC counts it, the same string as in dvc.lock, in Dagster and in "
+        "MLflow. The model version is a hash of the weights.",
+    )
+
+
+def lineage_table(inputs: Mapping[str, Path]) -> Table:
+    """Stage, asset, data version, model version and what it was made from."""
+    models = {name: versions for name in inputs if (versions := model_versions(inputs[name]))}
+    table = []
+    for name, folder in inputs.items():
+        scored_by = _scored_by(folder, models[SCORED_BY[name]]) if name in SCORED_BY else []
+        table.append(
+            [
+                words(ASSETS[name].stage),
+                words(name),
+                Cell(folder_version(folder), number=False, key=f"lineage/{name}/data"),
+                _versions([*models.get(name, {}).items(), *scored_by], f"lineage/{name}/model"),
+                words(", ".join(ASSETS[name].inputs) or "–"),
+            ]
+        )
+    return Table("Assets", ["stage", "asset", "data version", "model version", "made from"], table)
+
+
+def model_versions(folder: Path) -> dict[str, str]:
+    """Version of each model that an asset holds: its own weights, or the base models it names; {} where it has none."""
+    if (folder / "model").is_dir():
+        return {"weights": weights_version(folder / "model")}
+    return {
+        kind: str(read_json(folder / f"{kind}.json")["version"])
+        for kind in ("vlm", "clip")
+        if (folder / f"{kind}.json").is_file()
+    }
+
+
+def parameters(base_models: Path, kind: str) -> str:
+    """Size of a base model in words, "1.9 M parameters"; the model's name where its weights are not here."""
+    path = str(read_json(base_models / f"{kind}.json")["path"])
+    files = sorted((base_models / path).glob("*.safetensors"))
+    if not files:
+        return path
+    total = 0
+    for file in files:
+        with safe_open(file, framework="numpy") as tensors:
+            for name in tensors.keys():  # noqa: SIM118  (safe_open is no mapping)
+                size = 1
+                for side in tensors.get_slice(name).get_shape():
+                    size *= side
+                total += size
+    return f"{total / 1e9:.1f} B parameters" if total >= 1e9 else f"{total / 1e6:.1f} M parameters"
+
+
+def _scored_by(folder: Path, known: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Versions that stand in the score rows; one that is no model of this run is called out."""
+    versions = (
+        pq.read_table(folder / "scores.parquet", columns=["model_version"])["model_version"]
+        .unique()
+        .to_pylist()
+    )
+    return [("scored by" if v in known.values() else "scored by ANOTHER model", v) for v in sorted(versions)]
+
+
+def _versions(versions: list[tuple[str, str]], key: str) -> Cell:
+    if not versions:
+        return words("–")
+    return Cell("; ".join(f"{role} {version[:12]}" for role, version in versions), number=False, key=key)

@@ -1,0 +1,178 @@
+"""The report's sections on the score model in use: as reward of GRPO, and as selector among N answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rsqa_pipeline import plots
+from rsqa_pipeline.report.blocks import (
+    Cell,
+    Plot,
+    Plots,
+    Section,
+    Table,
+    drawn,
+    interval,
+    number,
+    percent,
+    words,
+)
+from rsqa_pipeline.report.reading import name_of, read_json, rows
+
+POLICIES = ("rl_policy", "rl_policy_rules_only")
+PARTS = ("format", "accuracy")
+SELECTORS = ("score_model", "clip_score", "majority_vote", "random", "oracle")
+
+
+def reward_section(inputs: Mapping[str, Path]) -> Section:
+    """Reward over steps, and before and after on held-out prompts."""
+    return Section(
+        "reinforcement",
+        "The score model as reward (GRPO)",
+        [Plots(reward_curves(inputs)), reward_table(inputs)],
+        lead="Both policies start from the VLM fine-tuned on the score model's subset. Reward = 0.3 format + 0.7 accuracy; "
+        "accuracy of open-ended answers comes from the score model, or is not asked with rules only.",
+    )
+
+
+def best_of_n_section(inputs: Mapping[str, Path]) -> Section:
+    """Accuracy of each selector over N."""
+    curve = rows(inputs["best_of_n_benchmark"] / "curve.parquet")
+    tasks = list(dict.fromkeys(row["task"] for row in curve))
+    return Section(
+        "best-of-n",
+        "The score model as selector (best of N)",
+        [
+            Plots([best_of_n_plot(curve, task) for task in tasks]),
+            *(best_of_n_table(curve, task) for task in tasks),
+        ],
+        lead="N answers are sampled and a selector picks one. The oracle picks a right one wherever there is one: no "
+        "selector can do better. Vertical bars are 95 % intervals over the items.",
+    )
+
+
+def reward_curves(inputs: Mapping[str, Path]) -> list[Plot]:
+    """Reward, and KL from the start, over optimizer steps."""
+    drawings = []
+    for column, title, label in (
+        ("reward", "Reward in training", "mean reward"),
+        ("kl", "Distance from the start", "KL"),
+    ):
+        figure, axes = plots.new_figure(5.2, 3.4)
+        for policy in POLICIES:
+            history = [
+                row for row in read_json(inputs[policy] / "history.json") if row.get(column) is not None
+            ]
+            steps, values = [row["step"] for row in history], [row[column] for row in history]
+            axes.plot(steps, values, color=plots.colour(policy), alpha=0.3, linewidth=1)
+            axes.plot(steps, _smooth(values), color=plots.colour(policy), label=name_of(policy))
+        axes.set_title(title)
+        axes.set_xlabel("optimizer step")
+        axes.set_ylabel(label)
+        axes.legend()
+        drawings.append(
+            drawn(
+                figure, f"{title} of both policies over optimizer steps", "Thin: each step. Thick: smoothed."
+            )
+        )
+    return drawings
+
+
+def reward_table(inputs: Mapping[str, Path]) -> Table:
+    """Held-out reward of each policy before, after and their paired difference; in whole and in parts."""
+    table = []
+    for policy in POLICIES:
+        rewards = read_json(inputs[policy] / "rewards.json")
+        for part in ("reward", *PARTS):
+            figures = [part_of(rewards, moment, part) for moment in ("before", "after", "difference")]
+            first = words(name_of(policy), tint=plots.colour(policy)) if part == "reward" else words("")
+            table.append(
+                [
+                    first,
+                    words(part),
+                    *(
+                        number(
+                            interval(figure) if figure else None,
+                            f"rl/{policy}/{moment}/{part}",
+                            3,
+                            moment == "difference",
+                        )
+                        for moment, figure in zip(("before", "after", "difference"), figures, strict=True)
+                    ),
+                ]
+            )
+    return Table(
+        "Held-out prompts",
+        ["policy", "part", "before", "after", "difference"],
+        table,
+        note="Mean over held-out prompts, answers decoded greedily; the difference is paired by prompt.",
+    )
+
+
+def part_of(rewards: Mapping[str, Any], moment: str, part: str) -> Mapping[str, Any] | None:
+    """The whole reward's figure, or that of its part "format" or "accuracy"; None where it was not measured."""
+    whole = rewards.get(moment)
+    return whole if part == "reward" or whole is None else whole.get("parts", {}).get(part)
+
+
+def best_of_n_plot(curve: list[dict[str, Any]], task: str) -> Plot:
+    """One line a selector; x is N on a logarithmic axis."""
+    figure, axes = plots.new_figure(5.2, 3.8)
+    present = [
+        selector
+        for selector in SELECTORS
+        if any(r["selector"] == selector and r["task"] == task for r in curve)
+    ]
+    for place, selector in enumerate(present):
+        line = [r for r in curve if (r["selector"], r["task"]) == (selector, task) and r["value"] is not None]
+        line.sort(key=lambda row: row["n"])
+        found = [result for row in line if (result := interval(row)) is not None]
+        # A little apart, so that intervals at the same N do not hide each other.
+        at = [row["n"] * 1.03 ** (place - len(present) / 2) for row in line]
+        values = [100 * result.value for result in found]
+        style, tint = {"oracle": ":", "random": "--"}.get(selector, "-"), plots.colour(selector)
+        axes.plot(at, values, style, marker="o", markersize=4, color=tint, label=name_of(selector))
+        lows, highs = [100 * result.low for result in found], [100 * result.high for result in found]
+        plots.interval_bars(axes, at, values, lows, highs, tint)
+    counts = sorted({row["n"] for row in curve})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(counts, [str(n) for n in counts])
+    axes.minorticks_off()
+    axes.set_title(f"Best of N: {name_of(task)}")
+    axes.set_xlabel("answers to choose from, N")
+    axes.set_ylabel("right, %")
+    figure.legend(loc="outside lower center", ncols=3, fontsize=9)
+    return drawn(figure, f"Share of right answers over N for each selector, {name_of(task)}")
+
+
+def best_of_n_table(curve: list[dict[str, Any]], task: str) -> Table:
+    """The plot's figures, one row a selector."""
+    counts = sorted({row["n"] for row in curve if row["task"] == task})
+    found = {(row["selector"], row["n"]): row for row in curve if row["task"] == task}
+    table = [
+        [
+            words(name_of(selector), tint=plots.colour(selector)),
+            *(_at(found, selector, n, task) for n in counts),
+        ]
+        for selector in SELECTORS
+        if any((selector, n) in found for n in counts)
+    ]
+    return Table(f"Best of N, {name_of(task)}: right, %", ["selector", *(f"N = {n}" for n in counts)], table)
+
+
+def _at(found: Mapping[tuple[str, int], dict[str, Any]], selector: str, n: int, task: str) -> Cell:
+    row = found.get((selector, n))
+    if row is None:
+        return Cell("–")
+    figure = {key: row[key] for key in ("value", "low", "high", "items")}
+    return percent(interval(figure), key=f"best_of_n/{selector}/{task}/{n}")
+
+
+def _smooth(values: list[float], window: int = 9) -> list[float]:
+    """Mean over up to ``window`` neighbouring steps, shorter at the ends."""
+    half = window // 2
+    return [float(np.mean(values[max(0, i - half) : i + half + 1])) for i in range(len(values))]

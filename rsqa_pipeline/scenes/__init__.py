@@ -1,0 +1,1 @@
+"""The embedded data source: procedural overhead scenes whose every object is known."""

@@ -1,0 +1,45 @@
+"""Losses over scores: Bradley-Terry for pairs, Plackett-Luce for ranked lists (paper, score model)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def bradley_terry(chosen: Tensor, rejected: Tensor) -> Tensor:
+    """Mean of -log P(chosen > rejected), with P = sigmoid(chosen - rejected).
+
+    `logsigmoid` keeps it finite for gaps of any size, where log(sigmoid(x)) would underflow.
+
+    Args:
+        chosen: scores of the preferred texts, (pairs,), unbounded.
+        rejected: scores of the other texts, (pairs,).
+
+    Returns:
+        Scalar >= 0; log 2 where all scores tie.
+    """
+    return -F.logsigmoid(chosen - rejected).mean()
+
+
+def plackett_luce(ranked: Tensor, counts: Tensor | None = None) -> Tensor:
+    """Mean over lists of -log P(ranking), each next-best drawn from those left: sum_k lse(s_k..s_n) - s_k.
+
+    With two candidates it equals `bradley_terry`. Sums run over log-sum-exp, never over exp.
+
+    Args:
+        ranked: scores, best first, (lists, candidates), unbounded.
+        counts: how many leading candidates of each list are real, (lists,), 2 or more; all of them by
+            default.
+
+    Returns:
+        Scalar >= 0.
+    """
+    candidates = ranked.shape[1]
+    places = torch.arange(candidates, device=ranked.device)
+    real = places < counts[:, None] if counts is not None else torch.ones_like(ranked, dtype=torch.bool)
+    scores = ranked.masked_fill(~real, -torch.inf)
+    # The tail's log-sum-exp at place k covers k..n, hence the cumulation from the right.
+    tails = torch.logcumsumexp(scores.flip(1), dim=1).flip(1)
+    terms = torch.where(real, tails, 0.0) - torch.where(real, ranked, 0.0)
+    return terms.sum(dim=1).mean()

@@ -1,0 +1,132 @@
+"""Close-ended questions that a scene class alone answers, for real images that come with nothing but classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from rsqa_pipeline.records import Message
+from rsqa_pipeline.source_pairs.corruption import TRUE_QUALITY, CorruptionKind, swapped_class
+from rsqa_pipeline.source_pairs.scene_classes import CLASS_QUESTION, class_words, with_article
+from rsqa_pipeline.source_pairs.source_row import Entry, RowFault, SourceRow
+from rsqa_pipeline.source_pairs.split import unit_hash
+
+ClassTask = Literal["scene_class", "presence", "choice"]
+LETTERS = "ABCD"
+
+
+@dataclass(frozen=True)
+class ClassQuestion:
+    """A question about the class of an image.
+
+    Example: ``ClassQuestion("choice", "Which class of scene does this image show?", None, ("port", "airport", "park",
+    "river"))``; ``answer("airport")`` is ``B``.
+    """
+
+    task: ClassTask
+    text: str
+    asked: str | None
+    """The class that a yes-no question is about."""
+    choices: tuple[str, ...] | None
+    """The classes to choose from."""
+
+    @property
+    def messages(self) -> list[Message]:
+        """The user's turn, written as the benchmark of the same task writes it."""
+        text = self.text
+        if self.choices:
+            lines = "\n".join(f"{letter}. {words}" for letter, words in zip(LETTERS, self.choice_words, strict=True))
+            text = f"{text}\n{lines}\nAnswer with the letter."
+        return [{"role": "user", "content": text}]
+
+    @property
+    def choice_words(self) -> list[str]:
+        return [class_words(choice) for choice in self.choices or ()]
+
+    def answer(self, scene_class: str) -> str | None:
+        """What someone answers who takes the image for ``scene_class``; None where no choice fits."""
+        if self.task == "presence":
+            return "yes" if self.asked == scene_class else "no"
+        if self.choices is None:
+            return class_words(scene_class)
+        return LETTERS[self.choices.index(scene_class)] if scene_class in self.choices else None
+
+
+def ask(task: ClassTask, scene_class: str, classes: list[str], key: str) -> ClassQuestion:
+    """The question of a kind about an image of ``scene_class``; ``key`` settles the free choices.
+
+    Yes-no questions are balanced. Half of the "no" ones, and one choice of every multiple choice, name the class that
+    a systematic captioner takes the image for, so that such habits show.
+    """
+    if task == "scene_class":
+        return ClassQuestion(task, CLASS_QUESTION, None, None)
+    confused = swapped_class(scene_class, classes)
+    others = [other for other in classes if other not in (scene_class, confused)]
+    others.sort(key=lambda other: unit_hash(key, "other", other))
+    if task == "presence":
+        draw = unit_hash(key, "presence")
+        asked = scene_class if draw < 0.5 else confused if draw < 0.75 or not others else others[0]
+        return ClassQuestion(task, f"Is this a photo of {with_article(class_words(asked))}?", asked, None)
+    choices = [scene_class, confused, *others[: len(LETTERS) - 2]]
+    choices.sort(key=lambda choice: unit_hash(key, "place", choice))
+    return ClassQuestion(task, "Which class of scene does this image show?", None, tuple(choices))
+
+
+def tasks_for(classes: list[str]) -> list[ClassTask]:
+    """Kinds of question that as many classes allow."""
+    needed = {"scene_class": 2, "presence": 2, "choice": len(LETTERS)}
+    return [task for task in get_args(ClassTask) if len(classes) >= needed[task]]
+
+
+def class_question_entries(
+    entries: Iterable[Entry], count: int, seed: int
+) -> tuple[list[Entry], dict[str, ClassQuestion]]:
+    """At most ``count`` questions about training images, spread over images and kinds, and what was asked by key.
+
+    A fault of the source is passed on where it leaves an image, or an unknown one, without any row.
+    """
+    images: dict[str, SourceRow] = {}
+    faults: list[Entry] = []
+    for entry in entries:
+        if isinstance(entry, SourceRow) and entry.split in ("train", None):
+            images.setdefault(entry.image, entry)
+        elif isinstance(entry, RowFault) and entry.split in ("train", None):
+            faults.append(entry)
+    faults = [fault for fault in faults if fault.image not in images]
+    classes = sorted({row.scene_class for row in images.values() if row.scene_class})
+    rows: list[Entry] = []
+    questions: dict[str, ClassQuestion] = {}
+    for row in images.values():
+        if row.scene_class is None:
+            faults.append(RowFault(row.key, "no_class", "its scene class is not known", row.image, row.split))
+            continue
+        for task in tasks_for(classes):
+            key = f"{row.key} {task}"
+            question = ask(task, row.scene_class, classes, f"{seed}/{key}")
+            answer = question.answer(row.scene_class)
+            messages: list[Message] = [*question.messages, {"role": "assistant", "content": answer or ""}]
+            rows.append(replace(row, key=key, messages=messages, task=task))
+            questions[key] = question
+    rows.sort(key=lambda entry: unit_hash(str(seed), "class question", entry.key))
+    return faults + rows[:count], questions
+
+
+def corrupt_answer(
+    question: ClassQuestion, kind: CorruptionKind, scene_class: str, classes: list[str]
+) -> tuple[str, float] | None:
+    """The answer of a source with the habit ``kind``, and its true quality 1..5.
+
+    ``class_swap`` and ``wrong_image`` take the class for the one they always confuse with it; ``vague`` says "some
+    area", "yes" and "A" whatever is shown; ``count_change`` has nothing to count. None where the answer comes out right
+    or the habit does not apply.
+    """
+    if kind == "count_change":
+        return None
+    if kind == "vague":
+        wrong: str | None = {"scene_class": "some area", "presence": "yes", "choice": "A"}[question.task]
+    else:
+        wrong = question.answer(swapped_class(scene_class, classes))
+    if wrong is None or wrong == question.answer(scene_class):
+        return None
+    return wrong, TRUE_QUALITY[kind if question.task == "scene_class" else "class_swap"]

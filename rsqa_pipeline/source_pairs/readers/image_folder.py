@@ -1,0 +1,51 @@
+"""Image folder for classification: ``root/class/image`` or ``root/{train,val,test}/class/image``.
+
+One real row: ``EuroSAT/River/River_1.jpg`` is an image of class ``River``, and becomes the question-answer sample
+``What is the scene class of this image?`` -> ``river``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.source_pairs.scene_classes import CLASS_QUESTION, class_from_name, class_words
+from rsqa_pipeline.source_pairs.source_row import Entry, FileSplit, RowFault, SourceRow, file_split
+
+
+def read(path: Path, images: Path) -> Iterator[Entry]:
+    """One entry a file, sorted by path, key the path below ``images``; source is the folder's name.
+
+    Files are told by nothing but their place: whatever is no image is found when it is opened.
+
+    Raises:
+        DataError: ``path`` is no folder or has no files.
+    """
+    files = sorted(file for file in images.rglob("*") if file.is_file())
+    if not files:
+        raise DataError(f"{images} holds no files; needs class folders with images in them")
+    for file in files:
+        folders = file.relative_to(images).parts[:-1]
+        split = file_split(folders[0]) if len(folders) > 1 else None
+        yield _read_file(file, images, folders[1:] if split else folders, split, path.name)
+
+
+def _read_file(file: Path, root: Path, folders: tuple[str, ...], split: FileSplit | None, source: str) -> Entry:
+    key = file.relative_to(root).as_posix()
+    if len(folders) != 1:
+        detail = f"needs class/image, found {len(folders)} folders"
+        return RowFault(key, "no_class", detail, str(file), split)
+    scene_class = class_from_name(folders[0])
+    return SourceRow(
+        key=key,
+        image=str(file),
+        messages=[
+            {"role": "user", "content": CLASS_QUESTION},
+            {"role": "assistant", "content": class_words(scene_class)},
+        ],
+        task="scene_class",
+        source=source,
+        split=split,
+        scene_class=scene_class,
+    )

@@ -1,0 +1,62 @@
+"""Karpathy-style JSON, the layout of RSICD, UCM-Captions and Sydney-Captions.
+
+One real entry (of five sentences, two shown)::
+
+    {"images": [{"filename": "airport_1.jpg", "imgid": 0, "split": "train", "sentids": [0, 1],
+      "sentences": [{"raw": "many planes are parked next to a long building in an airport .",
+                     "tokens": ["many", "planes", "..."], "imgid": 0, "sentid": 0},
+                    {"raw": "many planes are parked in an airport .", "imgid": 0, "sentid": 1}]}],
+     "dataset": "rsicd"}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rsqa_pipeline.source_pairs.source_row import (
+    Entry,
+    RowFault,
+    SourceRow,
+    caption,
+    file_split,
+    list_of,
+    load_json,
+    text_of,
+)
+
+
+def read(path: Path, images: Path) -> Iterator[Entry]:
+    """One entry a sentence, key ``filename/sentid``; an image without sentences is one fault.
+
+    Raises:
+        DataError: the file cannot be read or has no list ``images``.
+    """
+    entries = list_of(load_json(path), "images", path, "Karpathy JSON")
+    for index, image in enumerate(entries):
+        yield from _read_image(image, index, images)
+
+
+def _read_image(image: Any, index: int, images: Path) -> Iterator[Entry]:
+    name = text_of(image, "filename")
+    if not name:
+        yield RowFault(f"images[{index}]", "no_image", f"no filename in {str(image)[:200]}")
+        return
+    reference = str(images / name)
+    split = file_split(image.get("split"))
+    if split is None:
+        yield RowFault(name, "unknown_split", f"split is {image.get('split')!r}", reference)
+        return
+    sentences = image.get("sentences")
+    if not isinstance(sentences, list) or not sentences:
+        yield RowFault(name, "no_captions", f"sentences is {sentences!r}", reference, split)
+        return
+    for position, sentence in enumerate(sentences):
+        number = sentence.get("sentid", position) if isinstance(sentence, dict) else position
+        key = f"{name}/{number}"
+        text = text_of(sentence, "raw")
+        if text is None:
+            yield RowFault(key, "not_text", f"raw is missing in {str(sentence)[:200]}", reference, split)
+        else:
+            yield SourceRow(key, reference, caption(text), "caption", "human", split, None)

@@ -1,0 +1,41 @@
+"""Names of scene classes: one spelling, ``dense_residential``, in tables; words, ``dense residential``, in texts."""
+
+from __future__ import annotations
+
+import re
+
+CLASS_QUESTION = "What is the scene class of this image?"
+
+# RSICD and AID write class names in one word.
+_COMPOUNDS = {
+    "bareland": "bare_land",
+    "baseballfield": "baseball_field",
+    "denseresidential": "dense_residential",
+    "mediumresidential": "medium_residential",
+    "sparseresidential": "sparse_residential",
+    "railwaystation": "railway_station",
+    "storagetanks": "storage_tanks",
+}
+
+
+def class_from_name(name: str) -> str:
+    """``StorageTanks``, ``storagetanks`` and ``storage tanks`` -> ``storage_tanks``."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)
+    plain = re.sub(r"[\s_-]+", "_", spaced).strip("_").lower()
+    return _COMPOUNDS.get(plain, plain)
+
+
+def class_from_file_name(name: str) -> str | None:
+    """RSICD's way: the letters before the first underscore, ``airport_1.jpg`` -> ``airport``; None without any."""
+    letters = re.match(r"[A-Za-z]+(?=_)", name)
+    return class_from_name(letters[0]) if letters else None
+
+
+def class_words(scene_class: str) -> str:
+    """``storage_tanks`` -> ``storage tanks``."""
+    return scene_class.replace("_", " ")
+
+
+def with_article(words: str) -> str:
+    """``airport`` -> ``an airport``."""
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"

@@ -1,0 +1,110 @@
+"""The first phase of the recipe: a vision tower learns to see, by linear heads on what is known about each image.
+
+A small model that learns from captions alone takes very long to see anything: the words' gradient reaches the vision
+tower weakly and late. Told the scene class, the objects and their number, colour and place directly, it sees within
+minutes, and language then only has to read it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from rsqa_pipeline.tiny_models.architecture import MERGE, WIDTH
+from rsqa_pipeline.tiny_models.pixels import normalized, patches
+
+UNKNOWN = -100
+"""A label that is not known or does not apply; no head learns from it and no accuracy counts it."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one head tells: ``groups`` answers (one an object class, say), each one of ``classes``."""
+
+    groups: int
+    classes: int
+    per_cell: bool = False
+    """Told for each cell of the 4 x 4 grid by that cell's token alone, not for the whole image."""
+    weight: float = 1.0
+
+
+Labels = Mapping[str, torch.Tensor]
+"""Target name -> int64 (b, groups), or (b, cells, groups) where per cell; UNKNOWN where not known."""
+
+Tower = Callable[[np.ndarray], torch.Tensor]
+"""uint8 images (b, h, w, 3) -> tokens (b, cells, WIDTH), cells in rows from the top left."""
+
+
+class Heads(nn.Module):
+    """One linear layer a target, on the mean and maximum of the tower's tokens (or on each token)."""
+
+    def __init__(self, targets: Mapping[str, Target], seed: int) -> None:
+        super().__init__()
+        self.targets = dict(targets)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.layers = nn.ModuleDict(
+                {
+                    name: nn.Linear(WIDTH if t.per_cell else 2 * WIDTH, t.groups * t.classes)
+                    for name, t in self.targets.items()
+                }
+            )
+
+    def forward(self, tokens: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Logits (b, groups, classes), or (b, cells, groups, classes) where per cell, of tokens (b, cells, WIDTH)."""
+        pooled = torch.cat([tokens.mean(dim=1), tokens.amax(dim=1)], dim=-1)
+        logits = {}
+        for name, target in self.targets.items():
+            flat = self.layers[name](tokens if target.per_cell else pooled)
+            logits[name] = flat.unflatten(-1, (target.groups, target.classes))
+        return logits
+
+    def loss(self, tokens: torch.Tensor, labels: Labels, smoothing: float) -> torch.Tensor:
+        """Weighted sum of the heads' cross-entropies, each a mean over the labels that are known."""
+        total = tokens.new_zeros(())
+        for name, logits in self(tokens).items():
+            target = self.targets[name]
+            total = total + target.weight * F.cross_entropy(
+                logits.float().flatten(0, -2), labels[name].flatten().to(logits.device), ignore_index=UNKNOWN, label_smoothing=smoothing
+            )
+        return total
+
+    @torch.inference_mode()
+    def accuracies(self, tokens: torch.Tensor, labels: Labels) -> dict[str, float]:
+        """Share of known labels that each head tells right, in [0, 1]."""
+        shares = {}
+        for name, logits in self(tokens).items():
+            known = labels[name] != UNKNOWN
+            shares[name] = (logits.argmax(-1).cpu() == labels[name])[known].float().mean().item()
+        return shares
+
+
+def vlm_tower(model: Any) -> Tower:
+    """Qwen2-VL's vision tower with its merger."""
+
+    def tokens(images: np.ndarray) -> torch.Tensor:
+        pixels, grid = patches(images)
+        merged: torch.Tensor = model.model.visual(pixels.to(model.device), grid.to(model.device)).pooler_output
+        return merged.unflatten(0, (len(images), -1))
+
+    return tokens
+
+
+def clip_tower(model: Any) -> Tower:
+    """CLIP's vision tower: its patches, averaged 2 x 2 to the VLM's cells, plus the pooled token that CLIP compares."""
+
+    def tokens(images: np.ndarray) -> torch.Tensor:
+        seen = model.vision_model(normalized(images).to(model.device))
+        grid = seen.last_hidden_state[:, 1:]
+        side = round(grid.shape[1] ** 0.5)
+        cells = grid.transpose(1, 2).unflatten(2, (side, side))
+        merged = F.avg_pool2d(cells, MERGE).flatten(2).transpose(1, 2)
+        return merged + seen.pooler_output[:, None]
+
+    return tokens

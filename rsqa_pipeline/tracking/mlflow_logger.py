@@ -1,0 +1,166 @@
+"""Runs, data sets and registered models in MLflow. The only module that imports mlflow.
+
+One parent run for each pipeline run, one nested run for each asset that trains or measures something.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ASYNC_LOGGING", "false")
+
+import mlflow
+from mlflow.data.dataset_source_registry import resolve_dataset_source
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import Metric
+from mlflow.exceptions import MlflowException
+
+from rsqa_pipeline.lineage.hashes import folder_version
+from rsqa_pipeline.models.load import weights_version
+from rsqa_pipeline.profile import Profile
+
+_MAX_DIGEST = 36  # what the tracking store's column holds; "<md5>.dir" is exactly that long
+
+
+class MlflowTracking:
+    """The tracking store of one profile: SQLite and artifacts under the profile's state folder, unless
+    ``MLFLOW_TRACKING_URI`` names a server."""
+
+    def __init__(self, profile: Profile) -> None:
+        self.state = profile.state.resolve()
+        self.state.mkdir(parents=True, exist_ok=True)
+        self.profile = profile.name
+        self.uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{self.state}/mlflow.db")
+        self.client = mlflow.MlflowClient(self.uri)
+        mlflow.set_tracking_uri(self.uri)
+
+    def parent_run(self, pipeline_run: str) -> str:
+        """Id of the parent run of a pipeline run, made on first use; safe with several processes."""
+        with (self.state / "mlflow.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            experiment = self._experiment()
+            found = self.client.search_runs(
+                [experiment],
+                f"tags.`dagster.run_id` = '{pipeline_run}' and tags.`rsqa.role` = 'parent'",
+                max_results=1,
+            )
+            if found:
+                return str(found[0].info.run_id)
+            tags = {
+                "dagster.run_id": pipeline_run,
+                "rsqa.role": "parent",
+                "rsqa.profile": self.profile,
+                "git.sha": _git_sha(),
+            }
+            return str(
+                self.client.create_run(experiment, run_name=f"pipeline {pipeline_run[:8]}", tags=tags).info.run_id
+            )
+
+    @contextmanager
+    def asset_run(self, asset: str, pipeline_run: str, inputs: Mapping[str, Path]) -> Iterator[MlflowLogger]:
+        """A nested run for one asset, with its input data sets and their digests."""
+        parent = self.parent_run(pipeline_run)
+        tags = {
+            "mlflow.parentRunId": parent,
+            "dagster.run_id": pipeline_run,
+            "dagster.asset": asset,
+            "git.sha": _git_sha(),
+        }
+        run_id = self.client.create_run(self._experiment(), run_name=asset, tags=tags).info.run_id
+        try:
+            self._log_inputs(run_id, inputs)
+            yield MlflowLogger(self.client, run_id, asset)
+        except BaseException:
+            self.client.set_terminated(run_id, "FAILED")
+            raise
+        self.client.set_terminated(run_id, "FINISHED")
+
+    def finish(self, pipeline_run: str, succeeded: bool) -> None:
+        """Closes the parent run."""
+        self.client.set_terminated(self.parent_run(pipeline_run), "FINISHED" if succeeded else "FAILED")
+
+    def _experiment(self) -> str:
+        name = f"rsqa-{self.profile}"
+        found = self.client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        return str(self.client.create_experiment(name, artifact_location=(self.state / "mlruns").as_uri()))
+
+    def _log_inputs(self, run_id: str, inputs: Mapping[str, Path]) -> None:
+        datasets = [
+            mlflow.entities.DatasetInput(
+                dataset=MetaDataset(
+                    resolve_dataset_source(str(folder)),
+                    name=name,
+                    digest=folder_version(folder)[:_MAX_DIGEST],
+                )._to_mlflow_entity(),
+                tags=[mlflow.entities.InputTag("mlflow.data.context", "input")],
+            )
+            for name, folder in inputs.items()
+        ]
+        if datasets:
+            self.client.log_inputs(run_id, datasets)
+
+
+class MlflowLogger:
+    """`RunLogger` of one nested run."""
+
+    def __init__(self, client: mlflow.MlflowClient, run_id: str, asset: str) -> None:
+        self.client, self.run_id, self.asset = client, run_id, asset
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        self.client.log_batch(self.run_id, params=[mlflow.entities.Param(k, str(v)[:6000]) for k, v in params.items()])
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        now = mlflow.utils.time.get_current_time_millis()
+        entries = [Metric(name, float(value), now, step or 0) for name, value in metrics.items()]
+        self.client.log_batch(self.run_id, metrics=entries)
+
+    def log_model(self, name: str, folder: Path) -> None:
+        """Copies the folder into the run's artifacts, registers it and moves the alias ``challenger`` to it."""
+        self.client.log_artifacts(self.run_id, str(folder), "model")
+        try:
+            self.client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        source = f"{self.client.get_run(self.run_id).info.artifact_uri}/model"
+        tags = {"rsqa.asset": self.asset, "rsqa.weights_version": weights_version(folder)}
+        version = self.client.create_model_version(name, source=source, run_id=self.run_id, tags=tags).version
+        self.client.set_registered_model_alias(name, "challenger", version)
+
+    def record_output(self, data_version: str, metrics: Mapping[str, float]) -> None:
+        """Writes the output's data version on the run and on the model versions that the run registered."""
+        self.log_metrics(metrics)
+        self.client.set_tag(self.run_id, "dvc.md5", data_version)
+        for version in self.client.search_model_versions(f"run_id = '{self.run_id}'"):
+            self.client.set_model_version_tag(version.name, version.version, "dvc.md5", data_version)
+
+
+def registered_version(tracking: MlflowTracking, reference: str) -> dict[str, str]:
+    """Asset and data version behind ``models:/name@alias`` or ``models:/name/number``. Raises MlflowException."""
+    name, separator, alias = reference.removeprefix("models:/").partition("@")
+    if separator:
+        version = tracking.client.get_model_version_by_alias(name, alias)
+    else:
+        name, _, number = name.partition("/")
+        version = tracking.client.get_model_version(name, number)
+    return {
+        "model": version.name,
+        "version": str(version.version),
+        "run_id": version.run_id or "",
+        "asset": version.tags["rsqa.asset"],
+        "data_version": version.tags["dvc.md5"],
+        "weights_version": version.tags["rsqa.weights_version"],
+    }
+
+
+def _git_sha() -> str:
+    reply = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return reply.stdout.strip() or "unknown"

@@ -1,0 +1,56 @@
+"""Task files: what they ask is frozen, and their chance levels are worked out by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from rsqa_pipeline.benchmarks.chance import chance_level
+from rsqa_pipeline.benchmarks.task import TASK_FOLDER, BenchmarkTask, load_task, load_tasks
+
+
+def task(name: str) -> BenchmarkTask:
+    return load_task(TASK_FOLDER / f"{name}.yaml")
+
+
+def test_every_file_belongs_to_one_kind_of_model() -> None:
+    clip, vlm = load_tasks("clip"), load_tasks("vlm")
+    assert [t.name for t in clip] == ["classification", "retrieval"]
+    assert len(clip) + len(vlm) == len(list(TASK_FOLDER.glob("*.yaml")))
+    assert all(t.higher_is_better for t in clip + vlm)
+
+
+def test_class_templates_are_the_papers() -> None:
+    assert task("classification").prompts == ["a satellite photo of {class}.", "a satellite image of {class}."]
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [("nonsense: 1\n", ValidationError), ("name: other\n", ValueError), ("version: 0\n", ValidationError)],
+)
+def test_a_faulty_file_is_refused(tmp_path: Path, change: str, fault: type[Exception]) -> None:
+    text = (TASK_FOLDER / "count.yaml").read_text(encoding="utf-8")
+    kept = [line for line in text.splitlines() if not line.startswith(change.split(":")[0] + ":")]
+    path = tmp_path / "count.yaml"
+    path.write_text("\n".join(kept) + "\n" + change, encoding="utf-8")
+    with pytest.raises(fault):
+        load_task(path)
+
+
+def chances(name: str, items: list[dict[str, Any]]) -> list[float]:
+    return [chance_level(task(name), metric, items) for metric in task(name).metrics]
+
+
+def test_chance_levels_by_hand() -> None:
+    answers = [{"answer": a} for a in ("yes", "yes", "Yes.", "no")]
+    assert chances("presence", answers) == [0.75]  # always yes
+    assert chances("classification", [{"answer": a} for a in "abca"]) == pytest.approx([1 / 3, 1.0])
+    assert chances("choice", [{"choices": ["a", "b"]}, {"choices": list("abcd")}]) == [0.375]
+    assert chances("grounding", [{"boxes": [[0, 0, 4, 4]]}] * 3) == [1.0]
+    retrieval = chances("retrieval", [{"captions": ["a", "b"]}, {"captions": ["c", "d"]}])
+    assert retrieval[0] == pytest.approx(0.5)  # 2 of 4 texts are right
+    assert retrieval[3] == pytest.approx(0.5)  # 1 of 2 images is right
+    assert retrieval[1] == retrieval[4] == 1.0

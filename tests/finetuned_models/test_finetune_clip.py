@@ -1,0 +1,78 @@
+"""CLIP fine-tuning: the masked contrastive loss by hand, and a run that learns, saves and repeats."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from rsqa_pipeline.finetuned_models import finetune_clip
+from rsqa_pipeline.finetuned_models.finetune_clip import CaptionedImages, contrastive_loss
+from rsqa_pipeline.finetuned_models.subset_samples import subset_samples
+from rsqa_pipeline.models.load import base_model, load_clip, weights_version
+from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.tracking.run_logger import SilentLogger
+
+
+def test_loss_without_shared_images_is_the_usual_one() -> None:
+    similarity = torch.tensor([[2.0, 0.0], [1.0, 3.0]])
+    loss, accuracy = contrastive_loss(similarity, torch.eye(2, dtype=torch.bool))
+    rows = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(-2))) / 2
+    columns = (math.log(1 + math.exp(-1)) + math.log(1 + math.exp(-3))) / 2
+    assert loss.item() == pytest.approx((rows + columns) / 2)
+    assert accuracy.item() == 1.0
+
+
+def test_samples_of_one_image_are_no_negatives_of_each_other() -> None:
+    similarity = torch.tensor([[2.0, 9.0, 0.0], [9.0, 2.0, 0.0], [0.0, 0.0, 1.0]])
+    same = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 0, 1]], dtype=torch.bool)
+    loss, accuracy = contrastive_loss(similarity, same)
+    # 0 and 1 are each contrasted with 2 alone, 2 with both
+    expected = (2 * math.log(1 + math.exp(-2)) + math.log(1 + 2 * math.exp(-1))) / 3
+    assert loss.item() == pytest.approx(expected)
+    assert accuracy.item() == 1.0
+
+
+def test_a_batch_of_one_image_has_no_loss_and_no_gradient() -> None:
+    similarity = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    loss, _ = contrastive_loss(similarity, torch.ones(3, 3, dtype=torch.bool))
+    loss.backward()
+    assert loss.item() == 0.0
+    assert similarity.grad is not None and torch.equal(similarity.grad, torch.zeros(3, 3))
+
+
+def test_each_image_is_preprocessed_once_as_the_processor_does(
+    corpus: dict[str, Path], settings: Profile, tmp_path: Path
+) -> None:
+    clip = load_clip(base_model(corpus["base_models"], "clip"), settings.compute)
+    row = subset_samples(corpus, "image_text_pairs", "caption")[0]
+    other = {**row, "messages": [{"role": "assistant", "content": "second caption"}]}
+    dataset = CaptionedImages([row, other], clip, tmp_path)
+    assert [dataset[i].text for i in range(2)] == ["a red field seen from above", "second caption"]
+    assert len(dataset._pixels) == 1
+    from rsqa_pipeline.images import open_image
+
+    expected = clip.image_processor(images=[open_image(row["image"])], return_tensors="pt")["pixel_values"][0]
+    assert torch.allclose(dataset[1].pixels, expected, atol=2e-3)
+
+
+def test_run_learns_saves_and_repeats(
+    corpus: dict[str, Path], settings: Profile, folder: Callable[[str], Path]
+) -> None:
+    out, again = folder("first"), folder("second")
+    metrics = finetune_clip.run(corpus, out, settings, SilentLogger())
+    assert finetune_clip.run(corpus, again, settings, SilentLogger()) == metrics
+    assert weights_version(out / "model") == weights_version(again / "model")
+    history = json.loads((out / "history.json").read_text())
+    assert [row["step"] for row in history] == list(range(1, 9))
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert metrics["caption_samples"] == 12
+    base = load_clip(base_model(corpus["base_models"], "clip"), settings.compute)
+    tuned = load_clip(out / "model", settings.compute)
+    assert tuned.version != base.version
+    assert tuned.tokenizer("a red field")["input_ids"] == base.tokenizer("a red field")["input_ids"]
+    assert (out / "plots" / "training.png").stat().st_size > 1000

@@ -1,0 +1,129 @@
+"""VLM fine-tuning: each step changes its own parameters alone, and what is saved is what was trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+
+from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.finetuned_models import finetune_vlm
+from rsqa_pipeline.finetuned_models.finetune_vlm import (
+    as_exercises,
+    train_on_captions,
+    train_on_instructions,
+)
+from rsqa_pipeline.finetuned_models.subset_samples import subset_samples
+from rsqa_pipeline.finetuned_models.training import Job, lazy_dataset, supervised_dataset
+from rsqa_pipeline.images import ImageFault, open_image
+from rsqa_pipeline.models.conversation import CAPTION_PROMPT
+from rsqa_pipeline.models.generate import generate
+from rsqa_pipeline.models.load import Vlm, base_model, load_vlm, weights_version
+from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.records import SUBSET, write_table
+from rsqa_pipeline.tracking.run_logger import SilentLogger
+
+Make = Callable[[str], Path]
+CONNECTOR, LANGUAGE = "model.visual.merger.", "model.language_model.layers."
+
+
+class RecordingLogger(SilentLogger):
+    def __init__(self) -> None:
+        self.steps: list[tuple[str, int | None]] = []
+        self.models: list[str] = []
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self.steps += [(name, step) for name in metrics]
+
+    def log_model(self, name: str, folder: Path) -> None:
+        assert (folder / "model.safetensors").is_file()
+        self.models.append(name)
+
+
+def changed(before: dict[str, torch.Tensor], vlm: Vlm) -> set[str]:
+    after = vlm.model.state_dict()
+    assert set(after) == set(before)
+    return {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+
+
+def snapshot(vlm: Vlm) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in vlm.model.state_dict().items()}
+
+
+def test_each_step_trains_its_own_parameters(corpus: dict[str, Path], settings: Profile, tmp_path: Path) -> None:
+    vlm = load_vlm(base_model(corpus["base_models"], "vlm"), settings.compute)
+    job = Job(settings.seed, settings.compute, tmp_path, SilentLogger())
+    recipe = settings.finetuned_models
+    captions = as_exercises(subset_samples(corpus, "image_text_pairs", "caption"))
+    start = snapshot(vlm)
+    train_on_captions(vlm, captions, recipe.vlm_captions, recipe.max_length, job)
+    connector = {name for name in start if name.startswith(CONNECTOR)}
+    assert changed(start, vlm) == connector
+    start = snapshot(vlm)
+    instructions = as_exercises(subset_samples(corpus, "instruction_samples", "instruction"))
+    train_on_instructions(vlm, instructions, recipe.vlm_instructions, recipe.max_length, job)
+    linear = {name for name in start if name.startswith(LANGUAGE) and name.endswith("proj.weight")}
+    assert len(linear) == 7 * 3
+    assert changed(start, vlm) == connector | linear
+
+
+def test_run_writes_a_model_that_loads_generates_and_repeats(
+    corpus: dict[str, Path], settings: Profile, folder: Make
+) -> None:
+    logger = RecordingLogger()
+    metrics = finetune_vlm.run(corpus, folder("first"), settings, logger)
+    out = folder("second")
+    assert finetune_vlm.run(corpus, out, settings, SilentLogger()) == metrics
+    assert weights_version(out / "model") == weights_version(out.parent / "first" / "model")
+    assert metrics["caption_samples"] == metrics["instruction_samples"] == 12
+    history = json.loads((out / "history.json").read_text())
+    assert [(row["phase"], row["step"]) for row in history] == [
+        (phase, step) for phase in ("captions", "instructions") for step in range(1, 5)
+    ]
+    assert history[-1]["loss"] < history[4]["loss"]
+    assert ("captions_loss", 1) in logger.steps
+    assert logger.models == ["vlm_all"]
+    assert (out / "plots" / "training.png").stat().st_size > 1000
+    vlm = load_vlm(out / "model", settings.compute)
+    image = open_image(subset_samples(corpus, "image_text_pairs", "caption")[0]["image"])
+    question = [{"role": "user", "content": "Which colour is the field?"}]
+    assert len(generate(vlm, [question], [image], None, max_new_tokens=4, batch_size=1, seed=0)[0]) == 1
+    assert not any("lora" in name for name in vlm.model.state_dict())
+
+
+def test_a_caption_answers_the_caption_prompt_and_turns_stay(corpus: dict[str, Path]) -> None:
+    exercise = as_exercises(subset_samples(corpus, "image_text_pairs", "caption"))[0]
+    assert list(exercise.prompt) == [{"role": "user", "content": CAPTION_PROMPT}]
+    assert exercise.answer == "a red field seen from above"
+    turns = [{"role": r, "content": c} for r, c in (("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))]
+    exercise = as_exercises([{"image": "x.png", "messages": turns}])[0]
+    assert (list(exercise.prompt), exercise.answer) == (turns[:3], "d")
+
+
+def test_images_are_opened_only_when_a_batch_asks(corpus: dict[str, Path]) -> None:
+    rows = subset_samples(corpus, "image_text_pairs", "caption")
+    dataset = lazy_dataset([{"image": rows[0]["image"]}, {"image": "nowhere.png"}])
+    assert dataset[0]["images"][0].size == (64, 64)
+    with pytest.raises(ImageFault):
+        dataset[1]
+
+
+def test_data_cannot_write_control_marks(corpus: dict[str, Path]) -> None:
+    row = {**subset_samples(corpus, "image_text_pairs", "caption")[0]}
+    row["messages"] = [{"role": "assistant", "content": "a <|im_end|> field <|image_pad|>"}]
+    example = supervised_dataset(as_exercises([row]))[0]
+    assert example["completion"][0]["content"] == "a < |im_end|> field < |image_pad|>"
+
+
+def test_a_subset_must_fit_its_tables(corpus: dict[str, Path], folder: Make) -> None:
+    other = folder("subset_other")
+    inputs = {name: path for name, path in corpus.items() if name != "subset_all"} | {"subset_other": other}
+    known = subset_samples(corpus, "image_text_pairs", "caption")[0]["sample_id"]
+    write_table(other / "ids.parquet", SUBSET, [{"sample_id": s, "kind": "caption"} for s in (known, "gone")])
+    with pytest.raises(DataError, match="names 1 caption samples that image_text_pairs does not have, e.g. gone"):
+        subset_samples(inputs, "image_text_pairs", "caption")
+    with pytest.raises(DataError, match="keeps no instruction"):
+        subset_samples(inputs, "instruction_samples", "instruction")

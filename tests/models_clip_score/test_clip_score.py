@@ -1,0 +1,106 @@
+"""CLIP score: against transformers' own similarity, one at a time, and what happens without an image."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rsqa_pipeline.models import clip_score
+from rsqa_pipeline.models.clip_score import ClipScorer, candidate_text
+from rsqa_pipeline.models.load import Clip
+from rsqa_pipeline.models.scoring_group import Group
+from rsqa_pipeline.tiny_models.architecture import new_clip, new_clip_image_processor, train_clip_tokenizer
+
+TEXTS = ["two white tanks on the left", "a red ship", "several houses near a river", "How many ships are there? 3"]
+QUESTION = {"role": "user", "content": "How many ships are there?"}
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    tokenizer = train_clip_tokenizer(TEXTS * 4)
+    model = new_clip(tokenizer, image_size=32, seed=0).eval()
+    return Clip(model, tokenizer, new_clip_image_processor(32), "test-version")
+
+
+@pytest.fixture
+def scorer(clip: Clip) -> ClipScorer:
+    return ClipScorer(clip)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[str]:
+    rng = np.random.default_rng(0)
+    files = [tmp_path / f"{i}.png" for i in range(3)]
+    for file in files:
+        Image.fromarray(rng.integers(0, 255, (40, 48, 3), dtype=np.uint8)).save(file)
+    return [str(file) for file in files]
+
+
+def reference(clip: Clip, image: str, text: str) -> float:
+    """transformers' own logits of one image and one text, without the learned scale."""
+    pixels = clip.image_processor(images=Image.open(image), return_tensors="pt")["pixel_values"]
+    tokens = clip.tokenizer([text], return_tensors="pt", truncation=True, max_length=77)
+    with torch.inference_mode():
+        logits = clip.model(
+            input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"], pixel_values=pixels
+        ).logits_per_image
+    return float(logits / clip.model.logit_scale.exp())
+
+
+def test_equals_the_models_own_similarity_whatever_the_batch(clip, scorer, images):
+    groups = [Group(images[0], [], TEXTS[:2]), Group(images[1], [], TEXTS), Group(images[2], [QUESTION], ["3"])]
+    expected = [[reference(clip, g.image, candidate_text(g.context, t)) for t in g.candidates] for g in groups]
+    for batch_size in (1, 2, 64):
+        scores = scorer.score(groups, batch_size)
+        assert [len(of_group) for of_group in scores] == [2, 4, 1]
+        for found, wanted in zip(scores, expected, strict=True):
+            assert found == pytest.approx(wanted, abs=1e-5)
+
+
+def test_question_stands_before_the_answer():
+    earlier = [{"role": "user", "content": "Is it day?"}, {"role": "assistant", "content": "yes"}]
+    assert candidate_text([*earlier, QUESTION], "3") == "How many ships are there? 3"
+    assert candidate_text([], "two tanks") == "two tanks"
+
+
+def test_image_without_score_says_why_and_harms_no_other(scorer, images, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"")
+    groups = [Group(str(broken), [], TEXTS[:2]), Group(images[0], [], TEXTS[:1]), Group(None, [], TEXTS[:1])]
+    bad, good, text_only = scorer.score_or_reason(groups, batch_size=8)
+    assert [score.value for score in bad] == [None, None]
+    assert {score.reason for score in bad} == {"zero_bytes"}
+    assert good[0].value == scorer.score([groups[1]], 8)[0][0]
+    assert (text_only[0].value, text_only[0].reason) == (None, "no_image")
+
+
+def test_not_finite_is_missing_not_a_number(clip, images):
+    with torch.no_grad():
+        broken = new_clip(clip.tokenizer, image_size=32, seed=0).eval()
+        broken.text_projection.weight.fill_(float("nan"))
+    scores = ClipScorer(Clip(broken, clip.tokenizer, clip.image_processor, "v")).score_or_reason(
+        [Group(images[0], [], TEXTS[:1])], 4
+    )
+    assert (scores[0][0].value, scores[0][0].reason) == (None, "not_finite")
+
+
+def test_image_of_several_groups_is_opened_once(scorer, images, monkeypatch):
+    opened: list[str] = []
+    original = clip_score.open_image
+
+    def counting(reference: str) -> Image.Image:
+        opened.append(reference)
+        return original(reference)
+
+    monkeypatch.setattr(clip_score, "open_image", counting)
+    scorer.score([Group(images[0], [], [text]) for text in TEXTS] + [Group(images[1], [], TEXTS)], batch_size=2)
+    assert sorted(opened) == sorted(images[:2])
+
+
+def test_long_text_is_cut_to_the_context_and_counted(scorer, images):
+    long = "a red ship " * 100
+    scores = scorer.score([Group(images[0], [], [long, long + "and a tank", "a red ship"])], batch_size=8)
+    assert scorer.truncated == 2
+    assert scores[0][0] == scores[0][1] != scores[0][2]

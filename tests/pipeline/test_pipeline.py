@@ -1,0 +1,159 @@
+"""The whole pipeline on a small profile: one Dagster run, killed runs, DVC and MLflow records, lineage, retraining."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import dagster as dg
+import mlflow
+import pandas as pd
+import pytest
+import yaml
+from pandas.testing import assert_frame_equal
+
+from rsqa_pipeline.lineage.hashes import folder_version
+from rsqa_pipeline.stages import ASSETS, downstream
+from tests.pipeline.project import ROOT, Project, checkout
+
+pytestmark = [pytest.mark.pipeline, pytest.mark.xdist_group("pipeline")]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A checkout in which `rsqa run` has made everything, with a DVC remote that holds it."""
+    root = tmp_path_factory.mktemp("undisturbed") / "project"
+    made = checkout(root)
+    made.call("rsqa", "run")
+    made.call("dvc", "remote", "add", "-d", "local", str(root.parent / "remote"))
+    made.commit("first run")
+    made.call("dvc", "push", "-q")
+    return made
+
+
+def folder(project: Project, name: str) -> Path:
+    return project.root / ASSETS[name].folder(project.profile)
+
+
+def test_every_asset_is_materialized_with_one_version_everywhere(project: Project) -> None:
+    locked = yaml.safe_load((project.root / "dvc.lock").read_text())["stages"]
+    os.environ["DAGSTER_HOME"] = str(project.root / ".rsqa/smoke/dagster")
+    with dg.DagsterInstance.get() as instance:
+        for name in ASSETS:
+            event = instance.get_latest_materialization_event(dg.AssetKey(name))
+            assert event is not None and event.asset_materialization is not None, name
+            version = (event.asset_materialization.tags or {})["dagster/data_version"]
+            assert version == folder_version(folder(project, name)) == locked[name]["outs"][0]["md5"], name
+    assert project.call("dvc", "status", "-q", check=False).returncode == 0
+
+
+def test_checks_passed_and_rows_add_up(project: Project) -> None:
+    checked = 0
+    for name in ASSETS:
+        manifest = json.loads((project.root / f".rsqa/smoke/manifests/{name}.jsonl").read_text().splitlines()[-1])
+        assert manifest["checks"] and all(check["passed"] for check in manifest["checks"]), name
+        metrics = manifest["metrics"]
+        if "input_rows" in metrics:
+            checked += 1
+            assert metrics["kept_rows"] + metrics["quarantined_rows"] == metrics["input_rows"], name
+    assert checked >= 8
+
+
+def test_mlflow_holds_runs_data_digests_and_models(project: Project) -> None:
+    client = mlflow.MlflowClient(f"sqlite:///{project.root}/.rsqa/smoke/mlflow.db")
+    experiment = client.get_experiment_by_name("rsqa-smoke")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    parents = [run for run in runs if run.data.tags.get("rsqa.role") == "parent"]
+    nested = {run.data.tags["dagster.asset"]: run for run in runs if "dagster.asset" in run.data.tags}
+    assert len(parents) == 1 and parents[0].info.status == "FINISHED"
+    assert {"score_model", "clip_all", "vlm_score_model_30", "rl_policy", "vlm_benchmark"} <= set(nested)
+    assert all(run.data.tags["mlflow.parentRunId"] == parents[0].info.run_id for run in nested.values())
+    digests = {i.dataset.name: i.dataset.digest for i in nested["score_model"].inputs.dataset_inputs}
+    assert digests["caption_score_model"] == folder_version(folder(project, "caption_score_model"))
+    assert client.get_model_version_by_alias("score_model", "challenger").tags["dvc.md5"] == folder_version(
+        folder(project, "score_model")
+    )
+
+
+def test_second_run_computes_nothing(project: Project) -> None:
+    assert "0 assets computed" in project.call("rsqa", "run").stdout
+
+
+def test_report_is_one_file_with_every_asset(project: Project) -> None:
+    page = (folder(project, "curation_report") / "index.html").read_text(encoding="utf-8")
+    assert not re.search(r'(src|href)="(https?:)?//', page)
+    assert all(name in page for name in ASSETS if name not in ("curation_report", "lineage_manifest"))
+
+
+def test_trace_names_every_upstream_version_and_finds_a_flipped_byte(project: Project) -> None:
+    traced = project.call("rsqa", "trace", "models:/score_model@challenger", "--json")
+    found = json.loads(traced.stdout)
+    text = json.dumps(found["trace"])
+    upstream = {name for name in ASSETS if "score_model" in downstream(name)} | {"score_model"}
+    for name in upstream:
+        assert folder_version(folder(project, name)) in text, name
+    assert not found["mismatches"]
+    table = folder(project, "caption_preferences") / "pairs.parquet"
+    whole = table.read_bytes()
+    table.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
+    try:
+        broken = project.call("rsqa", "trace", "models:/score_model@challenger", check=False)
+        assert broken.returncode == 3 and "caption_preferences" in broken.stdout and "differs" in broken.stdout
+    finally:
+        table.write_bytes(whole)
+
+
+def test_killed_runs_go_on_and_end_with_the_same_tables(project: Project, tmp_path: Path) -> None:
+    """Three kills at random moments, then a run to the end; against the undisturbed project, table by table."""
+    killed = checkout(tmp_path / "project")
+    moments = random.Random(5)
+    for _ in range(3):
+        process = subprocess.Popen(
+            ["rsqa", "run"],
+            cwd=killed.root,
+            env=killed.env,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        time.sleep(moments.uniform(15, 45))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    finished = {name for name in ASSETS if (killed.root / f".rsqa/smoke/manifests/{name}.jsonl").is_file()}
+    last = killed.call("rsqa", "run").stdout
+    computed = int(re.search(r"(\d+) assets computed", last).group(1))  # type: ignore[union-attr]
+    assert computed == len(ASSETS) - len(finished), "an asset that was finished was made again, or one was missed"
+    for name in ASSETS:
+        for table in sorted(folder(project, name).glob("*.parquet")):
+            assert_frame_equal(pd.read_parquet(table), pd.read_parquet(folder(killed, name) / table.name))
+
+
+def test_retrain_workflow_reruns_only_what_depends_on_the_change(project: Project, tmp_path: Path) -> None:
+    """The workflow's own shell lines, in a clean clone with one in a hundred captions changed."""
+    clone = Project(tmp_path / "project")
+    subprocess.run(["git", "clone", "-q", str(project.root), str(clone.root)], check=True)
+    before = yaml.safe_load((clone.root / "dvc.lock").read_text())["stages"]
+    lines = clone.captions.read_text(encoding="utf-8").splitlines()
+    for index in range(50, len(lines), 100):
+        lines[index] = lines[index].rsplit(",", 1)[0] + ",an aerial image of a harbour with two white ships"
+    clone.captions.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    clone.commit("better captions")
+    workflow = yaml.safe_load((ROOT / ".github/workflows/retrain.yml").read_text())
+    steps = [s["run"] for s in workflow["jobs"]["retrain"]["steps"] if "run" in s and s["name"] != "install"]
+    summary = tmp_path / "summary.md"
+    output = "".join(clone.call("bash", "-e", "-c", step, GITHUB_STEP_SUMMARY=str(summary)).stdout for step in steps)
+    ran = set(re.findall(r"Running stage '(\w+)'", output))
+    below = set(downstream("image_text_pairs")) | {"image_text_pairs"}
+    assert {"image_text_pairs", "caption_preferences", "curation_report"} <= ran <= below
+    after = yaml.safe_load((clone.root / "dvc.lock").read_text())["stages"]
+    assert {n for n in ASSETS if before[n] != after[n]} <= below
+    text = summary.read_text()
+    assert "| Path" in text and "metrics/smoke/" in text
+    assert clone.call("dvc", "status", "--cloud", "-q", check=False).returncode == 0

@@ -1,0 +1,260 @@
+"""A small made-up run: every asset folder with its real schema and figures that a test can recognise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+from safetensors.numpy import save_file
+
+from rsqa_pipeline import plots
+from rsqa_pipeline.images import hash_image
+from rsqa_pipeline.records import (
+    BENCHMARK_ITEM,
+    IMAGE_TEXT_SAMPLE,
+    PREFERENCE_PAIR,
+    QUARANTINE,
+    SCORED_SAMPLE,
+    SUBSET,
+    Message,
+    sample_id,
+    write_table,
+)
+from rsqa_pipeline.stages import ASSETS, SUBSETS
+
+TRUTH = pa.schema(
+    [
+        ("sample_id", pa.string()),
+        ("image_id", pa.string()),
+        ("scene", pa.int64()),
+        ("corruption", pa.string()),
+        ("original_text", pa.string()),
+    ]
+)
+QUALITY = {"expert": 4.6, "swapper": 3.1, "counter": 2.9, "vague": 2.2}
+MODELS = {"base": 0.40, "all": 0.55, "random_30": 0.52, "clip_score_30": 0.56, "score_model_30": 0.68}
+POLICIES = {"rl_policy_rules_only": 0.69, "rl_policy": 0.74}
+TASKS = {
+    "clip": [("classification", "top_1"), ("classification", "top_5"), ("retrieval", "image_to_text_r1"),
+             ("retrieval", "text_to_image_r1")],
+    "vlm": [("presence", "accuracy"), ("comparison", "accuracy"), ("count", "accuracy"), ("rural_urban", "accuracy"),
+            ("grounding", "accuracy_iou_0.5"), ("choice", "accuracy")],
+}  # fmt: skip
+
+
+class SyntheticRun:
+    """Asset folders below ``root``.
+
+    Args:
+        truth_known: False leaves true quality, scenes and truth labels missing, as on real imagery.
+        faults: names of recorded caption corruptions; empty = none recorded.
+    """
+
+    def __init__(self, root: Path, truth_known: bool = True, faults: tuple[str, ...] = ()) -> None:
+        self.root, self.truth_known, self.faults = root, truth_known, faults
+        self.rng = np.random.default_rng(3)
+        self.inputs = {name: root / asset.stage / name for name, asset in ASSETS.items() if asset.stage != "report"}
+        for folder in self.inputs.values():
+            folder.mkdir(parents=True)
+        self.samples = {"caption": self._captions(), "instruction": self._instructions()}
+        self._benchmark_sets()
+        self._models()
+        self._preferences()
+        self._accuracy()
+        self._scores_and_subsets()
+        self._policies()
+        self._benchmarks()
+        self._best_of_n()
+
+    def _picture(self, number: int) -> tuple[str, str]:
+        path = self.root / "pictures" / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        rng = np.random.default_rng(number)
+        ground = np.array([[70, 110, 60], [150, 140, 110], [90, 120, 160]])[number % 3]
+        pixels = np.clip(ground + rng.normal(0, 12, (64, 64, 3)), 0, 255).astype(np.uint8)
+        for _ in range(1 + number % 4):
+            y, x = rng.integers(4, 50, 2)
+            pixels[y : y + 9, x : x + 9] = rng.integers(0, 255, 3)
+        Image.fromarray(pixels).save(path)
+        return str(path), hash_image(path.read_bytes())
+
+    def _sample(self, number: int, source: str, messages: list[Message], task: str, split: str) -> dict[str, Any]:
+        image, image_id = self._picture(number)
+        quality = float(np.clip(QUALITY[source] + self.rng.normal(0, 0.3), 1, 5)) if self.truth_known else None
+        return {
+            "sample_id": sample_id(image_id, messages), "image_id": image_id, "image": image, "messages": messages,
+            "task": task, "source": source, "split": split, "true_quality": quality,
+            "scene_class": "storage_tanks" if number % 2 else None,
+        }  # fmt: skip
+
+    def _captions(self) -> list[dict[str, Any]]:
+        rows = []
+        for number in range(90):
+            for source in QUALITY:
+                text = f"{source} says: two white tanks & <b>three</b> red ships on the left of scene {number}"
+                turns: list[Message] = [{"role": "assistant", "content": text}]
+                rows.append(self._sample(number, source, turns, "caption", "preference" if number >= 75 else "corpus"))
+        folder = self.inputs["image_text_pairs"]
+        write_table(folder / "samples.parquet", IMAGE_TEXT_SAMPLE, rows)
+        truth = [
+            {"sample_id": r["sample_id"], "image_id": r["image_id"], "scene": i if self.truth_known else None,
+             "corruption": self.faults[i % len(self.faults)] if self.faults and r["source"] != "expert" else None}
+            for i, r in enumerate(rows)
+        ]  # fmt: skip
+        write_table(folder / "truth.parquet", TRUTH, truth)
+        write_table(
+            folder / "quarantine.parquet",
+            QUARANTINE,
+            [{"stage": "image_text_pairs", "sample_id": f"x{i}", "reason": reason, "detail": "made up"}
+             for i, reason in enumerate(["empty_text", "truncated", "truncated"])],
+        )  # fmt: skip
+        return rows
+
+    def _instructions(self) -> list[dict[str, Any]]:
+        rows = []
+        for number in range(100, 160):
+            source = list(QUALITY)[number % 4]
+            turns: list[Message] = [
+                {"role": "user", "content": f"How many ships are there in scene {number}?"},
+                {"role": "assistant", "content": str(number % 5)},
+            ]
+            rows.append(self._sample(number, source, turns, "count", "corpus"))
+        write_table(self.inputs["instruction_samples"] / "samples.parquet", IMAGE_TEXT_SAMPLE, rows)
+        write_table(self.inputs["instruction_samples"] / "quarantine.parquet", QUARANTINE, [])
+        return rows
+
+    def _benchmark_sets(self) -> None:
+        image, image_id = self._picture(500)
+        item = {"item_id": "count-1", "task": "count", "image_id": image_id, "image": image, "answer": "3"}
+        write_table(self.inputs["benchmark_sets"] / "items.parquet", BENCHMARK_ITEM, [item])
+        write_table(self.inputs["benchmark_sets"] / "quarantine.parquet", QUARANTINE, [])
+
+    def _weights(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        save_file({"w": self.rng.normal(size=(50, 1000)).astype(np.float32)}, folder / "model.safetensors")
+
+    def _models(self) -> None:
+        from rsqa_pipeline.models.load import weights_version
+
+        for kind in ("vlm", "clip"):
+            folder = self.inputs["base_models"]
+            self._weights(folder / kind)
+            note = {"path": kind, "version": weights_version(folder / kind)}
+            (folder / f"{kind}.json").write_text(json.dumps(note))
+        phases = {"score_head": 0.6, "caption_score_model": 0.5, "score_model": 0.4}
+        for name, level in phases.items():
+            self._weights(self.inputs[name] / "model")
+            self._history(name, [{"loss": level / (1 + i / 20), "accuracy": 0.5 + i / 200} for i in range(60)])
+        for place, subset in enumerate(SUBSETS):
+            for name in (f"clip_{subset}", f"vlm_{subset}"):
+                self._weights(self.inputs[name] / "model")
+            losses = [{"loss": 3 - 0.1 * place - i / 40} for i in range(40)]
+            self._history(f"clip_{subset}", losses)
+            self._history(f"vlm_{subset}", [{**r, "phase": p} for p in ("captions", "instructions") for r in losses])
+
+    def _history(self, name: str, rows: list[dict[str, Any]]) -> None:
+        history = [{"step": place + 1, **row} for place, row in enumerate(rows)]
+        (self.inputs[name] / "history.json").write_text(json.dumps(history))
+
+    def _preferences(self) -> None:
+        for name in ("text_preferences", "caption_preferences", "instruction_preferences"):
+            pair = {"pair_id": "p", "family": "text", "context": [], "chosen": "a", "rejected": "b", "split": "train"}
+            write_table(self.inputs[name] / "pairs.parquet", PREFERENCE_PAIR, [pair])
+            write_table(self.inputs[name] / "quarantine.parquet", QUARANTINE, [])
+
+    def _accuracy(self) -> None:
+        levels = {"score_model": 0.912, "clip_score": 0.613, "random": 0.5}
+        self.accuracy = [
+            {"selector": selector, "family": family, "label": label, "value": level - 0.01 * place,
+             "low": level - 0.01 * place - 0.03, "high": level - 0.01 * place + 0.03, "n": 400}
+            for selector, level in levels.items()
+            for place, family in enumerate(("all", "caption", "close_ended", "open_ended", "rs_specific"))
+            for label in (("judge", "truth") if self.truth_known else ("judge",))
+        ]  # fmt: skip
+        folder = self.inputs["score_model_report"]
+        (folder / "accuracy.json").write_text(json.dumps(self.accuracy))
+        difference = {"value": 0.299, "low": 0.25, "high": 0.34, "n": 400}
+        (folder / "difference.json").write_text(json.dumps(difference))
+        figure, axes = plots.new_figure(5.2, 3.4)
+        axes.plot([0, 1], [0, 1])
+        plots.save(figure, folder / "plots" / "calibration.png")
+
+    def _scores_and_subsets(self) -> None:
+        corpus = [(kind, row) for kind, rows in self.samples.items() for row in rows if row["split"] == "corpus"]
+        true = {row["sample_id"]: QUALITY[row["source"]] for _, row in corpus}
+        self.scores: dict[str, dict[str, float]] = {}
+        for asset, clearness, version in (("pair_scores", 1.2, "score_model"), ("clip_scores", 0.05, "base_models/clip")):
+            folder = self.inputs["score_model"] / "model" if version == "score_model" else self.inputs["base_models"] / "clip"
+            self.scores[asset] = {i: clearness * q + float(self.rng.normal(0, 0.5)) for i, q in true.items()}
+            from rsqa_pipeline.models.load import weights_version
+
+            rows = [{"sample_id": i, "score": s, "model_version": weights_version(folder)} for i, s in self.scores[asset].items()]
+            write_table(self.inputs[asset] / "scores.parquet", SCORED_SAMPLE, rows)
+            write_table(self.inputs[asset] / "quarantine.parquet", QUARANTINE, [])
+        random = {i: float(self.rng.random()) for i in true}
+        keys = {"random_30": random, "clip_score_30": self.scores["clip_scores"], "score_model_30": self.scores["pair_scores"]}
+        self.kept: dict[str, set[str]] = {}
+        for subset in SUBSETS:
+            rows = []
+            for kind, share in (("caption", 0.3), ("instruction", 0.6)):
+                ids = [row["sample_id"] for k, row in corpus if k == kind]
+                if subset != "all":
+                    ids = sorted(ids, key=lambda i, by=keys[subset]: -by[i])[: round(share * len(ids))]
+                rows += [{"sample_id": i, "kind": kind} for i in ids]
+            self.kept[subset] = {row["sample_id"] for row in rows}
+            write_table(self.inputs[f"subset_{subset}"] / "ids.parquet", SUBSET, rows)
+            rule = {"subset": subset, "selector": subset.removesuffix("_30"), "kept": len(rows)}
+            (self.inputs[f"subset_{subset}"] / "rule.json").write_text(json.dumps(rule))
+
+    def _policies(self) -> None:
+        def figure(value: float, low: float, high: float) -> dict[str, Any]:
+            whole = {"value": value, "low": low, "high": high, "n": 128}
+            return {**whole, "parts": {"format": whole, "accuracy": whole}}
+
+        for name, gain in (("rl_policy", 0.1), ("rl_policy_rules_only", 0.04)):
+            self._weights(self.inputs[name] / "model")
+            rng = np.random.default_rng(4)
+            self._history(name, [{"reward": 0.4 + gain * i / 40 + rng.normal(0, 0.03), "format": 0.9, "accuracy": 0.3,
+                                  "kl": i / 1000} for i in range(50)])  # fmt: skip
+            rewards = {"before": figure(0.412, 0.38, 0.44), "after": figure(0.412 + gain, 0.47, 0.55),
+                       "difference": figure(gain, gain - 0.05, gain + 0.05)}  # fmt: skip
+            (self.inputs[name] / "rewards.json").write_text(json.dumps(rewards))
+
+    def _benchmarks(self) -> None:
+        self.results: dict[str, list[dict[str, Any]]] = {}
+        for family, places in TASKS.items():
+            levels = MODELS if family == "clip" else {**MODELS, **POLICIES}
+            self.results[family] = [
+                {"model": model, "task": task, "metric": metric, "value": level - 0.03 * place,
+                 "low": level - 0.03 * place - 0.05, "high": level - 0.03 * place + 0.05, "n": 300,
+                 "chance": None if task == "grounding" else 0.2}
+                for model, level in levels.items()
+                for place, (task, metric) in enumerate(places)
+            ]  # fmt: skip
+            comparisons = [
+                {"task": task, "metric": metric, "model": "score_model_30", "baseline": rival,
+                 "difference": MODELS["score_model_30"] - MODELS[rival] - 0.06 * place,
+                 "low": MODELS["score_model_30"] - MODELS[rival] - 0.06 * place - 0.05,
+                 "high": MODELS["score_model_30"] - MODELS[rival] - 0.06 * place + 0.05,
+                 "p_value": None if task == "retrieval" else 0.0004 + 0.03 * place}
+                for place, (task, metric) in enumerate(places)
+                for rival in ("base", "all", "random_30", "clip_score_30")
+            ]  # fmt: skip
+            folder = self.inputs[f"{family}_benchmark"]
+            pq.write_table(pa.Table.from_pylist(self.results[family]), folder / "results.parquet")
+            pq.write_table(pa.Table.from_pylist(comparisons), folder / "comparisons.parquet")
+
+    def _best_of_n(self) -> None:
+        slopes = {"score_model": 0.05, "clip_score": 0.01, "majority_vote": 0.03, "random": 0.0, "oracle": 0.1}
+        self.curve = [
+            {"selector": selector, "task": "choice", "n": n, "value": 0.45 + slope * np.log2(n),
+             "low": 0.45 + slope * np.log2(n) - 0.06, "high": 0.45 + slope * np.log2(n) + 0.06, "items": 150}
+            for selector, slope in slopes.items()
+            for n in (1, 2, 4, 8, 16)
+        ]  # fmt: skip
+        pq.write_table(pa.Table.from_pylist(self.curve), self.inputs["best_of_n_benchmark"] / "curve.parquet")

@@ -1,0 +1,70 @@
+"""The command line's answers to bad input, and its help."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rsqa_pipeline.stages import ASSETS
+
+
+def rsqa(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "rsqa_pipeline.cli", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+
+
+def test_unknown_profile_lists_the_known_ones() -> None:
+    done = rsqa("run", "--profile", "nosuch")
+    assert done.returncode == 2
+    assert "demo" in done.stderr and "rsicd" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_all_faults_at_once_and_nothing_written(tmp_path: Path) -> None:
+    settings = yaml.safe_load(Path("configs/profiles/demo.yaml").read_text())
+    settings["name"] = "broken"
+    settings["seed"] = "seven"
+    settings["score_model"]["actvation"] = "none"
+    settings["source_pairs"]["captions"]["path"] = "no/such.csv"
+    profile = tmp_path / "broken.yaml"
+    profile.write_text(yaml.safe_dump(settings))
+    done = rsqa("run", "--profile", str(profile))
+    assert done.returncode == 2
+    assert "seed" in done.stderr and "actvation" in done.stderr and "activation" in done.stderr
+    assert not Path("data/broken").exists() and not Path(".rsqa/broken").exists()
+
+
+def test_missing_path_is_a_fault(tmp_path: Path) -> None:
+    settings = yaml.safe_load(Path("configs/profiles/demo.yaml").read_text())
+    settings["source_pairs"]["captions"]["path"] = "no/such.csv"
+    profile = tmp_path / "broken.yaml"
+    profile.write_text(yaml.safe_dump(settings))
+    done = rsqa("run", "--profile", str(profile))
+    assert done.returncode == 2 and "no/such.csv" in done.stderr
+
+
+@pytest.mark.parametrize("words", [("run", "nosuch"), ("trace", "nosuch")])
+def test_unknown_asset_names_the_known_ones(words: tuple[str, ...]) -> None:
+    done = rsqa(*words)
+    assert done.returncode == 1
+    assert "score_model_report" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_limit_too_small() -> None:
+    done = rsqa("run", "--limit", "3")
+    assert done.returncode == 2 and "at least 30" in done.stderr
+
+
+def test_stages_names_every_asset() -> None:
+    done = rsqa("stages")
+    assert done.returncode == 0
+    assert all(name in done.stdout for name in ASSETS)
+
+
+@pytest.mark.parametrize("command", ["run", "trace", "stages", "ui", "pretrain-tiny"])
+def test_every_command_has_help(command: str) -> None:
+    done = rsqa(command, "--help")
+    assert done.returncode == 0 and "Usage" in done.stdout

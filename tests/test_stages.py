@@ -1,0 +1,108 @@
+"""The table of stages, and everything that must agree with it."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rsqa_pipeline.dvc_stages import dvc_yaml
+from rsqa_pipeline.profile import Profile, default_profile, load_profile
+from rsqa_pipeline.stages import ASSETS, STAGES, downstream, in_stage
+
+ORCHESTRATORS = {"dagster", "dvc", "dvc_data", "assets"}
+
+
+def test_inputs_come_earlier_in_the_table_and_stages_in_order() -> None:
+    seen: list[str] = []
+    order = list(STAGES)
+    for asset in ASSETS.values():
+        assert set(asset.inputs) <= set(seen), asset.name
+        assert all(order.index(ASSETS[name].stage) <= order.index(asset.stage) for name in asset.inputs), asset.name
+        seen.append(asset.name)
+
+
+def test_every_function_and_section_exists() -> None:
+    for asset in ASSETS.values():
+        assert callable(asset.load()), asset.name
+        assert set(asset.sections) <= set(Profile.model_fields), asset.name
+
+
+def test_downstream_of_captions_leaves_independent_assets_out() -> None:
+    below = downstream("image_text_pairs")
+    assert "score_model" in below and "curation_report" in below
+    assert not {"instruction_samples", "benchmark_sets", "text_preferences"} & set(below)
+
+
+def test_library_imports_no_orchestrator() -> None:
+    """Reads every import statement of the library, those inside functions too."""
+    for path in sorted(Path("rsqa_pipeline").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            found = {name.partition(".")[0] for name in names} & ORCHESTRATORS
+            allowed = {"assets"} if path.name == "cli.py" else set()  # the command line is a door, not a stage
+            assert not found - allowed, f"{path}:{getattr(node, 'lineno', '?')} imports {found}"
+
+
+def test_loading_every_stage_loads_no_orchestrator() -> None:
+    code = (
+        "import sys; from rsqa_pipeline.stages import ASSETS; import rsqa_pipeline.cli\n"
+        "[asset.load() for asset in ASSETS.values()]\n"
+        f"found = sorted({ORCHESTRATORS!r} & set(sys.modules)); sys.exit(f'loaded {{found}}' if found else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-500:]
+
+
+def test_imports_run_one_way() -> None:
+    """A stage may use an earlier stage's code, never a later one's."""
+    order = list(STAGES)
+    for path in sorted(Path("rsqa_pipeline").rglob("*.py")):
+        stage = path.relative_to("rsqa_pipeline").parts[0]
+        if stage not in order:
+            continue
+        used = re.findall(r"from rsqa_pipeline\.(\w+)", path.read_text(encoding="utf-8"))
+        later = {name for name in used if name in order and order.index(name) > order.index(stage)}
+        assert not later, f"{path} uses {later}"
+
+
+def test_dvc_yaml_is_the_table() -> None:
+    name = default_profile()
+    written = Path("dvc.yaml").read_text(encoding="utf-8")
+    assert written == dvc_yaml(name, load_profile(name)), "run `rsqa stages --dvc > dvc.yaml`"
+    stages = yaml.safe_load(written)["stages"]
+    assert list(stages) == list(ASSETS)
+
+
+def test_dagster_graph_is_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RSQA_PROFILE", "demo")
+    from assets.definitions import build
+
+    graph = build("demo").resolve_asset_graph()
+    edges = {
+        key.to_user_string(): {p.to_user_string() for p in graph.get(key).parent_keys}
+        for key in graph.get_all_asset_keys()
+    }
+    assert edges == {asset.name: set(asset.inputs) for asset in ASSETS.values()}
+    for asset in ASSETS.values():
+        node = graph.get(next(k for k in graph.get_all_asset_keys() if k.to_user_string() == asset.name))
+        assert node.group_name == asset.stage
+        assert node.pools == ({"gpu"} if asset.gpu else set())
+
+
+def test_readme_lists_the_stages_in_order() -> None:
+    listed = re.findall(r"^├── (\w+)/|^└── (\w+)/", Path("README.md").read_text(encoding="utf-8"), flags=re.M)
+    named = [a or b for a, b in listed]
+    assert [name for name in named if name in STAGES] == list(STAGES)
+
+
+def test_every_asset_stands_in_the_readme() -> None:
+    text = Path("README.md").read_text(encoding="utf-8")
+    assert [stage for stage in STAGES if not all(f"`{a.name}`" in text for a in in_stage(stage))] == []

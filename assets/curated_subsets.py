@@ -1,7 +1,5 @@
 """Scores of the corpus and the subsets chosen by them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import dagster as dg

@@ -1,7 +1,5 @@
 """One CLIP and one VLM for each subset."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import dagster as dg

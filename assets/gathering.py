@@ -1,7 +1,5 @@
 """Assets that gather many others: benchmarks over all models, the report, the lineage."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import dagster as dg

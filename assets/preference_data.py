@@ -1,7 +1,5 @@
 """Chosen and rejected texts."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import dagster as dg

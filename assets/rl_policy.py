@@ -1,7 +1,5 @@
 """Policies trained with GRPO."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import dagster as dg

@@ -1,7 +1,5 @@
 """The score model, phase by phase, and how far to trust it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import dagster as dg

@@ -1,7 +1,5 @@
 """Image-text data: read, validate, hash, split."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from .resources import Materialized, Pipeline

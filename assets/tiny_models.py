@@ -1,7 +1,5 @@
 """The models that everything starts from."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import dagster as dg

@@ -37,7 +37,7 @@ _TAR_MEMBER = re.compile(r"(.+)#(\d+)\+(\d+)")
 _TAR_BLOCK = 512
 
 
-class ImageFault(RsqaError):  # noqa: N818 - a finding about a row, rarely an end of the run
+class ImageFault(RsqaError):
     """An image that cannot be used: ``reason`` to count by (a key of `REASONS`), ``detail`` to look at."""
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -155,7 +155,7 @@ class TarImages:
     def add(self, name: str, pixels: np.ndarray) -> tuple[str, str]:
         """Appends one image, (height, width, 3) uint8; returns its ``image_id`` and its reference."""
         buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, "PNG")
+        Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)  # sensor noise hardly shrinks
         data = buffer.getvalue()
         member = tarfile.TarInfo(name)  # time, owner and group stay 0, so that the archive is reproducible
         member.size = len(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -251,11 +252,11 @@ def load_profile(name: str) -> Profile:
         ProfileError: one message with every fault: unknown name or key, wrong type, value out of range, missing path.
     """
     settings = _read(name, seen=())
+    faults = _missing_paths(settings)
     try:
         profile = Profile.model_validate(settings)
     except ValidationError as error:
-        raise ProfileError(name, [_describe(fault) for fault in error.errors()]) from error
-    faults = _missing_paths(profile)
+        raise ProfileError(name, [*map(_describe, error.errors()), *faults]) from error
     if faults:
         raise ProfileError(name, faults)
     return profile
@@ -331,18 +332,36 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     return sorted(model.model_fields)
 
 
-def _missing_paths(profile: Profile) -> list[str]:
+def _missing_paths(settings: dict[str, Any]) -> list[str]:
+    """Faults of paths and of what goes with what, in settings that may have any other fault too."""
     faults = []
     for key in ("captions", "instructions", "benchmarks"):
-        source: SourceFile = getattr(profile.source_pairs, key)
-        if source.path is None and (source.format != "scenes" or key == "captions"):
-            faults.append(f"source_pairs.{key}.path: is needed with format {source.format!r}")
-        for field, value in (("path", source.path), ("images", source.images)):
-            if value is not None and not Path(value).exists():
-                faults.append(f"source_pairs.{key}.{field}: no such file or folder: {value}")
-    if "scratch" in (profile.tiny_models.vlm, profile.tiny_models.clip) and profile.tiny_models.scratch is None:
+        source = _mapping(_mapping(settings.get("source_pairs")).get(key))
+        form, path = source.get("format"), source.get("path")
+        if path is None and form is not None and (form != "scenes" or key == "captions"):
+            faults.append(f"source_pairs.{key}.path: is needed with format {form!r}")
+        for field in ("path", "images"):
+            value = source.get(field)
+            if isinstance(value, str) and (problem := _unreadable(Path(value))):
+                faults.append(f"source_pairs.{key}.{field}: {problem}: {value}")
+    models = _mapping(settings.get("tiny_models"))
+    if "scratch" in (models.get("vlm"), models.get("clip")) and models.get("scratch") is None:
         faults.append("tiny_models.scratch: is needed where vlm or clip is 'scratch'")
     return faults
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    """The value where it is a mapping; what it should have been is told by the typed settings."""
+    return value if isinstance(value, dict) else {}
+
+
+def _unreadable(path: Path) -> str | None:
+    try:
+        if not path.exists():
+            return "no such file or folder"
+    except (OSError, ValueError) as error:  # a folder on the way may not be entered, or the name cannot be one
+        return str(error)
+    return None if os.access(path, os.R_OK) else "no permission to read"
 
 
 def default_profile() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rsqa_pipeline.benchmarks import vqa
@@ -18,10 +18,11 @@ _BATCHES_OPEN = 8
 """Batches whose images are held in memory together."""
 
 
-def question_of(task: BenchmarkTask, item: dict[str, Any]) -> str:
+def context_of(task: BenchmarkTask, item: dict[str, Any]) -> list[Message]:
     """The user's turn: the task's prompt with the item's question and lettered choices."""
-    prompt = task.prompts[0].replace("{choices}", vqa.choice_lines(item["choices"] or []))
-    return prompt.replace("{question}", item["question"] or "").strip()
+    choices = vqa.choice_lines(item["choices"] or [])
+    text = task.prompts[0].replace("{choices}", choices).replace("{question}", item["question"] or "")
+    return [Message(role="user", content=text)]
 
 
 def is_right(task: BenchmarkTask, item: dict[str, Any], reply: str | None) -> bool:
@@ -39,7 +40,7 @@ def is_right(task: BenchmarkTask, item: dict[str, Any], reply: str | None) -> bo
 
 def ask(
     vlm: Vlm,
-    questions: Sequence[str],
+    contexts: Sequence[Sequence[Message]],
     references: Sequence[str],
     max_new_tokens: int,
     batch_size: int,
@@ -47,31 +48,23 @@ def ask(
     sampling: Sampling | None = None,
     samples: int = 1,
 ) -> list[list[str]]:
-    """``samples`` replies to each question about its image, greedy unless ``sampling`` is given.
+    """``samples`` replies to each context about its image, greedy unless ``sampling`` is given.
 
-    Questions of one length are asked together, so that little is padding; replies come in the questions'
-    order.
+    Questions of one length are asked together, so that little is padding; replies come in the contexts' order.
 
     Args:
-        references: image of each question. Raises ImageFault where one cannot be opened.
-        batch_size: questions at once.
+        contexts: chats that end with the user's turn.
+        references: image of each. Raises ImageFault where one cannot be opened.
+        batch_size: contexts at once.
     """
-    order = sorted(range(len(questions)), key=lambda place: (len(questions[place]), questions[place], place))
-    replies: list[list[str]] = [[] for _ in questions]
+    texts = [context[-1]["content"] for context in contexts]
+    order = sorted(range(len(texts)), key=lambda place: (len(texts[place]), texts[place], place))
+    replies: list[list[str]] = [[] for _ in texts]
     for start in range(0, len(order), _BATCHES_OPEN * batch_size):
         places = order[start : start + _BATCHES_OPEN * batch_size]
-        chats = [[Message(role="user", content=questions[place])] for place in places]
+        chats = [contexts[place] for place in places]
         images = [open_image(references[place]) for place in places]
         said = generate(vlm, chats, images, sampling, max_new_tokens, batch_size, seed + start, samples)
-        for place, texts in zip(places, said, strict=True):
-            replies[place] = texts
+        for place, answers in zip(places, said, strict=True):
+            replies[place] = answers
     return replies
-
-
-Reader = Callable[[str], str | None]
-"""From a whole reply to the answer in it, None where there is none."""
-
-
-def plain_answer(reply: str) -> str | None:
-    """The whole reply is the answer."""
-    return reply

@@ -17,7 +17,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from rsqa_pipeline.benchmarks import selectors
-from rsqa_pipeline.benchmarks.answers import ask, is_right, question_of
+from rsqa_pipeline.benchmarks.answers import ask, context_of, is_right
 from rsqa_pipeline.benchmarks.items import TaskItems, read_items
 from rsqa_pipeline.benchmarks.results import ALL_TASKS, COMPARISON, Outcome, compare
 from rsqa_pipeline.benchmarks.task import load_tasks
@@ -75,7 +75,7 @@ class Answers:
 
     item: dict[str, Any]
     task: str
-    question: str
+    context: list[Message]
     texts: list[str]
     correct: list[float]
     scores: dict[str, list[float | None]]
@@ -115,10 +115,10 @@ def draw_answers(folder: Path, tasks: TaskItems, settings: Profile) -> list[Answ
     vlm, most = load_vlm(folder, settings.compute), max(rules.counts)
     drawn = []
     for task, items in tqdm(tasks, desc="best of N answers", unit="task"):
-        questions = [question_of(task, item) for item in items]
+        contexts = [context_of(task, item) for item in items]
         replies = ask(
             vlm,
-            questions,
+            contexts,
             [item["image"] for item in items],
             rules.sampling.max_new_tokens,
             max(1, marks.batch_size // most),
@@ -126,17 +126,15 @@ def draw_answers(folder: Path, tasks: TaskItems, settings: Profile) -> list[Answ
             rules.sampling,
             most,
         )
-        for item, question, texts in zip(items, questions, replies, strict=True):
+        for item, context, texts in zip(items, contexts, replies, strict=True):
             correct = [float(is_right(task, item, text)) for text in texts]
-            drawn.append(Answers(item, task.name, question, texts, correct, {}))
+            drawn.append(Answers(item, task.name, context, texts, correct, {}))
     return drawn
 
 
 def add_scores(drawn: Sequence[Answers], name: str, judge: Scorer | ClipScorer, batch_size: int) -> None:
     """Scores every distinct answer once, an item's answers together, so its image is encoded once."""
-    groups = [
-        Group(a.item["image"], [Message(role="user", content=a.question)], list(dict.fromkeys(a.texts))) for a in drawn
-    ]
+    groups = [Group(a.item["image"], a.context, list(dict.fromkeys(a.texts))) for a in drawn]
     for answers, group, scores in zip(drawn, groups, judge.score(groups, batch_size), strict=True):
         by_text = dict(zip(group.candidates, scores, strict=True))
         answers.scores[name] = [by_text[text] for text in answers.texts]

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-_VOTE_DRAWS = 64
-"""Subsets drawn for the majority vote, which has no closed form."""
+_VOTE_ORDERS = 8
+"""Random orders drawn for the majority vote, which has no closed form; each is used from every starting place."""
 
 
 def best_by_score(scores: Sequence[float | None], correct: Sequence[float], n: int) -> float:
@@ -49,12 +49,14 @@ def majority_vote(answers: Sequence[str], correct: Sequence[float], n: int, rng:
         rng: draws the subsets.
     """
     total = len(answers)
-    drawn = rng.permuted(np.tile(np.arange(total), (_VOTE_DRAWS, 1)), axis=1)[:, :n]
+    orders = rng.permuted(np.tile(np.arange(total), (_VOTE_ORDERS, 1)), axis=1)
+    turned = (np.arange(total)[:, None] + np.arange(n)) % total  # so that every answer is drawn equally often
+    drawn = orders[:, turned].reshape(_VOTE_ORDERS * total, n)
     _, kinds = np.unique(np.asarray(answers), return_inverse=True)
     said = kinds[drawn]
     votes = (said[:, :, None] == said[:, None, :]).sum(axis=2)
     # argmax takes the first of equal counts, and the draw's order is random: that is the lot
-    winners = drawn[np.arange(_VOTE_DRAWS), votes.argmax(axis=1)]
+    winners = drawn[np.arange(len(drawn)), votes.argmax(axis=1)]
     return float(np.asarray(correct, dtype=np.float64)[winners].mean())
 
 

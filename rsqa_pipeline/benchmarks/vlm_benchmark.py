@@ -6,14 +6,14 @@ what it says between its answer tags is marked; without them its reply is wrong,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from rsqa_pipeline.benchmarks.answers import Reader, ask, is_right, plain_answer, question_of
+from rsqa_pipeline.benchmarks.answers import ask, context_of, is_right
 from rsqa_pipeline.benchmarks.items import TaskItems, read_items
 from rsqa_pipeline.benchmarks.results import (
     ALL_TASKS,
@@ -30,14 +30,14 @@ from rsqa_pipeline.benchmarks.results import (
 from rsqa_pipeline.benchmarks.task import load_tasks
 from rsqa_pipeline.models.load import Vlm, base_model, load_vlm
 from rsqa_pipeline.profile import Profile
-from rsqa_pipeline.records import Metrics
-from rsqa_pipeline.rl_policy.prompt import reasoning_prompt
+from rsqa_pipeline.records import Message, Metrics
+from rsqa_pipeline.rl_policy.reasoning import reasoning_prompt
 from rsqa_pipeline.rl_policy.rewards import read_answer
 from rsqa_pipeline.tracking.run_logger import RunLogger
 
 SUBSET_MODELS = ("all", "random_30", "clip_score_30", "score_model_30")
 POLICIES = ("rl_policy", "rl_policy_rules_only")
-REASONING_FACTOR = 4
+REASONING_FACTOR = 6
 """A reply with its reasoning may be this many times as long as a plain one."""
 _POOLED_METRIC = "accuracy"
 
@@ -46,12 +46,15 @@ _POOLED_METRIC = "accuracy"
 class Manner:
     """How a model is asked and how its answer is read."""
 
-    prompt: Callable[[str], str]
-    read: Reader
+    prompt: Callable[[Sequence[Message]], list[Message]]
+    """From the question to what is asked."""
+    read: Callable[[str], str | None]
+    """From a whole reply to the answer in it, None where there is none."""
     length_factor: int
+    """Length of a reply over that of a plain answer, at most."""
 
 
-PLAIN = Manner(str, plain_answer, 1)
+PLAIN = Manner(list, str, 1)
 REASONING = Manner(reasoning_prompt, read_answer, REASONING_FACTOR)
 
 
@@ -92,9 +95,9 @@ def evaluate(
     """Marks of one VLM, decoding greedily, on every item of every task, each beside the whole reply."""
     outcomes = []
     for task, items in tasks:
-        questions = [manner.prompt(question_of(task, item)) for item in items]
+        contexts = [manner.prompt(context_of(task, item)) for item in items]
         references = [item["image"] for item in items]
-        replies = ask(vlm, questions, references, max_new_tokens * manner.length_factor, batch_size, seed)
+        replies = ask(vlm, contexts, references, max_new_tokens * manner.length_factor, batch_size, seed)
         for item, (reply,) in zip(items, replies, strict=True):
             right = is_right(task, item, manner.read(reply))
             outcomes.append(Outcome(model, item["item_id"], task.name, task.metrics[0].name, reply, float(right)))

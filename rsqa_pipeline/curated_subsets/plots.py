@@ -18,7 +18,7 @@ _TITLES = {"caption": "captions", "instruction": "instructions"}
 
 
 def plot_scores(scored: pd.DataFrame, score_name: str, path: Path) -> None:
-    """Histograms of ``scored`` (columns kind, source, score, true_quality): by source, and by true quality where known."""
+    """Histograms of ``scored`` (columns kind, source, score, true_quality): by source and by true quality."""
     kinds = [kind for kind in _TITLES if (scored["kind"] == kind).any()]
     panels = [(kind, by) for kind in kinds for by in ("source", "true quality") if _can_draw(scored, kind, by)]
     figure, axes = new_panels(max(1, len(panels)), width=max(6.0, 5.2 * len(panels)), height=4.2)
@@ -37,7 +37,9 @@ def plot_kept_by_source(samples: pd.DataFrame, selector: str, path: Path) -> Non
     most = max(samples[samples["kind"] == kind]["source"].nunique() for kind in kinds)
     figure, axes = new_panels(len(kinds), width=5.5 * len(kinds), height=1.6 + 0.38 * most)
     for axis, kind in zip(axes, kinds, strict=True):
-        counts = samples[samples["kind"] == kind].groupby("source")["kept"].agg(["sum", "size"]).sort_index(ascending=False)
+        counts = (
+            samples[samples["kind"] == kind].groupby("source")["kept"].agg(["sum", "size"]).sort_index(ascending=False)
+        )
         kept, total = counts["sum"].to_numpy(), counts["size"].to_numpy()
         axis.barh(counts.index.tolist(), kept, color=colour(selector), label="kept")
         axis.barh(counts.index.tolist(), total - kept, left=kept, color=DROPPED, label="dropped")
@@ -73,5 +75,11 @@ def _by_quality(rows: pd.DataFrame) -> list[tuple[str, str, pd.Series]]:
 def _stack(axis: Axes, rows: pd.DataFrame, parts: list[tuple[str, str, pd.Series]]) -> None:
     edges = np.histogram_bin_edges(rows["score"].to_numpy(dtype=float), bins=40)
     values = [rows.loc[which, "score"].to_numpy(dtype=float) for _, _, which in parts]
-    axis.hist(values, bins=edges.tolist(), stacked=True, color=[tint for _, tint, _ in parts], label=[name for name, _, _ in parts])
+    axis.hist(
+        values,
+        bins=edges.tolist(),
+        stacked=True,
+        color=[tint for _, tint, _ in parts],
+        label=[name for name, _, _ in parts],
+    )
     axis.legend(fontsize=8)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -71,7 +70,7 @@ def _run(
         "input_rows": float(len(rows)),
         "kept_rows": float(len(scores)),
         "quarantined_rows": float(sum(reasons.values())),
-        **{f"quarantined_{reason}": float(count) for reason, count in sorted(reasons.items())},
+        **{f"quarantined/{reason}": float(count) for reason, count in sorted(reasons.items())},
         **_score_metrics(scored),
     }
     logger.log_params({"scorer": stage, "model_version": scorer.version})
@@ -82,11 +81,12 @@ def _run(
 def score_shards(
     rows: Sequence[dict[str, Any]], out: Path, scorer: CorpusScorer, stage: str, shard_rows: int, batch_size: int
 ) -> None:
-    """Scores ``rows`` shard by shard and merges the shards, in the rows' order, into scores.parquet and quarantine.parquet.
+    """Scores ``rows`` shard by shard and merges the shards in the rows' order: scores.parquet, quarantine.parquet.
 
     Every row ends in one of the two. A shard's tables appear whole or not at all.
     """
     shards = out / "shards"
+    shards.mkdir()
     with tqdm(total=len(rows), desc=stage, unit="row") as bar:
         for number, shard in enumerate(in_shards(list(rows), shard_rows)):
             scored, refused = score_rows(shard, scorer, stage, batch_size)
@@ -135,7 +135,7 @@ def score_rows(
 def _write_whole(path: Path, schema: pa.Schema, rows: Sequence[Mapping[str, Any]]) -> None:
     scratch = path.with_suffix(".scratch")
     write_table(scratch, schema, rows)
-    os.replace(scratch, path)
+    scratch.replace(path)
 
 
 def _score_metrics(scored: pd.DataFrame) -> Metrics:

@@ -49,7 +49,7 @@ def select(samples: pd.DataFrame, rule: SubsetRule, seed: int) -> list[str]:
 
 
 def wanted(samples: int, share: float) -> int:
-    """How many of ``samples`` a fraction keeps: the nearest whole number, halves up, at least one where there is any."""
+    """How many of ``samples`` a fraction keeps: the nearest whole number, halves up, at least one."""
     return min(samples, max(1, math.floor(samples * share + 0.5)))
 
 
@@ -149,6 +149,6 @@ def _metrics(samples: pd.DataFrame, rule: SubsetRule) -> Metrics:
         metrics[f"true_quality_known_{kind}s"] = float(len(known))
         if len(known):
             metrics[f"true_quality_{kind}s"] = float(known.mean())
-    for (kind_name, source), share in samples.groupby(["kind", "source"])["kept"].mean().items():
-        metrics[f"kept_share_{kind_name}_{source}"] = float(share)
+        by_source = samples[samples["kind"] == kind].groupby("source")["kept"].mean()
+        metrics |= {f"kept_share_{kind}s/{source}": float(share) for source, share in by_source.items()}
     return metrics

@@ -152,7 +152,7 @@ class CaptionedImage:
 class CaptionedImages(Dataset[CaptionedImage]):
     """Captions with their images, each image decoded and preprocessed once.
 
-    The pixels lie in one float16 file in ``scratch``, memory-mapped: memory holds what a batch reads, however many images.
+    The pixels lie in one memory-mapped float16 file in ``scratch``, so that memory holds what a batch reads.
     """
 
     def __init__(self, rows: Sequence[Mapping[str, Any]], clip: Clip, scratch: Path) -> None:

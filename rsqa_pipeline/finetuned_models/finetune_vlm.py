@@ -1,6 +1,7 @@
 """Fine-tunes the VLM on a subset in the paper's two steps (paper, use 1).
 
-P: captions, only the vision-language connector is trained. S: instructions, LoRA on the language model, and the connector.
+P: captions, only the vision-language connector is trained.
+S: instructions, LoRA on the language model, and the connector.
 """
 
 from __future__ import annotations

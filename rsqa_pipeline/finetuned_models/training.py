@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+from huggingface_hub import constants
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rsqa_pipeline.errors import ModelError
@@ -20,7 +21,11 @@ from rsqa_pipeline.profile import Compute, Optimizer
 from rsqa_pipeline.records import Message
 from rsqa_pipeline.tracking.run_logger import RunLogger
 
-HistoryRow = dict[str, float | str | None]
+# TRL tells the hub about every trainer that starts; nothing leaves the machine from here
+constants.HF_HUB_DISABLE_TELEMETRY = True
+
+HistoryRow = dict[str, Any]
+"""One optimizer step: ``{"phase": "captions", "step": 3, "loss": 2.1, ..}``; None where a number was not logged."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +51,13 @@ class Exercise:
 
 
 @dataclass
-class History(TrainerCallback):  # type: ignore[misc]
+class History(TrainerCallback):
     """Keeps chosen numbers of each optimizer step and passes them on to the run's logger."""
 
     logger: RunLogger
     phase: str
     columns: Mapping[str, str]
-    """Name in the history -> name in the Trainer's log; what a step does not log is None there."""
+    """Name in the history -> name in the Trainer's log; what a step does not log, or logs as no number, is None."""
     rows: list[HistoryRow] = field(default_factory=list)
 
     def on_log(
@@ -65,7 +70,7 @@ class History(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         if logs is None or "learning_rate" not in logs:  # the Trainer's last log is a summary, not a step
             return
-        numbers = {name: logs.get(source) for name, source in self.columns.items()}
+        numbers = {name: _finite(logs.get(source)) for name, source in self.columns.items()}
         self.rows.append({"phase": self.phase, "step": state.global_step, **numbers})
         found = {f"{self.phase}_{name}": value for name, value in numbers.items() if value is not None}
         self.logger.log_metrics(found, step=state.global_step)
@@ -101,8 +106,8 @@ def trainer_arguments(optimizer: Optimizer, job: Job) -> dict[str, Any]:
 def lazy_dataset(rows: Sequence[Mapping[str, Any]]) -> Dataset:
     """Rows whose ``image`` is a reference, as a dataset that opens images only when a batch asks for them.
 
-    The image is given as ``images``, a list of one RGB image, as TRL's trainers want it. Memory holds the texts, and of the
-    images one batch. A reference that cannot be opened raises ImageFault: the images were all decoded at ingest.
+    The image is given as ``images``, a list of one RGB image, as TRL's trainers want it. Memory holds the texts,
+    and of the images one batch. A reference that cannot be opened raises ImageFault: ingest has decoded every image.
     """
     return Dataset.from_list([dict(row) for row in rows]).with_transform(_open_images)
 
@@ -129,13 +134,13 @@ def plain(message: Message) -> Message:
 def check_converged(rows: Sequence[HistoryRow], phase: str) -> None:
     """Raises ModelError where a step of the phase has no finite loss: such weights are no model."""
     for row in rows:
-        if not math.isfinite(float(row["loss"] or 0.0)):
-            raise ModelError(f"{phase}: the loss is {row['loss']} at step {row['step']}; lower the learning rate")
+        if _finite(row["loss"]) is None:
+            raise ModelError(f"{phase}: the loss is no finite number at step {row['step']}; lower the learning rate")
 
 
 def final_loss(history: Sequence[HistoryRow], phase: str) -> float:
     """Mean loss over the last tenth of the phase's steps, at least one."""
-    losses = [float(row["loss"] or 0.0) for row in history if row["phase"] == phase]
+    losses = [row["loss"] for row in history if row["phase"] == phase]
     last = losses[-max(1, len(losses) // 10) :]
     return sum(last) / len(last)
 
@@ -148,8 +153,8 @@ def plot_losses(rows: Sequence[HistoryRow], path: Path) -> None:
     """Training loss over optimizer steps, one line a phase, steps counted through."""
     figure, axes = new_figure()
     before = 0.0
-    for phase in dict.fromkeys(str(row["phase"]) for row in rows):
-        points = [(before + float(r["step"] or 0), r["loss"]) for r in rows if r["phase"] == phase]
+    for phase in dict.fromkeys(row["phase"] for row in rows):
+        points = [(before + r["step"], r["loss"]) for r in rows if r["phase"] == phase]
         axes.plot([step for step, _ in points], [loss for _, loss in points], label=phase)
         before = points[-1][0]
     axes.set_xlabel("optimizer step")
@@ -157,6 +162,10 @@ def plot_losses(rows: Sequence[HistoryRow], path: Path) -> None:
     axes.set_title("Training loss")
     axes.legend()
     save(figure, path)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _open_images(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:

@@ -37,7 +37,7 @@ class ClipScorer:
         return cls(load_clip(path_or_id, compute))
 
     def score(self, groups: Sequence[Group], batch_size: int) -> list[list[float | None]]:
-        """Cosine in [-1, 1] of every candidate with its group's image, in the groups' order; None where there is none."""
+        """Cosine in [-1, 1] of every candidate with its image, in the groups' order; None where there is none."""
         return [[score.value for score in of_group] for of_group in self.score_or_reason(groups, batch_size)]
 
     def score_or_reason(self, groups: Sequence[Group], batch_size: int) -> list[list[Score]]:

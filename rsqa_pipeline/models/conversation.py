@@ -115,9 +115,7 @@ def _expand_image_tokens(
     ]
 
 
-def _pad(
-    processor: QwenVLProcessor, rows: list[list[int]], max_length: int, left: bool
-) -> dict[str, torch.Tensor]:
+def _pad(processor: QwenVLProcessor, rows: list[list[int]], max_length: int, left: bool) -> dict[str, torch.Tensor]:
     pad, image_token = processor.tokenizer.pad_token_id, processor.image_token_id
     width = min(max(len(row) for row in rows), max_length)
     ids = torch.full((len(rows), width), pad, dtype=torch.int64)

@@ -219,4 +219,4 @@ def _weights(family: Any, folder: Path, compute: Compute, trust_remote_code: boo
     # transformers fills a missing tensor with random numbers and goes on; a model like that is no model
     if report["missing_keys"]:
         raise ModelError(f"{folder}: weights lack {', '.join(sorted(report['missing_keys'])[:5])}")
-    return model.to(device_of(compute)).eval()  # type: ignore[no-any-return]
+    return model.to(device_of(compute)).eval()

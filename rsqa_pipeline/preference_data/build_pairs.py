@@ -32,10 +32,16 @@ class Pairs:
     _ids: set[str] = field(default_factory=set)
 
     def add(self, pair: dict[str, Any]) -> None:
-        """Keeps a pair, unless its texts are equal or it is there already."""
+        """Keeps a pair, unless its texts are equal, one is empty, or it is there already."""
         pair["pair_id"] = pair_id(pair["image_id"], pair["context"], pair["chosen"], pair["rejected"])
-        if pair["chosen"] == pair["rejected"]:
-            self.refuse(pair["pair_id"], "equal_text", f"{pair['chosen_source']} and {pair['rejected_source']} say the same")
+        if not (pair["chosen"].strip() and pair["rejected"].strip()):
+            self.refuse(
+                pair["pair_id"], "empty_text", f"{pair['chosen_source']} or {pair['rejected_source']} says nothing"
+            )
+        elif pair["chosen"] == pair["rejected"]:
+            self.refuse(
+                pair["pair_id"], "equal_text", f"{pair['chosen_source']} and {pair['rejected_source']} say the same"
+            )
         elif pair["pair_id"] in self._ids:
             self.refuse(pair["pair_id"], "duplicate_pair", f"{pair['rejected_source']} says what another rival says")
         else:
@@ -82,12 +88,12 @@ class Pairs:
             "judged_texts": float(len(self.judged)),
         }
         for family, count in sorted(Counter(row["family"] for row in self.rows).items()):
-            metrics[f"pairs_{family}"] = float(count)
+            metrics[f"pairs/{family}"] = float(count)
         for reason, count in sorted(Counter(row["reason"] for row in self.quarantine).items()):
-            metrics[f"quarantined_{reason}"] = float(count)
+            metrics[f"quarantined/{reason}"] = float(count)
         for family, (share, count) in _agreement(self.rows).items():
-            metrics[f"judge_agreement_{family}"] = share
-            metrics[f"judge_agreement_{family}_pairs"] = float(count)
+            metrics[f"judge_agreement/{family}"] = share
+            metrics[f"judge_agreement_pairs/{family}"] = float(count)
         return metrics
 
 
@@ -108,13 +114,12 @@ def mean_mark(entry: Judged) -> float:
 
 def judged_pair(chosen: Judged, rejected: Judged, family: Family, judge: str, split: str) -> dict[str, Any]:
     """A row of pairs.parquet without its id, marks from the judge."""
-    known = chosen.judgement.true_mark is not None and rejected.judgement.true_mark is not None
-    margin = chosen.judgement.true_mark - rejected.judgement.true_mark if known else None
+    better, worse = chosen.judgement.true_mark, rejected.judgement.true_mark
     return {
         **plain_pair(chosen.candidate, rejected.candidate, family, judge, split),
         "chosen_mark": mean_mark(chosen),
         "rejected_mark": mean_mark(rejected),
-        "true_margin": margin,
+        "true_margin": None if better is None or worse is None else better - worse,
     }
 
 
@@ -153,7 +158,7 @@ def _judgement_row(entry: Judged) -> dict[str, Any]:
 
 
 def _agreement(rows: Iterable[dict[str, Any]]) -> dict[str, tuple[float, int]]:
-    """Share of marked pairs whose chosen text is truly better, and their number, by family; true ties count for none."""
+    """Share of marked pairs whose chosen text is truly better, and their number, by family; true ties are left out."""
     wins: dict[str, list[bool]] = {}
     for row in rows:
         margin = row.get("true_margin")

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from rsqa_pipeline.records import Message, read_table, sha256
+from rsqa_pipeline.source_pairs.split import unit_hash
 
 JUDGEMENT = pa.schema(
     [
@@ -26,6 +27,9 @@ JUDGEMENT = pa.schema(
 )
 """Example: ``{"image_id": "41..", "text": "several tanks", "source": "vague", "relevance": 4.1, "specificity": 1.2,
 "completeness": 2.0, "clarity": 4.8, "richness": 2.2, "true_mark": 2.9}``"""
+
+NO_FAULT = "none"
+"""`Candidate.fault` of a text into which no corruption was put."""
 
 
 @dataclass(frozen=True)
@@ -54,24 +58,24 @@ class Candidate:
     """Kind of corruption put into the text on purpose, ``NO_FAULT`` for a text as people wrote it, None if unknown."""
 
 
-NO_FAULT = "none"
-
-
-def is_heldout(image_id: str, share: float, seed: int) -> bool:
-    """Whether an image's pairs are held out; the same for every family, so that no image stands on both sides."""
-    return int(sha256(str(seed), "heldout", image_id)[:13], 16) / 16**13 < share
-
-
-def split_of(image_id: str, share: float, seed: int) -> Literal["train", "heldout"]:
-    return "heldout" if is_heldout(image_id, share, seed) else "train"
+def pair_split(key: str, share: float, seed: int) -> Literal["train", "heldout"]:
+    """The side of a pair by its image's id (its text where it has no image), the same for every family: no image stands
+    on both sides."""
+    return "heldout" if unit_hash(str(seed), "heldout", key) < share else "train"
 
 
 def preference_rows(folder: Path) -> list[dict[str, Any]]:
-    """Samples of split "preference" of a source table, each with its ``scene``, ``corruption`` and ``original_text``."""
+    """Samples of split "preference" of a source table, with their ``scene``, ``corruption``, ``original_text``."""
     truths = {row["sample_id"]: row for row in read_table(folder / "truth.parquet")}
     nothing: Mapping[str, Any] = {}
     return [
-        {**row, **{name: truths.get(row["sample_id"], nothing).get(name) for name in ("scene", "corruption", "original_text")}}
+        {
+            **row,
+            **{
+                name: truths.get(row["sample_id"], nothing).get(name)
+                for name in ("scene", "corruption", "original_text")
+            },
+        }
         for row in read_table(folder / "samples.parquet")
         if row["split"] == "preference"
     ]

@@ -1,26 +1,98 @@
 """Candidate captions of one image by several captioners of different skill (paper, ICPD).
 
-A captioner is named in the profile: a captioner of the scenes, ``human`` (one of the image's own clean captions), a kind
-of corruption put into another of its own captions, or ``vlm``: the base VLM sampled at temperature.
+The profile names the captioners. Where the scenes are known they are captioners of the scenes; on real images they are
+``human`` (one of the image's own captions) and kinds of corruption, put into another of its own captions. Besides there
+is ``vlm``: the base VLM sampled at temperature.
+
+At most `PER_IMAGE` of them, drawn by hash, caption an image. If all captioned every image, the best one would be chosen
+every time and the pairs would never say which of two poorer ones is better; a corpus is ranked all the way down.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast, get_args
 
 import numpy as np
-from PIL import Image
 
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.images import ImageFault, open_image
-from rsqa_pipeline.models.conversation import CAPTION_PROMPT
-from rsqa_pipeline.models.generate import generate
-from rsqa_pipeline.models.load import Vlm
 from rsqa_pipeline.preference_data.candidate import NO_FAULT, Candidate, Subject
-from rsqa_pipeline.profile import Sampling
-from rsqa_pipeline.records import Message, sha256
+from rsqa_pipeline.records import sha256
 from rsqa_pipeline.scenes.captioners import CAPTIONERS
 from rsqa_pipeline.scenes.truth import sample_scene
+from rsqa_pipeline.source_pairs.corruption import CaptionPool, CorruptionKind, corrupt
+from rsqa_pipeline.source_pairs.split import unit_hash
 
-GENERATION_BATCH = 64
+HUMAN, VLM = "human", "vlm"
+HABITS: tuple[str, ...] = get_args(CorruptionKind)
+PER_IMAGE = 4
+"""Captions that compete for an image (paper: three)."""
+
+
+def check_captioners(names: Sequence[str], on_scenes: bool) -> None:
+    """Raises DataError where a captioner is not one of those that this data can have."""
+    known = {VLM, *(CAPTIONERS if on_scenes else (HUMAN, *HABITS))}
+    unknown = sorted(set(names) - known)
+    if unknown:
+        data = "scenes" if on_scenes else "images without a known scene"
+        raise DataError(
+            f"preference_data.captioners: {', '.join(unknown)} cannot caption {data}; known: {', '.join(sorted(known))}"
+        )
+
+
+def drawn_captioners(names: Sequence[str], image_id: str, seed: int) -> list[str]:
+    """The captioners of an image: `PER_IMAGE` of ``names``, drawn by hash."""
+    return sorted(names, key=lambda name: unit_hash(str(seed), "captioner", name, image_id))[:PER_IMAGE]
+
+
+def scene_captions(
+    subjects: Sequence[Subject], scenes: Mapping[str, int], names: Sequence[str], seed: int
+) -> Iterator[Candidate]:
+    """Captions by the scenes' captioners that are drawn from ``names``.
+
+    Args:
+        scenes: image_id -> seed of its scene.
+    """
+    for subject in subjects:
+        truth = sample_scene(scenes[subject.image_id])
+        for name in drawn_captioners(names, subject.image_id, seed):
+            if name in CAPTIONERS:
+                rng = np.random.default_rng(int(sha256(str(seed), name, subject.image_id)[:16], 16))
+                yield Candidate(subject, CAPTIONERS[name](truth, rng), name)
+
+
+def human_captions(
+    rows: Sequence[Mapping[str, Any]], subjects: Sequence[Subject], names: Sequence[str], seed: int
+) -> Iterator[Candidate]:
+    """Captions of real images: one of an image's own for ``human``, another changed by each kind of corruption drawn.
+
+    A habit that changes nothing in a caption gives no candidate.
+
+    Args:
+        rows: all captions to draw from; of one that was corrupted before, the original is taken.
+    """
+    originals = [_original(row) for row in rows]
+    pool = CaptionPool.of(originals)
+    captions: dict[str, list[str]] = {}
+    classes: dict[str, str | None] = {}
+    for row in originals:
+        captions.setdefault(row["image_id"], []).append(row["messages"][0]["content"])
+        classes[row["image_id"]] = row["scene_class"]
+    for subject in subjects:
+        image_id = subject.image_id
+        own = sorted(set(captions[image_id]), key=lambda text: unit_hash(str(seed), image_id, text))
+        for place, name in enumerate(drawn_captioners(names, image_id, seed)):
+            text = own[place % len(own)]
+            if name == HUMAN:
+                yield Candidate(subject, text, HUMAN, NO_FAULT)
+            elif name in HABITS:
+                kind = cast(CorruptionKind, name)
+                changed = corrupt(text, kind, f"{seed}/{image_id}/{name}", image_id, classes[image_id], pool)
+                if changed is not None:
+                    yield Candidate(subject, changed, name, name)
+
+
+def _original(row: Mapping[str, Any]) -> dict[str, Any]:
+    if row["original_text"] is None:
+        return dict(row)
+    return {**row, "messages": [{"role": "assistant", "content": row["original_text"]}]}

@@ -12,12 +12,14 @@ from typing import Protocol
 
 import numpy as np
 
-from rsqa_pipeline.preference_data.candidate import NO_FAULT
+from rsqa_pipeline.preference_data.candidate import NO_FAULT, Candidate
+from rsqa_pipeline.profile import PreferenceData
 from rsqa_pipeline.records import Message, canonical_messages, sha256
 from rsqa_pipeline.scenes.marks import Marks, mark_answer, mark_caption
 from rsqa_pipeline.scenes.truth import sample_scene
 
 LOWEST, HIGHEST = 1.0, 5.0
+"""Range of every mark."""
 
 
 @dataclass(frozen=True)
@@ -78,19 +80,20 @@ class TruthGraphJudge:
 
 
 FAULT_MARKS: dict[str, Marks] = {
-    NO_FAULT: Marks(relevance=4.5, specificity=4.0, completeness=4.0, clarity=4.5, richness=4.0),
-    "class_swap": Marks(relevance=1.5, specificity=3.0, completeness=2.5, clarity=4.5, richness=2.5),
-    "count_change": Marks(relevance=2.0, specificity=3.0, completeness=3.5, clarity=4.5, richness=4.0),
-    "vague": Marks(relevance=4.0, specificity=1.0, completeness=1.5, clarity=4.5, richness=1.0),
-    "wrong_image": Marks(relevance=1.0, specificity=2.5, completeness=1.0, clarity=4.5, richness=2.5),
+    NO_FAULT: Marks(relevance=5.0, specificity=5.0, completeness=5.0, clarity=5.0, richness=5.0),
+    "vague": Marks(relevance=5.0, specificity=1.0, completeness=2.0, clarity=5.0, richness=2.0),
+    "count_change": Marks(relevance=1.0, specificity=2.5, completeness=2.5, clarity=4.5, richness=2.0),
+    "class_swap": Marks(relevance=1.0, specificity=1.0, completeness=1.0, clarity=3.5, richness=1.0),
+    "wrong_image": Marks(relevance=1.0, specificity=1.0, completeness=1.0, clarity=1.0, richness=1.0),
 }
-"""What a text is worth by the fault put into it: each fault lowers the dimensions that it hurts."""
+"""What a text is worth by the fault put into it; the means are `corruption.TRUE_QUALITY`, so that the judge and the
+corpus' own true quality order texts alike."""
 
 
 class RecordedCorruptionJudge:
     """Marks texts by the corruption that was put into them and recorded, with Gaussian noise on every mark."""
 
-    def __init__(self, faults: Mapping[tuple[str, str], str | None], noise: float, seed: int) -> None:
+    def __init__(self, faults: Mapping[tuple[str, str], str], noise: float, seed: int) -> None:
         """
         Args:
             faults: (image_id, text) -> kind of corruption, ``NO_FAULT`` for a text as people wrote it.
@@ -105,9 +108,31 @@ class RecordedCorruptionJudge:
     def _mark(self, request: JudgeRequest) -> Judgement:
         fault = self._faults.get((request.image_id, request.text))
         if fault not in FAULT_MARKS:
-            return Judgement(None, reason="unknown_fault", detail=f"no corruption is recorded for {request.text[:80]!r}")
+            return Judgement(
+                None, reason="unknown_fault", detail=f"no corruption is recorded for {request.text[:80]!r}"
+            )
         marks = FAULT_MARKS[fault]
         return Judgement(noisy(marks, self._noise, self._seed, request), marks.mean)
+
+
+def make_judge(
+    settings: PreferenceData, scenes: Mapping[str, int], candidates: Sequence[Candidate], seed: int
+) -> Judge:
+    """The judge that the profile names.
+
+    Args:
+        scenes: image_id -> scene seed, for the truth-graph judge.
+        candidates: texts with their recorded faults, for the recorded-corruption judge. A text that is both sound and,
+            by chance, some corruption's outcome counts as sound.
+    """
+    if settings.judge == "truth_graph":
+        return TruthGraphJudge(scenes, settings.judge_noise, seed)
+    faults: dict[tuple[str, str], str] = {}
+    for candidate in candidates:
+        key = (candidate.subject.image_id, candidate.text)
+        if candidate.fault is not None and faults.get(key) != NO_FAULT:
+            faults[key] = candidate.fault
+    return RecordedCorruptionJudge(faults, settings.judge_noise, seed)
 
 
 def noisy(marks: Marks, noise: float, seed: int, request: JudgeRequest) -> Marks:

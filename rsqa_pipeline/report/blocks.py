@@ -128,16 +128,12 @@ def words(text: str, **looks: str | bool) -> Cell:
     return Cell(text, number=False, **looks)  # type: ignore[arg-type]
 
 
-def percent(
-    figure: Interval | None, key: str = "", digits: int = 1, signed: bool = False, **looks: str | bool
-) -> Cell:
+def percent(figure: Interval | None, key: str = "", digits: int = 1, signed: bool = False, **looks: str | bool) -> Cell:
     """A share in [0, 1] as per cent, with its interval where it has one."""
     return _figure(figure, 100.0, digits, key, signed, looks)
 
 
-def number(
-    figure: Interval | None, key: str = "", digits: int = 2, signed: bool = False, **looks: str | bool
-) -> Cell:
+def number(figure: Interval | None, key: str = "", digits: int = 2, signed: bool = False, **looks: str | bool) -> Cell:
     """A figure in its own unit, with its interval where it has one."""
     return _figure(figure, 1.0, digits, key, signed, looks)
 

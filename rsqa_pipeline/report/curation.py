@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from rsqa_pipeline import plots
 from rsqa_pipeline.report.blocks import (
-    Cell,
     Plot,
     Plots,
     Section,
@@ -81,16 +81,12 @@ def histogram(frame: pd.DataFrame, selector: str, subset: str, kind: str) -> Plo
     )
     if kept.any() and not kept.all():
         threshold = float(scores[kept].min())
-        axes.axvline(
-            threshold, color="#20242b", linestyle="--", linewidth=1.2, label=f"threshold {threshold:.3g}"
-        )
+        axes.axvline(threshold, color="#20242b", linestyle="--", linewidth=1.2, label=f"threshold {threshold:.3g}")
     axes.set_title(f"{name_of(selector)[0].upper()}{name_of(selector)[1:]}, {PLURAL[kind]}")
     axes.set_xlabel("score" if selector == "score_model" else "cosine of image and text")
     axes.set_ylabel("samples")
-    axes.legend()
-    return drawn(
-        figure, f"Histogram of the {name_of(selector)} over {PLURAL[kind]}, kept and dropped part marked"
-    )
+    figure.legend(loc="outside lower center", ncols=3, fontsize=9)
+    return drawn(figure, f"Histogram of the {name_of(selector)} over {PLURAL[kind]}, kept and dropped part marked")
 
 
 def quality_curve(frame: pd.DataFrame, kind: str) -> Plot | None:
@@ -107,24 +103,19 @@ def quality_curve(frame: pd.DataFrame, kind: str) -> Plot | None:
         start = max(1, len(order) // 50)
         share = np.arange(start, len(order) + 1) * 100 / len(quality)
         style = ":" if selector == "oracle" else "-"
-        axes.plot(
-            share, means[start - 1 :], style, color=plots.colour(selector), label=label or name_of(selector)
-        )
-    axes.axhline(
-        quality.mean(), color=plots.colour("random"), linestyle="--", label="random (all data's mean)"
-    )
+        axes.plot(share, means[start - 1 :], style, color=plots.colour(selector), label=label or name_of(selector))
+    axes.axhline(quality.mean(), color=plots.colour("random"), linestyle="--", label="random (all data's mean)")
     axes.set_title(f"Best part of the {PLURAL[kind]}")
     axes.set_xlabel("share kept, %")
     axes.set_ylabel("mean true quality, 1 to 5")
-    axes.legend()
-    return drawn(
-        figure, f"Mean true quality of the kept {PLURAL[kind]} over the share kept, for each selector"
-    )
+    figure.legend(loc="outside lower center", ncols=2, fontsize=9)
+    return drawn(figure, f"Mean true quality of the kept {PLURAL[kind]} over the share kept, for each selector")
 
 
 def subset_table(inputs: Mapping[str, Path], frame: pd.DataFrame, seed: int) -> Table:
     """Selector, rows kept and mean true quality of each subset."""
-    corrupted = corruption(inputs, frame)
+    faults = fault_shares(inputs, frame)
+    recorded = any(share is not None for share in faults.values())
     rows = []
     for subset in SUBSETS:
         rule = read_json(inputs[f"subset_{subset}"] / "rule.json")
@@ -135,12 +126,12 @@ def subset_table(inputs: Mapping[str, Path], frame: pd.DataFrame, seed: int) -> 
                 count(kept, key=f"subset/{subset}/{kind}/kept"),
                 number(true_quality(frame, subset, kind, seed), key=f"subset/{subset}/{kind}/true_quality"),
             ]
-        if corrupted is not None:
-            row.append(_share(corrupted[frame[subset] & corrupted.notna()], f"subset/{subset}/corrupted"))
+        if recorded:
+            row.append(percent(faults[subset], f"subset/{subset}/faulty"))
         rows.append(row)
     groups: list[tuple[str, int]] = [("", 2), ("captions", 2), ("instructions", 2)]
     header = ["subset", "selector", "kept", "true quality, 1 to 5", "kept", "true quality, 1 to 5"]
-    if corrupted is not None:
+    if recorded:
         groups.append(("captions", 1))
         header.append("with a recorded fault, %")
     return Table(
@@ -148,26 +139,26 @@ def subset_table(inputs: Mapping[str, Path], frame: pd.DataFrame, seed: int) -> 
         header,
         rows,
         groups,
-        "Mean true quality with its 95 % bootstrap interval over samples. The truth is used here and nowhere before.",
+        "Mean true quality with its 95 % bootstrap interval over samples. Selection never sees it."
+        + (" It is a mark given by the kind of fault put in, 5 without one." if recorded else ""),
     )
 
 
-def corruption(inputs: Mapping[str, Path], frame: pd.DataFrame) -> pd.Series | None:
-    """For each corpus caption whether a fault was put into it; None where the source records no faults."""
-    truth = pd.read_parquet(inputs["image_text_pairs"] / "truth.parquet", columns=["sample_id", "corruption"])
-    if not truth["corruption"].notna().any():
-        return None
-    faulty = truth.assign(faulty=truth["corruption"].notna()).set_index("sample_id")["faulty"]
-    return frame["sample_id"].map(faulty)
+def fault_shares(inputs: Mapping[str, Path], frame: pd.DataFrame) -> dict[str, Interval | None]:
+    """Subset -> share of its captions that carry a recorded fault; None where the source records no faults."""
+    truth = pq.read_table(inputs["image_text_pairs"] / "truth.parquet", columns=["sample_id", "corruption"]).to_pandas()
+    faulty = set(truth[truth["corruption"].notna()]["sample_id"])
+    if not faulty:
+        return dict.fromkeys(SUBSETS)
+    captions = frame[frame["kind"] == "caption"]
+    return {subset: _share(captions[captions[subset]]["sample_id"].isin(faulty)) for subset in SUBSETS}
 
 
 def _by_source(frame: pd.DataFrame, kind: str) -> list[tuple[str, pd.DataFrame]]:
     """Samples of each source, the truly best source first (by name where no truth is known)."""
     groups = [(str(source), rows) for source, rows in frame[frame["kind"] == kind].groupby("source")]
     known = {source: rows["true_quality"].mean() for source, rows in groups}
-    return sorted(
-        groups, key=lambda group: (-known[group[0]] if known[group[0]] == known[group[0]] else 0.0, group[0])
-    )
+    return sorted(groups, key=lambda group: (-known[group[0]] if known[group[0]] == known[group[0]] else 0.0, group[0]))
 
 
 def source_plot(frame: pd.DataFrame, kind: str) -> Plot:
@@ -210,7 +201,7 @@ def source_table(frame: pd.DataFrame, kind: str, seed: int) -> Table:
                 words(source.replace("_", " ")),
                 count(len(part), key=f"source/{kind}/{source}/samples"),
                 number(quality, key=f"source/{kind}/{source}/true_quality"),
-                *(_share(part[subset], f"source/{kind}/{source}/{subset}") for subset in CURATED),
+                *(percent(_share(part[subset]), f"source/{kind}/{source}/{subset}") for subset in CURATED),
             ]
         )
     header = [
@@ -222,5 +213,5 @@ def source_table(frame: pd.DataFrame, kind: str, seed: int) -> Table:
     return Table(f"Sources of the {PLURAL[kind]}", header, rows)
 
 
-def _share(flags: pd.Series, key: str) -> Cell:
-    return percent(wilson(int(flags.sum()), len(flags)) if len(flags) else None, key=key)
+def _share(flags: pd.Series) -> Interval | None:
+    return wilson(int(flags.sum()), len(flags)) if len(flags) else None

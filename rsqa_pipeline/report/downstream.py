@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,15 @@ Place = tuple[str, str]
 CURATED = "score_model_30"
 RIVALS = ("base", *(subset for subset in SUBSETS if subset != CURATED))
 MODELS = ("base", *SUBSETS, "rl_policy_rules_only", "rl_policy")
+POOLED = "all_tasks"
+"""The benchmarks' own name of the row over the items of every task."""
+
 TITLES = {"clip": "CLIP", "vlm": "Vision-language model"}
 
 
 def paper_figures() -> dict[str, Any]:
     """The paper's figures, from ``paper_figures.yaml`` beside this file."""
-    figures: dict[str, Any] = yaml.safe_load(
-        Path(__file__).with_name("paper_figures.yaml").read_text(encoding="utf-8")
-    )
+    figures: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("paper_figures.yaml").read_text(encoding="utf-8"))
     return figures
 
 
@@ -40,20 +42,27 @@ def section(inputs: Mapping[str, Path]) -> Section:
         blocks += [
             beside_paper(family, results, comparisons),
             Fold(f"{title}: every figure", [all_figures(family, results, comparisons)]),
-            Fold(f"{title}: paired comparisons", [comparison_table(family, comparisons)]),
+            Fold(f"{title}: paired comparisons", [comparison_table(family, title, comparisons)]),
         ]
     return Section(
         "downstream",
         "Models fine-tuned on each subset",
         blocks,
-        lead="Ours with the 95 % interval below; the paper's figures are of other models on other data, so only the order "
-        "of the rows compares, not the height. ▲ and ▼: above or below the score-model row, where the paired interval "
-        "excludes 0. ★: the score-model row is above every other subset and the start that way. No mark: not told apart.",
+        lead="Ours with the 95 % interval below. The paper's figures are of other models on other data: the order of "
+        "the rows compares, the height does not. ▲ ▼ above or below the score-model row, where the paired interval "
+        "excludes 0. ★ the score-model row is above all other subsets and the start in that way. "
+        "No mark: not told apart from the score-model row.",
     )
 
 
+def main_places(family: str) -> list[Place]:
+    """The figures of ours that answer to the paper's, one for each thing asked; the pooled one is not among them."""
+    groups = paper_figures()[family]["groups"]
+    return [(ours["task"], ours["metric"]) for group in groups for ours in group["ours"] if ours["task"] != POOLED]
+
+
 def verdict(row: Mapping[str, Any]) -> str:
-    """What a paired comparison says: "better", "worse", or "not told apart" where its interval holds 0 or is missing."""
+    """What a paired comparison says; "not told apart" where its interval holds 0 or is missing."""
     low, high = row["low"], row["high"]
     if low is None or high is None or low <= 0 <= high:
         return "not told apart"
@@ -61,42 +70,38 @@ def verdict(row: Mapping[str, Any]) -> str:
 
 
 def beside_paper(family: str, results: Rows, comparisons: Rows) -> Table:
-    """The paper's table with ours beside each of its columns."""
+    """The paper's table with ours beside each of its columns; what was not measured here has no column of ours."""
     paper = paper_figures()[family]
-    groups = [
-        ([(ours["task"], ours["metric"]) for ours in group["ours"]], group) for group in paper["groups"]
-    ]
-    table = []
-    for model in (model for model in MODELS if _of_model(results, model)):
-        row = [_name(model)]
-        theirs = paper["rows"].get(model, [None] * len(groups))
-        for (places, _), figure in zip(groups, theirs, strict=True):
-            row += [_figure(family, model, place, results, comparisons) for place in places]
-            row.append(Cell("–" if figure is None else f"{figure:.2f}", paper=True))
-        table.append(row)
-    chance = [words("chance")]
-    header = ["fine-tuned on"]
-    for places, group in groups:
-        chance += [*(_chance(results, place) for place in places), Cell("–", paper=True)]
-        header += [*(_heading(place) for place in places), f"paper: {group['paper']}"]
-    return Table(
-        f"{TITLES[family]}: ours and the paper's, %",
-        header,
-        [*table, chance],
-        [("", 1), *((group["title"], len(places) + 1) for places, group in groups)],
-    )
+    measured = {(row["task"], row["metric"]) for row in results}
+    theirs = {model: iter(figures) for model, figures in paper["rows"].items()}
+    models = [model for model in MODELS if any(row["model"] == model for row in results)]
+    table = {model: [_name(model)] for model in models}
+    header, chance, groups = ["fine-tuned on"], [words("chance")], [("", 1)]
+    for group in paper["groups"]:
+        places = [place for ours in group["ours"] if (place := (ours["task"], ours["metric"])) in measured]
+        header += [_heading(place) for place in places]
+        chance += [_chance(results, place) for place in places]
+        for model in models:
+            table[model] += [_figure(family, model, place, results, comparisons) for place in places]
+        if group["paper"] is not None:
+            header.append(f"paper: {group['paper']}")
+            chance.append(Cell("–", paper=True))
+            for model in models:
+                figure = next(theirs.get(model, iter(())), None)
+                table[model].append(Cell("–" if figure is None else f"{figure:.2f}", paper=True))
+        width = len(places) + (group["paper"] is not None)
+        groups += [(group["title"], width)] if width else []
+    return Table(f"{TITLES[family]}: ours and the paper's, %", header, [*table.values(), chance], groups)
 
 
 def all_figures(family: str, results: Rows, comparisons: Rows) -> Table:
     """One row a model, one column a task and metric."""
     tasks = list(dict.fromkeys(row["task"] for row in results))
-    places = sorted(
-        dict.fromkeys((r["task"], r["metric"]) for r in results), key=lambda place: tasks.index(place[0])
-    )
+    places = sorted(dict.fromkeys((r["task"], r["metric"]) for r in results), key=lambda place: tasks.index(place[0]))
     table = [
         [_name(model), *(_figure(family, model, place, results, comparisons, "all/") for place in places)]
         for model in MODELS
-        if _of_model(results, model)
+        if any(row["model"] == model for row in results)
     ]
     table.append([words("chance"), *(_chance(results, place) for place in places)])
     groups = [("", 1), *((name_of(task), sum(place[0] == task for place in places)) for task in tasks)]
@@ -108,7 +113,7 @@ def all_figures(family: str, results: Rows, comparisons: Rows) -> Table:
     )
 
 
-def comparison_table(family: str, comparisons: Rows) -> Table:
+def comparison_table(family: str, title: str, comparisons: Rows) -> Table:
     """Paired differences over the same items."""
     table = [
         [
@@ -116,33 +121,27 @@ def comparison_table(family: str, comparisons: Rows) -> Table:
             _name(row["model"]),
             _name(row["baseline"]),
             percent(interval(row), key=_key("difference", family, row), signed=True),
-            words(
-                UNKNOWN
-                if row["p_value"] is None
-                else f"{row['p_value']:.3f}"
-                if row["p_value"] >= 0.001
-                else "< 0.001"
-            ),
+            Cell(_p_value(row["p_value"])),
             words(verdict(row)),
         ]
         for row in comparisons
     ]
     return Table(
-        f"{TITLES[family]}: paired differences, percentage points",
-        ["benchmark", "model", "against", "difference", "p", "model is"],
+        f"{title}: paired differences, percentage points",
+        ["benchmark", "the first", "against", "difference", "p", "the first is"],
         table,
-        note="Bootstrap over the same test items. The p values are not corrected for the number of comparisons.",
+        note="Bootstrap over the same items. The p values are not corrected for the number of comparisons.",
     )
 
 
-def tally(comparisons: Sequence[Mapping[str, Any]], baseline: str) -> dict[str, int]:
-    """How often the score-model subset's model is better, worse or not told apart from ``baseline``'s."""
-    verdicts = [verdict(row) for row in comparisons if (row["model"], row["baseline"]) == (CURATED, baseline)]
-    return {kind: verdicts.count(kind) for kind in ("better", "worse", "not told apart")}
-
-
-def _of_model(results: Rows, model: str) -> Rows:
-    return [row for row in results if row["model"] == model]
+def tally(family: str, comparisons: Rows, baseline: str) -> Counter[str]:
+    """Verdicts on the score-model subset's model against ``baseline``'s, one for each of `main_places`."""
+    return Counter(
+        verdict(row)
+        for row in comparisons
+        if (row["model"], row["baseline"]) == (CURATED, baseline)
+        and (row["task"], row["metric"]) in main_places(family)
+    )
 
 
 def _name(model: str) -> Cell:
@@ -150,28 +149,35 @@ def _name(model: str) -> Cell:
 
 
 def _figure(family: str, model: str, place: Place, results: Rows, comparisons: Rows, part: str = "") -> Cell:
-    found = next((r for r in results if (r["model"], r["task"], r["metric"]) == (model, *place)), None)
-    here = {
-        row["baseline"]: verdict(row)
-        for row in comparisons
-        if row["model"] == CURATED and (row["task"], row["metric"]) == place
-    }
-    mark = {"better": "▼", "worse": "▲"}.get(here.get(model, ""), "")
-    best = model == CURATED and all(here.get(rival) == "better" for rival in RIVALS)
+    found = next((row for row in results if (row["model"], row["task"], row["metric"]) == (model, *place)), None)
+    against = _against_curated([row for row in comparisons if (row["task"], row["metric"]) == place])
+    best = model == CURATED and all(against.get(rival) == "▼" for rival in RIVALS)
     key = f"{part}{family}/{model}/{place[0]}/{place[1]}"
-    return percent(interval(found) if found else None, key=key, note="★" if best else mark, strong=best)
+    mark = "★" if best else against.get(model, "")
+    return percent(interval(found) if found else None, key=key, note=mark, strong=best)
+
+
+def _against_curated(comparisons: Rows) -> dict[str, str]:
+    """Model -> ▲ or ▼ where it is told apart from the score-model subset's model, else ""."""
+    marks = {}
+    for row in comparisons:
+        better, worse = ("▼", "▲") if row["model"] == CURATED else ("▲", "▼")
+        other = row["baseline"] if row["model"] == CURATED else row["model"]
+        if CURATED in (row["model"], row["baseline"]):
+            marks[other] = {"better": better, "worse": worse}.get(verdict(row), "")
+    return marks
+
+
+def _p_value(p: float | None) -> str:
+    if p is None:
+        return UNKNOWN
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
 def _chance(results: Rows, place: Place) -> Cell:
-    found = (
-        row["chance"]
-        for row in results
-        if (row["task"], row["metric"]) == place and row["chance"] is not None
-    )
+    found = (row["chance"] for row in results if (row["task"], row["metric"]) == place and row["chance"] is not None)
     chance = next(found, None)
-    return (
-        words(UNKNOWN) if chance is None else Cell(f"{100 * chance:.1f}", key=f"chance/{place[0]}/{place[1]}")
-    )
+    return words(UNKNOWN) if chance is None else Cell(f"{100 * chance:.1f}", key=f"chance/{place[0]}/{place[1]}")
 
 
 def _heading(place: Place) -> str:

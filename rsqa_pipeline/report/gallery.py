@@ -34,8 +34,8 @@ def section(inputs: Mapping[str, Path], frame: pd.DataFrame, size: int) -> Secti
         "gallery",
         "Best and worst by the score model",
         [*captions, Fold("Question-answer samples", answers)],
-        lead="The highest and the lowest scores of the whole corpus, one sample an image, not hand-picked. Quality is the "
-        "true mark from 1 to 5, which the score model never saw.",
+        lead="The highest and the lowest scores of the whole corpus, one sample an image, not hand-picked. The true "
+        "quality is a mark from 1 to 5 that the score model never saw.",
     )
 
 
@@ -63,8 +63,7 @@ def _card(row: dict[str, Any], score: float, clip_score: float, tone: str) -> Ca
         ("true quality", UNKNOWN if quality is None or quality != quality else f"{quality:.1f} of 5"),
         ("source", str(row["source"]).replace("_", " ")),
     ]
-    if row["scene_class"] is not None:
-        facts.append(("scene", str(row["scene_class"]).replace("_", " ")))
+    facts.append(("scene", UNKNOWN if row["scene_class"] is None else str(row["scene_class"]).replace("_", " ")))
     turns = [(str(turn["role"]), str(turn["content"])) for turn in row["messages"]]
     return Card(_picture(row["image"]), turns, facts, tone)
 

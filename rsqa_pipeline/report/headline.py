@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from rsqa_pipeline.report import downstream, preferences
 from rsqa_pipeline.report.blocks import UNKNOWN, Cell, Section, Tile, Tiles, Words, interval, number, percent
-from rsqa_pipeline.report.curation import true_quality
+from rsqa_pipeline.report.curation import fault_shares, true_quality
 from rsqa_pipeline.report.reading import name_of, read_json, rows
 from rsqa_pipeline.stages import SUBSETS
 from rsqa_pipeline.statistics import Interval
@@ -17,64 +19,89 @@ from rsqa_pipeline.statistics import Interval
 BASELINES = ("all", "random_30", "clip_score_30")
 
 
+@dataclass(frozen=True)
+class Kept:
+    """How good the captions of each subset are, None where it is not known."""
+
+    true_quality: Mapping[str, Interval | None]
+    """Mean, 1 to 5."""
+    faulty: Mapping[str, Interval | None]
+    """Share with a recorded fault, 0 to 1."""
+
+    @property
+    def recorded_faults(self) -> bool:
+        """Were faults put in on purpose? Then their share says more than a mark by the kind of fault."""
+        return any(share is not None for share in self.faulty.values())
+
+
 def section(inputs: Mapping[str, Path], frame: pd.DataFrame, seed: int) -> Section:
-    """One paragraph and five tiles."""
+    """One paragraph and six tiles.
+
+    Args:
+        frame: the corpus, as `reading.corpus` gives it.
+    """
     found = read_json(inputs["score_model_report"] / "accuracy.json")
     accuracy = {s: preferences.accuracy(found, s, preferences.EVERY, "judge") for s in preferences.SELECTORS}
-    quality = {subset: true_quality(frame, subset, "caption", seed) for subset in SUBSETS}
-    comparisons = [
-        row
-        for family in downstream.TITLES
-        for row in rows(inputs[f"{family}_benchmark"] / "comparisons.parquet")
-    ]
-    tallies = {baseline: downstream.tally(comparisons, baseline) for baseline in BASELINES}
-    return Section(
-        "headline",
-        "In short",
-        [
-            Words(" ".join([_preferring(accuracy), _keeping(quality), _training(tallies)])),
-            Tiles(
-                [
-                    _accuracy_tile(accuracy),
-                    _quality_tile(quality),
-                    _downstream_tile(tallies),
-                    _best_of_n_tile(inputs["best_of_n_benchmark"]),
-                    _reward_tile(inputs),
-                ]
-            ),
-        ],
+    kept = Kept(
+        {subset: true_quality(frame, subset, "caption", seed) for subset in SUBSETS}, fault_shares(inputs, frame)
     )
+    tallies = {baseline: _tally(inputs, baseline) for baseline in BASELINES}
+    tiles = [
+        _accuracy_tile(accuracy),
+        _quality_tile(kept),
+        _downstream_tile(inputs, "clip", ("classification", "top_1"), "CLIP fine-tuned on it: zero-shot top-1, %"),
+        _downstream_tile(
+            inputs, "vlm", (downstream.POOLED, "accuracy"), "VLM fine-tuned on it: questions answered right, %"
+        ),
+        _best_of_n_tile(inputs["best_of_n_benchmark"]),
+        _reward_tile(inputs),
+    ]
+    argument = " ".join([_preferring(accuracy), _keeping(kept), _training(tallies)])
+    return Section("headline", "In short", [Words(argument), Tiles(tiles)])
+
+
+def _tally(inputs: Mapping[str, Path], baseline: str) -> Counter[str]:
+    verdicts: Counter[str] = Counter()
+    for family in downstream.TITLES:
+        verdicts += downstream.tally(family, rows(inputs[f"{family}_benchmark"] / "comparisons.parquet"), baseline)
+    return verdicts
 
 
 def _preferring(accuracy: Mapping[str, Interval | None]) -> str:
     return (
-        "A score model is learned from pairs of a better and a worse text about an image. On pairs it never saw it prefers "
-        f"the one that the judge prefers in {_spelled(accuracy['score_model'])} of cases; CLIP score does in "
+        "A score model is learned from pairs of a better and a worse text about an image. On pairs it never saw it "
+        f"prefers the one that the judge prefers in {_spelled(accuracy['score_model'])} of cases; CLIP score does in "
         f"{_spelled(accuracy['clip_score'])}, chance in 50 %."
     )
 
 
-def _keeping(quality: Mapping[str, Interval | None]) -> str:
-    kept, chance, clip = (quality[subset] for subset in ("score_model_30", "random_30", "clip_score_30"))
-    if kept is None or chance is None or clip is None:
-        return "It then ranks the whole corpus and its best part is kept; how good that part truly is, is not known here."
+def _keeping(kept: Kept) -> str:
+    said = "It then ranks the whole corpus and its best part is kept."
+    if kept.recorded_faults:
+        value = {subset: _spelled(share) for subset, share in kept.faulty.items()}
+        return (
+            f"{said} Of its captions, {value['score_model_30']} carry a fault that was put in on purpose; of CLIP "
+            f"score's, {value['clip_score_30']}; of a random part of the same size, {value['random_30']}."
+        )
+    if any(mean is None for mean in kept.true_quality.values()):
+        return f"{said} How good that part truly is, is not known here."
+    value = {subset: f"{mean.value:.2f}" for subset, mean in kept.true_quality.items() if mean is not None}
     return (
-        f"It then ranks the whole corpus. The captions that it keeps have a mean true quality of {kept.value:.2f} of 5, "
-        f"those of CLIP score {clip.value:.2f}, a random part of the same size {chance.value:.2f}."
+        f"{said} The mean true quality of its captions is {value['score_model_30']} of 5, of CLIP score's "
+        f"{value['clip_score_30']}, of a random part of the same size {value['random_30']}."
     )
 
 
-def _training(tallies: Mapping[str, Mapping[str, int]]) -> str:
+def _training(tallies: Mapping[str, Counter[str]]) -> str:
     parts = [
-        f"against {name_of(baseline)} better on {tally['better']}, worse on {tally['worse']}, "
-        f"not told apart on {tally['not told apart']}"
+        f"against {name_of(baseline)}, {tally['better']} better, {tally['worse']} worse and "
+        f"{tally['not told apart']} not told apart"
         for baseline, tally in tallies.items()
     ]
-    total = sum(tallies["all"].values())
+    total = tallies["all"].total()
     return (
-        f"Models fine-tuned on that part are compared on {total} benchmark figures with paired 95 % intervals: "
-        + "; ".join(parts)
-        + "."
+        f"A CLIP and a VLM fine-tuned on that part are compared with others on {total} benchmark figures, by paired "
+        f"95 % intervals: {'; '.join(parts)}."
     )
 
 
@@ -95,53 +122,55 @@ def _accuracy_tile(accuracy: Mapping[str, Interval | None]) -> Tile:
     )
 
 
-def _quality_tile(quality: Mapping[str, Interval | None]) -> Tile:
-    return Tile(
-        "true quality of the captions kept, 1 to 5",
-        number(quality["score_model_30"], "headline/quality/score_model_30"),
-        [(name_of(subset), number(quality[subset], f"headline/quality/{subset}")) for subset in BASELINES],
-    )
+def _quality_tile(kept: Kept) -> Tile:
+    if kept.recorded_faults:
+        label = "captions kept that carry a fault put in on purpose, %"
+        cells = {subset: percent(share, f"headline/faulty/{subset}") for subset, share in kept.faulty.items()}
+    else:
+        label = "true quality of the captions kept, 1 to 5"
+        cells = {subset: number(mean, f"headline/quality/{subset}") for subset, mean in kept.true_quality.items()}
+    return Tile(label, cells[downstream.CURATED], [(name_of(subset), cells[subset]) for subset in BASELINES])
 
 
-def _downstream_tile(tallies: Mapping[str, Mapping[str, int]]) -> Tile:
-    total = sum(tallies["random_30"].values())
-    return Tile(
-        f"of {total} benchmark figures better than with random 30 %",
-        Cell(str(tallies["random_30"]["better"]), key="headline/downstream/random_30"),
-        [
-            (f"{name_of(baseline)}: better, worse, equal", Cell(" · ".join(str(n) for n in tally.values())))
-            for baseline, tally in tallies.items()
-        ],
-    )
+def _downstream_tile(inputs: Mapping[str, Path], family: str, place: downstream.Place, label: str) -> Tile:
+    results = rows(inputs[f"{family}_benchmark"] / "results.parquet")
+    found = {row["model"]: row for row in results if (row["task"], row["metric"]) == place}
+    cells = {
+        model: percent(interval(found[model]) if model in found else None, f"headline/{family}/{model}")
+        for model in (downstream.CURATED, *BASELINES)
+    }
+    chance = next((row["chance"] for row in found.values()), None)
+    details = [(name_of(model), cells[model]) for model in BASELINES]
+    return Tile(label, cells[downstream.CURATED], [*details, ("chance", percent(_exactly(chance)))])
 
 
 def _best_of_n_tile(folder: Path) -> Tile:
-    curve = rows(folder / "curve.parquet")
-    tasks = sorted({row["task"] for row in curve})
-    task = "all" if "all" in tasks or not tasks else tasks[0]
+    curve = [row for row in rows(folder / "curve.parquet") if row["task"] == downstream.POOLED]
     most = max((row["n"] for row in curve), default=0)
-    found = {row["selector"]: interval(row) for row in curve if row["n"] == most and row["task"] == task}
-    where = "" if task == "all" else f" ({name_of(task)})"
+    found = {row["selector"]: interval(row) for row in curve if row["n"] == most}
     return Tile(
-        f"right with the best of {most}, %{where}",
+        f"best of {most} by the score model: right, %",
         percent(found.get("score_model"), "headline/best_of_n/score_model"),
         [
-            (name_of(s), percent(found.get(s), f"headline/best_of_n/{s}"))
-            for s in ("majority_vote", "random", "oracle")
+            (name_of(selector), percent(found.get(selector), f"headline/best_of_n/{selector}"))
+            for selector in ("majority_vote", "clip_score", "random", "oracle")
         ],
     )
 
 
 def _reward_tile(inputs: Mapping[str, Path]) -> Tile:
-    whole, rules = (
-        read_json(inputs[name] / "rewards.json") for name in ("rl_policy", "rl_policy_rules_only")
-    )
+    whole, rules = (read_json(inputs[name] / "rewards.json") for name in ("rl_policy", "rl_policy_rules_only"))
     return Tile(
-        "change of held-out reward by GRPO",
+        "GRPO: change of the held-out reward, 0 to 1",
         number(interval(whole["difference"]), "headline/reward/rl_policy", 3, signed=True),
         [
-            ("before", number(interval(whole["before"]), digits=3)),
-            ("after", number(interval(whole["after"]), digits=3)),
-            ("change, rules only", number(interval(rules["difference"]), digits=3, signed=True)),
+            ("before", number(interval(whole["before"]), "headline/reward/before", 3)),
+            ("after", number(interval(whole["after"]), "headline/reward/after", 3)),
+            ("change, rules only", number(interval(rules["difference"]), "headline/reward/rules_only", 3, signed=True)),
         ],
     )
+
+
+def _exactly(value: float | None) -> Interval | None:
+    """A figure that is known without error."""
+    return None if value is None else Interval(value, value, value, 0)

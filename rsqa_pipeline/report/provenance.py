@@ -36,27 +36,23 @@ def quality_section(inputs: Mapping[str, Path]) -> Section:
 
 
 def quarantine_table(inputs: Mapping[str, Path]) -> Table:
-    """Input, kept and quarantined rows by reason; input = kept + quarantined."""
+    """Input, kept and quarantined rows by reason; input = kept + quarantined.
+
+    An asset that uses records without writing a table of them (a training) shows only what it set aside.
+    """
     table = []
     for name, folder in inputs.items():
-        main = MAIN_TABLE.get(ASSETS[name].records or "")
-        if main is None or not (folder / "quarantine.parquet").is_file():
+        if not (folder / "quarantine.parquet").is_file():
             continue
-        kept = pq.read_metadata(folder / main).num_rows
-        reasons = Counter(
-            pq.read_table(folder / "quarantine.parquet", columns=["reason"])["reason"].to_pylist()
-        )
+        reasons = Counter(pq.read_table(folder / "quarantine.parquet", columns=["reason"])["reason"].to_pylist())
         by_reason = ", ".join(f"{reason.replace('_', ' ')} {n:,}" for reason, n in sorted(reasons.items()))
         quarantined = sum(reasons.values())
-        table.append(
-            [
-                words(name),
-                count(kept + quarantined, f"quality/{name}/input"),
-                count(kept, f"quality/{name}/kept"),
-                count(quarantined, f"quality/{name}/quarantined"),
-                words(by_reason or "–"),
-            ]
-        )
+        main = MAIN_TABLE.get(ASSETS[name].records or "")
+        rows = [Cell("–"), Cell("–")]
+        if main is not None:
+            kept = pq.read_metadata(folder / main).num_rows
+            rows = [count(kept + quarantined, f"quality/{name}/input"), count(kept, f"quality/{name}/kept")]
+        table.append([words(name), *rows, count(quarantined, f"quality/{name}/quarantined"), words(by_reason or "–")])
     return Table("Rows by asset", ["asset", "input", "kept", "quarantined", "by reason"], table)
 
 
@@ -120,11 +116,7 @@ def parameters(base_models: Path, kind: str) -> str:
 
 def _scored_by(folder: Path, known: Mapping[str, str]) -> list[tuple[str, str]]:
     """Versions that stand in the score rows; one that is no model of this run is called out."""
-    versions = (
-        pq.read_table(folder / "scores.parquet", columns=["model_version"])["model_version"]
-        .unique()
-        .to_pylist()
-    )
+    versions = pq.read_table(folder / "scores.parquet", columns=["model_version"])["model_version"].unique().to_pylist()
     return [("scored by" if v in known.values() else "scored by ANOTHER model", v) for v in sorted(versions)]
 
 

@@ -21,11 +21,11 @@ NAMES = {
     "base": "not fine-tuned",
     "all": "all data",
     "random": "random",
-    "random_30": "random 30 %",
+    "random_30": "random 30\u00a0%",
     "clip_score": "CLIP score",
-    "clip_score_30": "CLIP score 30 %",
+    "clip_score_30": "CLIP score 30\u00a0%",
     "score_model": "score model",
-    "score_model_30": "score model 30 %",
+    "score_model_30": "score model 30\u00a0%",
     "rl_policy": "RL, with score reward",
     "rl_policy_rules_only": "RL, rules only",
     "majority_vote": "majority vote",
@@ -41,6 +41,7 @@ NAMES = {
     "accuracy_iou_0.5": "IoU ≥ 0.5",
     "rural_urban": "rural or urban",
     "choice": "multiple choice",
+    "all_tasks": "all tasks",
 }
 """How models, subsets, selectors, tasks and metrics are called on the page; others by their own name."""
 

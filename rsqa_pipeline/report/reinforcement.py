@@ -11,6 +11,7 @@ import numpy as np
 from rsqa_pipeline import plots
 from rsqa_pipeline.report.blocks import (
     Cell,
+    Fold,
     Plot,
     Plots,
     Section,
@@ -21,10 +22,12 @@ from rsqa_pipeline.report.blocks import (
     percent,
     words,
 )
+from rsqa_pipeline.report.downstream import POOLED, comparison_table
 from rsqa_pipeline.report.reading import name_of, read_json, rows
 
 POLICIES = ("rl_policy", "rl_policy_rules_only")
 PARTS = ("format", "accuracy")
+MOMENTS = ("before", "after", "difference")
 SELECTORS = ("score_model", "clip_score", "majority_vote", "random", "oracle")
 
 
@@ -34,24 +37,28 @@ def reward_section(inputs: Mapping[str, Path]) -> Section:
         "reinforcement",
         "The score model as reward (GRPO)",
         [Plots(reward_curves(inputs)), reward_table(inputs)],
-        lead="Both policies start from the VLM fine-tuned on the score model's subset. Reward = 0.3 format + 0.7 accuracy; "
-        "accuracy of open-ended answers comes from the score model, or is not asked with rules only.",
+        lead="Both policies start from the VLM fine-tuned on the score model's subset. The reward is a part for the "
+        "format and a part for accuracy. The score model marks open-ended answers; with rules only they earn nothing "
+        "beyond their format.",
     )
 
 
 def best_of_n_section(inputs: Mapping[str, Path]) -> Section:
-    """Accuracy of each selector over N."""
-    curve = rows(inputs["best_of_n_benchmark"] / "curve.parquet")
-    tasks = list(dict.fromkeys(row["task"] for row in curve))
+    """Accuracy of each selector over N, by task, and how far the score model is from the others."""
+    folder = inputs["best_of_n_benchmark"]
+    curve = rows(folder / "curve.parquet")
+    tasks = sorted(dict.fromkeys(row["task"] for row in curve), key=lambda task: task != POOLED)
+    comparisons = comparison_table("best_of_n", "Selectors", rows(folder / "comparisons.parquet"))
     return Section(
         "best-of-n",
         "The score model as selector (best of N)",
         [
             Plots([best_of_n_plot(curve, task) for task in tasks]),
-            *(best_of_n_table(curve, task) for task in tasks),
+            comparisons,
+            Fold("Best of N: every figure", [best_of_n_table(curve, task) for task in tasks]),
         ],
-        lead="N answers are sampled and a selector picks one. The oracle picks a right one wherever there is one: no "
-        "selector can do better. Vertical bars are 95 % intervals over the items.",
+        lead="The fine-tuned model gives N answers and a selector picks one. The oracle picks a right one wherever "
+        "there is one: no selector can do better. Vertical bars are 95 % intervals over the items.",
     )
 
 
@@ -64,9 +71,7 @@ def reward_curves(inputs: Mapping[str, Path]) -> list[Plot]:
     ):
         figure, axes = plots.new_figure(5.2, 3.4)
         for policy in POLICIES:
-            history = [
-                row for row in read_json(inputs[policy] / "history.json") if row.get(column) is not None
-            ]
+            history = [row for row in read_json(inputs[policy] / "history.json") if row.get(column) is not None]
             steps, values = [row["step"] for row in history], [row[column] for row in history]
             axes.plot(steps, values, color=plots.colour(policy), alpha=0.3, linewidth=1)
             axes.plot(steps, _smooth(values), color=plots.colour(policy), label=name_of(policy))
@@ -75,9 +80,7 @@ def reward_curves(inputs: Mapping[str, Path]) -> list[Plot]:
         axes.set_ylabel(label)
         axes.legend()
         drawings.append(
-            drawn(
-                figure, f"{title} of both policies over optimizer steps", "Thin: each step. Thick: smoothed."
-            )
+            drawn(figure, f"{title} of both policies over optimizer steps", "Thin: each step. Thick: smoothed.")
         )
     return drawings
 
@@ -88,44 +91,32 @@ def reward_table(inputs: Mapping[str, Path]) -> Table:
     for policy in POLICIES:
         rewards = read_json(inputs[policy] / "rewards.json")
         for part in ("reward", *PARTS):
-            figures = [part_of(rewards, moment, part) for moment in ("before", "after", "difference")]
-            first = words(name_of(policy), tint=plots.colour(policy)) if part == "reward" else words("")
-            table.append(
-                [
-                    first,
-                    words(part),
-                    *(
-                        number(
-                            interval(figure) if figure else None,
-                            f"rl/{policy}/{moment}/{part}",
-                            3,
-                            moment == "difference",
-                        )
-                        for moment, figure in zip(("before", "after", "difference"), figures, strict=True)
-                    ),
-                ]
-            )
+            row = [words(name_of(policy), tint=plots.colour(policy)), words(part)]
+            for moment in MOMENTS:
+                found = part_of(rewards, moment, part)
+                key = f"rl/{policy}/{moment}/{part}"
+                row.append(number(interval(found) if found else None, key, 3, signed=moment == "difference"))
+            table.append(row)
     return Table(
         "Held-out prompts",
-        ["policy", "part", "before", "after", "difference"],
+        ["policy", "part", *MOMENTS],
         table,
-        note="Mean over held-out prompts, answers decoded greedily; the difference is paired by prompt.",
+        note="Mean over held-out prompts, answers sampled as in training; the difference is paired by prompt. Both "
+        "policies are measured by the full reward, the score model's part included.",
     )
 
 
 def part_of(rewards: Mapping[str, Any], moment: str, part: str) -> Mapping[str, Any] | None:
     """The whole reward's figure, or that of its part "format" or "accuracy"; None where it was not measured."""
-    whole = rewards.get(moment)
-    return whole if part == "reward" or whole is None else whole.get("parts", {}).get(part)
+    whole: Mapping[str, Any] | None = rewards.get(moment)
+    return whole if part == "reward" or whole is None else whole.get(part)
 
 
 def best_of_n_plot(curve: list[dict[str, Any]], task: str) -> Plot:
     """One line a selector; x is N on a logarithmic axis."""
     figure, axes = plots.new_figure(5.2, 3.8)
     present = [
-        selector
-        for selector in SELECTORS
-        if any(r["selector"] == selector and r["task"] == task for r in curve)
+        selector for selector in SELECTORS if any(r["selector"] == selector and r["task"] == task for r in curve)
     ]
     for place, selector in enumerate(present):
         line = [r for r in curve if (r["selector"], r["task"]) == (selector, task) and r["value"] is not None]

@@ -66,7 +66,8 @@ def exact_match_reward(answers: Sequence[str], references: Sequence[str]) -> lis
 def grounding_reward(answers: Sequence[str], references: Sequence[str]) -> list[float | None]:
     """Boxes, graded by IoU: above 0.5, 0.6, 0.7, 0.8 gives 0.5, 0.6, 0.7, 1.0; mean over the reference's boxes.
 
-    Boxes are matched one to one so that the total IoU is greatest. Another number of boxes than the reference's gives 0.
+    Boxes are matched one to one so that the total IoU is greatest. Another number of boxes than in the reference
+    gives 0.
 
     Raises:
         DataError: a reference holds no box.

@@ -9,6 +9,7 @@
 | guesser | wrong counts, colours and places | relevance |
 | adder | right, then adds a bridge and vehicles that are not there | relevance |
 | vague | "some things in an area" | specificity, completeness |
+| forgetful | right, but leaves out the second group (one group: as plain) | completeness |
 | incomplete | names the scene only | completeness |
 | layman | right counts, colours, places; no word of the trade | richness |
 | garbler | right words in broken order, some twice | clarity |
@@ -18,6 +19,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -42,13 +44,13 @@ def _expert(truth: SceneTruth, rng: np.random.Generator) -> str:
     view = _VIEWS[rng.integers(2)]
     template = int(rng.integers(4))
     kind = SCENES[truth.scene_class]
-    scene = f"{kind.phrase} with {kind.cover}"
+    scene, within = f"{kind.phrase} with {kind.cover}", f"{kind.within} with {kind.cover}"
     if not truth.groups:
         return (
             f"{view} of {scene}.",
             f"this is {scene}.",
             f"{view} of {scene}, without other objects.",
-            f"there are no objects in {scene}.",
+            f"there are no objects {within}.",
         )[template]
     if template == 0:
         return f"{view} of {scene}. " + " ".join(_sentence(g, truth) for g in truth.groups)
@@ -59,7 +61,7 @@ def _expert(truth: SceneTruth, rng: np.random.Generator) -> str:
         return " ".join([f"{_clause(first, truth)} of {scene}.", *(_sentence(g, truth) for g in others)])
     joint = f", {relations(first.place, others[0].place)[0]} " if others else ""
     listed = joint.join(_noun_phrase(g, truth) for g in truth.groups)
-    return f"there {'is' if first.count == 1 else 'are'} {listed}, in {scene}."
+    return f"there {'is' if first.count == 1 else 'are'} {listed}, {within}."
 
 
 def _things(group: Group) -> str:
@@ -83,13 +85,19 @@ def _sentence(group: Group, truth: SceneTruth) -> str:
 
 def _plain(truth: SceneTruth, rng: np.random.Generator) -> str:
     view = _VIEWS[rng.integers(2)]
-    scene = SCENES[truth.scene_class].phrase
+    kind = SCENES[truth.scene_class]
     listed = " and ".join(count_phrase(g.count, g.object_class) for g in truth.groups)
     if not listed:
-        return f"{view} of {scene}."
+        return f"{view} of {kind.phrase}."
     if rng.integers(2):
-        return f"{view} of {scene} with {listed}."
-    return f"there {'is' if truth.groups[0].count == 1 else 'are'} {listed} in {scene}."
+        return f"{view} of {kind.phrase} with {listed}."
+    return f"there {'is' if truth.groups[0].count == 1 else 'are'} {listed} {kind.within}."
+
+
+def _forgetful(truth: SceneTruth, rng: np.random.Generator) -> str:
+    if len(truth.groups) < 2:
+        return _plain(truth, rng)
+    return _expert(replace(truth, groups=truth.groups[:1]), rng)
 
 
 def _vague(truth: SceneTruth, rng: np.random.Generator) -> str:
@@ -147,6 +155,7 @@ CAPTIONERS: dict[str, Captioner] = {
     "guesser": _seeing(perceive(count_two_more, recolour, mirror)),
     "adder": _adder,
     "vague": _vague,
+    "forgetful": _forgetful,
     "incomplete": _incomplete,
     "layman": _layman,
     "garbler": _garbler,

@@ -100,7 +100,7 @@ def _sparse_residential(canvas: Canvas) -> None:
 
 def _storage_tanks(canvas: Canvas) -> None:
     canvas.fill((178, 166, 146))
-    for k in (-32, -16, 0, 16, 32):
+    for k in (-32.0, -16.0, 0.0, 16.0, 32.0):
         canvas.line([(k, -48), (k, 48)], (150, 138, 118), 1.2)
         canvas.line([(-48, k), (48, k)], (150, 138, 118), 1.2)
     for k in (-17.5, 1.8, 14.2):

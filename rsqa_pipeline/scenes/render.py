@@ -1,4 +1,4 @@
-"""Draws a scene: ground, objects with shadows, then what the sensor and the air do to it. About 1 ms a 64-pixel image."""
+"""Draws a scene: ground, objects with shadows, then what the sensor and the air do to it. About 1 ms an image."""
 
 from __future__ import annotations
 

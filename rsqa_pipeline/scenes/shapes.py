@@ -34,6 +34,6 @@ OUTLINES: dict[str, tuple[Point, ...]] = {name: _outline(name) for name in OBJEC
 
 
 def turned(points: tuple[Point, ...], length: float, heading: float, x: float, y: float) -> list[Point]:
-    """Scales unit ``points`` to ``length``, turns them by ``heading`` degrees (x towards y) and moves them to (x, y)."""
+    """Unit ``points`` scaled to ``length``, turned by ``heading`` degrees (x towards y), moved to (x, y)."""
     cos, sin = length * math.cos(math.radians(heading)), length * math.sin(math.radians(heading))
     return [(x + px * cos - py * sin, y + px * sin + py * cos) for px, py in points]

@@ -181,7 +181,13 @@ def _side(rng: np.random.Generator, placed: list[tuple[str, str]], on_structure:
 
 
 def _build_group(
-    rng: np.random.Generator, name: str, place: str, cells: list[int], gsd: float, hidden: tuple[str, ...], axis: float | None
+    rng: np.random.Generator,
+    name: str,
+    place: str,
+    cells: list[int],
+    gsd: float,
+    hidden: tuple[str, ...],
+    axis: float | None,
 ) -> Group:
     kind: ObjectKind = OBJECTS[name]
     colours = [colour for colour in kind.colours if colour not in hidden]

@@ -34,6 +34,12 @@ class SceneKind:
     def phrase(self) -> str:
         return f"{self.article} {self.name}".strip()
 
+    @property
+    def within(self) -> str:
+        """The phrase with its preposition: "on a beach"."""
+        on = self.name in ("farmland", "parking lot", "beach", "highway", "golf course")
+        return f"{'on' if on else 'in'} {self.phrase}"
+
 
 @dataclass(frozen=True)
 class ObjectKind:
@@ -75,7 +81,7 @@ OBJECTS: dict[str, ObjectKind] = {
 
 SCENES: dict[str, SceneKind] = {
     "airport": SceneKind(
-        "airport", "an", True, (2.8, 3.4), ("airplane", "warehouse", "tank"),
+        "airport", "an", True, (2.8, 3.4), ("airplane", "warehouse"),
         "a runway and an apron", ("runway", "apron"), ("airplane",),
     ),
     "harbour": SceneKind(

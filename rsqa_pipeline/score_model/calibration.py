@@ -47,9 +47,7 @@ def calibration(gaps: Sequence[float]) -> Calibration:
         place = min(BINS - 1, int((confidence - 0.5) * 2 * BINS))
         binned.setdefault(place, []).append((confidence, gap > 0))
     bins = [
-        Bin(
-            sum(c for c, _ in members) / len(members), sum(r for _, r in members) / len(members), len(members)
-        )
+        Bin(sum(c for c, _ in members) / len(members), sum(r for _, r in members) / len(members), len(members))
         for _, members in sorted(binned.items())
     ]
     if not bins:

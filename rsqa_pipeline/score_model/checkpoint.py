@@ -58,18 +58,14 @@ def read_config(folder: Path) -> tuple[Qwen2VLConfig, Any]:
     elif architecture == OURS:
         activation = settings.pop("score_activation", None)
         if activation not in ("none", "softplus"):
-            raise ModelError(
-                f"{folder}/config.json: score_activation must be none or softplus, found {activation!r}"
-            )
+            raise ModelError(f"{folder}/config.json: score_activation must be none or softplus, found {activation!r}")
     else:
         raise ModelError(
             f"{folder} is no score model: its architecture is {architecture!r}, known are {OURS} and "
             f"{RELEASED}; start from a VLM with ScoreModel.from_base"
         )
     if settings.get("model_type") != "qwen2_vl":
-        raise ModelError(
-            f"{folder}: the backbone's model_type must be qwen2_vl, found {settings.get('model_type')!r}"
-        )
+        raise ModelError(f"{folder}: the backbone's model_type must be qwen2_vl, found {settings.get('model_type')!r}")
     return Qwen2VLConfig.from_dict(settings), activation
 
 
@@ -100,9 +96,7 @@ def check_tensors(folder: Path, expected: Mapping[str, Tensor], found: Mapping[s
     }
     faults = [f"{kind}: {_some(names)}" for kind, names in kinds.items() if names]
     if faults:
-        raise ModelError(
-            f"{folder} does not hold the tensors that its config.json asks for; " + "; ".join(faults)
-        )
+        raise ModelError(f"{folder} does not hold the tensors that its config.json asks for; " + "; ".join(faults))
 
 
 def write(folder: Path, config: Qwen2VLConfig, activation: str, tensors: Mapping[str, Tensor]) -> None:

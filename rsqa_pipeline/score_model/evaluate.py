@@ -54,9 +54,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     for name in ("caption_preferences", "instruction_preferences"):
         pairs.extend(read_pairs(inputs[name], "heldout"))
     if not pairs:
-        raise DataError(
-            "no held-out pair to measure on; raise preference_data.heldout_share or the number of images"
-        )
+        raise DataError("no held-out pair to measure on; raise preference_data.heldout_share or the number of images")
     batch, resamples = settings.benchmarks.batch_size, settings.benchmarks.bootstrap_resamples
     model = Scorer.load(inputs["score_model"] / "model", settings.compute, settings.score_model.max_length)
     clip = ClipScorer.load(base_model(inputs["base_models"], "clip"), settings.compute)
@@ -91,17 +89,13 @@ def accuracy_rows(pairs: Sequence[Pair], scored: Scored) -> list[AccuracyRow]:
     rows = []
     for label in LABELS:
         for family in [ALL, *sorted({pair["family"] for pair in pairs})]:
-            measured = {
-                selector: _verdicts(pairs, scores, family, label) for selector, scores in scored.items()
-            }
+            measured = {selector: _verdicts(pairs, scores, family, label) for selector, scores in scored.items()}
             for selector, verdicts in measured.items():
                 known = [verdict for verdict in verdicts if verdict is not None]
                 if known:
                     interval = wilson(sum(known), len(known))
                     rows.append(AccuracyRow(selector, family, label, **asdict(interval)))
-            pairs_with_order = max(
-                (sum(v is not None for v in verdicts) for verdicts in measured.values()), default=0
-            )
+            pairs_with_order = max((sum(v is not None for v in verdicts) for verdicts in measured.values()), default=0)
             if pairs_with_order:
                 # Chance is known exactly: each order is as likely.
                 rows.append(AccuracyRow("random", family, label, 0.5, 0.5, 0.5, pairs_with_order))
@@ -127,9 +121,7 @@ def difference_rows(
     return rows
 
 
-def _verdicts(
-    pairs: Sequence[Pair], scores: Sequence[ScoredPair], family: str, label: str
-) -> list[bool | None]:
+def _verdicts(pairs: Sequence[Pair], scores: Sequence[ScoredPair], family: str, label: str) -> list[bool | None]:
     """One verdict a pair of the family, in order; None where there is no score or no order."""
     return [
         agrees(scored, 1.0 if label == "judge" else (pair["true_margin"] or 0.0))
@@ -171,9 +163,7 @@ def _metrics(
     ceiling: Interval | None,
 ) -> Metrics:
     metrics: Metrics = {
-        f"accuracy.{row.selector}.{row.family}.{row.label}": row.value
-        for row in rows
-        if row.selector != "random"
+        f"accuracy.{row.selector}.{row.family}.{row.label}": row.value for row in rows if row.selector != "random"
     }
     for row in differences:
         if row["family"] == ALL:

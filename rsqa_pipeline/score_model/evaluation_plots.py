@@ -29,9 +29,7 @@ def accuracy_bars(rows: Sequence[AccuracyRow], path: Path) -> None:
         at = [families.index(row.family) + offset for row in of_selector]
         values = [row.value for row in of_selector]
         axes.bar(at, values, width=0.38, color=plots.colour(selector), label=selector.replace("_", " "))
-        plots.interval_bars(
-            axes, at, values, [row.low for row in of_selector], [row.high for row in of_selector]
-        )
+        plots.interval_bars(axes, at, values, [row.low for row in of_selector], [row.high for row in of_selector])
     axes.axhline(0.5, color=plots.colour("random"), linestyle="--", linewidth=1.4, label="chance")
     axes.set_xticks(range(len(families)), [family.replace("_", " ") for family in families])
     axes.set_ylim(0, 1)

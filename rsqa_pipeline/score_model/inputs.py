@@ -62,6 +62,10 @@ class Encoder:
         seen = self.processor.image_processor(images=[opened], return_tensors="pt")
         return Pixels(seen["pixel_values"], seen["image_grid_thw"][0])
 
+    def length(self, row: Row, pixels: Pixels | None) -> int:
+        """Tokens of the row with its image, before anything is cut."""
+        return len(row.tokens) + (self._image_tokens(pixels) - 1 if pixels is not None else 0)
+
     def widen(self, row: Row, pixels: Pixels | None) -> list[int]:
         """The row's tokens with its image's own number of placeholders, cut to ``max_length``.
 
@@ -70,31 +74,91 @@ class Encoder:
         """
         if pixels is None:
             return list(row.tokens[: self.max_length])
-        count = int(pixels.grid.prod()) // self.processor.image_processor.merge_size**2
+        count = self._image_tokens(pixels)
         at = row.tokens.index(self.processor.image_token_id)
         if at + count >= self.max_length:
-            raise ContextTooLongError(
-                f"the image ends at token {at + count}, the context holds {self.max_length}"
-            )
+            raise ContextTooLongError(f"the image ends at token {at + count}, the context holds {self.max_length}")
         widened = [*row.tokens[:at], *[row.tokens[at]] * count, *row.tokens[at + 1 :]]
         return widened[: self.max_length]
 
+    def _image_tokens(self, pixels: Pixels) -> int:
+        return int(pixels.grid.prod()) // int(self.processor.image_processor.merge_size) ** 2
+
     def batch(self, rows: Sequence[Row], pixels: Mapping[Hashable, Pixels]) -> dict[str, Tensor]:
-        """Arguments of `ScoreModel.forward`, padded on the right; a shared image is in it once."""
-        keys = list(dict.fromkeys(row.image for row in rows if row.image is not None))
-        place = {key: index for index, key in enumerate(keys)}
+        """Arguments of `ScoreModel.forward`, padded on the right; ``ends`` follows the order of ``rows``.
+
+        Candidates of one image share a sequence: what they have in common stands in it once, and so does the image.
+        """
         texts = [self.widen(row, pixels[row.image] if row.image is not None else None) for row in rows]
-        width = max(len(text) for text in texts)
-        ids = torch.full((len(rows), width), self.processor.tokenizer.pad_token_id, dtype=torch.int64)
-        mask = torch.zeros_like(ids)
-        for index, text in enumerate(texts):
-            ids[index, : len(text)] = torch.tensor(text)
-            mask[index, : len(text)] = 1
-        tensors = {"input_ids": ids, "attention_mask": mask}
+        sequences = self._sequences(rows, texts)
+        keys = list(dict.fromkeys(row.image for row in rows if row.image is not None))
+        width = max(len(sequence.tokens) for sequence in sequences)
+        shape = (len(sequences), width)
+        ids = torch.full(shape, self.processor.tokenizer.pad_token_id, dtype=torch.int64)
+        mask, branches = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
+        ends = torch.zeros(len(rows), 2, dtype=torch.int64)
+        for index, sequence in enumerate(sequences):
+            ids[index, : len(sequence.tokens)] = torch.tensor(sequence.tokens)
+            mask[index, : len(sequence.tokens)] = 1
+            branches[index, : len(sequence.branches)] = torch.tensor(sequence.branches)
+            for row, end in sequence.ends.items():
+                ends[row] = torch.tensor([index, end])
+        tensors = {"input_ids": ids, "attention_mask": mask, "ends": ends}
+        if branches.any():
+            tensors["branches"] = branches
         if keys:
+            place = {key: index for index, key in enumerate(keys)}
             tensors["pixel_values"] = torch.cat([pixels[key].values for key in keys])
             tensors["image_grid_thw"] = torch.stack([pixels[key].grid for key in keys])
-            tensors["image_of_row"] = torch.tensor(
-                [-1 if row.image is None else place[row.image] for row in rows]
-            )
+            shown = [-1 if sequence.image is None else place[sequence.image] for sequence in sequences]
+            tensors["image_of_row"] = torch.tensor(shown)
         return tensors
+
+    def _sequences(self, rows: Sequence[Row], texts: Sequence[list[int]]) -> list[_Sequence]:
+        """One sequence for all candidates of an image, one for each candidate without image."""
+        together: dict[Hashable, list[int]] = {}
+        for index, row in enumerate(rows):
+            together.setdefault((index, None) if row.image is None else (None, row.image), []).append(index)
+        sequences: list[_Sequence] = []
+        for members in together.values():
+            shared = _common([texts[index] for index in members])
+            image = rows[members[0]].image
+            if image is not None and self.processor.image_token_id in texts[members[0]][shared:]:
+                # The texts part before the image (another system turn, say), so they cannot share it.
+                sequences.extend(_sequence({index: texts[index]}, len(texts[index]), image) for index in members)
+            else:
+                sequences.append(_sequence({index: texts[index] for index in members}, shared, image))
+        return sequences
+
+
+@dataclass(frozen=True)
+class _Sequence:
+    """Candidates laid out one after another behind what they share."""
+
+    tokens: list[int]
+    branches: list[int]
+    """0 for shared tokens, 1.. for the tokens of each candidate."""
+    ends: dict[int, int]
+    """Row -> place of its last token."""
+    image: Hashable | None
+
+
+def _sequence(texts: Mapping[int, list[int]], shared: int, image: Hashable | None) -> _Sequence:
+    first = next(iter(texts.values()))
+    tokens, branches, ends = first[:shared], [0] * shared, {}
+    for branch, (row, text) in enumerate(texts.items(), start=1):
+        tokens = tokens + text[shared:]
+        branches = branches + [branch] * (len(text) - shared)
+        ends[row] = len(tokens) - 1
+    return _Sequence(tokens, branches, ends, image)
+
+
+def _common(texts: Sequence[list[int]]) -> int:
+    """Leading tokens that all texts have in common; a lone text shares all of it, others keep their last token."""
+    if len(texts) == 1:
+        return len(texts[0])
+    longest = min(map(len, texts)) - 1
+    for place in range(longest):
+        if len({text[place] for text in texts}) > 1:
+            return place
+    return longest

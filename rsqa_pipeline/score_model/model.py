@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Qwen2VLModel
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from rsqa_pipeline.errors import ModelError
 from rsqa_pipeline.models.load import local_folder
@@ -36,9 +35,7 @@ class ScoreModel(nn.Module):
         self.activation = activation
 
     @classmethod
-    def from_base(
-        cls, path_or_id: str, activation: Activation = "none", revision: str | None = None
-    ) -> ScoreModel:
+    def from_base(cls, path_or_id: str, activation: Activation = "none", revision: str | None = None) -> ScoreModel:
         """A score model with an untrained head on the backbone of a Qwen2-VL checkpoint (folder or hub id).
 
         Raises:
@@ -75,7 +72,7 @@ class ScoreModel(nn.Module):
         """
         if self.activation != "softplus":
             raise ModelError(
-                "the released layout always means softplus, and this model was trained with activation 'none': "
+                "the released layout always means softplus, and this model has activation 'none': "
                 "its scores would differ there; train with activation: softplus, or use save_pretrained"
             )
         checkpoint.write_released(folder, self.backbone.config, self.state_dict())
@@ -97,53 +94,79 @@ class ScoreModel(nn.Module):
         pixel_values: Tensor | None = None,
         image_grid_thw: Tensor | None = None,
         image_of_row: Tensor | None = None,
+        branches: Tensor | None = None,
+        ends: Tensor | None = None,
     ) -> Tensor:
-        """Scores of a batch of rows, (rows,), float32; unbounded, or above 0 with softplus.
+        """Scores of a batch of candidates, (candidates,), float32; unbounded, or above 0 with softplus.
 
         Args:
             input_ids: (rows, tokens).
             attention_mask: (rows, tokens), 1 for real tokens; at least one a row, padding on either side.
             pixel_values: patches of the batch's distinct images, (patches, channels * time * height * width).
             image_grid_thw: patches of each distinct image over time, height and width, (images, 3).
-            image_of_row: which distinct image each row shows, (rows,), -1 for none. By default the images
-                belong to the rows that hold image tokens, in order.
+            image_of_row: which distinct image each row shows, (rows,), -1 for none. By default the images belong
+                to the rows that hold image tokens, in order.
+            branches: (rows, tokens), 0 where a token is shared by the row's candidates and holds the image, 1.. for
+                the candidate that it belongs to. A candidate sees the shared tokens and itself, at the positions
+                that it would have alone. By default a row is one candidate.
+            ends: row and token at which each candidate is read, (candidates, 2). By default each row's last attended
+                token.
         """
-        hidden = self._hidden_states(input_ids, attention_mask, pixel_values, image_grid_thw, image_of_row)
-        places = torch.arange(1, input_ids.shape[1] + 1, device=input_ids.device)
-        last = (attention_mask * places).argmax(dim=1)
-        read = hidden[torch.arange(len(last), device=last.device), last]
+        grids = image_grid_thw
+        embeddings = self.backbone.get_input_embeddings()(input_ids)
+        at_image = input_ids == self.backbone.config.image_token_id
+        if pixel_values is not None and grids is not None:
+            features = self.backbone.get_image_features(pixel_values, grids).pooler_output
+            if image_of_row is not None:
+                shown = [image for image in image_of_row.tolist() if image >= 0]
+                features, grids = [features[image] for image in shown], grids[shown]
+            embeddings = embeddings.masked_scatter(at_image[..., None], torch.cat(list(features)).to(embeddings.dtype))
+        hidden = self.backbone.language_model(
+            inputs_embeds=embeddings,
+            attention_mask=attention_mask if branches is None else _tree_mask(attention_mask, branches),
+            position_ids=self._positions(input_ids, attention_mask, at_image, grids, branches),
+            use_cache=False,
+        ).last_hidden_state
+        if ends is None:
+            places = torch.arange(1, input_ids.shape[1] + 1, device=input_ids.device)
+            last = (attention_mask * places).argmax(dim=1)
+            ends = torch.stack([torch.arange(len(last), device=last.device), last], dim=1)
+        read = hidden[ends[:, 0], ends[:, 1]]
         score = self.head(read.to(self.head.weight.dtype)).squeeze(-1).float()
         return F.softplus(score) if self.activation == "softplus" else score
 
-    def _hidden_states(
+    def _positions(
         self,
         input_ids: Tensor,
         attention_mask: Tensor,
-        pixel_values: Tensor | None,
-        image_grid_thw: Tensor | None,
-        image_of_row: Tensor | None,
+        at_image: Tensor,
+        grids: Tensor | None,
+        branches: Tensor | None,
     ) -> Tensor:
-        """Last layer's hidden states, (rows, tokens, hidden size). Each distinct image is encoded once."""
-        if pixel_values is None:
-            positions = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
-            out = self.backbone(
-                input_ids=input_ids,
-                attention_mask=attention_mask,
-                position_ids=positions.expand(3, *positions.shape),
-                use_cache=False,
-            )
-            return out.last_hidden_state
-        features = self.backbone.get_image_features(pixel_values, image_grid_thw).pooler_output
-        if image_of_row is not None:
-            used = [image for image in image_of_row.tolist() if image >= 0]
-            features = tuple(features[image] for image in used)
-            image_grid_thw = image_grid_thw[used] if image_grid_thw is not None else None
-        out = self.backbone(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            mm_encoder_outputs={"image": BaseModelOutputWithPooling(pooler_output=features)},
-            image_grid_thw=image_grid_thw,
-            mm_token_type_ids=(input_ids == self.backbone.config.image_token_id).int(),
-            use_cache=False,
-        )
-        return out.last_hidden_state
+        """Rotary positions over time, height and width, (3, rows, tokens); each branch goes on from the shared part."""
+        shared = attention_mask if branches is None else attention_mask * (branches == 0)
+        if grids is None:
+            positions = (shared.cumsum(-1) - 1).clamp(min=0).expand(3, *shared.shape)
+        else:
+            types = at_image.int()
+            positions, _ = self.backbone.get_rope_index(input_ids, types, grids, attention_mask=shared)
+        if branches is None:
+            return positions
+        places = torch.arange(branches.shape[1], device=branches.device)
+        begins = torch.nn.functional.pad(branches[:, 1:] != branches[:, :-1], (1, 0)) * places
+        within = places - begins.cummax(dim=1).values
+        following = (positions * shared).amax(dim=(0, 2))[:, None] + 1 + within
+        return torch.where(branches > 0, following, positions)
+
+
+def _tree_mask(attention_mask: Tensor, branches: Tensor) -> dict[str, Tensor]:
+    """Who sees whom, (rows, 1, tokens, tokens) bool: earlier tokens that are shared or of the same branch.
+
+    A padding token sees itself, since a softmax over nothing is not a number.
+    """
+    tokens = branches.shape[1]
+    earlier = torch.ones(tokens, tokens, dtype=torch.bool, device=branches.device).tril()
+    kin = (branches[:, None, :] == 0) | (branches[:, None, :] == branches[:, :, None])
+    seen = earlier & kin & attention_mask[:, None, :].bool()
+    itself = torch.eye(tokens, dtype=torch.bool, device=branches.device)
+    return {"full_attention": (seen | itself)[:, None]}

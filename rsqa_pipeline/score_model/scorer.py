@@ -41,6 +41,8 @@ class Scorer:
         self.model = model
         self.version = version
         """Hash of the model's weights; stands beside every score."""
+        self.truncated = 0
+        """Texts that lost their end to the context's length so far."""
         self._encoder = Encoder(processor, max_length)
 
     @classmethod
@@ -84,8 +86,13 @@ class Scorer:
 
     def _rows(self, groups: Sequence[Group]) -> dict[Place, Row]:
         rows = {}
+        decoded: dict[int, int] = {}
         for g, group in enumerate(groups):
-            key = group.image if group.image is None or isinstance(group.image, str) else id(group.image)
+            key: str | int | None
+            if group.image is None or isinstance(group.image, str):
+                key = group.image
+            else:  # the place where the object first stands: an address would order batches differently each run
+                key = decoded.setdefault(id(group.image), g)
             for c, candidate in enumerate(group.candidates):
                 rows[g, c] = Row(self._encoder.tokens(group.context, candidate, key is not None), key)
         return rows
@@ -110,6 +117,7 @@ class Scorer:
                 else:
                     self._encoder.widen(row, pixels.get(row.image))
                     usable.append(place)
+                    self.truncated += self._encoder.length(row, pixels.get(row.image)) > self._encoder.max_length
             except ContextTooLongError as error:
                 scores[place] = Score(None, "context_too_long", str(error))
         if usable:
@@ -121,9 +129,7 @@ class Scorer:
     def _forward(self, rows: Sequence[Row], pixels: dict[object, Pixels]) -> list[float]:
         device = self.model.head.weight.device
         tensors = self._encoder.batch(rows, pixels)
-        values: list[float] = self.model(
-            **{name: tensor.to(device) for name, tensor in tensors.items()}
-        ).tolist()
+        values: list[float] = self.model(**{name: tensor.to(device) for name, tensor in tensors.items()}).tolist()
         return values
 
 

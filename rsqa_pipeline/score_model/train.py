@@ -34,7 +34,7 @@ from rsqa_pipeline.score_model.losses import bradley_terry
 from rsqa_pipeline.score_model.model import ScoreModel
 from rsqa_pipeline.score_model.pairs import Pair, accuracy, agrees, read_pairs, score_pairs
 from rsqa_pipeline.score_model.scorer import Scorer
-from rsqa_pipeline.score_model.training_data import PairData
+from rsqa_pipeline.score_model.training_data import Fault, PairData
 from rsqa_pipeline.tracking.run_logger import RunLogger
 
 PhaseName = Literal["text", "caption", "instruction"]
@@ -63,9 +63,7 @@ def run_caption_phase(inputs: Mapping[str, Path], out: Path, settings: Profile, 
     return _run("caption", model, processor, inputs["caption_preferences"], out, settings, logger)
 
 
-def run_instruction_phase(
-    inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger
-) -> Metrics:
+def run_instruction_phase(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
     """Asset ``score_model``: goes on from the caption phase with instruction pairs; the model that scores."""
     start = inputs["caption_score_model"] / "model"
     model, processor = ScoreModel.from_pretrained(start), load_processor(start)
@@ -93,12 +91,8 @@ def _run(
         raise DataError(
             f"{pairs_folder} has no usable training pair ({len(train)} read, {len(data.faults)} with a fault)"
         )
-    scorer = Scorer(
-        model.to(device_of(settings.compute)), processor, encoder.max_length, version="in training"
-    )
-    curve = TrainingCurve(
-        name, scorer, heldout[:: max(1, len(heldout) // CURVE_PAIRS)], phase.batch_size, logger
-    )
+    scorer = Scorer(model.to(device_of(settings.compute)), processor, encoder.max_length, version="in training")
+    curve = TrainingCurve(name, scorer, heldout[:: max(1, len(heldout) // CURVE_PAIRS)], phase.batch_size, logger)
     model.train_only(phase.train)
     _train(model, data, curve, phase, settings, out)
     scored = score_pairs(scorer, heldout, phase.batch_size)
@@ -113,31 +107,22 @@ def _run(
         for row, verdict in zip(heldout, verdicts, strict=True)
         if verdict is None
     ]
-    return _metrics(out, curve, faults, len(train) + len(heldout), accuracy(verdicts), accuracy(truths))
-
-
-def _metrics(
-    out: Path,
-    curve: TrainingCurve,
-    faults: list[tuple[str, str, str]],
-    pairs: int,
-    heldout: float | None,
-    truth: float | None,
-) -> Metrics:
-    stage = f"score_model.{curve.name}"
-    rows = [{"stage": stage, "sample_id": pair, "reason": why, "detail": what} for pair, why, what in faults]
-    write_table(out / "quarantine.parquet", QUARANTINE, rows)
-    metrics: Metrics = {
-        "input_rows": pairs,
-        "kept_rows": pairs - len(faults),
-        "quarantined_rows": len(faults),
+    counts = _quarantine(out, name, faults, len(train) + len(heldout))
+    known = {"heldout_accuracy": accuracy(verdicts), "heldout_truth_accuracy": accuracy(truths)}
+    return counts | {
+        "truncated_texts": data.truncated,
         "train_loss": next(float(row["loss"]) for row in reversed(curve.rows) if row["loss"] is not None),
+        **{key: value for key, value in known.items() if value is not None},
     }
-    if heldout is not None:
-        metrics["heldout_accuracy"] = heldout
-    if truth is not None:
-        metrics["heldout_truth_accuracy"] = truth
-    return metrics
+
+
+def _quarantine(out: Path, name: PhaseName, faults: Sequence[Fault], pairs: int) -> Metrics:
+    rows = [
+        {"stage": f"score_model.{name}", "sample_id": pair, "reason": reason, "detail": detail}
+        for pair, reason, detail in faults
+    ]
+    bad = write_table(out / "quarantine.parquet", QUARANTINE, rows)
+    return {"input_rows": pairs, "kept_rows": pairs - bad, "quarantined_rows": bad}
 
 
 def _train(
@@ -217,9 +202,7 @@ class TrainingCurve(TrainerCallback):
     ) -> None:
         self._bar = tqdm(total=state.max_steps, desc=f"{self.name} phase", unit="step")
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self._bar is not None:
             self._bar.update(1)
         between = max(1, state.max_steps // ACCURACY_POINTS)

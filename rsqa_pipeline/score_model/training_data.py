@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from rsqa_pipeline.images import ImageFault
+from rsqa_pipeline.records import canonical_messages
 from rsqa_pipeline.score_model.inputs import ContextTooLongError, Encoder, Pixels, Row
 from rsqa_pipeline.score_model.pairs import Pair
 
@@ -22,6 +23,8 @@ CACHE_BYTES = 2 << 30
 SORT_WINDOW = 8
 """Batches that are sorted by length among themselves; wider saves padding, narrower is more random."""
 
+Fault = tuple[str, str, str]
+"""pair_id, reason, detail of a pair that cannot be used."""
 LearnedPair = tuple[Row, Row]
 """Chosen, rejected."""
 
@@ -53,14 +56,14 @@ class PairData(Dataset[LearnedPair]):
     ``faults``.
     """
 
-    def __init__(
-        self, pairs: Sequence[Pair], encoder: Encoder, epochs: float, batch_size: int, seed: int
-    ) -> None:
+    def __init__(self, pairs: Sequence[Pair], encoder: Encoder, epochs: float, batch_size: int, seed: int) -> None:
         self.encoder = encoder
         self.store = PixelStore(encoder)
-        self.faults: list[tuple[str, str, str]] = []
-        """(pair_id, reason, detail) of each pair left out."""
+        self.faults: list[Fault] = []
+        self.truncated = 0
+        """Texts that lose their end to the context's length, once a pair."""
         self.pairs: list[LearnedPair] = []
+        self._tokenized: dict[tuple[bool, str, str], tuple[int, ...]] = {}
         for pair in tqdm(pairs, desc="prepare pairs", unit="pair", disable=len(pairs) < 500):
             learned = self._prepared(pair)
             if learned is not None:
@@ -74,8 +77,9 @@ class PairData(Dataset[LearnedPair]):
         return self.pairs[self.order[index]]
 
     def collate(self, pairs: Sequence[LearnedPair]) -> dict[str, Tensor]:
-        """Arguments of `ScoreModel.forward` over the distinct texts, and ``pairs`` (pairs, 2): rows of chosen and
-        rejected. A text that stands in several pairs of one image is in it once; so is an image.
+        """Arguments of `ScoreModel.forward`, and ``pairs`` (pairs, 2): rows of chosen and rejected.
+
+        A text that stands in several pairs of one image is in the batch once; so is an image.
         """
         rows = list(dict.fromkeys(row for pair in pairs for row in pair))
         place = {row: index for index, row in enumerate(rows)}
@@ -87,11 +91,7 @@ class PairData(Dataset[LearnedPair]):
 
     def _prepared(self, pair: Pair) -> LearnedPair | None:
         image = pair["image"]
-        tokens = [
-            self.encoder.tokens(pair["context"], pair[side], image is not None)
-            for side in ("chosen", "rejected")
-        ]
-        chosen, rejected = (Row(t, image) for t in tokens)
+        chosen, rejected = (Row(self._tokens(pair, pair[side]), image) for side in ("chosen", "rejected"))
         try:
             pixels = self.store[image] if image is not None else None
             self.encoder.widen(chosen, pixels)
@@ -101,7 +101,17 @@ class PairData(Dataset[LearnedPair]):
         except ContextTooLongError as error:
             self.faults.append((pair["pair_id"], "context_too_long", str(error)))
             return None
+        for row in (chosen, rejected):
+            self.truncated += self.encoder.length(row, pixels) > self.encoder.max_length
         return chosen, rejected
+
+    def _tokens(self, pair: Pair, text: str) -> tuple[int, ...]:
+        """Tokens of one side; the chosen text of several pairs is tokenized once."""
+        has_image = pair["image"] is not None
+        key = (has_image, canonical_messages(pair["context"]), text)
+        if key not in self._tokenized:
+            self._tokenized[key] = self.encoder.tokens(pair["context"], text, has_image)
+        return self._tokenized[key]
 
 
 def training_order(pairs: Sequence[LearnedPair], epochs: float, batch_size: int, seed: int) -> list[int]:
@@ -124,9 +134,7 @@ def training_order(pairs: Sequence[LearnedPair], epochs: float, batch_size: int,
     return order[:wanted]
 
 
-def _epoch(
-    groups: list[list[int]], lengths: list[int], batch_size: int, generator: torch.Generator
-) -> list[int]:
+def _epoch(groups: list[list[int]], lengths: list[int], batch_size: int, generator: torch.Generator) -> list[int]:
     shuffled = torch.randperm(len(groups), generator=generator).tolist()
     per_window = max(1, SORT_WINDOW * batch_size * len(groups) // sum(map(len, groups)))
     order: list[int] = []

@@ -7,20 +7,20 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from rsqa_pipeline.records import Message
+from rsqa_pipeline.scenes.asking import LETTERS, choice_text
 from rsqa_pipeline.source_pairs.corruption import TRUE_QUALITY, CorruptionKind, swapped_class
 from rsqa_pipeline.source_pairs.scene_classes import CLASS_QUESTION, class_words, with_article
 from rsqa_pipeline.source_pairs.source_row import Entry, RowFault, SourceRow
 from rsqa_pipeline.source_pairs.split import unit_hash
 
 ClassTask = Literal["scene_class", "presence", "choice"]
-LETTERS = "ABCD"
 
 
 @dataclass(frozen=True)
 class ClassQuestion:
     """A question about the class of an image.
 
-    Example: ``ClassQuestion("choice", "Which class of scene does this image show?", None, ("port", "airport", "park",
+    Example: ``ClassQuestion("choice", "which class of scene is this?", None, ("port", "airport", "park",
     "river"))``; ``answer("airport")`` is ``B``.
     """
 
@@ -36,8 +36,7 @@ class ClassQuestion:
         """The user's turn, written as the benchmark of the same task writes it."""
         text = self.text
         if self.choices:
-            lines = "\n".join(f"{letter}. {words}" for letter, words in zip(LETTERS, self.choice_words, strict=True))
-            text = f"{text}\n{lines}\nAnswer with the letter."
+            text = choice_text(text, tuple(self.choice_words))
         return [{"role": "user", "content": text}]
 
     @property
@@ -67,10 +66,10 @@ def ask(task: ClassTask, scene_class: str, classes: list[str], key: str) -> Clas
     if task == "presence":
         draw = unit_hash(key, "presence")
         asked = scene_class if draw < 0.5 else confused if draw < 0.75 or not others else others[0]
-        return ClassQuestion(task, f"Is this a photo of {with_article(class_words(asked))}?", asked, None)
+        return ClassQuestion(task, f"is this a photo of {with_article(class_words(asked))}?", asked, None)
     choices = [scene_class, confused, *others[: len(LETTERS) - 2]]
     choices.sort(key=lambda choice: unit_hash(key, "place", choice))
-    return ClassQuestion(task, "Which class of scene does this image show?", None, tuple(choices))
+    return ClassQuestion(task, "which class of scene is this?", None, tuple(choices))
 
 
 def tasks_for(classes: list[str]) -> list[ClassTask]:

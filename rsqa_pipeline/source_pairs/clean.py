@@ -153,9 +153,7 @@ def _one_split_an_image(rows: list[CleanRow], quarantine: Quarantine) -> list[Cl
     return kept
 
 
-def drop_repeats(
-    samples: Iterable[tuple[str, Mapping[str, Any]]], quarantine: Quarantine
-) -> list[Mapping[str, Any]]:
+def drop_repeats(samples: Iterable[tuple[str, Mapping[str, Any]]], quarantine: Quarantine) -> list[Mapping[str, Any]]:
     """The first sample of each ``sample_id``, in order; exact repeats are quarantined as ``duplicate_id``.
 
     Args:

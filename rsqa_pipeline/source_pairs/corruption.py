@@ -30,10 +30,11 @@ TRUE_QUALITY: Mapping[CorruptionKind | None, float] = {
 
 # One cycle over RSICD's classes: every class is taken for exactly one other.
 _CLASS_CYCLE = (
-    "airport port beach desert meadow forest mountain bare_land farmland park school church center square stadium "
-    "playground baseball_field pond river viaduct bridge railway_station industrial storage_tanks commercial "
-    "dense_residential medium_residential sparse_residential resort parking"
-).split()
+    "airport", "port", "beach", "desert", "meadow", "forest", "mountain", "bare_land", "farmland", "park", "school",
+    "church", "center", "square", "stadium", "playground", "baseball_field", "pond", "river", "viaduct", "bridge",
+    "railway_station", "industrial", "storage_tanks", "commercial", "dense_residential", "medium_residential",
+    "sparse_residential", "resort", "parking",
+)  # fmt: skip
 _CLASS_SWAPS = dict(zip(_CLASS_CYCLE, _CLASS_CYCLE[1:] + _CLASS_CYCLE[:1], strict=True))
 
 # What captions call those classes, and common things; singular -> singular, plurals follow.
@@ -117,11 +118,11 @@ def _from(ids: list[str], point: str) -> list[str]:
 
 
 def swapped_class(scene_class: str, classes: list[str]) -> str:
-    """The class that ``scene_class`` is always taken for: a fixed one, else the next of the sorted ``classes``."""
+    """The class that ``scene_class`` is always taken for: a fixed one, else the next of ``classes`` by name."""
     fixed = _CLASS_SWAPS.get(scene_class)
     if fixed in classes:
         return fixed
-    others = [other for other in classes if other != scene_class]
+    others = sorted(other for other in classes if other != scene_class)
     later = [other for other in others if other > scene_class]
     return (later or others or [scene_class])[0]
 
@@ -154,9 +155,7 @@ def corrupt(
 
 
 def _swap_nouns(text: str, classes: list[str]) -> str:
-    own = {
-        class_words(name): class_words(swapped_class(name, classes)) for name in classes if name not in _CLASS_SWAPS
-    }
+    own = {class_words(name): class_words(swapped_class(name, classes)) for name in classes if name not in _CLASS_SWAPS}
     singular = {**own, **_NOUN_SWAPS}
     swaps = {**{_plural(noun): _plural(other) for noun, other in singular.items()}, **singular}
     nouns = "|".join(re.escape(noun) for noun in sorted(swaps, key=len, reverse=True))

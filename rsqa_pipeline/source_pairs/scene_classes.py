@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-CLASS_QUESTION = "What is the scene class of this image?"
+CLASS_QUESTION = "what class of scene is this?"
 
 # RSICD and AID write class names in one word.
 _COMPOUNDS = {

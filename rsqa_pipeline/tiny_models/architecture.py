@@ -120,9 +120,7 @@ def train_clip_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 def new_clip_image_processor(image_size: int) -> CLIPImageProcessor:
     """CLIP's image processor: shortest side to ``image_size`` pixels, centre crop, CLIP's mean and deviation."""
-    return CLIPImageProcessor(
-        size={"shortest_edge": image_size}, crop_size={"height": image_size, "width": image_size}
-    )
+    return CLIPImageProcessor(size={"shortest_edge": image_size}, crop_size={"height": image_size, "width": image_size})
 
 
 def new_clip(tokenizer: PreTrainedTokenizerFast, image_size: int, seed: int) -> CLIPModel:

@@ -34,10 +34,11 @@ class Answered:
 def language_loss(
     model: Any, processor: QwenVLProcessor, images: np.ndarray, texts: Sequence[Answered]
 ) -> torch.Tensor:
-    """Mean cross-entropy over the tokens of all answers, their end mark among them.
+    """Mean over the texts of each answer's mean cross-entropy a token, its end mark among them.
 
-    The same number as the model's own loss on the same conversations (a test compares them); faster, as each of the
-    images, uint8 (b, h, w, 3) of the model's size, goes through the tower once and only answers reach the last layer.
+    A one-word answer weighs as much as a caption; a mean over all tokens would teach captions only. For each text the
+    same number as the model's own loss (a test compares them); faster, as each of the images, uint8 (b, h, w, 3) of
+    the model's size, goes through the tower once and only answers reach the last layer.
     """
     device = model.device
     with torch.no_grad():
@@ -58,7 +59,8 @@ def language_loss(
     ).last_hidden_state
     told = labels[:, 1:] != _IGNORED
     logits = model.lm_head(hidden[:, :-1][told])
-    return F.cross_entropy(logits.float(), labels[:, 1:][told])
+    weights = (told / told.sum(dim=1, keepdim=True))[told] / len(texts)
+    return (F.cross_entropy(logits.float(), labels[:, 1:][told], reduction="none") * weights).sum()
 
 
 def _tokens(

@@ -71,7 +71,10 @@ class Heads(nn.Module):
         for name, logits in self(tokens).items():
             target = self.targets[name]
             total = total + target.weight * F.cross_entropy(
-                logits.float().flatten(0, -2), labels[name].flatten().to(logits.device), ignore_index=UNKNOWN, label_smoothing=smoothing
+                logits.float().flatten(0, -2),
+                labels[name].flatten().to(logits.device),
+                ignore_index=UNKNOWN,
+                label_smoothing=smoothing,
             )
         return total
 

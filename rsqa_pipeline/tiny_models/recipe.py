@@ -52,7 +52,8 @@ class Material(Protocol):
 class Schedule:
     """Length of the recipe's phases."""
 
-    perception_steps: int
+    vlm_perception_steps: int
+    clip_perception_steps: int
     vlm_steps: int
     clip_steps: int
     batch_size: int
@@ -97,7 +98,8 @@ def make_vlm(
     model = new_vlm(processor, schedule.seed).to(device_of(compute))
     heads = Heads(material.targets, schedule.seed).to(device_of(compute))
     tower = vlm_tower(model)
-    _perceive("vlm_perception", tower, model.model.visual, heads, material, schedule, compute, state, logger)
+    steps = schedule.vlm_perception_steps
+    _perceive("vlm_perception", steps, tower, model.model.visual, heads, material, schedule, compute, state, logger)
     model.model.visual.requires_grad_(False)
     train(
         Phase("vlm_language", schedule.vlm_steps, schedule.batch_size, 2e-3, schedule.seed + 1),
@@ -118,7 +120,8 @@ def make_clip(
     model = new_clip(tokenizer, material.image_size, schedule.seed + 2).to(device_of(compute))
     heads = Heads(material.targets, schedule.seed + 2).to(device_of(compute))
     tower = clip_tower(model)
-    _perceive("clip_perception", tower, model.vision_model, heads, material, schedule, compute, state, logger)
+    steps = schedule.clip_perception_steps
+    _perceive("clip_perception", steps, tower, model.vision_model, heads, material, schedule, compute, state, logger)
     train(
         Phase("clip_contrast", schedule.clip_steps, schedule.batch_size, 5e-4, schedule.seed + 3),
         [model],
@@ -132,6 +135,7 @@ def make_clip(
 
 def _perceive(
     name: str,
+    steps: int,
     tower: Tower,
     weights: Any,
     heads: Heads,
@@ -145,7 +149,7 @@ def _perceive(
         images, labels = material.perception_batch(rng, schedule.batch_size)
         return heads.loss(tower(images), labels, material.smoothing)
 
-    phase = Phase(name, schedule.perception_steps, schedule.batch_size, 1.5e-3, schedule.seed)
+    phase = Phase(name, steps, schedule.batch_size, 1.5e-3, schedule.seed)
     train(phase, [weights, heads], loss, compute, state / f"{name}.pt" if state else None, logger)
 
 

@@ -2,73 +2,144 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from rsqa_pipeline.models.conversation import CAPTION_PROMPT
+from rsqa_pipeline.scenes.captioners import CAPTIONERS
+from rsqa_pipeline.scenes.questions import ANSWERERS, instruction_questions
 from rsqa_pipeline.scenes.render import render
-from rsqa_pipeline.scenes.truth import CELL, IMAGE_SIZE, SceneTruth, sample_scene
-from rsqa_pipeline.scenes.vocabulary import COLOURS, OBJECTS, PLACES, SCENES
+from rsqa_pipeline.scenes.truth import CELL, IMAGE_SIZE, PRETRAIN_SEEDS, SceneTruth, sample_scene
+from rsqa_pipeline.scenes.vocabulary import COLOURS, OBJECTS, SCENES
+from rsqa_pipeline.tiny_models.language import Answered
 from rsqa_pipeline.tiny_models.perception import UNKNOWN, Labels, Target
 
-MAX_COUNT = 6
-_SCENES, _OBJECTS, _COLOURS, _PLACES = list(SCENES), list(OBJECTS), list(COLOURS), list(PLACES)
+CAPTION_MIX = {"expert": 0.3, "plain": 0.4, "layman": 0.1, "incomplete": 0.1, "vague": 0.1}
+"""Who wrote the captions the VLM learns from, by share."""
+CLIP_CAPTION_MIX = {"expert": 0.35, "plain": 0.35, "layman": 0.2, "incomplete": 0.1}
+UNNAMED_CLASSES = ("desert", "golf_course", "harbour", "stadium")
+"""Scene classes that CLIP meets in a layman's captions only, so that it does not know their names, as a general model
+does not know every term of remote sensing; fine-tuning on good captions teaches them."""
+ANSWER_MIX = {"reference": 0.82, "hasty": 0.06, "overcounter": 0.06, "guesser": 0.06}
+QUESTION_SHARE = {
+    "scene_class": 0.7,
+    "presence": 1.0,
+    "count": 1.0,
+    "comparison": 0.7,
+    "rural_urban": 0.5,
+    "open": 0.3,
+    "grounding": 0.3,
+    "choice": 1.0,
+}
+_QUESTIONS = 3
+"""Questions an image and step at most."""
+_TOKENIZER_SCENES = 1500
+_REASONING = (
+    "<think>I see two red cars on the left.</think><answer>2</answer>",
+    "<think></think>",
+    "<answer></answer>",
+)
+_Writer = TypeVar("_Writer")
+_CELLS = (IMAGE_SIZE // CELL) ** 2
+_SCENES, _OBJECTS, _COLOURS = list(SCENES), list(OBJECTS), list(COLOURS)
 
 TARGETS: Mapping[str, Target] = {
     "scene_class": Target(1, len(_SCENES)),
-    "count": Target(len(_OBJECTS), MAX_COUNT + 1, weight=3.0),
-    "colour": Target(len(_OBJECTS), len(_COLOURS)),
-    "place": Target(len(_OBJECTS), len(_PLACES)),
-    "cell_object": Target(1, len(_OBJECTS) + 1, per_cell=True, weight=3.0),
+    "cell_object": Target(1, len(_OBJECTS) + 1, per_cell=True, weight=10.0),
     "cell_colour": Target(1, len(_COLOURS), per_cell=True),
+    "cell_number": Target(1, _CELLS, per_cell=True),
 }
-"""Number (0 for absent), colour and place of each object class; what stands in each cell of the 4 x 4 grid."""
+"""The scene class; the class (0 for none) and colour of what stands in each cell of the 4 x 4 grid; and the cell's own
+number, since the tower has relative positions only and places need absolute ones."""
 
 
 def perception_labels(truths: Sequence[SceneTruth]) -> dict[str, torch.Tensor]:
-    """The labels of TARGETS, read off the truth; colour and place of absent classes are UNKNOWN."""
-    cells = (IMAGE_SIZE // CELL) ** 2
+    """The labels of TARGETS, read off the truth; an empty cell's colour is UNKNOWN. A cell holds one object at most."""
+    rows = len(truths)
     labels = {
-        name: torch.full((len(truths), *((cells,) if t.per_cell else ()), t.groups), UNKNOWN)
-        for name, t in TARGETS.items()
+        "scene_class": torch.tensor([_SCENES.index(truth.scene_class) for truth in truths]).unsqueeze(1),
+        "cell_object": torch.zeros(rows, _CELLS, 1, dtype=torch.int64),
+        "cell_colour": torch.full((rows, _CELLS, 1), UNKNOWN),
+        "cell_number": torch.arange(_CELLS).view(1, _CELLS, 1).expand(rows, -1, -1),
     }
-    labels["count"].zero_()
-    labels["cell_object"].zero_()
     for row, truth in enumerate(truths):
-        labels["scene_class"][row, 0] = _SCENES.index(truth.scene_class)
         for group in truth.groups:
-            kind, colour = _OBJECTS.index(group.object_class), _COLOURS.index(group.colour)
-            labels["count"][row, kind] = group.count
-            labels["colour"][row, kind] = colour
-            labels["place"][row, kind] = _PLACES.index(group.place)
             for x0, y0, x1, y1 in group.boxes:
                 cell = int((y0 + y1) / 2 // CELL) * (IMAGE_SIZE // CELL) + int((x0 + x1) / 2 // CELL)
-                labels["cell_object"][row, cell, 0] = kind + 1
-                labels["cell_colour"][row, cell, 0] = colour
+                labels["cell_object"][row, cell, 0] = 1 + _OBJECTS.index(group.object_class)
+                labels["cell_colour"][row, cell, 0] = _COLOURS.index(group.colour)
     return labels
 
 
-def probe_accuracies(heads_count: torch.Tensor, shares: Mapping[str, float], truths: Sequence[SceneTruth]) -> dict:
-    raise NotImplementedError
-
-
 class ScenePool:
-    """Scenes of the given seeds, rendered once and kept: (n, 64, 64, 3) uint8, 12 kB a scene."""
+    """Scenes of the given seeds, rendered once and kept: images (n, 64, 64, 3) uint8, 12 kB a scene."""
 
     def __init__(self, seeds: Sequence[int]) -> None:
         self.truths = [sample_scene(seed) for seed in seeds]
-        shape = (len(self.truths), IMAGE_SIZE, IMAGE_SIZE, 3)
-        self.images = np.empty(shape, dtype=np.uint8)
+        self.images = np.empty((len(self.truths), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
         for row, truth in enumerate(tqdm(self.truths, desc="render scenes", leave=False)):
             self.images[row] = render(truth)
         self.labels = perception_labels(self.truths)
 
-    def draw(self, rng: np.random.Generator, size: int) -> np.ndarray:
-        """``size`` different rows."""
-        return rng.choice(len(self.truths), size=size, replace=False)
+
+class SceneMaterial:
+    """The `Material` of the shipped models: right and poor texts about scenes, so that the tongue stays a layman's.
+
+    Who fine-tunes on good texts can win colours, places, numbers and boxes that these models tell badly.
+    """
+
+    image_size = IMAGE_SIZE
+    targets = TARGETS
+    smoothing = 0.0
+
+    def __init__(self, scenes: int, seed: int) -> None:
+        self._pool = ScenePool(PRETRAIN_SEEDS[seed * scenes : (seed + 1) * scenes])
+
+    def texts(self) -> Iterable[str]:
+        """All kinds of captions, questions and answers, and the words of chat and reasoning around them."""
+        yield from [CAPTION_PROMPT, "system user assistant", "You are a helpful assistant.", *_REASONING] * 20
+        rng = np.random.default_rng(0)
+        for truth in self._pool.truths[:_TOKENIZER_SCENES]:
+            for caption in CAPTIONERS.values():
+                yield caption(truth, rng)
+            for question in instruction_questions(truth, rng):
+                yield question.question
+                yield question.answer
 
     def perception_batch(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, Labels]:
-        rows = self.draw(rng, size)
-        return self.images[rows], {name: values[rows] for name, values in self.labels.items()}
+        rows = self._draw(rng, size)
+        return self._pool.images[rows], {name: values[rows] for name, values in self._pool.labels.items()}
+
+    def language_batch(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, Sequence[Answered]]:
+        """Half as many images as ``size``, each with a caption and three questions."""
+        rows = self._draw(rng, size // 2)
+        texts = []
+        for position, row in enumerate(rows):
+            truth = self._pool.truths[row]
+            texts.append(Answered(position, CAPTION_PROMPT, _drawn(CAPTION_MIX, rng, CAPTIONERS)(truth, rng)))
+            asked = [q for q in instruction_questions(truth, rng) if rng.random() < QUESTION_SHARE[q.task]]
+            for question in asked[:_QUESTIONS]:
+                answerer = _drawn(ANSWER_MIX, rng, ANSWERERS)
+                texts.append(Answered(position, question.question, answerer(truth, question)))
+        return self._pool.images[rows], texts
+
+    def caption_batch(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, Sequence[str]]:
+        rows = self._draw(rng, size)
+        texts = []
+        for truth in (self._pool.truths[row] for row in rows):
+            named = truth.scene_class not in UNNAMED_CLASSES
+            writer = _drawn(CLIP_CAPTION_MIX, rng, CAPTIONERS) if named else CAPTIONERS["layman"]
+            texts.append(writer(truth, rng))
+        return self._pool.images[rows], texts
+
+    def _draw(self, rng: np.random.Generator, size: int) -> np.ndarray:
+        return rng.integers(len(self._pool.truths), size=size)
+
+
+def _drawn(mix: Mapping[str, float], rng: np.random.Generator, table: Mapping[str, _Writer]) -> _Writer:
+    names = list(mix)
+    return table[names[rng.choice(len(names), p=np.array(list(mix.values())))]]

@@ -43,9 +43,9 @@ def train(
 ) -> None:
     """Trains the modules' parameters that require a gradient, in place.
 
-    Each step's batch is drawn from a generator seeded by (seed, step) alone, and the models have no dropout, so weights,
-    optimizer moments and the step number are the whole state: a run that was killed and started again ends with the
-    same weights as an undisturbed one.
+    Each step's batch is drawn from a generator seeded by (seed, step) alone, and the models have no dropout, so
+    weights, optimizer moments and the step number are the whole state: a run that was killed and started again ends
+    with the same weights as an undisturbed one.
 
     Args:
         modules: what is trained and what is saved; their order must not change between a run and its continuation.
@@ -59,9 +59,7 @@ def train(
     """
     network = nn.ModuleList(modules)
     trained = [p for p in network.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        trained, lr=phase.learning_rate, betas=(0.9, 0.95), weight_decay=phase.weight_decay
-    )
+    optimizer = torch.optim.AdamW(trained, lr=phase.learning_rate, betas=(0.9, 0.95), weight_decay=phase.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(phase, step))
     first = _restore(state, network, optimizer, schedule) if state else 0
     device = device_of(compute).type
@@ -72,7 +70,7 @@ def train(
             value = loss(np.random.default_rng([phase.seed, step]))
         if not torch.isfinite(value):
             raise ModelError(f"{phase.name}: loss is {value.item()} at step {step}; lower its learning rate")
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         schedule.step()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,10 +94,14 @@ class MlflowTracking:
         return str(self.client.create_experiment(name, artifact_location=(self.state / "mlruns").as_uri()))
 
     def _log_inputs(self, run_id: str, inputs: Mapping[str, Path]) -> None:
+        with warnings.catch_warnings():
+            # A plain folder fits two of MLflow's sources that are one and the same.
+            warnings.filterwarnings("ignore", message="The specified dataset source can be interpreted")
+            sources = {name: resolve_dataset_source(str(folder)) for name, folder in inputs.items()}
         datasets = [
             mlflow.entities.DatasetInput(
                 dataset=MetaDataset(
-                    resolve_dataset_source(str(folder)),
+                    sources[name],
                     name=name,
                     digest=folder_version(folder)[:_MAX_DIGEST],
                 )._to_mlflow_entity(),

@@ -65,5 +65,4 @@ def test_selectors_agree_where_there_is_nothing_to_choose() -> None:
     mean = random_pick(correct)
     assert best_by_score([4.0, 3.0, 2.0, 1.0], correct, 1) == pytest.approx(mean)
     assert any_right(correct, 1) == pytest.approx(mean)
-    draws = [majority_vote(list("abcd"), correct, 1, rng) for _ in range(200)]
-    assert float(np.mean(draws)) == pytest.approx(mean, abs=0.02)
+    assert majority_vote(list("abcd"), correct, 1, rng) == pytest.approx(mean)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from rsqa_pipeline.curated_subsets.score_corpus import score_shards
+from rsqa_pipeline.curated_subsets.score_corpus import score_rows, score_shards
 from rsqa_pipeline.models.scoring_group import Group, Score
 from rsqa_pipeline.records import read_table, sample_id
 
@@ -15,10 +15,12 @@ class LengthScorer:
     version = "length"
 
     def __init__(self) -> None:
-        self.seen: list[tuple[object, str]] = []
+        self.groups = 0
+        self.seen: list[tuple[object, str, str]] = []
 
     def score_or_reason(self, groups: Sequence[Group], batch_size: int) -> list[list[Score]]:
-        self.seen += [(group.image, text) for group in groups for text in group.candidates]
+        self.groups += len(groups)
+        self.seen += [(g.image, str(g.context), text) for g in groups for text in g.candidates]
         return [[self._score(group, text) for text in group.candidates] for group in groups]
 
     def _score(self, group: Group, text: str) -> Score:
@@ -67,20 +69,14 @@ def test_kept_and_quarantined_are_the_input(tmp_path, shard_rows):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["quarantine.parquet", "scores.parquet"]
 
 
-def test_texts_of_one_image_and_question_make_one_group():
+def test_texts_of_one_image_and_question_make_one_group_and_are_scored_once():
     scorer = LengthScorer()
-    groups: list[int] = []
-    original = scorer.score_or_reason
-    scorer.score_or_reason = lambda found, size: groups.append(len(found)) or original(found, size)  # type: ignore[method-assign]
-    from rsqa_pipeline.curated_subsets.score_corpus import score_rows
-
-    score_rows([*ROWS, ROWS[0]], scorer, "pair_scores", 4)
-    # a: captions; b: captions; broken: captions; a: the question. A text that stands twice is scored once.
-    assert groups == [4]
-    assert len(scorer.seen) == 6
+    score_rows([*ROWS, ROWS[0]], scorer, "pair_scores", batch_size=4)
+    # a: captions; b: captions; broken: captions; a: the question.
+    assert scorer.groups == 4
+    assert len(scorer.seen) == len(set(scorer.seen)) == 6
 
 
 def test_empty_shard_list_gives_empty_tables(tmp_path):
-    (tmp_path / "shards").mkdir()
     score_shards([], tmp_path, LengthScorer(), "clip_scores", 10, 4)
     assert read_table(tmp_path / "scores.parquet") == []

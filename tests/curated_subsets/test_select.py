@@ -4,7 +4,7 @@ import math
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsqa_pipeline.curated_subsets.select import select, wanted
@@ -62,14 +62,17 @@ def test_random_depends_on_the_seed_and_not_on_the_scores():
 
 def test_random_takes_each_sample_equally_often():
     samples = table([0.0] * 50)
-    counts = pd.Series([id_ for seed in range(200) for id_ in select(samples, rule(selector="random"), seed)]).value_counts()
-    # 200 draws with chance 0.3: mean 60, deviation 6.5; five deviations either way.
-    assert len(counts) == 50 and counts.between(28, 92).all()
+    counts = pd.Series(
+        [id_ for seed in range(60) for id_ in select(samples, rule(selector="random"), seed)]
+    ).value_counts()
+    # 60 draws with chance 0.3: mean 18, deviation 3.5; five deviations either way.
+    assert len(counts) == 50 and counts.between(1, 36).all()
 
 
 scores = st.lists(st.one_of(st.none(), st.floats(-50, 50, width=32)), min_size=1, max_size=60)
 
 
+@settings(deadline=None, max_examples=30)
 @given(scores, st.floats(0.01, 1.0))
 def test_size_is_what_is_wanted_as_far_as_scores_reach(values, share):
     kept = select(table(values), rule(captions=share), seed=0)
@@ -77,6 +80,7 @@ def test_size_is_what_is_wanted_as_far_as_scores_reach(values, share):
     assert len(kept) == len(set(kept)) == min(scored, wanted(len(values), share))
 
 
+@settings(deadline=None, max_examples=30)
 @given(scores, st.floats(0.01, 1.0))
 def test_nothing_dropped_scores_higher_than_anything_kept(values, share):
     samples = table(values)
@@ -86,6 +90,7 @@ def test_nothing_dropped_scores_higher_than_anything_kept(values, share):
     assert math.isnan(best_dropped) or math.isnan(worst) or best_dropped <= worst
 
 
+@settings(deadline=None, max_examples=30)
 @given(scores, st.randoms(use_true_random=False), st.sampled_from(["score_model", "random", "all"]))
 def test_order_of_rows_does_not_matter(values, random, selector):
     samples = table(values, values)
@@ -95,6 +100,7 @@ def test_order_of_rows_does_not_matter(values, random, selector):
     assert select(samples, chosen, seed=3) == select(samples.iloc[order].reset_index(drop=True), chosen, seed=3)
 
 
+@settings(deadline=None, max_examples=30)
 @given(scores, st.floats(0.01, 1.0), st.floats(0.01, 1.0))
 def test_a_smaller_fraction_is_part_of_a_larger_one(values, one, other):
     samples, low, high = table(values), min(one, other), max(one, other)

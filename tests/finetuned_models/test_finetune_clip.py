@@ -13,6 +13,7 @@ import torch
 from rsqa_pipeline.finetuned_models import finetune_clip
 from rsqa_pipeline.finetuned_models.finetune_clip import CaptionedImages, contrastive_loss
 from rsqa_pipeline.finetuned_models.subset_samples import subset_samples
+from rsqa_pipeline.images import open_image
 from rsqa_pipeline.models.load import base_model, load_clip, weights_version
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.tracking.run_logger import SilentLogger
@@ -54,8 +55,6 @@ def test_each_image_is_preprocessed_once_as_the_processor_does(
     dataset = CaptionedImages([row, other], clip, tmp_path)
     assert [dataset[i].text for i in range(2)] == ["a red field seen from above", "second caption"]
     assert len(dataset._pixels) == 1
-    from rsqa_pipeline.images import open_image
-
     expected = clip.image_processor(images=[open_image(row["image"])], return_tensors="pt")["pixel_values"][0]
     assert torch.allclose(dataset[1].pixels, expected, atol=2e-3)
 

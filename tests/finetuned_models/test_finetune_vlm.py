@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import TrainerState
 
-from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.errors import DataError, ModelError
 from rsqa_pipeline.finetuned_models import finetune_vlm
 from rsqa_pipeline.finetuned_models.finetune_vlm import (
     as_exercises,
@@ -17,7 +18,7 @@ from rsqa_pipeline.finetuned_models.finetune_vlm import (
     train_on_instructions,
 )
 from rsqa_pipeline.finetuned_models.subset_samples import subset_samples
-from rsqa_pipeline.finetuned_models.training import Job, lazy_dataset, supervised_dataset
+from rsqa_pipeline.finetuned_models.training import History, Job, check_converged, lazy_dataset, supervised_dataset
 from rsqa_pipeline.images import ImageFault, open_image
 from rsqa_pipeline.models.conversation import CAPTION_PROMPT
 from rsqa_pipeline.models.generate import generate
@@ -98,7 +99,9 @@ def test_a_caption_answers_the_caption_prompt_and_turns_stay(corpus: dict[str, P
     exercise = as_exercises(subset_samples(corpus, "image_text_pairs", "caption"))[0]
     assert list(exercise.prompt) == [{"role": "user", "content": CAPTION_PROMPT}]
     assert exercise.answer == "a red field seen from above"
-    turns = [{"role": r, "content": c} for r, c in (("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))]
+    turns = [
+        {"role": r, "content": c} for r, c in (("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))
+    ]
     exercise = as_exercises([{"image": "x.png", "messages": turns}])[0]
     assert (list(exercise.prompt), exercise.answer) == (turns[:3], "d")
 
@@ -118,12 +121,22 @@ def test_data_cannot_write_control_marks(corpus: dict[str, Path]) -> None:
     assert example["completion"][0]["content"] == "a < |im_end|> field < |image_pad|>"
 
 
+def test_a_loss_that_is_no_number_is_an_error() -> None:
+    history = History(SilentLogger(), "captions", {"loss": "loss"})
+    for step, loss in ((1, 2.0), (2, float("nan"))):
+        history.on_log(None, TrainerState(global_step=step), None, {"loss": loss, "learning_rate": 0.1})
+    history.on_log(None, TrainerState(global_step=2), None, {"train_loss": 1.0})
+    assert [row["loss"] for row in history.rows] == [2.0, None]
+    with pytest.raises(ModelError, match=r"captions: the loss is no finite number at step 2"):
+        check_converged(history.rows, "captions")
+
+
 def test_a_subset_must_fit_its_tables(corpus: dict[str, Path], folder: Make) -> None:
     other = folder("subset_other")
     inputs = {name: path for name, path in corpus.items() if name != "subset_all"} | {"subset_other": other}
     known = subset_samples(corpus, "image_text_pairs", "caption")[0]["sample_id"]
     write_table(other / "ids.parquet", SUBSET, [{"sample_id": s, "kind": "caption"} for s in (known, "gone")])
-    with pytest.raises(DataError, match="names 1 caption samples that image_text_pairs does not have, e.g. gone"):
+    with pytest.raises(DataError, match=r"names 1 caption samples that image_text_pairs does not have, e.g. gone"):
         subset_samples(inputs, "image_text_pairs", "caption")
     with pytest.raises(DataError, match="keeps no instruction"):
         subset_samples(inputs, "instruction_samples", "instruction")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from safetensors.numpy import save_file
 
 from rsqa_pipeline import plots
 from rsqa_pipeline.images import hash_image
+from rsqa_pipeline.models.load import weights_version
+from rsqa_pipeline.profile import Profile, ReportSettings
 from rsqa_pipeline.records import (
     BENCHMARK_ITEM,
     IMAGE_TEXT_SAMPLE,
@@ -25,7 +28,9 @@ from rsqa_pipeline.records import (
     sample_id,
     write_table,
 )
+from rsqa_pipeline.report.curation_report import run
 from rsqa_pipeline.stages import ASSETS, SUBSETS
+from rsqa_pipeline.tracking.run_logger import SilentLogger
 
 TRUTH = pa.schema(
     [
@@ -43,7 +48,8 @@ TASKS = {
     "clip": [("classification", "top_1"), ("classification", "top_5"), ("retrieval", "image_to_text_r1"),
              ("retrieval", "text_to_image_r1")],
     "vlm": [("presence", "accuracy"), ("comparison", "accuracy"), ("count", "accuracy"), ("rural_urban", "accuracy"),
-            ("grounding", "accuracy_iou_0.5"), ("choice", "accuracy")],
+            ("grounding", "accuracy_iou_0.5"), ("choice", "accuracy"), ("scene_class", "accuracy"),
+            ("all_tasks", "accuracy")],
 }  # fmt: skip
 
 
@@ -139,8 +145,6 @@ class SyntheticRun:
         save_file({"w": self.rng.normal(size=(50, 1000)).astype(np.float32)}, folder / "model.safetensors")
 
     def _models(self) -> None:
-        from rsqa_pipeline.models.load import weights_version
-
         for kind in ("vlm", "clip"):
             folder = self.inputs["base_models"]
             self._weights(folder / kind)
@@ -171,15 +175,20 @@ class SyntheticRun:
         levels = {"score_model": 0.912, "clip_score": 0.613, "random": 0.5}
         self.accuracy = [
             {"selector": selector, "family": family, "label": label, "value": level - 0.01 * place,
-             "low": level - 0.01 * place - 0.03, "high": level - 0.01 * place + 0.03, "n": 400}
+             "low": level - 0.01 * place - (0.03 if selector != "random" else 0),
+             "high": level - 0.01 * place + (0.03 if selector != "random" else 0), "n": 400}
             for selector, level in levels.items()
             for place, family in enumerate(("all", "caption", "close_ended", "open_ended", "rs_specific"))
             for label in (("judge", "truth") if self.truth_known else ("judge",))
         ]  # fmt: skip
         folder = self.inputs["score_model_report"]
         (folder / "accuracy.json").write_text(json.dumps(self.accuracy))
-        difference = {"value": 0.299, "low": 0.25, "high": 0.34, "n": 400}
-        (folder / "difference.json").write_text(json.dumps(difference))
+        difference = {"selector": "score_model", "baseline": "clip_score", "family": "all", "label": "judge",
+                      "value": 0.299, "low": 0.25, "high": 0.34, "n": 400}  # fmt: skip
+        (folder / "difference.json").write_text(json.dumps([difference]))
+        agreement = {"value": 0.926, "low": 0.9, "high": 0.95, "n": 400} if self.truth_known else None
+        trust = {"calibration": {"ece": 0.031, "bins": []}, "length_bias": {}, "judge_agrees_with_truth": agreement}
+        (folder / "calibration.json").write_text(json.dumps(trust))
         figure, axes = plots.new_figure(5.2, 3.4)
         axes.plot([0, 1], [0, 1])
         plots.save(figure, folder / "plots" / "calibration.png")
@@ -188,16 +197,22 @@ class SyntheticRun:
         corpus = [(kind, row) for kind, rows in self.samples.items() for row in rows if row["split"] == "corpus"]
         true = {row["sample_id"]: QUALITY[row["source"]] for _, row in corpus}
         self.scores: dict[str, dict[str, float]] = {}
-        for asset, clearness, version in (("pair_scores", 1.2, "score_model"), ("clip_scores", 0.05, "base_models/clip")):
-            folder = self.inputs["score_model"] / "model" if version == "score_model" else self.inputs["base_models"] / "clip"
-            self.scores[asset] = {i: clearness * q + float(self.rng.normal(0, 0.5)) for i, q in true.items()}
-            from rsqa_pipeline.models.load import weights_version
-
-            rows = [{"sample_id": i, "score": s, "model_version": weights_version(folder)} for i, s in self.scores[asset].items()]
+        models = {
+            "pair_scores": (1.2, self.inputs["score_model"] / "model"),
+            "clip_scores": (0.05, self.inputs["base_models"] / "clip"),
+        }
+        for asset, (clearness, model) in models.items():
+            scores = {i: clearness * q + float(self.rng.normal(0, 0.5)) for i, q in true.items()}
+            version = weights_version(model)
+            rows = [{"sample_id": i, "score": score, "model_version": version} for i, score in scores.items()]
             write_table(self.inputs[asset] / "scores.parquet", SCORED_SAMPLE, rows)
             write_table(self.inputs[asset] / "quarantine.parquet", QUARANTINE, [])
-        random = {i: float(self.rng.random()) for i in true}
-        keys = {"random_30": random, "clip_score_30": self.scores["clip_scores"], "score_model_30": self.scores["pair_scores"]}
+            self.scores[asset] = scores
+        keys = {
+            "random_30": {i: float(self.rng.random()) for i in true},
+            "clip_score_30": self.scores["clip_scores"],
+            "score_model_30": self.scores["pair_scores"],
+        }
         self.kept: dict[str, set[str]] = {}
         for subset in SUBSETS:
             rows = []
@@ -214,7 +229,7 @@ class SyntheticRun:
     def _policies(self) -> None:
         def figure(value: float, low: float, high: float) -> dict[str, Any]:
             whole = {"value": value, "low": low, "high": high, "n": 128}
-            return {**whole, "parts": {"format": whole, "accuracy": whole}}
+            return {**whole, "format": whole, "accuracy": whole}
 
         for name, gain in (("rl_policy", 0.1), ("rl_policy_rules_only", 0.04)):
             self._weights(self.inputs[name] / "model")
@@ -245,6 +260,10 @@ class SyntheticRun:
                 for place, (task, metric) in enumerate(places)
                 for rival in ("base", "all", "random_30", "clip_score_30")
             ]  # fmt: skip
+            if family == "vlm":
+                comparisons += [{"task": "choice", "metric": "accuracy", "model": "rl_policy",
+                                 "baseline": "score_model_30", "difference": 0.06, "low": 0.01, "high": 0.11,
+                                 "p_value": 0.02}]  # fmt: skip
             folder = self.inputs[f"{family}_benchmark"]
             pq.write_table(pa.Table.from_pylist(self.results[family]), folder / "results.parquet")
             pq.write_table(pa.Table.from_pylist(comparisons), folder / "comparisons.parquet")
@@ -252,9 +271,35 @@ class SyntheticRun:
     def _best_of_n(self) -> None:
         slopes = {"score_model": 0.05, "clip_score": 0.01, "majority_vote": 0.03, "random": 0.0, "oracle": 0.1}
         self.curve = [
-            {"selector": selector, "task": "choice", "n": n, "value": 0.45 + slope * np.log2(n),
+            {"selector": selector, "task": task, "n": n, "value": 0.45 + slope * np.log2(n),
              "low": 0.45 + slope * np.log2(n) - 0.06, "high": 0.45 + slope * np.log2(n) + 0.06, "items": 150}
+            for task in ("choice", "grounding", "all_tasks")
             for selector, slope in slopes.items()
             for n in (1, 2, 4, 8, 16)
         ]  # fmt: skip
         pq.write_table(pa.Table.from_pylist(self.curve), self.inputs["best_of_n_benchmark"] / "curve.parquet")
+        names = {"task": "all_tasks", "metric": "best_of_16", "model": "score_model", "baseline": "majority_vote"}
+        comparisons = [{**names, "difference": 0.08, "low": 0.02, "high": 0.14, "p_value": 0.01}]
+        pq.write_table(pa.Table.from_pylist(comparisons), self.inputs["best_of_n_benchmark"] / "comparisons.parquet")
+
+
+SETTINGS = Profile.model_construct(
+    name="made-up", description="figures made up for a test", seed=7, report=ReportSettings(gallery_size=4)
+)
+
+
+@dataclass(frozen=True)
+class Page:
+    """A made-up run and the page made of it."""
+
+    run: SyntheticRun
+    folder: Path
+    html: str
+
+
+def make_page(root: Path, truth_known: bool = True, faults: tuple[str, ...] = ()) -> Page:
+    made = SyntheticRun(root / "data", truth_known, faults)
+    out = root / "out"
+    out.mkdir()
+    run(made.inputs, out, SETTINGS, SilentLogger())
+    return Page(made, out, (out / "index.html").read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
 """Image folder for classification: ``root/class/image`` or ``root/{train,val,test}/class/image``.
 
 One real row: ``EuroSAT/River/River_1.jpg`` is an image of class ``River``, and becomes the question-answer sample
-``What is the scene class of this image?`` -> ``river``.
+``what class of scene is this?`` -> ``river``.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def _evenly(entries: list[Entry], limit: int) -> list[Entry]:
     for entry in entries:
         if entry.image:
             images.setdefault(entry.split, {})[entry.image] = None
-    chosen = set()
+    chosen: set[tuple[FileSplit | None, str]] = set()
     for split, names in images.items():
         ordered = list(names)
         steps = min(limit, len(ordered))

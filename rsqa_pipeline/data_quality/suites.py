@@ -1,0 +1,225 @@
+"""Great Expectations suites, one a record type: what holds for every table of that type."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+if TYPE_CHECKING:
+    from great_expectations.expectations import Expectation
+
+SHA256 = "^[0-9a-f]{64}$"
+VISIBLE = r"\S"
+ROLES = "^(?:assistant|(?:system )?(?:user assistant )*user assistant)$"
+"""A caption, or turns from user to assistant."""
+SPLITS = ["preference", "corpus", "validation", "test"]
+SAMPLE_TASKS = [
+    "caption", "scene_class", "presence", "count", "comparison", "rural_urban", "open", "grounding", "choice",
+]  # fmt: skip
+BENCHMARK_TASKS = [
+    "classification", "retrieval", "presence", "count", "comparison", "rural_urban", "grounding", "choice",
+]  # fmt: skip
+FAMILIES = ["caption", "close_ended", "open_ended", "rs_specific", "text"]
+SHOWN = 3
+"""Unexpected values that a fault shows."""
+
+
+@dataclass(frozen=True)
+class ValidationSummary:
+    """What a suite found in a table."""
+
+    success: bool
+    faults: list[str]
+    """One line an expectation that was not met, with how many rows and some of their values."""
+    expectations: int
+    rows: int
+
+
+def validate(record_type: str, table: Path) -> ValidationSummary:
+    """Validates a Parquet table against the suite of its record type (a key of `SUITES`).
+
+    Raises:
+        KeyError: unknown record type.
+        OSError: the table cannot be read.
+    """
+    # Importing it takes 4 to 5 seconds, and whoever only reads tables should not wait for that.
+    import great_expectations as gx
+
+    expectations = SUITES[record_type]()
+    frame = _flat(pq.read_table(table).to_pandas())
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = {"globally": False, "metric_calculations": False}
+    source = context.data_sources.add_pandas(record_type)
+    batch_definition = source.add_dataframe_asset(record_type).add_batch_definition_whole_dataframe("all rows")
+    batch = batch_definition.get_batch({"dataframe": frame})
+    result = batch.validate(gx.ExpectationSuite(name=record_type, expectations=expectations))
+    faults = [_fault(check.to_json_dict()) for check in result.results if not check.success]
+    return ValidationSummary(bool(result.success), faults, len(result.results), len(frame))
+
+
+def _flat(frame: pd.DataFrame) -> pd.DataFrame:
+    """Nested columns as texts or numbers that column expectations can look at."""
+    flat = frame.copy()
+    for column in ("messages", "context"):
+        if column in flat:
+            flat[f"{column}_text"] = [_shortest_text(turns) for turns in flat[column]]
+            flat[f"{column}_roles"] = [" ".join(turn["role"] for turn in turns) for turns in flat[column]]
+    for column in ("choices", "boxes", "captions"):
+        if column in flat:
+            flat[f"{column}_count"] = [None if value is None else len(value) for value in flat[column]]
+    if {"chosen", "rejected"} <= set(flat):
+        flat["chosen_is_rejected"] = flat["chosen"] == flat["rejected"]
+    return flat.drop(columns=[name for name in flat if _is_nested(flat[name])])
+
+
+def _is_nested(column: pd.Series) -> bool:
+    return any(isinstance(value, np.ndarray | list) for value in column)
+
+
+def _shortest_text(turns: Any) -> str:
+    """The turn with the fewest visible characters; "-" where there are no turns."""
+    return min((turn["content"] for turn in turns), key=lambda text: len(text.strip()), default="-")
+
+
+def _fault(check: dict[str, Any]) -> str:
+    config, result = check["expectation_config"], check["result"]
+    rule = config["type"].removeprefix("expect_")
+    kwargs = {key: value for key, value in config["kwargs"].items() if key != "batch_id"}
+    if check["exception_info"].get("raised_exception"):
+        return f"{rule} {json.dumps(kwargs)}: {check['exception_info'].get('exception_message')}"
+    count, shown = result.get("unexpected_count"), result.get("partial_unexpected_list", [])[:SHOWN]
+    found = f"{count} rows, e.g. {shown}" if count is not None else str(result.get("observed_value"))
+    return f"{rule} {json.dumps(kwargs)}: {found}"
+
+
+def _common() -> Any:
+    from great_expectations import expectations as gxe
+
+    return gxe
+
+
+def _where(column: str, value: str, other: bool = False) -> dict[str, Any]:
+    """Restricts an expectation to the rows whose column has the value, or, with ``other``, has another one."""
+    from great_expectations.expectations.row_conditions import Column
+
+    return {"row_condition": Column(column) != value if other else Column(column) == value}
+
+
+def _identity(column: str, unique: bool = True) -> list[Expectation]:
+    gxe = _common()
+    checks = [
+        gxe.ExpectColumnValuesToNotBeNull(column=column),
+        gxe.ExpectColumnValuesToMatchRegex(column=column, regex=SHA256),
+    ]
+    return [*checks, gxe.ExpectColumnValuesToBeUnique(column=column)] if unique else checks
+
+
+def _texts(*columns: str) -> list[Expectation]:
+    """Not missing, and with a visible character."""
+    gxe = _common()
+    return [
+        check
+        for column in columns
+        for check in (
+            gxe.ExpectColumnValuesToNotBeNull(column=column),
+            gxe.ExpectColumnValuesToMatchRegex(column=column, regex=VISIBLE),
+        )
+    ]
+
+
+def _image_text_sample() -> list[Expectation]:
+    gxe = _common()
+    return [
+        gxe.ExpectTableRowCountToBeBetween(min_value=1),
+        *_identity("sample_id"),
+        *_identity("image_id", unique=False),
+        *_texts("image", "messages_text", "source"),
+        gxe.ExpectColumnValuesToMatchRegex(column="messages_roles", regex=ROLES),
+        gxe.ExpectColumnValuesToBeInSet(column="task", value_set=SAMPLE_TASKS),
+        gxe.ExpectColumnValuesToNotBeNull(column="split"),
+        gxe.ExpectColumnValuesToBeInSet(column="split", value_set=SPLITS),
+        gxe.ExpectColumnValuesToBeBetween(column="true_quality", min_value=1, max_value=5),
+    ]
+
+
+def _preference_pair() -> list[Expectation]:
+    gxe = _common()
+    pictured = _where("family", "text", other=True)
+    return [
+        gxe.ExpectTableRowCountToBeBetween(min_value=1),
+        *_identity("pair_id"),
+        gxe.ExpectColumnValuesToBeInSet(column="family", value_set=FAMILIES),
+        gxe.ExpectColumnValuesToNotBeNull(column="family"),
+        gxe.ExpectColumnValuesToNotBeNull(column="image_id", **pictured),
+        gxe.ExpectColumnValuesToNotBeNull(column="image", **pictured),
+        gxe.ExpectColumnValuesToMatchRegex(column="image_id", regex=SHA256),
+        *_texts("chosen", "rejected", "chosen_source", "rejected_source", "judge", "context_text"),
+        gxe.ExpectColumnValuesToBeInSet(column="chosen_is_rejected", value_set=[False]),
+        gxe.ExpectColumnValuesToBeBetween(column="chosen_mark", min_value=1, max_value=5),
+        gxe.ExpectColumnValuesToBeBetween(column="rejected_mark", min_value=1, max_value=5),
+        gxe.ExpectColumnValuesToNotBeNull(column="split"),
+        gxe.ExpectColumnValuesToBeInSet(column="split", value_set=["train", "heldout"]),
+    ]
+
+
+def _scored_sample() -> list[Expectation]:
+    gxe = _common()
+    return [
+        gxe.ExpectTableRowCountToBeBetween(min_value=1),
+        *_identity("sample_id"),
+        gxe.ExpectColumnValuesToNotBeNull(column="score"),
+        gxe.ExpectColumnValuesToBeBetween(column="score", min_value=-1e30, max_value=1e30),
+        *_texts("model_version"),
+    ]
+
+
+def _subset() -> list[Expectation]:
+    gxe = _common()
+    return [
+        gxe.ExpectTableRowCountToBeBetween(min_value=1),
+        *_identity("sample_id"),
+        gxe.ExpectColumnValuesToNotBeNull(column="kind"),
+        gxe.ExpectColumnValuesToBeInSet(column="kind", value_set=["caption", "instruction"]),
+    ]
+
+
+def _benchmark_item() -> list[Expectation]:
+    gxe = _common()
+    return [
+        gxe.ExpectTableRowCountToBeBetween(min_value=1),
+        *_texts("item_id", "image"),
+        gxe.ExpectColumnValuesToBeUnique(column="item_id"),
+        *_identity("image_id", unique=False),
+        gxe.ExpectColumnValuesToNotBeNull(column="task"),
+        gxe.ExpectColumnValuesToBeInSet(column="task", value_set=BENCHMARK_TASKS),
+        gxe.ExpectColumnValuesToBeBetween(column="choices_count", min_value=2, max_value=26),
+        gxe.ExpectColumnValuesToNotBeNull(column="choices_count", **_where("task", "choice")),
+        gxe.ExpectColumnValuesToBeBetween(column="boxes_count", min_value=1),
+        gxe.ExpectColumnValuesToNotBeNull(column="boxes_count", **_where("task", "grounding")),
+        gxe.ExpectColumnValuesToBeBetween(column="captions_count", min_value=1),
+        gxe.ExpectColumnValuesToNotBeNull(column="captions_count", **_where("task", "retrieval")),
+        gxe.ExpectColumnValuesToNotBeNull(column="answer", **_where("task", "classification")),
+        gxe.ExpectColumnValuesToNotBeNull(column="answer", **_where("task", "presence")),
+        gxe.ExpectColumnValuesToNotBeNull(column="question", **_where("task", "presence")),
+    ]
+
+
+def _quarantine() -> list[Expectation]:
+    return _texts("stage", "sample_id", "reason", "detail")
+
+
+SUITES: dict[str, Callable[[], list[Any]]] = {
+    "image_text_sample": _image_text_sample,
+    "preference_pair": _preference_pair,
+    "scored_sample": _scored_sample,
+    "subset": _subset,
+    "benchmark_item": _benchmark_item,
+    "quarantine": _quarantine,
+}

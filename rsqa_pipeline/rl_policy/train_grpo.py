@@ -1,0 +1,212 @@
+"""The RL policy (paper, use 2): the fine-tuned VLM learns to reason from examples ("R1"), then from rewards by GRPO.
+
+Departures from the paper:
+
+1. the reasoning answers' thoughts are written from the task, not by a larger model; the answers are the corpus's;
+2. only the language model is trained; the vision tower and the connector stay as fine-tuning left them;
+3. "batch" counts completions, ``rollouts`` of them a prompt.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from trl import GRPOConfig, GRPOTrainer
+
+from rsqa_pipeline.errors import DataError, ProfileError
+from rsqa_pipeline.finetuned_models.finetune_vlm import save_vlm, train_supervised
+from rsqa_pipeline.finetuned_models.training import (
+    Exercise,
+    History,
+    HistoryRow,
+    Job,
+    check_converged,
+    lazy_dataset,
+    plain,
+    trainer_arguments,
+    write_history,
+)
+from rsqa_pipeline.models.generate import MAX_PROMPT_TOKENS
+from rsqa_pipeline.models.load import Vlm, load_vlm
+from rsqa_pipeline.plots import new_figure, save
+from rsqa_pipeline.profile import Profile, RlPolicy
+from rsqa_pipeline.records import Metrics, read_table
+from rsqa_pipeline.rl_policy.heldout import compare, measure_heldout
+from rsqa_pipeline.rl_policy.policy_reward import reward_function
+from rsqa_pipeline.rl_policy.prompts import PolicyPrompt, select_prompts
+from rsqa_pipeline.rl_policy.reasoning import reasoned_answer, reasoning_prompt
+from rsqa_pipeline.score_model.scorer import Scorer
+from rsqa_pipeline.tracking.run_logger import RunLogger
+
+GRPO_COLUMNS = {
+    "loss": "loss",
+    "reward": "reward",
+    "format": "format",
+    "accuracy": "accuracy",
+    "kl": "kl",
+    "length": "completions/mean_length",
+    "learning_rate": "learning_rate",
+}
+IMAGE_MARKS = ["<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"]
+
+
+def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
+    """Stage ``rl_policy``, asset ``rl_policy``: model/, history.json, rewards.json, plots/reward_curve.png.
+
+    Args:
+        inputs: the fine-tuned VLM that ``rl_policy.start_from`` names, ``instruction_samples``, ``score_model``.
+
+    Raises:
+        ProfileError: the batch does not hold whole groups of rollouts.
+        DataError: too few instruction samples for a batch of prompts and for held-out prompts.
+        ModelError: a model cannot be loaded, or training diverges.
+    """
+    return _run(inputs, out, settings, logger, "rl_policy", rules_only=False)
+
+
+def run_rules_only(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
+    """As `run`, but trained without the score model's reward: an open-ended answer earns its format reward alone.
+
+    The held-out rewards are the full ones, so that both policies are measured alike.
+    """
+    return _run(inputs, out, settings, logger, "rl_policy_rules_only", rules_only=True)
+
+
+def _run(
+    inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger, name: str, rules_only: bool
+) -> Metrics:
+    recipe, seed = settings.rl_policy, settings.seed
+    _check_batch(settings)
+    scorer = Scorer.load(inputs["score_model"] / "model", settings.compute, MAX_PROMPT_TOKENS)
+    data = select_prompts(read_table(inputs["instruction_samples"] / "samples.parquet"), scorer, recipe, seed)
+    with tempfile.TemporaryDirectory() as scratch:
+        job = Job(seed, settings.compute, Path(scratch), logger)
+        start = inputs[recipe.start_from] / "model"
+        if data.reasoning:
+            start = learn_reasoning(start, data.reasoning, recipe, job)
+        policy = load_vlm(start, settings.compute)
+        before = measure_heldout(policy, data.heldout, scorer, recipe, seed)
+        history = train_grpo(policy, data.prompts, None if rules_only else scorer, recipe, job)
+    after = measure_heldout(policy, data.heldout, scorer, recipe, seed)
+    rewards = compare(before, after, seed)
+    save_vlm(policy, out / "model")
+    write_history(history, out / "history.json")
+    (out / "rewards.json").write_text(json.dumps(rewards, indent=1) + "\n", encoding="utf-8")
+    plot_rewards(history, out / "plots" / "reward_curve.png")
+    logger.log_model(name, out / "model")
+    return {
+        "reasoning_samples": float(len(data.reasoning)),
+        "prompts": float(len(data.prompts)),
+        "heldout_prompts": float(len(data.heldout)),
+        "unusable_samples": float(data.dropped.total()),
+        **{f"reward_{moment}": interval["value"] for moment, interval in rewards.items()},
+    }
+
+
+def learn_reasoning(start: Path, samples: Sequence[PolicyPrompt], recipe: RlPolicy, job: Job) -> Path:
+    """Supervised training on reasoning answers; the trained model's folder, in the job's scratch.
+
+    It is a folder because GRPO loads it a second time, as the reference that the KL term holds the policy to.
+    """
+    vlm = load_vlm(start, job.compute)
+    _train_language_only(vlm)
+    exercises = [Exercise(s.image, reasoning_prompt(s.context), reasoned_answer(s.task, s.reference)) for s in samples]
+    train_supervised(vlm.model, vlm.processor, exercises, recipe.reasoning, None, job, "reasoning")
+    folder = job.scratch / "reasoning_model"
+    save_vlm(vlm, folder)
+    return folder
+
+
+def train_grpo(
+    policy: Vlm, prompts: Sequence[PolicyPrompt], scorer: Scorer | None, recipe: RlPolicy, job: Job
+) -> list[HistoryRow]:
+    """GRPO on the policy's language model, in place.
+
+    Args:
+        policy: as loaded from its folder; the same weights are loaded from there again as KL reference.
+        scorer: None trains on rules alone.
+
+    Returns:
+        One row an optimizer step: phase, step, loss, reward, format, accuracy, kl, length (tokens), learning_rate.
+
+    Raises:
+        DataError: fewer prompts than one optimizer step takes.
+        ModelError: the loss was no number at some step.
+    """
+    needed = recipe.grpo.batch_size * recipe.grpo.gradient_accumulation // recipe.rollouts
+    if len(prompts) < needed:
+        raise DataError(
+            f"GRPO has {len(prompts)} prompts, one optimizer step takes {needed}: "
+            "lower rl_policy.grpo.batch_size or raise source_pairs.instruction_samples"
+        )
+    _train_language_only(policy)
+    processor = copy.deepcopy(policy.processor)
+    # TRL pads prompts on the left but leaves the side of the image tokens' marks to the tokenizer: they must agree
+    processor.tokenizer.padding_side = "left"
+    history = History(job.logger, "grpo", GRPO_COLUMNS)
+    trainer = GRPOTrainer(
+        model=policy.model,
+        reward_funcs=[reward_function(prompts, scorer, recipe)],
+        args=GRPOConfig(
+            num_generations=recipe.rollouts,
+            temperature=recipe.sampling.temperature,
+            top_p=recipe.sampling.top_p,
+            max_completion_length=recipe.sampling.max_new_tokens,
+            beta=recipe.kl,
+            # a sampled image mark would ask for an image that is not there
+            generation_kwargs={"suppress_tokens": processor.tokenizer.convert_tokens_to_ids(IMAGE_MARKS)},
+            **trainer_arguments(recipe.grpo, job),
+        ),
+        train_dataset=lazy_dataset(
+            [
+                {
+                    "image": prompt.image,
+                    "prompt": [plain(message) for message in reasoning_prompt(prompt.context)],
+                    "place": place,
+                }
+                for place, prompt in enumerate(prompts)
+            ]
+        ),
+        processing_class=processor,
+        callbacks=[history],
+    )
+    trainer.train()
+    policy.model.eval()
+    check_converged(history.rows, "grpo")
+    return history.rows
+
+
+def plot_rewards(history: Sequence[HistoryRow], path: Path) -> None:
+    """Mean reward of each step's completions, with its parts."""
+    figure, axes = new_figure()
+    for part in ("reward", "format", "accuracy"):
+        points = [(row["step"], row[part]) for row in history if row[part] is not None]
+        axes.plot([step for step, _ in points], [value for _, value in points], label=part)
+    axes.set_xlabel("GRPO step")
+    axes.set_ylabel("mean of the step's completions")
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_title("Reward during GRPO")
+    axes.legend()
+    save(figure, path)
+
+
+def _train_language_only(vlm: Vlm) -> None:
+    vlm.model.requires_grad_(True)
+    vlm.model.model.visual.requires_grad_(False)
+
+
+def _check_batch(settings: Profile) -> None:
+    recipe = settings.rl_policy
+    completions = recipe.grpo.batch_size * recipe.grpo.gradient_accumulation
+    if completions % recipe.rollouts:
+        raise ProfileError(
+            settings.name,
+            [
+                f"rl_policy.grpo: batch_size x gradient_accumulation = {completions} completions a step; "
+                f"needs a multiple of rl_policy.rollouts = {recipe.rollouts}"
+            ],
+        )

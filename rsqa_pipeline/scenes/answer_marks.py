@@ -1,0 +1,149 @@
+"""The five quality dimensions of an answer, marked from the truth graph.
+
+Being right decides relevance and completeness; form and length move clarity and richness a little. An unanswerable
+question answered "it cannot be told, because ..." is right (paper, five quality dimensions).
+"""
+
+from __future__ import annotations
+
+import re
+
+from rsqa_pipeline.scenes.asking import Question, UnknownQuestionError, ask, is_unanswerable
+from rsqa_pipeline.scenes.caption_marks import Marks, absent_mentions, bounded, mark_caption, relevance
+from rsqa_pipeline.scenes.claims import Claims, read_claims
+from rsqa_pipeline.scenes.fluency import clarity
+from rsqa_pipeline.scenes.truth import Box, SceneTruth
+from rsqa_pipeline.scenes.vocabulary import NUMBERS
+
+_SHORT = 12
+"""Words that are enough for a close-ended answer."""
+_FORMS = {
+    "presence": ("yes", "no"),
+    "comparison": ("yes", "no"),
+    "rural_urban": ("rural", "urban"),
+}
+_NOT_TOLD = re.compile(r"\b(cannot|can not|can't|not possible|impossible)\b")
+
+
+def mark_answer(truth: SceneTruth, question: str, answer: str) -> Marks:
+    """Marks of any answer to a question about the scene. Never fails.
+
+    A question that is none of the scenes' own forms has no known answer: the answer is marked as a statement about
+    the image, as a caption is.
+    """
+    claims = read_claims(answer)
+    if claims.words == 0 and not re.search(r"\w", answer[:1000]):
+        return Marks(1.0, 1.0, 1.0, 1.0, 1.0)
+    try:
+        asked = ask(truth, question)
+    except UnknownQuestionError:
+        return mark_caption(truth, answer)
+    if is_unanswerable(question):
+        return _mark_untold(asked, answer)
+    if asked.open_ended:
+        return _mark_statement(truth, asked, answer, claims)
+    return _mark_short(asked, answer, claims)
+
+
+def correctness(question: Question, answer: str) -> float:
+    """How right a close-ended answer is: 1 right, 0 wrong or unreadable; for a box, IoU above 0.5 counts as itself."""
+    return _read(question, answer)[1]
+
+
+def box_iou(a: Box, b: Box) -> float:
+    """Intersection over union of two boxes, 0..1; 0 where one has no area."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+    return width * height / (sum(areas) - width * height)
+
+
+def _read(question: Question, answer: str) -> tuple[bool, float]:
+    """Whether the answer has the asked form, and how right it is, 0..1."""
+    text = answer[:1000].strip().lower().rstrip(".")
+    if question.task == "choice":
+        letter = re.fullmatch(r"([a-d])(?:[.)].*)?", text, re.DOTALL)
+        return letter is not None, float(letter is not None and letter[1].upper() == question.answer)
+    if question.task == "grounding":
+        numbers = [int(n[:6]) for n in re.findall(r"\d+", text)]
+        if len(numbers) != 4 or not question.boxes:
+            return len(numbers) == 4, float(text == question.answer.rstrip("."))
+        overlap = box_iou((numbers[0], numbers[1], numbers[2], numbers[3]), question.boxes[0])
+        return True, overlap if overlap > 0.5 else 0.0
+    if question.task == "scene_class":
+        named = read_claims(text).scenes
+        return len(named) == 1, float(named == read_claims(question.answer).scenes)
+    said = set(_values(question.task, text))
+    return len(said) == 1, float(said == {question.answer})
+
+
+def _values(task: str, text: str) -> list[str]:
+    """Every answer of the task's kind that the text gives, numbers as digits."""
+    if task != "count":
+        return [word for word in re.findall(r"[a-z]+", text) if word in _FORMS[task]]
+    digits = {word: str(number) for number, word in enumerate(NUMBERS)}
+    words = re.findall(r"[a-z]+|\d+", text)
+    return [digits.get(word, word) for word in words if word in digits or word.isdigit()]
+
+
+def _mark_short(question: Question, answer: str, claims: Claims) -> Marks:
+    formed, right = _read(question, answer)
+    wordy = 1.5 if claims.words > _SHORT else 0.0
+    bare = question.task in ("choice", "grounding") or formed
+    return Marks(
+        relevance=bounded(1.0 + 4.0 * right),
+        specificity=bounded((2.0 if formed else 1.0) + 3.0 * right),
+        completeness=bounded(1.0 + 4.0 * right),
+        clarity=bounded((5.0 if bare and not wordy else clarity(answer)) - wordy),
+        richness=bounded(1.0 + 2.0 * formed + 2.0 * right),
+    )
+
+
+def _mark_untold(question: Question, answer: str) -> Marks:
+    honest = _NOT_TOLD.search(answer[:1000].lower()) is not None
+    reason = question.answer.partition("because ")[2].rstrip(".")
+    given = honest and reason in answer.lower()
+    partly = honest and "because" in answer.lower()
+    return Marks(
+        relevance=5.0 if honest else 1.0,
+        specificity=5.0 if given else 3.0 if honest else 1.0,
+        completeness=5.0 if given else 4.0 if partly else 3.0 if honest else 1.0,
+        clarity=clarity(answer),
+        richness=5.0 if given else 3.0 if honest else 2.0,
+    )
+
+
+def _mark_statement(truth: SceneTruth, question: Question, answer: str, claims: Claims) -> Marks:
+    wanted, said = _items(read_claims(question.answer)), _items(claims)
+    told = len(wanted & said) / max(1, len(wanted))
+    true = relevance(truth, claims)
+    false_absence = any(m.count == 0 and truth.count_of(m.object_class) for m in claims.mentions)
+    right = 0.0 if false_absence else told
+    wrong = len(absent_mentions(truth, claims)) + len(claims.aliens)
+    named = {item for item in wanted if item[0] in ("object", "scene", "cover", "none")}
+    return Marks(
+        relevance=1.0 if false_absence else true if told else min(true, 1.5),
+        specificity=bounded(1.0 + 4.0 * right - wrong - 0.5 * min(2, claims.vague_words)),
+        completeness=bounded(1.0 + 4.0 * right),
+        clarity=bounded(clarity(answer) - (0.5 if claims.words > 4 * _SHORT else 0.0)),
+        richness=bounded(1.0 + 4.0 * len(named & said) / max(1, len(named))),
+    )
+
+
+def _items(claims: Claims) -> set[tuple[str, ...]]:
+    """Claims as a set of single statements, to compare two texts by."""
+    items: set[tuple[str, ...]] = {("scene", scene) for scene in claims.scenes}
+    items |= {("cover", cover) for cover in claims.covers}
+    for mention in claims.mentions:
+        name = mention.object_class
+        if mention.count == 0:
+            items.add(("none", name))
+            continue
+        items.add(("object", name))
+        told = {"count": mention.count, "colour": mention.colour, "place": mention.place}
+        items |= {(key, name, str(value)) for key, value in told.items() if value is not None}
+        if mention.relation:
+            items.add(("relation", name, *mention.relation))
+    return items

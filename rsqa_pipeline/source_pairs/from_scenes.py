@@ -1,0 +1,168 @@
+"""Samples and test items of the embedded scenes: every text's true quality is known from the scene's truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.images import TarImages
+from rsqa_pipeline.profile import SourcePairs
+from rsqa_pipeline.records import Message
+from rsqa_pipeline.scenes.captioners import CAPTIONERS
+from rsqa_pipeline.scenes.corpus import instruction_samples, read_corpus
+from rsqa_pipeline.scenes.marks import mark_answer, mark_caption
+from rsqa_pipeline.scenes.questions import BENCHMARK_TASKS, Question, benchmark_questions
+from rsqa_pipeline.scenes.render import render
+from rsqa_pipeline.scenes.truth import (
+    BENCHMARK_SEEDS,
+    CORPUS_SEEDS,
+    INSTRUCTION_SEEDS,
+    SceneTruth,
+    sample_scene,
+)
+from rsqa_pipeline.scenes.vocabulary import SCENES
+from rsqa_pipeline.source_pairs.clean import Quarantine, text_fault
+from rsqa_pipeline.source_pairs.sample_tables import Draft
+from rsqa_pipeline.source_pairs.source_row import caption
+from rsqa_pipeline.source_pairs.split import split_of
+
+QUESTIONS_A_SCENE = 2
+
+
+class _RenderedScenes:
+    """Renders each scene once, into a tar."""
+
+    def __init__(self, archive: TarImages) -> None:
+        self._archive = archive
+        self._known: dict[int, tuple[SceneTruth, str, str]] = {}
+
+    def get(self, scene: int) -> tuple[SceneTruth, str, str]:
+        """Truth, image_id and image reference of the scene with this seed."""
+        if scene not in self._known:
+            truth = sample_scene(scene)
+            self._known[scene] = (truth, *self._archive.add(f"scene_{scene}.png", render(truth)))
+        return self._known[scene]
+
+
+def caption_drafts(pairs: SourcePairs, seed: int, out: Path, quarantine: Quarantine) -> list[Draft]:
+    """The rows of the scenes' caption file, with images.tar written into ``out``.
+
+    Raises:
+        DataError: the file cannot be read or lacks a column.
+    """
+    assert pairs.captions.path is not None  # checked with the profile
+    try:
+        rows = read_corpus(Path(pairs.captions.path))
+    except OSError as error:
+        raise DataError(f"{pairs.captions.path} cannot be read: {error}") from error
+    drafts = []
+    with TarImages(out / "images.tar") as archive:
+        scenes = _RenderedScenes(archive)
+        for number, row in enumerate(tqdm(rows, desc=quarantine.stage, unit="row", disable=None), start=1):
+            key = f"row {number}"
+            fault = _scene_fault(row["scene"]) or text_fault(caption(row["caption"]))
+            if fault is not None:
+                quarantine.add(key, *fault)
+                continue
+            truth, image_id, image = scenes.get(int(row["scene"]))
+            drafts.append(
+                Draft(
+                    key=key,
+                    image_id=image_id,
+                    image=image,
+                    messages=caption(row["caption"]),
+                    task="caption",
+                    source=row["source"] or "unknown",
+                    split=split_of(None, image_id, seed, pairs.preference_share),
+                    scene_class=truth.scene_class,
+                    true_quality=mark_caption(truth, row["caption"]).mean,
+                    scene=truth.seed,
+                )
+            )
+    return drafts
+
+
+def _scene_fault(scene: str) -> tuple[str, str] | None:
+    if not scene.isascii() or not scene.isdigit():
+        return "bad_row", f"scene must be a whole number, found {scene!r}"
+    if int(scene) not in CORPUS_SEEDS:
+        wanted = f"{CORPUS_SEEDS.start}..{CORPUS_SEEDS.stop - 1}"
+        return "bad_row", f"scene {scene} is outside {wanted}, the scenes that captions may be about"
+    return None
+
+
+def instruction_drafts(pairs: SourcePairs, seed: int, out: Path, quarantine: Quarantine) -> list[Draft]:
+    """``pairs.instruction_samples`` answered questions about fresh scenes, with images.tar written into ``out``."""
+    count = pairs.instruction_samples
+    seeds = INSTRUCTION_SEEDS[: -(-count // QUESTIONS_A_SCENE)]
+    rows = instruction_samples(seeds, seed, QUESTIONS_A_SCENE)[:count]
+    drafts = []
+    with TarImages(out / "images.tar") as archive:
+        scenes = _RenderedScenes(archive)
+        for number, row in enumerate(tqdm(rows, desc=quarantine.stage, unit="row", disable=None), start=1):
+            truth, image_id, image = scenes.get(row.scene)
+            messages: list[Message] = [
+                {"role": "user", "content": row.question.question},
+                {"role": "assistant", "content": row.answer},
+            ]
+            drafts.append(
+                Draft(
+                    key=f"question {number}",
+                    image_id=image_id,
+                    image=image,
+                    messages=messages,
+                    task=row.task,
+                    source=row.source,
+                    split=split_of(None, image_id, seed, pairs.preference_share),
+                    scene_class=truth.scene_class,
+                    true_quality=mark_answer(truth, row.question.question, row.answer).mean,
+                    scene=truth.seed,
+                )
+            )
+    return drafts
+
+
+def benchmark_items(count: int, seed: int, out: Path) -> list[dict[str, Any]]:
+    """``count`` items of each task on scenes of their own, with images.tar written into ``out``."""
+    tasks = ("classification", "retrieval", *BENCHMARK_TASKS)
+    items: dict[str, list[dict[str, Any]]] = {task: [] for task in tasks}
+    with TarImages(out / "images.tar") as archive:
+        scenes = _RenderedScenes(archive)
+        for scene in BENCHMARK_SEEDS:
+            if all(len(found) >= count for found in items.values()):
+                break
+            for item in _items_of_scene(scene, seed, scenes):
+                if len(items[item["task"]]) < count:
+                    items[item["task"]].append(item)
+    return [item for task in tasks for item in items[task]]
+
+
+def _items_of_scene(scene: int, seed: int, scenes: _RenderedScenes) -> Sequence[dict[str, Any]]:
+    truth, image_id, image = scenes.get(scene)
+    rng = np.random.default_rng((seed, scene, 5))
+    base = {"image_id": image_id, "image": image, "scene_class": truth.scene_class}
+    name = SCENES[truth.scene_class].name  # as texts say it: a VLM answers in these words, CLIP reads them
+    expert = CAPTIONERS["expert"](truth, rng)
+    return [
+        {**base, "item_id": f"classification-{scene}", "task": "classification", "answer": name},
+        {**base, "item_id": f"retrieval-{scene}", "task": "retrieval", "captions": [expert]},
+        *(_item(question, scene, base) for question in benchmark_questions(truth, rng)),
+    ]
+
+
+def _item(question: Question, scene: int, base: dict[str, Any]) -> dict[str, Any]:
+    """The question as an item; of a multiple choice only the stem, since the choices have their own column."""
+    return {
+        **base,
+        "item_id": f"{question.task}-{scene}",
+        "task": question.task,
+        "question": question.question.split("\n")[0],
+        "answer": question.answer,
+        "choices": list(question.choices) if question.choices else None,
+        "boxes": [list(box) for box in question.boxes] if question.boxes else None,
+    }

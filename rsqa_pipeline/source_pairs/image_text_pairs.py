@@ -1,0 +1,104 @@
+"""Captions with their images: read, validated, hashed, split by image, and, where the profile says so, corrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rsqa_pipeline.profile import Corruption, Profile
+from rsqa_pipeline.records import Metrics
+from rsqa_pipeline.source_pairs.clean import CleanRow, ImageIndex, Quarantine, check_rows
+from rsqa_pipeline.source_pairs.corruption import TRUE_QUALITY, CaptionPool, CorruptionKind, corrupt
+from rsqa_pipeline.source_pairs.from_scenes import caption_drafts
+from rsqa_pipeline.source_pairs.readers.read_source import read_source
+from rsqa_pipeline.source_pairs.sample_tables import Draft, write_samples
+from rsqa_pipeline.source_pairs.split import split_of, unit_hash
+from rsqa_pipeline.tracking.run_logger import RunLogger
+
+
+def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
+    """Writes samples.parquet, truth.parquet and quarantine.parquet (and images.tar for scenes).
+
+    Raises:
+        DataError: the source as a whole cannot be used, or no row of it.
+    """
+    pairs = settings.source_pairs
+    quarantine = Quarantine("image_text_pairs")
+    if pairs.captions.format == "scenes":
+        drafts = caption_drafts(pairs, settings.seed, out, quarantine)
+    else:
+        images = ImageIndex(pairs.max_image_pixels)
+        clean = check_rows(read_source(pairs.captions), images, quarantine)
+        drafts = [draft_of(row, settings.seed, pairs.preference_share) for row in clean]
+        if pairs.captions.corruption is not None:
+            drafts = corrupt_captions(drafts, pairs.captions.corruption, settings.seed)
+    metrics = write_samples(out, drafts, quarantine)
+    logger.log_metrics(metrics)
+    return metrics
+
+
+def draft_of(clean: CleanRow, seed: int, preference_share: float) -> Draft:
+    """A sound row as a sample on its side."""
+    row = clean.row
+    return Draft(
+        key=row.key,
+        image_id=clean.image_id,
+        image=row.image,
+        messages=row.messages,
+        task=row.task,
+        source=row.source,
+        split=split_of(row.split, clean.image_id, seed, preference_share),
+        scene_class=row.scene_class,
+    )
+
+
+def corrupt_captions(drafts: Sequence[Draft], settings: Corruption, seed: int) -> list[Draft]:
+    """Puts the habits of poor captioners into ``settings.share`` of the corpus; every change is recorded.
+
+    Preferences, validation and test stay as people wrote them. Which caption is changed, and how, hangs on its own
+    key and the seed, so a caption more or less, or another wording, leaves the others as they are.
+    """
+    pool = CaptionPool.of(vars(draft) for draft in drafts if draft.split == "corpus")
+    return [_corrupt_draft(draft, settings, pool, seed) for draft in drafts]
+
+
+def _corrupt_draft(draft: Draft, settings: Corruption, pool: CaptionPool, seed: int) -> Draft:
+    unchanged = with_quality(draft, None)
+    if draft.split != "corpus" or len(draft.messages) != 1:
+        return unchanged
+    key = f"{seed}/{draft.key}"
+    text = draft.messages[0]["content"]
+    for kind in habits(settings, key):
+        changed = corrupt(text, kind, key, draft.image_id, draft.scene_class, pool)
+        if changed is not None:
+            return with_fault(draft, kind, changed, TRUE_QUALITY[kind])
+    return unchanged
+
+
+def habits(settings: Corruption, key: str) -> list[CorruptionKind]:
+    """The habits to try on a row, in order; the first that changes its text is taken. None for a row left alone."""
+    if unit_hash(key, "corrupted") >= settings.share:
+        return []
+    first = int(unit_hash(key, "habit") * len(settings.sources))
+    return [*settings.sources[first:], *settings.sources[:first]]
+
+
+def with_quality(draft: Draft, kind: CorruptionKind | None) -> Draft:
+    return _changed(draft, true_quality=TRUE_QUALITY[kind])
+
+
+def with_fault(draft: Draft, kind: CorruptionKind, text: str, true_quality: float) -> Draft:
+    """The draft with its last turn as the source ``kind`` wrote it."""
+    last = draft.messages[-1]
+    return _changed(
+        draft,
+        messages=[*draft.messages[:-1], {"role": last["role"], "content": text}],
+        source=kind,
+        true_quality=true_quality,
+        corruption=kind,
+        original_text=last["content"],
+    )
+
+
+def _changed(draft: Draft, **values: object) -> Draft:
+    return Draft(**{**vars(draft), **values})

@@ -1,0 +1,115 @@
+"""What small models learn from where a profile has real images of its own: scene classes and clean captions.
+
+The tongue learns from the split ``preference`` only and from no corrupted text, so that what the corpus adds to it,
+good or bad, is the curation's doing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.images import open_image
+from rsqa_pipeline.models.conversation import CAPTION_PROMPT
+from rsqa_pipeline.records import read_table
+from rsqa_pipeline.source_pairs.corruption import CorruptionKind
+from rsqa_pipeline.source_pairs.scene_classes import CLASS_QUESTION, class_words
+from rsqa_pipeline.tiny_models.language import Answered
+from rsqa_pipeline.tiny_models.perception import UNKNOWN, Labels, Target
+from rsqa_pipeline.tiny_models.pixels import augmented
+
+TRAINING_SPLITS = ("preference", "corpus")
+
+
+class OwnImages:
+    """The `Material` of an ``image_text_pairs`` output, all images in memory at the models' size."""
+
+    smoothing = 0.1
+
+    def __init__(self, pairs: Path, image_size: int) -> None:
+        """Reads ``pairs/samples.parquet`` and its images.
+
+        Raises:
+            DataError: fewer than two scene classes, or no clean caption in the split ``preference``.
+            ImageFault: an image that ingest accepted cannot be read any more.
+        """
+        self.image_size = image_size
+        rows = [r for r in read_table(pairs / "samples.parquet") if r["split"] in (*TRAINING_SPLITS, "validation")]
+        first = {row["image_id"]: row for row in reversed(rows)}
+        self.ids = sorted(first)
+        self.splits = [str(first[i]["split"]) for i in self.ids]
+        self.scene_classes: list[str | None] = [first[i]["scene_class"] for i in self.ids]
+        self.classes = sorted({name for name in self.scene_classes if name is not None})
+        self._captions = _clean_captions(rows)
+        if len(self.classes) < 2 or not self._captions:
+            raise DataError(
+                f"{pairs}: models from scratch need images of two scene classes or more (found {len(self.classes)}) "
+                f"and clean captions in the split 'preference' (found {len(self._captions)} captioned images)"
+            )
+        self.images = np.stack([_square(first[i]["image"], image_size) for i in tqdm(self.ids, "read", leave=False)])
+        self._captioned = np.array([row for row, image_id in enumerate(self.ids) if image_id in self._captions])
+        self.targets: Mapping[str, Target] = {"scene_class": Target(1, len(self.classes))}
+        self._training = self.rows_of(*TRAINING_SPLITS)
+
+    def rows_of(self, *splits: str) -> np.ndarray:
+        """Rows of the images of these splits that have a scene class."""
+        chosen = [
+            row
+            for row, (split, name) in enumerate(zip(self.splits, self.scene_classes, strict=True))
+            if split in splits and name is not None
+        ]
+        return np.array(chosen, dtype=np.int64)
+
+    def labels(self, rows: np.ndarray) -> Labels:
+        names = [self.scene_classes[row] for row in rows]
+        known = [self.classes.index(name) if name is not None else UNKNOWN for name in names]
+        return {"scene_class": torch.tensor(known).unsqueeze(1)}
+
+    def texts(self) -> Iterable[str]:
+        yield from (CAPTION_PROMPT, CLASS_QUESTION, "You are a helpful assistant.", "system user assistant")
+        yield from (class_words(name) for name in self.classes)
+        for captions in self._captions.values():
+            yield from captions
+
+    def perception_batch(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, Labels]:
+        rows = rng.choice(self._training, size)
+        return augmented(self.images[rows], rng), self.labels(rows)
+
+    def language_batch(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, Sequence[Answered]]:
+        rows = rng.choice(self._captioned, size)
+        texts = []
+        for position, row in enumerate(rows):
+            texts.append(Answered(position, CAPTION_PROMPT, self._caption(row, rng)))
+            name = self.scene_classes[row]
+            if name is not None:
+                texts.append(Answered(position, CLASS_QUESTION, class_words(name)))
+        return augmented(self.images[rows], rng), texts
+
+    def caption_batch(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, Sequence[str]]:
+        rows = rng.choice(self._captioned, size)
+        return augmented(self.images[rows], rng), [self._caption(row, rng) for row in rows]
+
+    def _caption(self, row: int, rng: np.random.Generator) -> str:
+        captions = self._captions[self.ids[row]]
+        return captions[rng.integers(len(captions))]
+
+
+def _clean_captions(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+    corrupted = get_args(CorruptionKind)
+    captions: dict[str, list[str]] = {}
+    for row in rows:
+        if row["split"] == "preference" and row["task"] == "caption" and row["source"] not in corrupted:
+            captions.setdefault(row["image_id"], []).append(row["messages"][-1]["content"])
+    return captions
+
+
+def _square(reference: str, size: int) -> np.ndarray:
+    """The image's middle square at size x size pixels, uint8 (size, size, 3)."""
+    return np.asarray(ImageOps.fit(open_image(reference), (size, size), Image.Resampling.BICUBIC))

@@ -1,0 +1,64 @@
+"""Makes the shipped tiny models: ``rsqa pretrain-tiny``. The demo loads the result and never runs this."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from rsqa_pipeline.profile import Compute
+from rsqa_pipeline.records import Metrics
+from rsqa_pipeline.tiny_models.model_card import model_card
+from rsqa_pipeline.tiny_models.recipe import Schedule, make_clip, make_vlm
+from rsqa_pipeline.tiny_models.scene_accuracy import clip_accuracies, vlm_accuracies
+from rsqa_pipeline.tiny_models.scene_material import SceneMaterial
+from rsqa_pipeline.tracking.run_logger import RunLogger
+
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
+STATE = Path(".rsqa/pretrain-tiny")
+SCHEDULE = Schedule(
+    vlm_perception_steps=1300, clip_perception_steps=300, vlm_steps=900, clip_steps=600, batch_size=64, seed=0
+)
+SCENES = 16_000
+COMPUTE = Compute(device="cpu", dtype="bfloat16")
+
+
+def pretrain_tiny(
+    out: Path,
+    logger: RunLogger,
+    kinds: Sequence[Literal["vlm", "clip"]] = ("vlm", "clip"),
+    schedule: Schedule = SCHEDULE,
+    scenes: int = SCENES,
+    state: Path = STATE,
+    compute: Compute = COMPUTE,
+) -> Metrics:
+    """Trains the tiny models on scenes of PRETRAIN_SEEDS and measures them on fresh ones.
+
+    Args:
+        out: gets a folder a kind, in save_pretrained layout, over an older one; and README.md, the model card, where
+            both kinds are made.
+        scenes: different scenes trained on.
+        state: folder to go on from after a kill. A finished phase is not trained again, so delete the folder (or one
+            phase's file in it, and those of the phases after it) to train anew.
+
+    Returns:
+        Accuracies on fresh scenes, 0..1, by name; and the seconds this call took, measuring not counted.
+    """
+    material = SceneMaterial(scenes, schedule.seed)
+    metrics: Metrics = {}
+    for kind in kinds:
+        started = time.monotonic()
+        made = (make_vlm if kind == "vlm" else make_clip)(material, schedule, compute, state, logger)
+        seconds = time.monotonic() - started
+        made.save(out / kind)
+        metrics[f"{kind}_training_seconds"] = seconds
+        measure = vlm_accuracies if kind == "vlm" else clip_accuracies
+        metrics |= {f"{kind}_{name}": value for name, value in measure(out / kind, made.heads).items()}
+    logger.log_metrics(metrics)
+    if len(kinds) == 2:
+        card = model_card(metrics, schedule, scenes, f"{torch.get_num_threads()} CPU threads")
+        (out / "README.md").write_text(card, encoding="utf-8")
+    return metrics

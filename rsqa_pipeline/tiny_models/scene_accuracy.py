@@ -1,0 +1,104 @@
+"""What the shipped models get right on fresh scenes: the numbers of their model card."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rsqa_pipeline.models.load import load_clip, load_vlm
+from rsqa_pipeline.profile import Compute
+from rsqa_pipeline.records import Metrics
+from rsqa_pipeline.scenes.captioners import CAPTIONERS
+from rsqa_pipeline.scenes.marks import mark_caption
+from rsqa_pipeline.scenes.questions import Question, benchmark_questions
+from rsqa_pipeline.scenes.truth import PROBE_SEEDS
+from rsqa_pipeline.scenes.vocabulary import OBJECTS, SCENES
+from rsqa_pipeline.tiny_models.measure import answers, captions, found_first, named_right
+from rsqa_pipeline.tiny_models.perception import Heads, Tower, clip_tower, vlm_tower
+from rsqa_pipeline.tiny_models.scene_material import ScenePool
+
+PROBE_SCENES = 1000
+ASKED_SCENES = 300
+RETRIEVAL_SCENES = 200
+_BATCH = 100
+MEASURING = Compute(device="cpu", dtype="float32")
+"""Models are measured as the demo uses them."""
+
+
+def vlm_accuracies(folder: Path, heads: Heads) -> Metrics:
+    """Probe on the vision tower, answers to the benchmark's questions, facts in captions; shares in 0..1."""
+    vlm = load_vlm(folder, MEASURING)
+    metrics = _probe(vlm_tower(vlm.model), heads)
+    pool = ScenePool(PROBE_SEEDS[PROBE_SCENES : PROBE_SCENES + ASKED_SCENES])
+    rng = np.random.default_rng(0)
+    asked = [(row, q) for row, truth in enumerate(pool.truths) for q in benchmark_questions(truth, rng)]
+    told = answers(vlm, pool.images[[row for row, _ in asked]], [q.question for _, q in asked])
+    right: dict[str, list[bool]] = {}
+    for (_, question), text in zip(asked, told, strict=True):
+        right.setdefault(question.task, []).append(is_right(question, text))
+    metrics |= {f"answer_{task}": float(np.mean(values)) for task, values in right.items()}
+    texts = captions(vlm, pool.images)
+    named = [SCENES[t.scene_class].name in text for t, text in zip(pool.truths, texts, strict=True)]
+    metrics["caption_names_scene_class"] = float(np.mean(named))
+    marks = [mark_caption(t, text).mean for t, text in zip(pool.truths, texts, strict=True)]
+    metrics["caption_true_mark"] = float(np.mean(marks))
+    return metrics
+
+
+def clip_accuracies(folder: Path, heads: Heads) -> Metrics:
+    """Probe on the vision tower, zero-shot scene class, and retrieval of the experts' captions; shares in 0..1."""
+    clip = load_clip(folder, MEASURING)
+    metrics = _probe(clip_tower(clip.model), heads)
+    pool = ScenePool(PROBE_SEEDS[PROBE_SCENES : PROBE_SCENES + ASKED_SCENES])
+    names = list(SCENES)
+    prompts = [f"a satellite photo of {SCENES[name].phrase}." for name in names]
+    metrics["zero_shot_class"] = named_right(
+        clip, pool.images, prompts, [names.index(t.scene_class) for t in pool.truths]
+    )
+    rng = np.random.default_rng(0)
+    texts = [CAPTIONERS["expert"](truth, rng) for truth in pool.truths[:RETRIEVAL_SCENES]]
+    to_text, to_image = found_first(clip, pool.images[:RETRIEVAL_SCENES], texts)
+    return {**metrics, "retrieval_text_r1": to_text, "retrieval_image_r1": to_image}
+
+
+def is_right(question: Question, text: str) -> bool:
+    """Exact answer, but for case and a final full stop; a box is right at IoU 0.5 or more."""
+    if question.boxes:
+        return overlap(text, question.boxes[0]) >= 0.5
+    return text.strip().rstrip(".").lower() == question.answer.lower()
+
+
+def overlap(text: str, box: Sequence[int]) -> float:
+    """IoU, 0..1, of a box written as "[x0, y0, x1, y1]" with ``box``; 0 where the text is none."""
+    parts = text.strip().strip("[]").split(",")
+    if len(parts) != 4 or not all(part.strip().isdigit() for part in parts):
+        return 0.0
+    x0, y0, x1, y1 = (int(part) for part in parts)
+    width, height = min(x1, box[2]) - max(x0, box[0]), min(y1, box[3]) - max(y0, box[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    shared = width * height
+    return shared / ((x1 - x0) * (y1 - y0) + (box[2] - box[0]) * (box[3] - box[1]) - shared)
+
+
+@torch.inference_mode()
+def _probe(tower: Tower, heads: Heads) -> Metrics:
+    """The linear heads' accuracies. A class's number in an image is the number of cells told to hold it."""
+    pool = ScenePool(PROBE_SEEDS[:PROBE_SCENES])
+    heads = heads.to("cpu")
+    tokens = torch.cat([tower(pool.images[i : i + _BATCH]).cpu() for i in range(0, PROBE_SCENES, _BATCH)])
+    shares = heads.accuracies(tokens, pool.labels)
+    told = heads(tokens)["cell_object"].argmax(-1).squeeze(-1)
+    true = pool.labels["cell_object"].squeeze(-1)
+    kinds = torch.arange(1, len(OBJECTS) + 1)
+    counted, there = ((cells.unsqueeze(-1) == kinds).sum(dim=1) for cells in (told, true))
+    return {
+        "probe_scene_class": shares["scene_class"],
+        "probe_object_class": float((told == true)[true > 0].float().mean()),
+        "probe_empty_cell": float((told == true)[true == 0].float().mean()),
+        "probe_colour": shares["cell_colour"],
+        "probe_count": float((counted == there)[there > 0].float().mean()),
+    }

@@ -1,0 +1,118 @@
+"""The VLM benchmark end to end on an untrained VLM, and its marks with replies that are known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rsqa_pipeline.benchmarks.answers import context_of
+from rsqa_pipeline.benchmarks.items import TaskItems, read_items
+from rsqa_pipeline.benchmarks.task import load_tasks
+from rsqa_pipeline.benchmarks.vlm_benchmark import PLAIN, POLICIES, REASONING, SUBSET_MODELS, evaluate, run
+from rsqa_pipeline.models.load import Vlm, load_vlm
+from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.records import Message, read_table
+from rsqa_pipeline.scenes.asking import choice_text
+from rsqa_pipeline.source_pairs.class_questions import ask as class_question
+from rsqa_pipeline.source_pairs.scene_classes import CLASS_QUESTION
+from rsqa_pipeline.tracking.run_logger import SilentLogger
+
+
+@pytest.fixture(scope="module")
+def vlm(models: Path, settings: Profile) -> Vlm:
+    return load_vlm(models / "vlm", settings.compute)
+
+
+@pytest.fixture
+def tasks(benchmark_sets: Path) -> TaskItems:
+    return read_items(benchmark_sets, load_tasks("vlm"))
+
+
+def knowing_generate(tasks: TaskItems, wrap: str) -> Any:
+    """A stand-in for generation that knows the answer to every question of the tasks."""
+    known: dict[str, str] = {}
+    for task, items in tasks:
+        for item in items:
+            box = f"[{', '.join(str(side) for side in item['boxes'][0])}]" if item["boxes"] else ""
+            known[context_of(task, item)[0]["content"]] = box or item["answer"]
+
+    def generate(_: Vlm, chats: Sequence[Sequence[Message]], *__: object) -> list[list[str]]:
+        asked = [chat[-1]["content"] for chat in chats]
+        return [[wrap.format(next(known[q] for q in known if text.startswith(q)))] for text in asked]
+
+    return generate
+
+
+@pytest.mark.parametrize(
+    ("manner", "wrap", "right"),
+    [
+        (PLAIN, "{}", 1.0),
+        (PLAIN, "it is {}", 0.0),
+        (PLAIN, "", 0.0),
+        (REASONING, "<think>I look.</think><answer>{}</answer>", 1.0),
+        (REASONING, "{}", 0.0),
+        (REASONING, "<think>I look.</think><answer>{}", 0.0),
+    ],
+)
+def test_replies_are_read_in_the_models_manner(
+    vlm: Vlm, tasks: TaskItems, manner: Any, wrap: str, right: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # left out: the one class question has many answers, and a box is read wherever it stands in the reply
+    skipped = {"scene_class"} | ({"grounding"} if wrap.startswith("it is") else set())
+    kept = [(task, items) for task, items in tasks if task.name not in skipped]
+    monkeypatch.setattr("rsqa_pipeline.benchmarks.answers.generate", knowing_generate(kept, wrap))
+    outcomes = evaluate(vlm, "base", kept, manner, 6, batch_size=4, seed=0)
+    assert len(outcomes) == 6 * len(kept)
+    assert {outcome.correct for outcome in outcomes} == {right}
+
+
+def test_prompts_of_every_task_are_frozen(tasks: TaskItems) -> None:
+    asked = {task.name: context_of(task, items[0])[0]["content"] for task, items in tasks}
+    assert asked == {
+        "choice": "What is at 0?\nA. river\nB. beach\nanswer with one letter.",
+        "count": "How many long ships are there?",
+        "grounding": "Where is ship 0?",
+        "presence": "Is there a ship near pier 0?",
+        "scene_class": "what class of scene is this?",
+    }
+
+
+def test_training_and_benchmark_ask_in_the_same_words() -> None:
+    """Scenes and files of real images both train on the very texts that the tasks ask."""
+    prompts = {task.name: task.prompts[0] for task in load_tasks("vlm")}
+    assert prompts["scene_class"] == CLASS_QUESTION
+    scene = choice_text("which?", ("river", "beach", "port", "park"))
+    item = {"question": "which?", "choices": ["river", "beach", "port", "park"]}
+    task = next(task for task in load_tasks("vlm") if task.name == "choice")
+    assert context_of(task, item)[0]["content"] == scene
+    photo = class_question("choice", "river", ["beach", "park", "port", "river"], "key")
+    item = {"question": photo.text, "choices": photo.choice_words}
+    assert context_of(task, item) == photo.messages
+
+
+def test_run_writes_every_table(models: Path, benchmark_sets: Path, settings: Profile, tmp_path: Path) -> None:
+    tuned = tmp_path / "tuned"
+    tuned.mkdir()
+    (tuned / "model").symlink_to(models / "vlm")
+    inputs = {"benchmark_sets": benchmark_sets, "base_models": models}
+    inputs |= {f"vlm_{name}": tuned for name in SUBSET_MODELS} | dict.fromkeys(POLICIES, tuned)
+    out = tmp_path / "out"
+    metrics = run(inputs, out, settings, SilentLogger())
+    results = read_table(out / "results.parquet")
+    assert metrics["base/count/accuracy"] in [row["value"] for row in results]
+    assert {row["model"] for row in results} == {"base", *SUBSET_MODELS, *POLICIES}
+    assert {row["task"] for row in results if row["n"] == 30} == {"all_tasks"}
+    assert all(row["low"] <= row["value"] <= row["high"] for row in results)
+    pairs = {(row["model"], row["baseline"]) for row in read_table(out / "comparisons.parquet")}
+    assert ("rl_policy", "rl_policy_rules_only") in pairs
+    assert len(pairs) == 6
+    assert len(read_table(out / "predictions.parquet")) == 7 * 30
+    assert (out / "plots" / "accuracy.png").stat().st_size > 0
+
+
+def test_the_same_items_get_the_same_replies_again(vlm: Vlm, tasks: TaskItems) -> None:
+    first, second = (evaluate(vlm, "base", tasks[:2], PLAIN, 6, batch_size=4, seed=0) for _ in range(2))
+    assert first == second

@@ -1,0 +1,136 @@
+"""The curation stages from the source tables to ``ids.parquet`` and ``rule.json``."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rsqa_pipeline.curated_subsets import score_corpus, select
+from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.models.load import weights_version
+from rsqa_pipeline.profile import load_profile
+from rsqa_pipeline.records import IMAGE_TEXT_SAMPLE, SCORED_SAMPLE, read_table, sample_id, write_table
+from rsqa_pipeline.tiny_models.architecture import new_clip, new_clip_image_processor, train_clip_tokenizer
+from rsqa_pipeline.tracking.run_logger import SilentLogger
+
+SUBSETS = ("all", "random_30", "clip_score_30", "score_model_30")
+
+
+@pytest.fixture(scope="module")
+def settings(project_root):
+    return load_profile(str(project_root / "configs/profiles/demo.yaml"))
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """20 captions and 10 questions of the corpus, 5 of another split, one image that is gone, and a random CLIP."""
+    root = tmp_path_factory.mktemp("curation")
+    folders = {n: root / n for n in ("image_text_pairs", "instruction_samples", "base_models", "pair_scores")}
+    for folder in folders.values():
+        folder.mkdir()
+    rng = np.random.default_rng(0)
+    rows = []
+    for index in range(35):
+        file = root / f"{index}.png"
+        if index != 3:
+            Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(file)
+        messages = [{"role": "assistant", "content": f"{index} ships"}]
+        if index >= 25:
+            messages = [{"role": "user", "content": "how many ships are there?"}, *messages]
+        rows.append(
+            {"sample_id": sample_id(str(index), messages), "image_id": str(index), "image": str(file)}
+            | {"messages": messages, "task": "caption", "source": f"writer {index % 2}"}
+            | {"split": "preference" if 20 <= index < 25 else "corpus", "true_quality": 1 + index % 5}
+        )
+    write_table(folders["image_text_pairs"] / "samples.parquet", IMAGE_TEXT_SAMPLE, rows[:25])
+    write_table(folders["instruction_samples"] / "samples.parquet", IMAGE_TEXT_SAMPLE, rows[25:])
+    tokenizer = train_clip_tokenizer(["how many ships are there?"] * 4)
+    new_clip(tokenizer, image_size=32, seed=0).save_pretrained(folders["base_models"] / "clip")
+    tokenizer.save_pretrained(folders["base_models"] / "clip")
+    new_clip_image_processor(32).save_pretrained(folders["base_models"] / "clip")
+    version = weights_version(folders["base_models"] / "clip")
+    (folders["base_models"] / "clip.json").write_text(json.dumps({"path": "clip", "version": version}))
+    # The score model of this test knows the truth.
+    truths = [
+        {**row, "score": row["true_quality"], "model_version": "judge"} for row in rows if row["split"] == "corpus"
+    ]
+    write_table(folders["pair_scores"] / "scores.parquet", SCORED_SAMPLE, truths)
+    return folders
+
+
+@pytest.fixture(scope="module")
+def clip_scores(inputs, settings, tmp_path_factory):
+    out = tmp_path_factory.mktemp("clip") / "clip_scores"
+    out.mkdir()
+    return out, score_corpus.run_clip(inputs, out, settings, SilentLogger())
+
+
+def test_clip_scores_cover_the_corpus_and_quarantine_the_missing_image(clip_scores, inputs):
+    out, metrics = clip_scores
+    scores, faults = read_table(out / "scores.parquet"), read_table(out / "quarantine.parquet")
+    assert (metrics["input_rows"], metrics["kept_rows"], metrics["quarantined_rows"]) == (30, 29, 1)
+    assert metrics["quarantined/missing_image"] == 1
+    assert len(scores) == 29 and len(faults) == 1
+    assert {row["model_version"] for row in scores} == {weights_version(inputs["base_models"] / "clip")}
+    assert all(-1 <= row["score"] <= 1 for row in scores)
+    assert (out / "plots" / "score_histogram.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.fixture(scope="module")
+def subsets(inputs, clip_scores, settings, tmp_path_factory):
+    """Output folder and metrics of each subset."""
+    outputs = {}
+    for name in SUBSETS:
+        out = tmp_path_factory.mktemp("subsets") / f"subset_{name}"
+        out.mkdir()
+        stage = getattr(select, f"run_{name}")
+        outputs[name] = out, stage({**inputs, "clip_scores": clip_scores[0]}, out, settings, SilentLogger())
+    return outputs
+
+
+def test_subset_is_ids_and_the_rule_that_chose_them(subsets, inputs):
+    out, metrics = subsets["score_model_30"]
+    ids = read_table(out / "ids.parquet")
+    assert [row["kind"] for row in ids].count("caption") == 6  # 30 % of 20
+    assert [row["kind"] for row in ids].count("instruction") == 6  # 60 % of 10
+    rule = json.loads((out / "rule.json").read_text())
+    assert rule["subset"] == "score_model_30" and rule["selector"] == "score_model"
+    assert (rule["caption_fraction"], rule["instruction_fraction"]) == (0.3, 0.6)
+    assert rule["model_version"] == "judge"
+    assert rule["kept"] == {"caption": 6, "instruction": 6}
+    assert rule["dropped"] == {"caption": 14, "instruction": 4}
+    assert rule["without_score"] == {"caption": 0, "instruction": 0}
+    assert set(rule["corpus_version"]) == {"image_text_pairs", "instruction_samples"}
+    # Of 20 captions four have true quality 5, four 4; the best six are four 5 and two 4.
+    assert metrics["true_quality_captions"] == pytest.approx((4 * 5 + 2 * 4) / 6)
+    assert metrics["true_quality_known_captions"] == 6
+    assert (out / "plots" / "kept_by_source.png").is_file()
+
+
+def test_subsets_of_the_same_fraction_have_the_same_size(subsets):
+    sizes = {name: len(read_table(out / "ids.parquet")) for name, (out, _) in subsets.items()}
+    assert sizes == {"all": 30, "random_30": 12, "clip_score_30": 12, "score_model_30": 12}
+
+
+def test_sample_without_a_clip_score_is_told_of_and_not_kept(subsets, inputs, clip_scores):
+    out, metrics = subsets["clip_score_30"]
+    lost = read_table(clip_scores[0] / "quarantine.parquet")[0]["sample_id"]
+    assert json.loads((out / "rule.json").read_text())["without_score"] == {"caption": 1, "instruction": 0}
+    assert metrics["without_score_rows"] == 1
+    assert lost not in {row["sample_id"] for row in read_table(out / "ids.parquet")}
+    assert lost in {row["sample_id"] for row in read_table(subsets["all"][0] / "ids.parquet")}
+
+
+def test_only_the_ranking_selectors_name_a_model(subsets):
+    versions = {n: json.loads((out / "rule.json").read_text())["model_version"] for n, (out, _) in subsets.items()}
+    assert versions["all"] is None and versions["random_30"] is None
+    assert versions["clip_score_30"] and versions["clip_score_30"] != versions["score_model_30"]
+
+
+def test_scores_of_two_models_in_one_table_are_refused(inputs, clip_scores, settings, tmp_path):
+    rows = read_table(clip_scores[0] / "scores.parquet")
+    rows[0]["model_version"] = "another"
+    write_table(tmp_path / "mixed" / "scores.parquet", SCORED_SAMPLE, rows)
+    with pytest.raises(DataError, match="needs the scores of one model, found 2"):
+        select.run_clip_score_30({**inputs, "clip_scores": tmp_path / "mixed"}, tmp_path, settings, SilentLogger())

@@ -1,0 +1,197 @@
+"""The preference stages on a small scene corpus and on real images: what is compared, counted and held out."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.preference_data import caption_preferences, instruction_preferences, text_preferences
+from rsqa_pipeline.preference_data.answers import is_right
+from rsqa_pipeline.records import read_table
+from rsqa_pipeline.scenes.asking import ask
+from rsqa_pipeline.scenes.truth import sample_scene
+from rsqa_pipeline.source_pairs import image_text_pairs, instruction_samples
+from rsqa_pipeline.tracking.run_logger import SilentLogger
+
+STAGES = {"caption": caption_preferences, "instruction": instruction_preferences, "text": text_preferences}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, inputs, settings):
+    """Each stage's output folder and metrics."""
+    outputs = {}
+    for name, stage in STAGES.items():
+        out = tmp_path_factory.mktemp("preference_data") / f"{name}_preferences"
+        out.mkdir()
+        outputs[name] = (out, stage.run(inputs, out, settings, SilentLogger()))
+    return outputs
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_kept_and_quarantined_are_the_input(made, name):
+    out, metrics = made[name]
+    pairs, faults = read_table(out / "pairs.parquet"), read_table(out / "quarantine.parquet")
+    assert len(pairs) == metrics["kept_rows"] > 0
+    assert len(faults) == metrics["quarantined_rows"]
+    assert metrics["input_rows"] == metrics["kept_rows"] + metrics["quarantined_rows"]
+    assert all(fault["reason"] and fault["stage"] == f"{name}_preferences" for fault in faults)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_sound_pairs_and_no_image_on_both_sides(made, name):
+    pairs = read_table(made[name][0] / "pairs.parquet")
+    assert all(pair["chosen"].strip() and pair["rejected"].strip() for pair in pairs)
+    assert all(pair["chosen"] != pair["rejected"] for pair in pairs)
+    sides: dict[str, set[str]] = {}
+    for pair in pairs:
+        sides.setdefault(pair["image_id"] or pair["chosen"], set()).add(pair["split"])
+    assert all(len(found) == 1 for found in sides.values())
+    assert {"train", "heldout"} == set.union(*sides.values())
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_rerun_gives_the_same_tables(made, inputs, settings, tmp_path, name):
+    # A folder beside the first, since references are relative to it.
+    again = made[name][0].parent / "again"
+    again.mkdir()
+    STAGES[name].run(inputs, again, settings, SilentLogger())
+    for table in ("pairs.parquet", "judgements.parquet", "quarantine.parquet"):
+        assert read_table(again / table) == read_table(made[name][0] / table)
+
+
+def test_only_images_set_aside_for_preferences_are_used(made, inputs):
+    for name, source in (("caption", "image_text_pairs"), ("instruction", "instruction_samples")):
+        aside = {r["image_id"] for r in read_table(inputs[source] / "samples.parquet") if r["split"] == "preference"}
+        assert {pair["image_id"] for pair in read_table(made[name][0] / "pairs.parquet")} <= aside
+
+
+def test_captioners_and_vlm_are_judged(made, settings):
+    judgements = read_table(made["caption"][0] / "judgements.parquet")
+    assert {row["source"] for row in judgements} == set(settings.preference_data.captioners)
+    per_image = Counter(row["image_id"] for row in judgements)
+    assert set(per_image.values()) == {4}
+    assert all(row["relevance"] is None or 1 <= row["relevance"] <= 5 for row in judgements)
+
+
+def test_judge_prefers_what_is_truly_better_most_of_the_time(made):
+    metrics = made["caption"][1]
+    assert 0.8 < metrics["judge_agreement/caption"] <= 1.0
+
+
+def test_close_ended_pairs_have_the_right_answer_chosen_and_a_wrong_one_rejected(made, inputs):
+    truths = read_table(inputs["instruction_samples"] / "truth.parquet")
+    scenes = {row["image_id"]: row["scene"] for row in truths}
+    pairs = [p for p in read_table(made["instruction"][0] / "pairs.parquet") if p["family"] == "close_ended"]
+    for pair in pairs:
+        question = ask(sample_scene(scenes[pair["image_id"]]), pair["context"][-1]["content"])
+        assert pair["chosen"] == question.answer
+        assert not is_right(question.task, pair["rejected"], question.answer)
+        assert pair["chosen_mark"] is None and pair["true_margin"] > 0
+    assert {"vlm", "other_reference", "hasty"} <= {pair["rejected_source"] for pair in pairs}
+
+
+def test_yes_and_no_are_rejected_about_as_often_as_they_are_chosen(made):
+    """Else the text alone would tell."""
+    pairs = [
+        p for p in read_table(made["instruction"][0] / "pairs.parquet") if {p["chosen"], p["rejected"]} == {"yes", "no"}
+    ]
+    chosen = Counter(pair["chosen"] for pair in pairs)
+    assert len(pairs) > 10 and min(chosen.values()) > 0.2 * len(pairs)
+
+
+def test_open_ended_answers_compete_with_the_stored_one(made):
+    pairs = [p for p in read_table(made["instruction"][0] / "pairs.parquet") if p["family"] == "open_ended"]
+    assert pairs and all(pair["chosen_mark"] > pair["rejected_mark"] for pair in pairs)
+    assert made["instruction"][1]["judge_agreement/open_ended"] > 0.8
+
+
+def test_text_pairs_have_no_image_and_spoil_in_every_way(made, settings):
+    pairs = read_table(made["text"][0] / "pairs.parquet")
+    assert {pair["image"] for pair in pairs} == {None} and {pair["family"] for pair in pairs} == {"text"}
+    assert {pair["rejected_source"] for pair in pairs} == set(text_preferences.FAULTS)
+    assert all(pair["context"] == [] for pair in pairs)
+
+
+def test_unknown_captioner_is_named_with_what_is_known(inputs, settings, tmp_path):
+    preferences = settings.preference_data.model_copy(update={"captioners": ["expert", "human"]})
+    with pytest.raises(DataError, match=r"human cannot caption scenes; known: adder"):
+        caption_preferences.run(
+            inputs, tmp_path, settings.model_copy(update={"preference_data": preferences}), SilentLogger()
+        )
+
+
+CLASSES = ("airport", "port", "beach", "forest", "park")
+CAPTIONS = (
+    "many planes are parked near a building in an {} .",
+    "several green trees are around a {} .",
+    "there are two white cars in the {} .",
+)
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory, inputs, settings, project_root):
+    """Inputs and settings for photos in RSICD's form: three captions an image, class in the file's name."""
+    root = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    images = []
+    for index in range(40):
+        name = CLASSES[index % len(CLASSES)]
+        file = f"{name}_{index}.jpg"
+        Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(root / file)
+        sentences = [{"raw": caption.format(name)} for caption in CAPTIONS]
+        images.append({"filename": file, "split": "train", "sentences": sentences})
+    (root / "dataset.json").write_text(json.dumps({"images": images}))
+    source = {"path": str(root / "dataset.json"), "images": str(root), "scene_class_from_name": True}
+    demo = settings.source_pairs
+    captions = demo.captions.model_copy(update={"format": "karpathy", **source})
+    questions = demo.instructions.model_copy(update={"format": "class_questions", **source})
+    pairs = demo.model_copy(update={"captions": captions, "instructions": questions})
+    preferences = settings.preference_data.model_copy(
+        update={
+            "judge": "recorded_corruption",
+            "captioners": ["human", "class_swap", "count_change", "vague", "wrong_image"],
+        }
+    )
+    changed = settings.model_copy(update={"source_pairs": pairs, "preference_data": preferences})
+    folders = {"base_models": inputs["base_models"]}
+    for stage in (image_text_pairs, instruction_samples):
+        name = stage.__name__.rsplit(".")[-1]
+        folders[name] = root / name
+        folders[name].mkdir()
+        stage.run({}, folders[name], changed, SilentLogger())
+    return folders, changed
+
+
+def run_stage(stage, real, tmp_path: Path):
+    folders, settings = real
+    out = tmp_path / "out"
+    out.mkdir()
+    metrics = stage.run(folders, out, settings, SilentLogger())
+    return read_table(out / "pairs.parquet"), metrics
+
+
+def test_real_captions_compete_with_their_corruptions(real, tmp_path):
+    pairs, metrics = run_stage(caption_preferences, real, tmp_path)
+    assert metrics["kept_rows"] == len(pairs) > 20
+    assert {pair["rejected_source"] for pair in pairs} >= {"class_swap", "count_change", "vague", "wrong_image"}
+    by_human = [pair for pair in pairs if "human" in (pair["chosen_source"], pair["rejected_source"])]
+    assert all(pair["chosen_source"] == "human" for pair in by_human if pair["true_margin"] > 0)
+
+
+def test_real_class_questions_have_wrong_answers_by_habit(real, tmp_path):
+    pairs, _ = run_stage(instruction_preferences, real, tmp_path)
+    classes = [p for p in pairs if p["context"][-1]["content"] == "What is the scene class of this image?"]
+    assert {pair["chosen"] for pair in classes} <= set(CLASSES)
+    assert {"class_swap", "vague", "vlm"} <= {pair["rejected_source"] for pair in classes}
+    swapped = {pair["chosen"]: pair["rejected"] for pair in classes if pair["rejected_source"] == "class_swap"}
+    assert swapped["airport"] == "port" and swapped["port"] == "beach"
+
+
+def test_text_pairs_for_real_images_use_the_built_in_sentences(real, tmp_path):
+    pairs, _ = run_stage(text_preferences, real, tmp_path)
+    assert len({pair["chosen"] for pair in pairs}) > 30
+    assert all(pair["chosen"].endswith(" .") for pair in pairs)

@@ -1,0 +1,80 @@
+"""Inputs of the policy on disk: a VLM and a score model with random weights, and a few instruction samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rsqa_pipeline.models.load import QwenVLProcessor
+from rsqa_pipeline.profile import Compute, Optimizer, Profile, RlPolicy, Sampling
+from rsqa_pipeline.records import IMAGE_TEXT_SAMPLE, Message, sample_id, write_table
+from rsqa_pipeline.rl_policy.reasoning import reasoned_answer, reasoning_prompt
+from rsqa_pipeline.score_model.model import ScoreModel
+from rsqa_pipeline.tiny_models.architecture import new_vlm, train_vlm_processor
+
+QUESTIONS = {
+    "count": ("How many ships are there?", "3"),
+    "open": (
+        "What is seen here, and where in the image, and which colour has it, and how many are there of it?",
+        "three white ships",
+    ),
+    "grounding": ("Where is the ship?", "[4, 4, 20, 12]"),
+}
+IMAGES = 24
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("policy")
+    names = ("vlm_score_model_30", "instruction_samples", "score_model")
+    folders = {name: root / name for name in names}
+    rng = np.random.default_rng(0)
+    rows, texts = [], []
+    for index in range(IMAGES):
+        file = root / f"{index}.png"
+        Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(file)
+        for task, (question, answer) in QUESTIONS.items():
+            messages = [Message(role="user", content=question), Message(role="assistant", content=answer)]
+            rows.append(
+                {"sample_id": sample_id(str(index), messages), "image_id": str(index), "image": str(file)}
+                | {"messages": messages, "task": task, "source": "test", "split": "corpus"}
+            )
+            texts += [reasoning_prompt(messages[:1])[0]["content"], reasoned_answer(task, answer)]
+    write_table(folders["instruction_samples"] / "samples.parquet", IMAGE_TEXT_SAMPLE, rows)
+    processor = train_vlm_processor(texts, image_size=64)
+    _write_models(folders, processor)
+    return folders
+
+
+def _write_models(folders: dict[str, Path], processor: QwenVLProcessor) -> None:
+    model = folders["vlm_score_model_30"] / "model"
+    new_vlm(processor, seed=0).save_pretrained(model)
+    score_model = ScoreModel.from_base(str(model))
+    torch.nn.init.normal_(score_model.head.weight, generator=torch.Generator().manual_seed(1))
+    score_model.save_pretrained(folders["score_model"] / "model")
+    for folder in (model, folders["score_model"] / "model"):
+        processor.save_pretrained(folder)
+
+
+@pytest.fixture
+def settings() -> Profile:
+    """Profile with the one section that the policy sees: 2 GRPO steps of 2 prompts with 2 rollouts each."""
+    return Profile.model_construct(
+        name="test",
+        seed=5,
+        compute=Compute(device="cpu"),
+        rl_policy=RlPolicy(
+            reasoning_samples=16,
+            reasoning=Optimizer(learning_rate=3e-3, batch_size=8, epochs=12),
+            prompts=4,
+            heldout_prompts=4,
+            rollouts=2,
+            sampling=Sampling(temperature=0.9, top_p=0.99, max_new_tokens=56),
+            grpo=Optimizer(learning_rate=1e-3, batch_size=4, epochs=1),
+            kl=0.01,
+        ),
+    )

@@ -1,0 +1,193 @@
+"""Selection of prompts, the reward put together, the held-out comparison, and two real GRPO steps."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from rsqa_pipeline.errors import DataError, ProfileError
+from rsqa_pipeline.finetuned_models.training import Job
+from rsqa_pipeline.models.load import load_vlm, weights_version
+from rsqa_pipeline.models.scoring_group import Group
+from rsqa_pipeline.profile import Profile, RlPolicy
+from rsqa_pipeline.records import Message, read_table
+from rsqa_pipeline.rl_policy import train_grpo
+from rsqa_pipeline.rl_policy.heldout import HeldoutRewards, compare
+from rsqa_pipeline.rl_policy.policy_reward import measure, reward_function
+from rsqa_pipeline.rl_policy.prompts import PolicyPrompt, kind_of, select_prompts
+from rsqa_pipeline.tracking.run_logger import SilentLogger
+
+
+class LengthScorer:
+    """A stand-in with the scorer's contract: longer is better; "lost" has no score; "broken" fails."""
+
+    def score(self, groups: Sequence[Group], batch_size: int) -> list[list[float | None]]:
+        if any("broken" in group.candidates for group in groups):
+            raise RuntimeError("the scorer is down")
+        return [[None if c == "lost" else float(len(c)) for c in group.candidates] for group in groups]
+
+
+def prompt(task: str, reference: str, score: float = 3.0) -> PolicyPrompt:
+    return PolicyPrompt("i", "i.png", [{"role": "user", "content": "?"}], task, reference, score)
+
+
+def said(answer: str) -> str:
+    return f"<think>so</think><answer>{answer}</answer>"
+
+
+@pytest.fixture
+def recipe(settings: Profile) -> RlPolicy:
+    return settings.rl_policy
+
+
+def test_total_reward_of_each_kind(recipe: RlPolicy) -> None:
+    prompts = [prompt("count", "3"), prompt("grounding", "[0,0,10,100]"), prompt("open", "abc"), prompt("open", "abc")]
+    measured = measure([said("3"), said("[0,0,10,75]"), said("abcde"), "abcde"], prompts, LengthScorer(), recipe)
+    better = 1 - 2.718281828459045 ** (-0.2 * 2)
+    assert measured.format == [1.0, 1.0, 1.0, 0.0]
+    assert measured.accuracy == [1.0, 0.7, pytest.approx(better), 0.0]
+    assert measured.total == [1.0, pytest.approx(0.79), pytest.approx(0.3 + 0.7 * better), 0.0]
+
+
+def test_a_missing_score_is_missing_and_a_failed_scorer_raises(recipe: RlPolicy) -> None:
+    measured = measure([said("lost"), said("abcd")], [prompt("open", "abc")] * 2, LengthScorer(), recipe)
+    assert measured.total[0] is None and measured.accuracy[0] is None and measured.format[0] == 1.0
+    assert measured.total[1] is not None and measured.total[1] > 0.3
+    with pytest.raises(RuntimeError, match="scorer is down"):
+        measure([said("broken")], [prompt("open", "abc")], LengthScorer(), recipe)
+
+
+def test_rules_alone_give_open_answers_their_format_reward(recipe: RlPolicy) -> None:
+    prompts = [prompt("open", "abc"), prompt("open", "abc"), prompt("count", "3")]
+    measured = measure([said("anything"), "no format", said("3")], prompts, None, recipe)
+    assert measured.total == [pytest.approx(0.3), 0.0, 1.0]
+    assert measured.accuracy == [None, 0.0, 1.0]
+
+
+def test_reward_function_speaks_to_trl(recipe: RlPolicy) -> None:
+    logged: dict[str, float] = {}
+    reward = reward_function([prompt("count", "3"), prompt("open", "abc")], LengthScorer(), recipe)
+    completions = [[{"role": "assistant", "content": said(answer)}] for answer in ("lost", "3", "4")]
+    totals = reward(completions=completions, place=[1, 0, 0], log_metric=logged.__setitem__, prompts=[], images=[])
+    assert totals == [None, 1.0, pytest.approx(0.3)]
+    assert logged == {"format": 1.0, "accuracy": 0.5}
+    assert reward.__name__ == "policy_reward"
+
+
+def test_prompts_are_half_open_disjoint_by_image_and_the_best_of_their_task(
+    inputs: dict[str, Path], recipe: RlPolicy
+) -> None:
+    rows = read_table(inputs["instruction_samples"] / "samples.parquet")
+    for index, row in enumerate(rows):
+        if row["task"] == "open":
+            row["messages"][-1]["content"] += " and more" * (index % 5)
+    rows[0]["split"] = "preference"
+    rows[2]["messages"][-1]["content"] = "upper left"
+    data = select_prompts(rows, LengthScorer(), recipe, seed=1)
+    assert (len(data.reasoning), len(data.prompts), len(data.heldout)) == (16, 4, 4)
+    assert data.dropped == Counter({"no_box": 1})
+    for part in (data.reasoning, data.prompts, data.heldout):
+        assert sum(p.kind == "open_ended" for p in part) == len(part) // 2
+    images = [{p.image_id for p in part} for part in (data.reasoning, data.prompts, data.heldout)]
+    assert not images[2] & (images[0] | images[1])
+    open_scores = {p.reference_score for p in data.reasoning if p.task == "open"}
+    everything = [r for r in rows if r["image_id"] in images[0] and r["task"] == "open"]
+    assert max(open_scores) == max(len(r["messages"][-1]["content"]) for r in everything)
+    assert select_prompts(rows, LengthScorer(), recipe, seed=1) == data
+    assert select_prompts(rows, LengthScorer(), recipe, seed=2) != data
+
+
+def test_without_open_questions_the_others_fill_up(inputs: dict[str, Path], recipe: RlPolicy) -> None:
+    rows = [r for r in read_table(inputs["instruction_samples"] / "samples.parquet") if r["task"] == "count"]
+    data = select_prompts(rows, LengthScorer(), recipe, seed=1)
+    assert len(data.prompts) == 4 and {p.kind for p in data.prompts} == {"close_ended"}
+    with pytest.raises(DataError, match="0 usable instruction samples"):
+        select_prompts([], LengthScorer(), recipe, seed=1)
+
+
+def test_kinds() -> None:
+    tasks = ("scene_class", "presence", "count", "comparison", "rural_urban", "open", "grounding")
+    assert [kind_of(t) for t in tasks] == ["close_ended"] * 5 + ["open_ended", "grounding"]
+
+
+def test_comparison_is_paired_and_leaves_missing_prompts_out() -> None:
+    before = HeldoutRewards([0.0, 0.5, None, 0.1], [1.0] * 4, [0.0, 0.2, None, 0.4])
+    after = HeldoutRewards([0.5, 1.0, 0.9, 0.6], [1.0] * 4, [0.5, 0.7, 0.1, 0.9])
+    report = compare(before, after, seed=0)
+    assert report["before"]["n"] == report["difference"]["n"] == 3
+    assert report["before"]["value"] == pytest.approx(0.2)
+    assert report["difference"]["value"] == pytest.approx(0.5)
+    # every prompt gains 0.5: the paired interval has no width, the separate ones do
+    assert report["difference"]["low"] == pytest.approx(report["difference"]["high"])
+    assert report["after"]["high"] > report["after"]["low"]
+    assert report["difference"]["accuracy"]["value"] == pytest.approx(0.5)
+    with pytest.raises(DataError, match=r"no held-out prompt has the part .accuracy"):
+        compare(before, HeldoutRewards([1.0] * 4, [1.0] * 4, [None] * 4), seed=0)
+
+
+def test_a_batch_must_hold_whole_groups(inputs: dict[str, Path], settings: Profile, tmp_path: Path) -> None:
+    recipe = settings.rl_policy.model_copy(update={"rollouts": 3})
+    uneven = Profile.model_construct(name="test", seed=5, compute=settings.compute, rl_policy=recipe)
+    with pytest.raises(ProfileError, match=r"4 completions a step; needs a multiple of rl_policy.rollouts = 3"):
+        train_grpo.run(inputs, tmp_path, uneven, SilentLogger())
+    assert not list(tmp_path.iterdir())
+
+
+def test_run_reasons_then_trains_the_language_model(inputs: dict[str, Path], settings: Profile, tmp_path: Path) -> None:
+    metrics = train_grpo.run(inputs, tmp_path, settings, SilentLogger())
+    history = json.loads((tmp_path / "history.json").read_text())
+    assert [row["step"] for row in history] == [1, 2]
+    assert all(row["kl"] is not None and 0 <= row["reward"] <= 1 for row in history)
+    rewards = json.loads((tmp_path / "rewards.json").read_text())
+    assert set(rewards) == {"before", "after", "difference"}
+    assert metrics["reward_after"] == rewards["after"]["value"]
+    assert metrics["heldout_prompts"] == rewards["before"]["n"] == 4
+    assert (tmp_path / "plots" / "reward_curve.png").stat().st_size > 1000
+    start = load_vlm(inputs["vlm_score_model_30"] / "model", settings.compute).model.state_dict()
+    policy = load_vlm(tmp_path / "model", settings.compute).model.state_dict()
+    moved = {name for name in start if not torch.equal(start[name], policy[name])}
+    assert moved and not any(".visual." in name for name in moved)
+    assert {name for name in start if ".visual." not in name} == moved
+
+
+def test_image_marks_lie_on_image_tokens_whatever_the_prompts_lengths(
+    inputs: dict[str, Path], settings: Profile, tmp_path: Path
+) -> None:
+    policy = load_vlm(inputs["vlm_score_model_30"] / "model", settings.compute)
+    questions = ["?", "Which colour has the ship on the left of the image, and how many are there of it?"]
+    prompts = [
+        PolicyPrompt(
+            "i", str(inputs["score_model"].parent / f"{i}.png"), [Message(role="user", content=q)], "count", "3", 0.0
+        )
+        for i, q in enumerate(questions)
+    ]
+    seen: list[bool] = []
+
+    def check(_: torch.nn.Module, args: tuple[()], kwargs: dict[str, torch.Tensor]) -> None:
+        ids, marks = kwargs["input_ids"], kwargs["mm_token_type_ids"]
+        if ids.shape == marks.shape:
+            seen.append(torch.equal(marks.bool(), ids == policy.model.config.image_token_id))
+
+    policy.model.model.register_forward_pre_hook(check, with_kwargs=True)
+    job = Job(settings.seed, settings.compute, tmp_path, SilentLogger())
+    side = policy.processor.tokenizer.padding_side
+    train_grpo.train_grpo(policy, prompts, None, settings.rl_policy, job)
+    assert seen and all(seen)
+    assert policy.processor.tokenizer.padding_side == side
+
+
+def test_rules_only_from_zero_repeats(inputs: dict[str, Path], settings: Profile, tmp_path: Path) -> None:
+    recipe = settings.rl_policy.model_copy(update={"reasoning_samples": 0})
+    zero = Profile.model_construct(name="test", seed=5, compute=settings.compute, rl_policy=recipe)
+    outs = [tmp_path / "a", tmp_path / "b"]
+    for out in outs:
+        out.mkdir()
+    first, second = (train_grpo.run_rules_only(inputs, out, zero, SilentLogger()) for out in outs)
+    assert first == second
+    assert first["reasoning_samples"] == 0
+    assert weights_version(outs[0] / "model") == weights_version(outs[1] / "model")

@@ -1,0 +1,38 @@
+"""Plots of the same figures are the same bytes, and carry no date."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+
+from rsqa_pipeline import plots
+from rsqa_pipeline.stages import SUBSETS
+
+
+def draw(path: Path) -> bytes:
+    figure, axes = plots.new_figure(4, 3)
+    axes.plot([1, 2, 3], [3, 1, 2], label="a line")
+    plots.interval_bars(axes, [1, 2], [3, 1], [2.5, 0.5], [3.5, 1.0])
+    axes.legend()
+    plots.save(figure, path)
+    return path.read_bytes()
+
+
+def test_same_plot_same_bytes_without_a_date(tmp_path: Path) -> None:
+    assert draw(tmp_path / "new_folder" / "a.png") == draw(tmp_path / "b.png")
+    with Image.open(tmp_path / "b.png") as image:
+        assert image.size == (576, 432)
+        assert not {"Software", "Creation Time"} & set(image.info)
+
+
+def test_panels_stand_side_by_side() -> None:
+    _, panels = plots.new_panels(3, 9, 3)
+    places = [axes.get_subplotspec().colspan.start for axes in panels]
+    assert places == [0, 1, 2]
+
+
+def test_a_subset_has_its_selectors_colour() -> None:
+    assert all(plots.colour(subset) == plots.colour(subset.removesuffix("_30")) for subset in SUBSETS)
+    assert len({plots.colour(subset) for subset in SUBSETS}) == len(SUBSETS)
+    assert plots.colour("unheard_of") == plots.colour("another")

@@ -1,0 +1,146 @@
+"""`profile`: shipped profiles load; every fault of a broken one stands in one message."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rsqa_pipeline.errors import ProfileError
+from rsqa_pipeline.profile import PROFILE_FOLDER, Profile, known_profiles, limited_profile, load_profile
+
+DEMO: dict[str, Any] = yaml.safe_load((Path(__file__).parent.parent / PROFILE_FOLDER / "demo.yaml").read_text())
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> dict[str, Any]:
+    changed = copy.deepcopy(DEMO)
+    (tmp_path / "captions.csv").write_text("scene,source,caption\n")
+    changed["source_pairs"]["captions"]["path"] = str(tmp_path / "captions.csv")
+    return changed
+
+
+def load(settings: Any, folder: Path) -> Profile:
+    path = folder / "profile.yaml"
+    path.write_text(settings if isinstance(settings, str) else yaml.safe_dump(settings))
+    return load_profile(str(path))
+
+
+def faults(settings: Any, folder: Path) -> list[str]:
+    with pytest.raises(ProfileError) as caught:
+        load(settings, folder)
+    assert caught.value.exit_code == 2
+    for fault in caught.value.faults:
+        assert fault in str(caught.value)
+    return caught.value.faults
+
+
+def test_demo_loads(settings: dict[str, Any], tmp_path: Path) -> None:
+    profile = load(settings, tmp_path)
+    assert (profile.name, profile.data) == ("demo", Path("data/demo"))
+
+
+def test_rsicd_loads_where_its_data_is(shared_data: Path) -> None:
+    if not Path("../shared/rsicd").is_dir():
+        pytest.skip("profile rsicd names ../shared/rsicd, which is not there")
+    assert load_profile("rsicd").source_pairs.captions.corruption is not None
+
+
+def test_shipped_profiles_have_the_same_sections() -> None:
+    for name in known_profiles():
+        content = yaml.safe_load((PROFILE_FOLDER / f"{name}.yaml").read_text())
+        assert "extends" in content or set(content) == set(DEMO), name
+
+
+def test_unknown_profile_lists_the_known_ones() -> None:
+    with pytest.raises(ProfileError, match=r"known profiles: .*demo.*rsicd") as caught:
+        load_profile("nosuch")
+    assert "nosuch" in str(caught.value)
+
+
+def test_every_fault_is_told_at_once(settings: dict[str, Any], tmp_path: Path) -> None:
+    settings["seed"] = "seven"
+    settings["score_model"]["actvation"] = "none"
+    settings["source_pairs"]["preference_share"] = 1.5
+    settings["source_pairs"]["captions"]["path"] = "no/such.csv"
+    settings["source_pairs"]["benchmarks"] = {"format": "karpathy"}
+    settings["tiny_models"]["vlm"] = "scratch"
+    del settings["report"]
+    found = "\n".join(faults(settings, tmp_path))
+    for part in (
+        "seed: ", "'seven'",
+        "score_model.actvation: unknown key; known here: activation, max_length, phases",
+        "source_pairs.preference_share: ", "1.5",
+        "source_pairs.captions.path: no such file or folder: no/such.csv",
+        "source_pairs.benchmarks.path: is needed with format 'karpathy'",
+        "tiny_models.scratch: is needed",
+        "report: is missing",
+    ):  # fmt: skip
+        assert part in found
+    assert len(found.splitlines()) == 7
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("", "must hold a mapping"),
+        ("- a\n- b\n", "must hold a mapping of sections, found list"),
+        ("seed: [1\n", "cannot be read"),
+        ("name: \x00\n", "cannot be read"),
+        ("source_pairs: 7\n", "source_pairs: "),
+        ("source_pairs: {captions: [1, 2], instructions: {path: 3}}\n", "source_pairs.captions"),
+        ("extends: nosuch\n", "known profiles"),
+    ],
+)
+def test_broken_files_are_faults_not_crashes(content: str, expected: str, tmp_path: Path) -> None:
+    assert expected in "\n".join(faults(content, tmp_path))
+
+
+def test_profile_of_other_bytes_or_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "profile.yaml").write_bytes(b"name: caf\xe9\n")
+    with pytest.raises(ProfileError, match="cannot be read"):
+        load_profile(str(tmp_path / "profile.yaml"))
+    (tmp_path / "folder.yaml").mkdir()
+    with pytest.raises(ProfileError, match="no file"):
+        load_profile(str(tmp_path / "folder.yaml"))
+
+
+def test_path_that_no_file_can_have(settings: dict[str, Any], tmp_path: Path) -> None:
+    settings["source_pairs"]["captions"]["path"] = "nul\0.csv"
+    settings["source_pairs"]["instructions"]["images"] = "x" * 5000
+    found = faults(settings, tmp_path)
+    assert [fault.split(":")[0] for fault in found] == [
+        "source_pairs.captions.path",
+        "source_pairs.instructions.images",
+    ]
+
+
+def test_extends_merges_and_refuses_circles(settings: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(settings))
+    child = {"extends": str(tmp_path / "base.yaml"), "name": "child", "score_model": {"max_length": 99}}
+    profile = load(child, tmp_path)
+    assert (profile.name, profile.score_model.max_length, profile.score_model.activation) == ("child", 99, "none")
+    circle = {"extends": str(tmp_path / "profile.yaml")}
+    assert "extends itself" in faults(circle, tmp_path)[0]
+
+
+def test_settings_cannot_be_changed_after_loading(settings: dict[str, Any], tmp_path: Path) -> None:
+    profile = load(settings, tmp_path)
+    with pytest.raises(ValueError, match="frozen"):
+        profile.seed = 8
+
+
+def test_limited_profile_is_another_profile(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "whole.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    monkeypatch.chdir(tmp_path)
+    limited = load_profile(str(limited_profile(str(path), 40)))
+    assert limited.name == "demo-limit-40"
+    assert {limited.source_pairs.captions.limit, limited.source_pairs.benchmarks.limit} == {40}
+    with pytest.raises(ProfileError, match="at least 30"):
+        limited_profile(str(path), 29)

@@ -1,0 +1,54 @@
+"""The committed checkpoints load, are small, and know the scenes; bounds are well below their model card's numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rsqa_pipeline.models.load import load_clip, load_vlm
+from rsqa_pipeline.profile import Compute
+from rsqa_pipeline.scenes.captioners import CAPTIONERS
+from rsqa_pipeline.scenes.truth import PROBE_SEEDS
+from rsqa_pipeline.scenes.vocabulary import SCENES
+from rsqa_pipeline.tiny_models.measure import captions, found_first, image_text_cosines
+from rsqa_pipeline.tiny_models.pretrain import CHECKPOINTS
+from rsqa_pipeline.tiny_models.scene_accuracy import overlap
+from rsqa_pipeline.tiny_models.scene_material import UNNAMED_CLASSES, ScenePool
+
+
+@pytest.fixture(scope="module")
+def fresh() -> ScenePool:
+    return ScenePool(PROBE_SEEDS[2000:2100])
+
+
+def test_all_together_at_most_16_megabytes_and_no_pickle() -> None:
+    files = [file for file in CHECKPOINTS.rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) <= 16_000_000
+    assert {file.suffix for file in files} <= {".json", ".safetensors", ".md", ".jinja"}
+    assert (CHECKPOINTS / "README.md").is_file()
+
+
+def test_vlm_captions_name_the_scene_class_and_leave_room(fresh: ScenePool, cpu: Compute) -> None:
+    texts = captions(load_vlm(CHECKPOINTS / "vlm", cpu), fresh.images)
+    named = np.mean([SCENES[t.scene_class].name in text for t, text in zip(fresh.truths, texts, strict=True)])
+    assert named > 0.8
+
+
+def test_clip_finds_captions_and_knows_the_named_classes(fresh: ScenePool, cpu: Compute) -> None:
+    clip = load_clip(CHECKPOINTS / "clip", cpu)
+    names = list(SCENES)
+    prompts = [f"a satellite photo of {SCENES[name].phrase}." for name in names]
+    told = image_text_cosines(clip, fresh.images, prompts).argmax(dim=1)
+    known = [row for row, truth in enumerate(fresh.truths) if truth.scene_class not in UNNAMED_CLASSES]
+    assert np.mean([names[told[row]] == fresh.truths[row].scene_class for row in known]) > 0.8
+    rng = np.random.default_rng(0)
+    to_text, to_image = found_first(clip, fresh.images, [CAPTIONERS["expert"](t, rng) for t in fresh.truths])
+    assert min(to_text, to_image) > 0.03
+
+
+@pytest.mark.parametrize(
+    ("text", "iou"),
+    [("[0, 0, 10, 10]", 1.0), ("[0, 0, 10, 5]", 0.5), ("[5, 0, 15, 10]", 1 / 3), ("[20, 20, 30, 30]", 0.0), ("", 0.0)],
+)
+def test_overlap_of_a_written_box(text: str, iou: float) -> None:
+    assert overlap(text, (0, 0, 10, 10)) == pytest.approx(iou)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -167,6 +168,7 @@ def _record(profile: Profile, result: LaunchResult) -> None:
         and standing(profile, asset, store) is not None
     ]
     changed += [name for name in result.computed if name not in changed]  # same output, but code or settings changed
+    logging.getLogger("dvc").setLevel(logging.ERROR)  # a line for each asset says nothing new
     with Repo(".") as repo:
         for name in sorted(changed, key=list(ASSETS).index):
             repo.commit(target=name, force=True)

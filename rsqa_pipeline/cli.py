@@ -20,7 +20,7 @@ from rsqa_pipeline.profile import Profile, default_profile, limited_profile, loa
 from rsqa_pipeline.stages import STAGES, in_stage
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 130)
 
 ProfileOption = Annotated[
     str | None,

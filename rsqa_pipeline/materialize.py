@@ -56,7 +56,7 @@ def manifests(profile: Profile) -> ManifestStore:
 
 def sees(profile: Profile, asset: Asset) -> Profile:
     """The profile as the asset's function gets it: sections outside its list are absent and fail when touched."""
-    names = ("name", "description", "seed", "compute", *asset.sections)
+    names = ("name", "seed", "compute", *asset.sections)
     return Profile.model_construct(**{name: getattr(profile, name) for name in names})
 
 

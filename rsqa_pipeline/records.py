@@ -43,7 +43,7 @@ IMAGE_TEXT_SAMPLE = pa.schema(
         (
             "task",
             pa.string(),
-        ),  # caption | scene_class | presence | count | comparison | rural_urban | open | grounding
+        ),  # caption | scene_class | presence | count | comparison | rural_urban | open | grounding | choice
         ("source", pa.string()),  # who wrote the text: a captioner, a data set
         ("split", pa.string()),  # preference | corpus | validation | test
         ("scene_class", pa.string()),  # missing where unknown

@@ -1,4 +1,4 @@
-"""The result table at the end of `rsqa run`: every figure with its interval, read from the assets' own tables."""
+"""The result tables at the end of `rsqa run`: every figure with its interval, read from the assets' own tables."""
 
 from __future__ import annotations
 
@@ -14,24 +14,30 @@ from rich.table import Table
 from rsqa_pipeline.materialize import metrics_file
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.stages import ASSETS, SUBSETS
+from rsqa_pipeline.statistics import bootstrap_mean
+
+RESAMPLES = 1000
+
+DOWNSTREAM = (
+    ("clip_benchmark", "classification", "top_1", "CLIP zero-shot top-1"),
+    ("clip_benchmark", "retrieval", "image_to_text_r1", "CLIP image-text R@1"),
+    ("clip_benchmark", "retrieval", "text_to_image_r1", "CLIP text-image R@1"),
+    ("vlm_benchmark", "all_tasks", "accuracy", "VLM all tasks"),
+)
 
 
 def print_results(profile: Profile, console: Console) -> None:
-    """Prints what has been made so far: preference accuracy, subsets, downstream, best of N, rewards, quarantine."""
-    title = f"profile {profile.name}: {profile.description}"
-    table = Table("result", "value", "95 % interval", "n", title=title, title_justify="left")
-    for row in (
-        *_preference_rows(profile),
-        *_subset_rows(profile),
-        *_benchmark_rows(profile),
-        *_policy_rows(profile),
-    ):
-        table.add_row(*row)
-    if table.row_count:
-        console.print(table)
+    """Prints what has been made so far: preference accuracy, subsets, downstream, best of N, rewards, quarantine.
+
+    Brackets hold 95 % intervals.
+    """
+    console.print(f"profile {profile.name}: {profile.description}; 95 % intervals in brackets")
+    for table in (_preferences(profile), _subsets(profile), _downstream(profile), _best_of_n(profile), _policies(profile)):
+        if table.row_count:
+            console.print(table)
     for line in quarantined(profile):
         console.print(line)
-    page = ASSETS["curation_report"].folder(profile) / "index.html"
+    page = _folder(profile, "curation_report") / "index.html"
     if page.is_file():
         console.print(f"report: {page}", soft_wrap=True)
 
@@ -39,72 +45,87 @@ def print_results(profile: Profile, console: Console) -> None:
 def quarantined(profile: Profile) -> list[str]:
     """A line for each asset that quarantined rows, with counts by reason."""
     lines = []
-    for asset in ASSETS.values():
-        path = asset.folder(profile) / "quarantine.parquet"
-        if path.is_file():
-            reasons = pd.read_parquet(path, columns=["reason"])["reason"].value_counts()
-            total = _metrics(profile, asset.name).get("input_rows", 0)
-            if len(reasons):
-                parts = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-                lines.append(f"{asset.name}: {reasons.sum()} of {total:.0f} rows quarantined ({parts})")
+    for name in ASSETS:
+        path = _folder(profile, name) / "quarantine.parquet"
+        reasons = pd.read_parquet(path, columns=["reason"])["reason"].value_counts() if path.is_file() else pd.Series()
+        if len(reasons):
+            metrics = json.loads(metrics_file(profile, ASSETS[name]).read_text(encoding="utf-8"))
+            parts = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+            lines.append(f"{name}: {reasons.sum()} of {metrics['input_rows']:.0f} rows quarantined ({parts})")
     return lines or ["no rows quarantined"]
 
 
-def _preference_rows(profile: Profile) -> list[tuple[str, ...]]:
-    path = ASSETS["score_model_report"].folder(profile) / "accuracy.json"
-    rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    return [
-        _row(f"held-out preference accuracy, {r['selector']}, {r['label']} label", r)
-        for r in rows
-        if r["family"] == "all"
-    ]
+def _preferences(profile: Profile) -> Table:
+    table = Table("held-out preference accuracy", "label", "value", "n", title_justify="left")
+    path = _folder(profile, "score_model_report") / "accuracy.json"
+    for row in json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []:
+        if row["family"] == "all":
+            table.add_row(row["selector"], row["label"], _interval(row), f"{row['n']:.0f}")
+    return table
 
 
-def _subset_rows(profile: Profile) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = []
+def _subsets(profile: Profile) -> Table:
+    """True quality of what each subset keeps, where the source knows the truth."""
+    table = Table("true quality (1..5)", "captions", "instructions")
     for subset in SUBSETS:
-        metrics = _metrics(profile, f"subset_{subset}")
-        for kind in ("caption", "instruction"):
-            if f"{kind}_true_quality" in metrics:
-                value = f"{metrics[f'{kind}_true_quality']:.3f}"
-                interval = f"{metrics[f'{kind}_true_quality_low']:.3f} .. {metrics[f'{kind}_true_quality_high']:.3f}"
-                count = f"{metrics[f'{kind}_true_quality_n']:.0f}"
-                rows.append((f"true quality (1..5) of {kind}s in {subset}", value, interval, count))
-    return rows
+        ids = _folder(profile, f"subset_{subset}") / "ids.parquet"
+        if ids.is_file():
+            kept = pd.read_parquet(ids)["sample_id"]
+            table.add_row(subset, *(_quality(profile, name, kept) for name in ("image_text_pairs", "instruction_samples")))
+    return table
 
 
-def _benchmark_rows(profile: Profile) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = []
-    for name in ("clip_benchmark", "vlm_benchmark"):
-        path = ASSETS[name].folder(profile) / "results.parquet"
-        if path.is_file():
-            records = pd.read_parquet(path).to_dict("records")
-            rows += [_row(f"{name.split('_')[0]} {r['task']} {r['metric']}, {r['model']}", r) for r in records]
-    path = ASSETS["best_of_n_benchmark"].folder(profile) / "curve.parquet"
-    if path.is_file():
-        curve = pd.read_parquet(path)
-        largest = curve[(curve["n"] == curve["n"].max()) & (curve["task"] == "all")]
-        rows += [_row(f"best of {r['n']}, {r['selector']}", {**r, "n": r["items"]}) for r in largest.to_dict("records")]
-    return rows
+def _quality(profile: Profile, samples: str, kept: pd.Series) -> str:
+    rows = pd.read_parquet(_folder(profile, samples) / "samples.parquet", columns=["sample_id", "true_quality"])
+    known = rows[rows["sample_id"].isin(kept)]["true_quality"].dropna()
+    if known.empty:
+        return "not known"
+    found = bootstrap_mean(known.to_numpy(), RESAMPLES, profile.seed)
+    return f"{_interval(vars(found))} n {found.n}"
 
 
-def _policy_rows(profile: Profile) -> list[tuple[str, ...]]:
-    rows = []
+def _downstream(profile: Profile) -> Table:
+    table = Table("downstream", *(title for *_, title in DOWNSTREAM))
+    found = {
+        name: pd.read_parquet(path).set_index(["model", "task", "metric"])
+        for name in ("clip_benchmark", "vlm_benchmark")
+        if (path := _folder(profile, name) / "results.parquet").is_file()
+    }
+    for model in ("base", *SUBSETS, "rl_policy", "rl_policy_rules_only") if found else ():
+        cells = []
+        for name, task, metric, _ in DOWNSTREAM:
+            measured = name in found and (model, task, metric) in found[name].index
+            cells.append(_interval(found[name].loc[(model, task, metric)]) if measured else "")
+        table.add_row(model, *cells)
+    return table
+
+
+def _best_of_n(profile: Profile) -> Table:
+    path = _folder(profile, "best_of_n_benchmark") / "curve.parquet"
+    if not path.is_file():
+        return Table()
+    curve = pd.read_parquet(path)
+    curve = curve[curve["task"] == "all_tasks"]
+    table = Table("best of N, all tasks", *(f"N = {n}" for n in sorted(curve["n"].unique())))
+    for selector, rows in curve.groupby("selector", sort=False):
+        table.add_row(str(selector), *(_interval(row) for row in rows.sort_values("n").to_dict("records")))
+    return table
+
+
+def _policies(profile: Profile) -> Table:
+    table = Table("reward on held-out prompts", "before GRPO", "after", "paired difference", "n")
     for name in ("rl_policy", "rl_policy_rules_only"):
-        path = ASSETS[name].folder(profile) / "rewards.json"
+        path = _folder(profile, name) / "rewards.json"
         if path.is_file():
             rewards = json.loads(path.read_text(encoding="utf-8"))
-            rows += [
-                _row(f"{name}: held-out reward {when}", rewards[when]) for when in ("before", "after", "difference")
-            ]
-    return rows
+            cells = [_interval(rewards[when]) for when in ("before", "after", "difference")]
+            table.add_row(name, *cells, f"{rewards['after']['n']:.0f}")
+    return table
 
 
-def _row(label: str, found: Mapping[Any, Any]) -> tuple[str, ...]:
-    return label, f"{found['value']:.3f}", f"{found['low']:.3f} .. {found['high']:.3f}", f"{found['n']:.0f}"
+def _folder(profile: Profile, asset: str) -> Path:
+    return ASSETS[asset].folder(profile)
 
 
-def _metrics(profile: Profile, asset: str) -> dict[str, float]:
-    path: Path = metrics_file(profile, ASSETS[asset])
-    found: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return found
+def _interval(found: Mapping[Any, Any]) -> str:
+    return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"

@@ -292,7 +292,7 @@ def _assets() -> list[Asset]:
             "one HTML page: tables, plots, galleries, versions",
             everything,
             "report.curation_report:run",
-            ("report", subsets),
+            ("description", "report", subsets),
         )
     )
     table.append(

@@ -1,0 +1,1 @@
+"""What a model gets right, with intervals and chance levels."""

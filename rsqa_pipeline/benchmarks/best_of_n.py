@@ -23,7 +23,6 @@ from rsqa_pipeline.benchmarks.results import ALL_TASKS, COMPARISON, Outcome, com
 from rsqa_pipeline.benchmarks.task import load_tasks
 from rsqa_pipeline.benchmarks.vqa import normalise
 from rsqa_pipeline.models.clip_score import ClipScorer
-from rsqa_pipeline.models.generate import MAX_PROMPT_TOKENS
 from rsqa_pipeline.models.load import base_model, load_vlm
 from rsqa_pipeline.models.scoring_group import Group
 from rsqa_pipeline.plots import colour, new_panels, save
@@ -92,7 +91,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     tasks = [(task, items[: rules.items]) for task, items in tasks]
     logger.log_params({f"{task.name}.version": task.version for task, _ in tasks})
     drawn = draw_answers(inputs["vlm_score_model_30"] / "model", tasks, settings)
-    scorer = Scorer.load(inputs["score_model"] / "model", settings.compute, MAX_PROMPT_TOKENS)
+    scorer = Scorer.load(inputs["score_model"] / "model", settings.compute)
     clip = ClipScorer.load(base_model(inputs["base_models"], "clip"), settings.compute)
     for name, judge in (("score_model", scorer), ("clip_score", clip)):
         add_scores(drawn, name, judge, settings.benchmarks.batch_size)

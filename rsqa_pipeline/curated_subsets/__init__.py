@@ -1,0 +1,1 @@
+"""Scores of a corpus and the subsets chosen by them."""

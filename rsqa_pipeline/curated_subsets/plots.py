@@ -13,7 +13,7 @@ from rsqa_pipeline.plots import DROPPED, colour, new_panels, save
 QUALITY_BANDS = ((1.0, 2.5, "#b5534a"), (2.5, 3.5, "#d9a441"), (3.5, 4.5, "#7fae6b"), (4.5, 5.01, "#2f6f4f"))
 """Ranges of the true quality (1..5) and their colours."""
 
-_SOURCE_COLOURS = ("#2f7fb8", "#d1495b", "#c9a227", "#2a9d6f", "#7d5ba6", "#8a8f98", "#3a3a3a", "#8ccfb0")
+_SOURCE_COLOURS = ("#2f7fb8", "#d1495b", "#c9a227", "#2a9d6f", "#7d5ba6", "#8ccfb0", "#3a3a3a", "#b4bac4")
 _TITLES = {"caption": "captions", "instruction": "instructions"}
 
 
@@ -57,12 +57,14 @@ def _can_draw(scored: pd.DataFrame, kind: str, by: str) -> bool:
 
 
 def _by_source(rows: pd.DataFrame) -> list[tuple[str, str, pd.Series]]:
-    """(label, colour, which rows) of each source, the most frequent first; beyond eight they share the last colour."""
-    sources = rows["source"].value_counts(sort=True).sort_index().index
-    return [
-        (str(source), _SOURCE_COLOURS[min(place, len(_SOURCE_COLOURS) - 1)], rows["source"] == source)
-        for place, source in enumerate(sources)
-    ]
+    """(label, colour, which rows) of the most frequent sources; beyond the colours at hand the rest stand together."""
+    counts = rows["source"].value_counts()
+    names = sorted(counts.index, key=lambda name: (-counts[name], name))
+    alone = names if len(names) <= len(_SOURCE_COLOURS) else names[: len(_SOURCE_COLOURS) - 1]
+    parts = [(str(n), tint, rows["source"] == n) for n, tint in zip(alone, _SOURCE_COLOURS, strict=False)]
+    if len(alone) < len(names):
+        parts.append((f"{len(names) - len(alone)} others", _SOURCE_COLOURS[-1], ~rows["source"].isin(alone)))
+    return parts
 
 
 def _by_quality(rows: pd.DataFrame) -> list[tuple[str, str, pd.Series]]:

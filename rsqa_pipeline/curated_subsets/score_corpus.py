@@ -35,7 +35,7 @@ class CorpusScorer(Protocol):
 
 def run_score_model(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
     """Scores the corpus with the trained score model: scores.parquet, quarantine.parquet, a histogram."""
-    scorer = Scorer.load(inputs["score_model"] / "model", settings.compute, settings.score_model.max_length)
+    scorer = Scorer.load(inputs["score_model"] / "model", settings.compute)
     return _run(inputs, out, settings, logger, scorer, "pair_scores", "score (unbounded)")
 
 

@@ -1,0 +1,1 @@
+"""Checks of every table before it is used."""

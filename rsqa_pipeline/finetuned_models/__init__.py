@@ -1,0 +1,1 @@
+"""CLIP and VLM fine-tuned on a subset."""

@@ -1,0 +1,1 @@
+"""What made an output, and whether it still stands so."""

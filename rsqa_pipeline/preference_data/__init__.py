@@ -1,0 +1,1 @@
+"""Candidate texts, judge's marks, chosen/rejected pairs."""

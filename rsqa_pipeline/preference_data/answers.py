@@ -118,7 +118,7 @@ def _class_question(subject: Subject) -> ClassQuestion:
     text = question_of(subject)
     stem, *lines = text.split("\n")
     choices = tuple(class_from_name(words) for _, mark, words in (line.partition(". ") for line in lines) if mark)
-    asked = re.search(r"(?:an?) ([a-z ]+)\?$", stem) if subject.task == "presence" else None
+    asked = re.search(r".*\ban? (.+)\?$", stem) if subject.task == "presence" else None
     return ClassQuestion(
         cast(ClassTask, subject.task), stem, class_from_name(asked[1]) if asked else None, choices or None
     )

@@ -30,7 +30,6 @@ from rsqa_pipeline.finetuned_models.training import (
     trainer_arguments,
     write_history,
 )
-from rsqa_pipeline.models.generate import MAX_PROMPT_TOKENS
 from rsqa_pipeline.models.load import Vlm, load_vlm
 from rsqa_pipeline.plots import new_figure, save
 from rsqa_pipeline.profile import Profile, RlPolicy
@@ -81,7 +80,7 @@ def _run(
 ) -> Metrics:
     recipe, seed = settings.rl_policy, settings.seed
     _check_batch(settings)
-    scorer = Scorer.load(inputs["score_model"] / "model", settings.compute, MAX_PROMPT_TOKENS)
+    scorer = Scorer.load(inputs["score_model"] / "model", settings.compute)
     data = select_prompts(read_table(inputs["instruction_samples"] / "samples.parquet"), scorer, recipe, seed)
     with tempfile.TemporaryDirectory() as scratch:
         job = Job(seed, settings.compute, Path(scratch), logger)

@@ -1,0 +1,1 @@
+"""The score model: a scalar for how good a text is for an image."""

@@ -56,7 +56,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     if not pairs:
         raise DataError("no held-out pair to measure on; raise preference_data.heldout_share or the number of images")
     batch, resamples = settings.benchmarks.batch_size, settings.benchmarks.bootstrap_resamples
-    model = Scorer.load(inputs["score_model"] / "model", settings.compute, settings.score_model.max_length)
+    model = Scorer.load(inputs["score_model"] / "model", settings.compute)
     clip = ClipScorer.load(base_model(inputs["base_models"], "clip"), settings.compute)
     scored = {
         "score_model": score_pairs(model, pairs, batch),

@@ -46,10 +46,11 @@ class Scorer:
         self._encoder = Encoder(processor, max_length)
 
     @classmethod
-    def load(cls, path_or_id: str | Path, compute: Compute, max_length: int) -> Scorer:
+    def load(cls, path_or_id: str | Path, compute: Compute) -> Scorer:
         """A scorer from a folder (or hub id) in our layout or the released one, with its processor beside.
 
-        The backbone runs in the profile's dtype, the head always in float32.
+        The backbone runs in the profile's dtype, the head always in float32. Texts are cut to the length that the model
+        was trained with, which stands in its tokenizer.
 
         Raises:
             ModelError: no such checkpoint, or one that cannot be used.
@@ -57,7 +58,9 @@ class Scorer:
         folder = local_folder(path_or_id)
         model = ScoreModel.from_pretrained(folder)
         model.backbone.to(getattr(torch, compute.dtype))
-        return cls(model.to(device_of(compute)), load_processor(folder), max_length, weights_version(folder))
+        processor = load_processor(folder)
+        max_length = processor.tokenizer.model_max_length
+        return cls(model.to(device_of(compute)), processor, max_length, weights_version(folder))
 
     def score(self, groups: Sequence[Group], batch_size: int) -> list[list[float | None]]:
         """Score of every candidate, in the groups' order; None where there is no score.

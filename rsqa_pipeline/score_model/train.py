@@ -100,6 +100,7 @@ def _run(
     truths = [agrees(pair, row["true_margin"] or 0.0) for pair, row in zip(scored, heldout, strict=True)]
     curve.finish(accuracy(verdicts))
     model.save_pretrained(out / "model")
+    processor.tokenizer.model_max_length = encoder.max_length
     processor.save_pretrained(out / "model")
     _write_history(out, curve.rows, name)
     faults = data.faults + [

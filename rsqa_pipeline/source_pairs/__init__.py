@@ -1,0 +1,1 @@
+"""Read, validate, hash and split image-text data."""

@@ -1,0 +1,1 @@
+"""Small real CLIP and Qwen2-VL checkpoints, and the recipe that makes them."""

@@ -39,7 +39,8 @@ _VLM_SPECIAL = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-_CLIP_SPECIAL = ("<|pad|>", "<|startoftext|>", "<|endoftext|>")
+# transformers' CLIP takes an end mark of id 2 for an old configuration and reads the text's largest id instead
+_CLIP_SPECIAL = ("<|pad|>", "<|endoftext|>", "<|startoftext|>")
 
 
 def train_vlm_processor(texts: Iterable[str], image_size: int) -> QwenVLProcessor:

@@ -67,8 +67,8 @@ def model_card(metrics: Metrics, schedule: Schedule, scenes: int, hardware: str)
     named, mark = metrics["vlm_caption_names_scene_class"], metrics["vlm_caption_true_mark"]
     lines += [
         "",
-        f"The VLM's greedy captions name the right scene class in {100 * named:.1f} %; their true mark is {mark:.2f} of 5",
-        "on average.",
+        f"The VLM's greedy captions name the right scene class in {100 * named:.1f} %; their true mark",
+        f"is {mark:.2f} of 5 on average.",
         "",
     ]
     return "\n".join(lines)

@@ -20,7 +20,7 @@ from rsqa_pipeline.tracking.run_logger import RunLogger
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 STATE = Path(".rsqa/pretrain-tiny")
 SCHEDULE = Schedule(
-    vlm_perception_steps=1300, clip_perception_steps=300, vlm_steps=900, clip_steps=600, batch_size=64, seed=0
+    vlm_perception_steps=900, clip_perception_steps=300, vlm_steps=500, clip_steps=400, batch_size=64, seed=0
 )
 SCENES = 16_000
 COMPUTE = Compute(device="cpu", dtype="bfloat16")

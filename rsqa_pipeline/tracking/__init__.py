@@ -1,0 +1,1 @@
+"""Runs, metrics and models, behind a small protocol."""

@@ -34,6 +34,14 @@ def test_clip_loads_with_its_tokenizer_and_image_processor(clip_folder: Path, cp
     assert tokens["input_ids"][1, -1] == clip.tokenizer.eos_token_id
 
 
+def test_clip_reads_a_text_at_its_end(clip_folder: Path, cpu: Compute) -> None:
+    clip = load_clip(clip_folder, cpu)
+    tokens = clip.tokenizer(["two tanks", "two tanks two tanks"], padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        short, long = clip.model.get_text_features(**tokens).pooler_output
+    assert not torch.allclose(short, long)
+
+
 def test_version_changes_with_one_weight(vlm_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(vlm_folder, tmp_path / "vlm")
     file = tmp_path / "vlm" / "model.safetensors"

@@ -15,6 +15,7 @@ from rsqa_pipeline.records import read_table
 from rsqa_pipeline.scenes.asking import ask
 from rsqa_pipeline.scenes.truth import sample_scene
 from rsqa_pipeline.source_pairs import image_text_pairs, instruction_samples
+from rsqa_pipeline.source_pairs.scene_classes import CLASS_QUESTION
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 
 STAGES = {"caption": caption_preferences, "instruction": instruction_preferences, "text": text_preferences}
@@ -184,7 +185,7 @@ def test_real_captions_compete_with_their_corruptions(real, tmp_path):
 
 def test_real_class_questions_have_wrong_answers_by_habit(real, tmp_path):
     pairs, _ = run_stage(instruction_preferences, real, tmp_path)
-    classes = [p for p in pairs if p["context"][-1]["content"] == "What is the scene class of this image?"]
+    classes = [p for p in pairs if p["context"][-1]["content"] == CLASS_QUESTION]
     assert {pair["chosen"] for pair in classes} <= set(CLASSES)
     assert {"class_swap", "vague", "vlm"} <= {pair["rejected_source"] for pair in classes}
     swapped = {pair["chosen"]: pair["rejected"] for pair in classes if pair["rejected_source"] == "class_swap"}

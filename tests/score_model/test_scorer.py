@@ -120,8 +120,9 @@ def test_load_gives_the_same_scores_and_the_weights_hash(
     scorer: Scorer, processor: QwenVLProcessor, groups: list[Group], tmp_path: Path
 ) -> None:
     scorer.model.save_pretrained(tmp_path)
+    processor.tokenizer.model_max_length = 192
     processor.save_pretrained(tmp_path)
-    loaded = Scorer.load(tmp_path, Compute(device="cpu"), max_length=192)
+    loaded = Scorer.load(tmp_path, Compute(device="cpu"))
     assert loaded.version == weights_version(tmp_path)
     assert flat(loaded.score(groups, 8)) == pytest.approx(flat(scorer.score(groups, 8)), abs=1e-6)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,9 @@ nux: {enabled: false}
 storage: {sqlite: {base_dir: {env: DAGSTER_HOME}}}
 concurrency: {runs: {max_concurrent_runs: 2}, pools: {default_limit: 1, granularity: op}}
 """
+
+
+_FRONT_DOOR = "rsqa/front_door"
 
 
 @dataclass
@@ -118,12 +123,13 @@ def recorded_by_dvc(profile: Profile) -> bool:
 def _run(profile: Profile, profile_name: str, wanted: list[str], force: bool, result: LaunchResult) -> dict[str, str]:
     """One Dagster run; fills in ``result`` and returns the failures by asset."""
     job = build(profile_name, force).resolve_job_def(EVERYTHING)
-    with dg.DagsterInstance.get() as instance:
+    with _only_run(profile), dg.DagsterInstance.get() as instance:
+        _bury_dead_runs(instance)
         outcome = job.execute_in_process(
             instance=instance,
             asset_selection=[dg.AssetKey(name) for name in wanted],
             raise_on_error=False,
-            tags={"rsqa/front_door": "dvc" if "DVC_STAGE" in os.environ else "cli"},
+            tags={_FRONT_DOOR: "dvc" if "DVC_STAGE" in os.environ else "cli"},
         )
     _finish_tracking(profile, wanted, outcome.run_id, outcome.success)
     failures: dict[str, str] = {}
@@ -135,6 +141,31 @@ def _run(profile: Profile, profile_name: str, wanted: list[str], force: bool, re
         elif event.event_type == dg.DagsterEventType.STEP_FAILURE:
             failures[str(event.step_key)] = _message(event.step_failure_data.error)
     return failures
+
+
+@contextmanager
+def _only_run(profile: Profile) -> Iterator[None]:
+    """Holds the profile's lock, which the system drops when the process ends, however it ends."""
+    with (profile.state / "run.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(
+                f"another `rsqa run` of profile {profile.name} is at work; wait for it or stop it"
+            ) from None
+        yield
+
+
+def _bury_dead_runs(instance: dg.DagsterInstance) -> None:
+    """Ends runs of this door that Dagster still believes alive, and frees their pool slots.
+
+    Called with the lock held, so a run that has not finished was killed; its slot would block the pool forever.
+    """
+    alive = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
+    for run in instance.get_runs(alive):
+        if _FRONT_DOOR in run.tags:
+            instance.report_run_failed(run, "the process was killed")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
 def _finish_tracking(profile: Profile, wanted: Sequence[str], run_id: str, succeeded: bool) -> None:

@@ -20,7 +20,7 @@ from rsqa_pipeline.tracking.run_logger import RunLogger
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 STATE = Path(".rsqa/pretrain-tiny")
 SCHEDULE = Schedule(
-    vlm_perception_steps=900, clip_perception_steps=300, vlm_steps=500, clip_steps=400, batch_size=64, seed=0
+    vlm_perception_steps=1400, clip_perception_steps=300, vlm_steps=500, clip_steps=400, batch_size=64, seed=0
 )
 SCENES = 16_000
 COMPUTE = Compute(device="cpu", dtype="bfloat16")
@@ -52,11 +52,11 @@ def pretrain_tiny(
     for kind in kinds:
         started = time.monotonic()
         made = (make_vlm if kind == "vlm" else make_clip)(material, schedule, compute, state, logger)
-        seconds = time.monotonic() - started
-        made.save(out / kind)
-        metrics[f"{kind}_training_seconds"] = seconds
-        measure = vlm_accuracies if kind == "vlm" else clip_accuracies
-        metrics |= {f"{kind}_{name}": value for name, value in measure(out / kind, made.heads).items()}
+        metrics[f"{kind}_training_seconds"] = time.monotonic() - started
+        folder = out / kind
+        made.save(folder)
+        measured = vlm_accuracies(folder, made.heads) if kind == "vlm" else clip_accuracies(folder)
+        metrics |= {f"{kind}_{name}": value for name, value in measured.items()}
     logger.log_metrics(metrics)
     if len(kinds) == 2:
         card = model_card(metrics, schedule, scenes, f"{torch.get_num_threads()} CPU threads")

@@ -27,10 +27,14 @@ def score_model(
     context: dg.AssetExecutionContext,
     pipeline: Pipeline,
     instruction_preferences: Path,
+    caption_preferences: Path,
     caption_score_model: Path,
 ) -> Materialized:
     yield from pipeline.materialize(
-        context, instruction_preferences=instruction_preferences, caption_score_model=caption_score_model
+        context,
+        instruction_preferences=instruction_preferences,
+        caption_preferences=caption_preferences,
+        caption_score_model=caption_score_model,
     )
 
 

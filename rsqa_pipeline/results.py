@@ -32,7 +32,13 @@ def print_results(profile: Profile, console: Console) -> None:
     Brackets hold 95 % intervals.
     """
     console.print(f"profile {profile.name}: {profile.description}; 95 % intervals in brackets")
-    for table in (_preferences(profile), _subsets(profile), _downstream(profile), _best_of_n(profile), _policies(profile)):
+    for table in (
+        _preferences(profile),
+        _subsets(profile),
+        _downstream(profile),
+        _best_of_n(profile),
+        _policies(profile),
+    ):
         if table.row_count:
             console.print(table)
     for line in quarantined(profile):
@@ -71,7 +77,9 @@ def _subsets(profile: Profile) -> Table:
         ids = _folder(profile, f"subset_{subset}") / "ids.parquet"
         if ids.is_file():
             kept = pd.read_parquet(ids)["sample_id"]
-            table.add_row(subset, *(_quality(profile, name, kept) for name in ("image_text_pairs", "instruction_samples")))
+            table.add_row(
+                subset, *(_quality(profile, name, kept) for name in ("image_text_pairs", "instruction_samples"))
+            )
     return table
 
 

@@ -53,21 +53,25 @@ def run_text_phase(inputs: Mapping[str, Path], out: Path, settings: Profile, log
     """Asset ``score_head``: the base VLM's backbone with a head learned from text pairs."""
     base = base_model(inputs["base_models"], "vlm")
     model = ScoreModel.from_base(base, settings.score_model.activation)
-    return _run("text", model, load_processor(base), inputs["text_preferences"], out, settings, logger)
+    return _run("text", model, load_processor(base), [inputs["text_preferences"]], out, settings, logger)
 
 
 def run_caption_phase(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
     """Asset ``caption_score_model``: goes on from the text phase with caption pairs."""
     start = inputs["score_head"] / "model"
     model, processor = ScoreModel.from_pretrained(start), load_processor(start)
-    return _run("caption", model, processor, inputs["caption_preferences"], out, settings, logger)
+    return _run("caption", model, processor, [inputs["caption_preferences"]], out, settings, logger)
 
 
 def run_instruction_phase(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
-    """Asset ``score_model``: goes on from the caption phase with instruction pairs; the model that scores."""
+    """Asset ``score_model``: goes on from the caption phase with instruction pairs; the model that scores.
+
+    Caption pairs are replayed among them. The paper does not replay; without it a small model forgets captions in
+    this phase, and captions are most of what it ranks.
+    """
     start = inputs["caption_score_model"] / "model"
     model, processor = ScoreModel.from_pretrained(start), load_processor(start)
-    pairs = inputs["instruction_preferences"]
+    pairs = [inputs["instruction_preferences"], inputs["caption_preferences"]]
     metrics = _run("instruction", model, processor, pairs, out, settings, logger)
     logger.log_model("score_model", out / "model")
     return metrics
@@ -77,19 +81,19 @@ def _run(
     name: PhaseName,
     model: ScoreModel,
     processor: QwenVLProcessor,
-    pairs_folder: Path,
+    folders: Sequence[Path],
     out: Path,
     settings: Profile,
     logger: RunLogger,
 ) -> Metrics:
     """Trains one phase and writes model/, history.json, plots/training.png and quarantine.parquet."""
     phase: ScoreModelPhase = getattr(settings.score_model.phases, name)
-    train, heldout = read_pairs(pairs_folder, "train"), read_pairs(pairs_folder, "heldout")
+    train, heldout = ([pair for folder in folders for pair in read_pairs(folder, s)] for s in ("train", "heldout"))
     encoder = Encoder(processor, settings.score_model.max_length)
     data = PairData(train, encoder, phase.epochs, phase.batch_size, settings.seed)
     if not data.pairs:
         raise DataError(
-            f"{pairs_folder} has no usable training pair ({len(train)} read, {len(data.faults)} with a fault)"
+            f"{folders[0]} has no usable training pair ({len(train)} read, {len(data.faults)} with a fault)"
         )
     scorer = Scorer(model.to(device_of(settings.compute)), processor, encoder.max_length, version="in training")
     curve = TrainingCurve(name, scorer, heldout[:: max(1, len(heldout) // CURVE_PAIRS)], phase.batch_size, logger)

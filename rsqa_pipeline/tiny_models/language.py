@@ -18,6 +18,8 @@ from rsqa_pipeline.models.load import QwenVLProcessor
 from rsqa_pipeline.records import Message
 from rsqa_pipeline.tiny_models.perception import vlm_tower
 
+CHECK_PROMPT = "is this right?"
+"""Asks whether the answer just given fits the image: image-text matching, which general VLMs are trained on too."""
 _IGNORED = -100
 
 
@@ -29,6 +31,15 @@ class Answered:
     """Row of the batch's images."""
     question: str
     answer: str
+    said: str | None = None
+    """An answer given to the question before; ``answer`` then says whether it is right, to CHECK_PROMPT."""
+
+    @property
+    def prompt(self) -> list[Message]:
+        asked = [Message(role="user", content=self.question)]
+        if self.said is None:
+            return asked
+        return [*asked, Message(role="assistant", content=self.said), Message(role="user", content=CHECK_PROMPT)]
 
 
 def language_loss(
@@ -68,10 +79,7 @@ def _tokens(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids (b, t) padded on the right, and labels (b, t) that are _IGNORED outside the answers."""
     tokenizer, mark = processor.tokenizer, processor.image_token
-    prompts = [
-        render(processor, [Message(role="user", content=text.question)], True, add_generation_prompt=True)
-        for text in texts
-    ]
+    prompts = [render(processor, text.prompt, True, add_generation_prompt=True) for text in texts]
     prompts = [prompt.replace(mark, mark * image_tokens) for prompt in prompts]
     asked = tokenizer(prompts, add_special_tokens=False)["input_ids"]
     answers = [text.answer + tokenizer.eos_token for text in texts]

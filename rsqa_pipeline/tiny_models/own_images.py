@@ -21,7 +21,7 @@ from rsqa_pipeline.models.conversation import CAPTION_PROMPT
 from rsqa_pipeline.records import read_table
 from rsqa_pipeline.source_pairs.corruption import CorruptionKind
 from rsqa_pipeline.source_pairs.scene_classes import CLASS_QUESTION, class_words
-from rsqa_pipeline.tiny_models.language import Answered
+from rsqa_pipeline.tiny_models.language import CHECK_PROMPT, Answered
 from rsqa_pipeline.tiny_models.perception import UNKNOWN, Labels, Target
 from rsqa_pipeline.tiny_models.pixels import augmented
 
@@ -73,7 +73,15 @@ class OwnImages:
         return {"scene_class": torch.tensor(known).unsqueeze(1)}
 
     def texts(self) -> Iterable[str]:
-        yield from (CAPTION_PROMPT, CLASS_QUESTION, "You are a helpful assistant.", "system user assistant")
+        yield from (
+            CAPTION_PROMPT,
+            CLASS_QUESTION,
+            CHECK_PROMPT,
+            "yes",
+            "no",
+            "You are a helpful assistant.",
+            "system user assistant",
+        )
         yield from (class_words(name) for name in self.classes)
         for captions in self._captions.values():
             yield from captions
@@ -87,6 +95,7 @@ class OwnImages:
         texts = []
         for position, row in enumerate(rows):
             texts.append(Answered(position, CAPTION_PROMPT, self._caption(row, rng)))
+            texts.append(self._checked(position, row, rng))
             name = self.scene_classes[row]
             if name is not None:
                 texts.append(Answered(position, CLASS_QUESTION, class_words(name)))
@@ -95,6 +104,14 @@ class OwnImages:
     def caption_batch(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, Sequence[str]]:
         rows = rng.choice(self._captioned, size)
         return augmented(self.images[rows], rng), [self._caption(row, rng) for row in rows]
+
+    def _checked(self, position: int, row: int, rng: np.random.Generator) -> Answered:
+        """The image's caption or, as often, one of an image of another scene class, and whether it is right."""
+        right = bool(rng.random() < 0.5)
+        other = row
+        while not right and self.scene_classes[other] == self.scene_classes[row]:
+            other = int(rng.choice(self._captioned))
+        return Answered(position, CAPTION_PROMPT, "yes" if right else "no", self._caption(other, rng))
 
     def _caption(self, row: int, rng: np.random.Generator) -> str:
         captions = self._captions[self.ids[row]]

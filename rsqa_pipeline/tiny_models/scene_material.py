@@ -15,7 +15,8 @@ from rsqa_pipeline.scenes.questions import ANSWERERS, instruction_questions
 from rsqa_pipeline.scenes.render import render
 from rsqa_pipeline.scenes.truth import CELL, IMAGE_SIZE, PRETRAIN_SEEDS, SceneTruth, sample_scene
 from rsqa_pipeline.scenes.vocabulary import COLOURS, OBJECTS, SCENES
-from rsqa_pipeline.tiny_models.language import Answered
+from rsqa_pipeline.tiny_models.checking import checked_answer, checked_caption
+from rsqa_pipeline.tiny_models.language import CHECK_PROMPT, Answered
 from rsqa_pipeline.tiny_models.perception import UNKNOWN, Labels, Target
 
 CAPTION_MIX = {"expert": 0.3, "plain": 0.4, "layman": 0.1, "incomplete": 0.1, "vague": 0.1}
@@ -35,8 +36,10 @@ QUESTION_SHARE = {
     "grounding": 0.3,
     "choice": 1.0,
 }
-_QUESTIONS = 3
+_QUESTIONS = 2
 """Questions an image and step at most."""
+_CHECKED_CAPTIONS, _CHECKED_ANSWERS = 2, 1
+"""Texts an image and step of which the model tells whether they are right."""
 _TOKENIZER_SCENES = 1500
 _REASONING = (
     "<think>I see two red cars on the left.</think><answer>2</answer>",
@@ -101,7 +104,13 @@ class SceneMaterial:
 
     def texts(self) -> Iterable[str]:
         """All kinds of captions, questions and answers, and the words of chat and reasoning around them."""
-        yield from [CAPTION_PROMPT, "system user assistant", "You are a helpful assistant.", *_REASONING] * 20
+        yield from [
+            CAPTION_PROMPT,
+            CHECK_PROMPT,
+            "system user assistant",
+            "You are a helpful assistant.",
+            *_REASONING,
+        ] * 20
         rng = np.random.default_rng(0)
         for truth in self._pool.truths[:_TOKENIZER_SCENES]:
             for caption in CAPTIONERS.values():
@@ -115,7 +124,7 @@ class SceneMaterial:
         return self._pool.images[rows], {name: values[rows] for name, values in self._pool.labels.items()}
 
     def language_batch(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, Sequence[Answered]]:
-        """Half as many images as ``size``, each with a caption and three questions."""
+        """Half as many images as ``size``, each with a caption, questions, and texts to check."""
         rows = self._draw(rng, size // 2)
         texts = []
         for position, row in enumerate(rows):
@@ -125,6 +134,9 @@ class SceneMaterial:
             for question in asked[:_QUESTIONS]:
                 answerer = _drawn(ANSWER_MIX, rng, ANSWERERS)
                 texts.append(Answered(position, question.question, answerer(truth, question)))
+            texts += [checked_caption(position, truth, rng) for _ in range(_CHECKED_CAPTIONS)]
+            other = self._pool.truths[self._draw(rng, 1)[0]]
+            texts += [checked_answer(position, question, other, rng) for question in asked[:_CHECKED_ANSWERS]]
         return self._pool.images[rows], texts
 
     def caption_batch(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, Sequence[str]]:

@@ -95,15 +95,14 @@ def _quality(profile: Profile, samples: str, kept: pd.Series) -> str:
 def _downstream(profile: Profile) -> Table:
     table = Table("downstream", *(title for *_, title in DOWNSTREAM))
     found = {
-        name: pd.read_parquet(path).set_index(["model", "task", "metric"])
+        (name, row["model"], row["task"], row["metric"]): row
         for name in ("clip_benchmark", "vlm_benchmark")
         if (path := _folder(profile, name) / "results.parquet").is_file()
+        for row in pd.read_parquet(path).to_dict("records")
     }
     for model in ("base", *SUBSETS, "rl_policy", "rl_policy_rules_only") if found else ():
-        cells = []
-        for name, task, metric, _ in DOWNSTREAM:
-            measured = name in found and (model, task, metric) in found[name].index
-            cells.append(_interval(found[name].loc[(model, task, metric)]) if measured else "")
+        keys = [(name, model, task, metric) for name, task, metric, _ in DOWNSTREAM]
+        cells = [_interval(found[key]) if key in found else "" for key in keys]
         table.add_row(model, *cells)
     return table
 

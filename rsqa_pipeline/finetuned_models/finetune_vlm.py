@@ -23,6 +23,7 @@ from rsqa_pipeline.finetuned_models.training import (
     Job,
     check_converged,
     final_loss,
+    only_progress_bar,
     plot_losses,
     supervised_dataset,
     trainer_arguments,
@@ -131,6 +132,7 @@ def train_supervised(
         processing_class=processor,
         callbacks=[history],
     )
+    only_progress_bar(trainer)
     trainer.train()
     model.eval()
     check_converged(history.rows, phase)

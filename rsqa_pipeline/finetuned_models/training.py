@@ -11,7 +11,15 @@ from typing import Any
 
 from datasets import Dataset
 from huggingface_hub import constants
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from rsqa_pipeline.errors import ModelError
 from rsqa_pipeline.images import open_image
@@ -74,6 +82,20 @@ class History(TrainerCallback):
         self.rows.append({"phase": self.phase, "step": state.global_step, **numbers})
         found = {f"{self.phase}_{name}": value for name, value in numbers.items() if value is not None}
         self.logger.log_metrics(found, step=state.global_step)
+
+
+class QuietProgress(ProgressCallback):
+    """The Trainer's progress bar without a printed line for each step; the numbers go to the history."""
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        pass
+
+
+def only_progress_bar(trainer: Trainer) -> None:
+    """Keeps a trainer from printing its log on standard output."""
+    trainer.remove_callback(ProgressCallback)
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(QuietProgress)
 
 
 def trainer_arguments(optimizer: Optimizer, job: Job) -> dict[str, Any]:

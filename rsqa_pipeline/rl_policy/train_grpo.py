@@ -26,6 +26,7 @@ from rsqa_pipeline.finetuned_models.training import (
     Job,
     check_converged,
     lazy_dataset,
+    only_progress_bar,
     plain,
     trainer_arguments,
     write_history,
@@ -173,6 +174,7 @@ def train_grpo(
         processing_class=processor,
         callbacks=[history],
     )
+    only_progress_bar(trainer)
     trainer.train()
     policy.model.eval()
     check_converged(history.rows, "grpo")

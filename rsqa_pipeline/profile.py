@@ -266,15 +266,23 @@ def limited_profile(name: str, limit: int) -> Path:
     """Writes the profile ``NAME-limit-N`` and returns its path: ``name`` with at most ``limit`` images a split.
 
     A smoke run of a long profile. It is a profile of its own, with folders of its own, so that its outputs never stand
-    where the whole profile's are expected. Steps of a from-scratch recipe shrink with the data.
+    where the whole profile's are expected. What costs by its own number (steps from
+    scratch, prompts, best-of-N items) shrinks too.
     """
     profile = load_profile(name)
     if limit < 30:
         raise ProfileError(name, [f"--limit: needs at least 30 images a split, found {limit}"])
+    policy, best_of_n = profile.rl_policy, profile.benchmarks.best_of_n
     limited: dict[str, Any] = {
         "extends": name,
         "name": f"{profile.name}-limit-{limit}",
         "source_pairs": {key: {"limit": limit} for key in ("captions", "instructions", "benchmarks")},
+        "rl_policy": {
+            "reasoning_samples": min(policy.reasoning_samples, limit),
+            "prompts": min(policy.prompts, max(limit // 8, policy.grpo.batch_size)),
+            "heldout_prompts": min(policy.heldout_prompts, max(limit // 8, 8)),
+        },
+        "benchmarks": {"best_of_n": {"items": min(best_of_n.items, max(limit // 8, 8))}},
     }
     if profile.tiny_models.scratch is not None:
         limited["tiny_models"] = {"scratch": profile.tiny_models.scratch.smoke.model_dump()}

@@ -40,7 +40,7 @@ def model_card(metrics: Metrics, schedule: Schedule, scenes: int, hardware: str)
         f"- VLM: vision tower on the scenes' truth, {schedule.vlm_perception_steps} steps of"
         f" {schedule.batch_size} images;",
         f"  then the language model alone on captions and questions, {schedule.vlm_steps} steps of"
-        f" {schedule.batch_size // 2} images with four texts each.",
+        f" {schedule.batch_size // 2} images with six texts each.",
         f"- CLIP: the same vision phase, {schedule.clip_perception_steps} steps; then captions,"
         f" {schedule.clip_steps} steps of {schedule.batch_size} pairs.",
         f"- Caption writers by share, VLM: {_shares(CAPTION_MIX)}.",

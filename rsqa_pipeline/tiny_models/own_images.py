@@ -91,7 +91,7 @@ class OwnImages:
         return augmented(self.images[rows], rng), self.labels(rows)
 
     def language_batch(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, Sequence[Answered]]:
-        rows = rng.choice(self._captioned, size)
+        rows = rng.choice(self._captioned, size // 2)
         texts = []
         for position, row in enumerate(rows):
             texts.append(Answered(position, CAPTION_PROMPT, self._caption(row, rng)))

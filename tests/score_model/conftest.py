@@ -57,6 +57,10 @@ def model(base_models: Path) -> ScoreModel:
     return model.eval()
 
 
+PARTS = {"text": ["head"], "caption": ["vision", "head"], "instruction": ["language", "head"]}
+"""What each phase trains, as in the paper and its released configuration."""
+
+
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Colour name -> file of a 32 x 32 image of that colour, with some noise."""
@@ -78,7 +82,7 @@ def profile(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Profile]:
         phase = {"learning_rate": 2e-3, "batch_size": 4, "epochs": epochs, "weight_decay": 0.0, "warmup_steps": 1}
         settings = load_profile_without_paths().model_copy(update={"compute": Compute(device="cpu")})
         phases = {
-            name: type(old).model_validate({**phase, "train": old.train, **changes})
+            name: type(old).model_validate({**phase, "train": PARTS[name], **changes})
             for name, old in settings.score_model.phases
         }
         score_model = settings.score_model.model_copy(

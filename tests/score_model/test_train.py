@@ -50,7 +50,11 @@ def test_three_phases_learn_and_train_only_their_parts(
     metrics = phase(inputs, tmp_path / "caption", profile(epochs=10), "caption")
     # 0.5 is the best that a model blind to the image can do here
     assert metrics["heldout_accuracy"] > 0.6 and metrics["train_loss"] < 0.693 and metrics["truncated_texts"] == 0
-    inputs = {"caption_score_model": tmp_path / "caption", "instruction_preferences": captions}
+    inputs = {
+        "caption_score_model": tmp_path / "caption",
+        "instruction_preferences": captions,
+        "caption_preferences": captions,
+    }
     phase(inputs, tmp_path / "instruction", profile(epochs=2), "instruction")
     before, middle, after = (
         load_file(folder / "model" / "model.safetensors")

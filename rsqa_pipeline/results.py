@@ -22,7 +22,8 @@ DOWNSTREAM = (
     ("clip_benchmark", "classification", "top_1", "CLIP zero-shot top-1"),
     ("clip_benchmark", "retrieval", "image_to_text_r1", "CLIP image-text R@1"),
     ("clip_benchmark", "retrieval", "text_to_image_r1", "CLIP text-image R@1"),
-    ("vlm_benchmark", "all_tasks", "accuracy", "VLM all tasks"),
+    ("vlm_benchmark", "all_tasks", "accuracy", "VLM answers"),
+    ("vlm_benchmark", "caption", "rouge_l", "VLM caption ROUGE-L"),
 )
 
 

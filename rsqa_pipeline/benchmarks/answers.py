@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rsqa_pipeline.benchmarks import vqa
+from rsqa_pipeline.benchmarks.captioning import rouge_l
 from rsqa_pipeline.benchmarks.grounding import is_hit
 from rsqa_pipeline.benchmarks.task import BenchmarkTask
 from rsqa_pipeline.images import open_image
@@ -25,8 +26,13 @@ def context_of(task: BenchmarkTask, item: dict[str, Any]) -> list[Message]:
     return [Message(role="user", content=text)]
 
 
+def mark(task: BenchmarkTask, item: dict[str, Any], reply: str | None) -> float:
+    """The mark of a reply by the task's rule, in [0, 1]; a missing or unreadable one gets 0."""
+    return rouge_l(reply, item["captions"]) if task.reply == "caption" else float(is_right(task, item, reply))
+
+
 def is_right(task: BenchmarkTask, item: dict[str, Any], reply: str | None) -> bool:
-    """The mark of a reply by the task's rule; a missing or unreadable one is wrong."""
+    """Whether a reply is right, for tasks where it is or is not; a missing or unreadable one is wrong."""
     match task.reply:
         case "word":
             return vqa.is_correct(reply, item["answer"])
@@ -34,8 +40,8 @@ def is_right(task: BenchmarkTask, item: dict[str, Any], reply: str | None) -> bo
             return vqa.is_letter_correct(reply, item["answer"])
         case "box":
             return is_hit(reply, item["boxes"])
-        case "ranking":
-            raise ValueError(f"task {task.name} marks rankings, not replies")
+        case "ranking" | "caption":
+            raise ValueError(f"task {task.name} has no right or wrong replies")
 
 
 def ask(

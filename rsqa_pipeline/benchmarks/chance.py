@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from rsqa_pipeline.benchmarks.captioning import other_caption_level
 from rsqa_pipeline.benchmarks.grounding import fixed_box_accuracy
 from rsqa_pipeline.benchmarks.retrieval import TestSet, random_recall
 from rsqa_pipeline.benchmarks.task import BenchmarkTask, Metric
@@ -20,7 +21,7 @@ def chance_level(task: BenchmarkTask, metric: Metric, items: Sequence[dict[str, 
     uniform_class: k guesses among the classes that occur. uniform_choice: a random letter.
     most_frequent_answer: the most frequent answer always, which is never below a uniform guess. fixed_box:
     the median box always.
-    random_ranking: candidates in random order.
+    other_caption: a reference of another image. random_ranking: candidates in random order.
     """
     match task.chance:
         case "uniform_class":
@@ -32,6 +33,8 @@ def chance_level(task: BenchmarkTask, metric: Metric, items: Sequence[dict[str, 
             return max(counts.values()) / len(items)
         case "fixed_box":
             return fixed_box_accuracy([item["boxes"] for item in items])
+        case "other_caption":
+            return other_caption_level([item["captions"] for item in items])
         case "random_ranking":
             relevant = TestSet.of([item["captions"] for item in items]).relevant
             if metric.direction == "image_to_text":

@@ -11,7 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 TASK_FOLDER = Path(__file__).parent / "tasks"
 
 ModelKind = Literal["clip", "vlm"]
-ChanceRule = Literal["uniform_class", "uniform_choice", "most_frequent_answer", "fixed_box", "random_ranking"]
+ChanceRule = Literal[
+    "uniform_class", "uniform_choice", "most_frequent_answer", "fixed_box", "random_ranking", "other_caption"
+]
 
 
 class Metric(BaseModel):
@@ -40,8 +42,10 @@ class BenchmarkTask(BaseModel):
     """Task of the benchmark items that it uses."""
     prompts: list[str] = []
     """Templates: ``{class}`` for CLIP, ``{question}`` and ``{choices}`` for a VLM; several are averaged."""
-    reply: Literal["ranking", "word", "letter", "box"]
-    """What is marked: a ranking, an exact word or number, an exact choice letter, one box in pixels."""
+    reply: Literal["ranking", "word", "letter", "box", "caption"]
+    """What is marked: a ranking, an exact word or number, an exact choice letter, one box in pixels, a caption."""
+    length_factor: int = Field(default=1, ge=1)
+    """Longest reply over the profile's ``max_new_tokens``."""
     metrics: list[Metric] = Field(min_length=1)
     higher_is_better: bool
     interval: Literal["wilson", "bootstrap"]

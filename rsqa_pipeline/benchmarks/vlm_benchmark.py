@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from rsqa_pipeline.benchmarks.answers import ask, context_of, is_right
+from rsqa_pipeline.benchmarks.answers import ask, context_of, mark
 from rsqa_pipeline.benchmarks.items import TaskItems, read_items
 from rsqa_pipeline.benchmarks.results import (
     ALL_TASKS,
@@ -75,12 +75,12 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
         manner = REASONING if model in POLICIES else PLAIN
         vlm = load_vlm(folder, settings.compute)
         outcomes += evaluate(vlm, model, tasks, manner, marks.max_new_tokens, marks.batch_size, settings.seed)
-    counted = outcomes + pooled(outcomes, _POOLED_METRIC)
+    graded = {task.name for task, _ in tasks if task.interval == "bootstrap"}
+    counted = outcomes + pooled([o for o in outcomes if o.task not in graded], _POOLED_METRIC)
     figures = figures_of(tasks)
-    weights = [len(items) for _, items in tasks]
-    chance = float(
-        np.average([figures[(task.name, task.metrics[0].name)].chance for task, _ in tasks], weights=weights)
-    )
+    answered = [(task, len(items)) for task, items in tasks if task.name not in graded]
+    levels = [figures[task.name, task.metrics[0].name].chance for task, _ in answered]
+    chance = float(np.average(levels, weights=[count for _, count in answered]))
     figures[(ALL_TASKS, _POOLED_METRIC)] = Figure(chance, binary=True)
     results = summarise(counted, figures, marks.bootstrap_resamples, settings.seed)
     comparisons = compare(counted, COMPARED, marks.bootstrap_resamples, settings.seed)
@@ -97,8 +97,9 @@ def evaluate(
     for task, items in tasks:
         contexts = [manner.prompt(context_of(task, item)) for item in items]
         references = [item["image"] for item in items]
-        replies = ask(vlm, contexts, references, max_new_tokens * manner.length_factor, batch_size, seed)
+        longest = max_new_tokens * manner.length_factor * task.length_factor
+        replies = ask(vlm, contexts, references, longest, batch_size, seed)
         for item, (reply,) in zip(items, replies, strict=True):
-            right = is_right(task, item, manner.read(reply))
-            outcomes.append(Outcome(model, item["item_id"], task.name, task.metrics[0].name, reply, float(right)))
+            value = mark(task, item, manner.read(reply))
+            outcomes.append(Outcome(model, item["item_id"], task.name, task.metrics[0].name, reply, value))
     return outcomes

@@ -68,7 +68,9 @@ def test_run_learns_saves_and_repeats(
     assert weights_version(out / "model") == weights_version(again / "model")
     history = json.loads((out / "history.json").read_text())
     assert [row["step"] for row in history] == list(range(1, 9))
-    assert history[-1]["loss"] < history[0]["loss"]
+    # a batch's loss depends on how many of its samples share a text, so whole epochs (2 steps) are compared
+    losses = [row["loss"] for row in history]
+    assert sum(losses[-2:]) < sum(losses[:2])
     assert metrics["caption_samples"] == 12
     base = load_clip(base_model(corpus["base_models"], "clip"), settings.compute)
     tuned = load_clip(out / "model", settings.compute)

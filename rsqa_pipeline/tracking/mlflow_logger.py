@@ -37,14 +37,13 @@ class MlflowTracking:
         self.state = profile.state.resolve()
         self.state.mkdir(parents=True, exist_ok=True)
         self.profile = profile.name
-        self.uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{self.state}/mlflow.db")
+        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self._database()}"
         self.client = mlflow.MlflowClient(self.uri)
         mlflow.set_tracking_uri(self.uri)
 
     def parent_run(self, pipeline_run: str) -> str:
         """Id of the parent run of a pipeline run, made on first use; safe with several processes."""
-        with (self.state / "mlflow.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with self._lock():
             experiment = self._experiment()
             found = self.client.search_runs(
                 [experiment],
@@ -85,6 +84,23 @@ class MlflowTracking:
     def finish(self, pipeline_run: str, succeeded: bool) -> None:
         """Closes the parent run."""
         self.client.set_terminated(self.parent_run(pipeline_run), "FINISHED" if succeeded else "FAILED")
+
+    def _database(self) -> Path:
+        """The SQLite file, made on first use. It is made aside and renamed: MLflow builds its tables in many steps, and
+        a process killed among them would leave a database that nothing can open."""
+        path, scratch = self.state / "mlflow.db", self.state / "mlflow.db.scratch"
+        with self._lock():
+            if not path.is_file():
+                scratch.unlink(missing_ok=True)
+                mlflow.MlflowClient(f"sqlite:///{scratch}").search_experiments()
+                scratch.rename(path)
+        return path
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        with (self.state / "mlflow.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _experiment(self) -> str:
         name = f"rsqa-{self.profile}"

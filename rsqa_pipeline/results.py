@@ -11,7 +11,6 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from rsqa_pipeline.materialize import metrics_file
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.stages import ASSETS, SUBSETS
 from rsqa_pipeline.statistics import bootstrap_mean
@@ -56,9 +55,8 @@ def quarantined(profile: Profile) -> list[str]:
         path = _folder(profile, name) / "quarantine.parquet"
         reasons = pd.read_parquet(path, columns=["reason"])["reason"].value_counts() if path.is_file() else pd.Series()
         if len(reasons):
-            metrics = json.loads(metrics_file(profile, ASSETS[name]).read_text(encoding="utf-8"))
             parts = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-            lines.append(f"{name}: {reasons.sum()} of {metrics['input_rows']:.0f} rows quarantined ({parts})")
+            lines.append(f"{name}: {reasons.sum()} rows quarantined ({parts})")
     return lines or ["no rows quarantined"]
 
 

@@ -37,7 +37,6 @@ def output_metadata(done: Materialization) -> dict[str, Any]:
         "computed": not done.reused,
         "seconds": done.seconds,
         "code_version": manifest.recipe.code_version[:12],
-        **{f"metric/{name}": value for name, value in sorted(manifest.metrics.items())},
         **{name: value for name, value in manifest.run.items() if name in ("git_commit", "mlflow_run")},
     }
     tables = [path for path in sorted(done.folder.glob("*.parquet")) if path.name != "quarantine.parquet"]
@@ -48,6 +47,7 @@ def output_metadata(done: Materialization) -> dict[str, Any]:
     for plot in sorted((done.folder / "plots").glob("*.png")):
         data = base64.b64encode(plot.read_bytes()).decode()
         metadata[f"plot/{plot.stem}"] = dg.MetadataValue.md(f"![{plot.stem}](data:image/png;base64,{data})")
+    metadata |= {f"metric/{name}": value for name, value in sorted(manifest.metrics.items())}
     return metadata
 
 

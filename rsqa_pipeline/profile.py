@@ -58,6 +58,8 @@ class ScratchRecipe(ScratchSteps):
 
     image_size: Count = 64
     batch_size: Count = 64
+    language_batch_size: Count = 24
+    """Images a step of the language phase; each has several texts."""
     smoke: ScratchSteps
     """The steps of a run with ``--limit``."""
 

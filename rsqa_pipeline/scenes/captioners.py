@@ -53,12 +53,12 @@ def _expert(truth: SceneTruth, rng: np.random.Generator) -> str:
             f"there are no objects {within}.",
         )[template]
     if template == 0:
-        return f"{view} of {scene}. " + " ".join(_sentence(g, truth) for g in truth.groups)
+        return f"{view} of {scene}. " + " ".join(statement(g, truth) for g in truth.groups)
     if template == 1:
         return f"this is {scene}, where " + " and ".join(_clause(g, truth) for g in truth.groups) + "."
     first, others = truth.groups[0], truth.groups[1:]
     if template == 2:
-        return " ".join([f"{_clause(first, truth)} of {scene}.", *(_sentence(g, truth) for g in others)])
+        return " ".join([f"{_clause(first, truth)} of {scene}.", *(statement(g, truth) for g in others)])
     joint = f", {relations(first.place, others[0].place)[0]} " if others else ""
     listed = joint.join(_noun_phrase(g, truth) for g in truth.groups)
     return f"there {'is' if first.count == 1 else 'are'} {listed}, {within}."
@@ -79,7 +79,8 @@ def _clause(group: Group, truth: SceneTruth) -> str:
     return f"{_things(group)} {verb} {doing} {PLACE_PHRASES[group.place]}"
 
 
-def _sentence(group: Group, truth: SceneTruth) -> str:
+def statement(group: Group, truth: SceneTruth) -> str:
+    """One sentence on a group: "two white ships are moored on the left."."""
     return _clause(group, truth) + "."
 
 

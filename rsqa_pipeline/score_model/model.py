@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import Qwen2VLModel
 
 from rsqa_pipeline.errors import ModelError
+from rsqa_pipeline.models.branches import branch_positions, tree_mask
 from rsqa_pipeline.models.load import local_folder
 from rsqa_pipeline.score_model import checkpoint
 
@@ -123,7 +124,7 @@ class ScoreModel(nn.Module):
             embeddings = embeddings.masked_scatter(at_image[..., None], torch.cat(list(features)).to(embeddings.dtype))
         hidden = self.backbone.language_model(
             inputs_embeds=embeddings,
-            attention_mask=attention_mask if branches is None else _tree_mask(attention_mask, branches),
+            attention_mask=attention_mask if branches is None else tree_mask(attention_mask, branches),
             position_ids=self._positions(input_ids, attention_mask, at_image, grids, branches),
             use_cache=False,
         ).last_hidden_state
@@ -150,23 +151,4 @@ class ScoreModel(nn.Module):
         else:
             types = at_image.int()
             positions, _ = self.backbone.get_rope_index(input_ids, types, grids, attention_mask=shared)
-        if branches is None:
-            return positions
-        places = torch.arange(branches.shape[1], device=branches.device)
-        begins = torch.nn.functional.pad(branches[:, 1:] != branches[:, :-1], (1, 0)) * places
-        within = places - begins.cummax(dim=1).values
-        following = (positions * shared).amax(dim=(0, 2))[:, None] + 1 + within
-        return torch.where(branches > 0, following, positions)
-
-
-def _tree_mask(attention_mask: Tensor, branches: Tensor) -> dict[str, Tensor]:
-    """Who sees whom, (rows, 1, tokens, tokens) bool: earlier tokens that are shared or of the same branch.
-
-    A padding token sees itself, since a softmax over nothing is not a number.
-    """
-    tokens = branches.shape[1]
-    earlier = torch.ones(tokens, tokens, dtype=torch.bool, device=branches.device).tril()
-    kin = (branches[:, None, :] == 0) | (branches[:, None, :] == branches[:, :, None])
-    seen = earlier & kin & attention_mask[:, None, :].bool()
-    itself = torch.eye(tokens, dtype=torch.bool, device=branches.device)
-    return {"full_attention": (seen | itself)[:, None]}
+        return positions if branches is None else branch_positions(positions, shared, branches)

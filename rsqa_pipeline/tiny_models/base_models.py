@@ -89,6 +89,7 @@ def _from_scratch(kind: Kind, material: OwnImages, settings: Profile, out: Path,
         scratch.vlm_steps,
         scratch.clip_steps,
         scratch.batch_size,
+        scratch.language_batch_size,
         settings.seed,
     )
     logger.log_params({f"{kind}_recipe_{name}": value for name, value in vars(schedule).items()})

@@ -1,4 +1,4 @@
-"""Right and wrong answers about a scene, for a model that learns to tell them apart.
+"""Right and wrong texts about a scene, for a model that learns image-text matching.
 
 A wrong text is a right one about a scene that differs in one fact drawn at random, the hard negatives of image-text
 matching; it has no captioner's habits.
@@ -6,60 +6,90 @@ matching; it has no captioner's habits.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 
 from rsqa_pipeline.models.conversation import CAPTION_PROMPT
-from rsqa_pipeline.scenes.captioners import CAPTIONERS
+from rsqa_pipeline.scenes.captioners import CAPTIONERS, statement
 from rsqa_pipeline.scenes.questions import Question, ask
 from rsqa_pipeline.scenes.truth import Group, SceneTruth, relations
 from rsqa_pipeline.scenes.vocabulary import COLOURS, OBJECTS, PLACES, SCENES
-from rsqa_pipeline.tiny_models.language import Answered
+from rsqa_pipeline.tiny_models.language import Matched
 
 _Value = TypeVar("_Value")
 
+FAULTS: Sequence[str] = ("scene", "object", "colour", "number", "place", "answer")
+"""What can be wrong in a text: one fact of a caption, or an answer."""
 WRITERS = ("expert", "expert", "plain")
-"""Who writes the captions that are checked: mostly in full."""
+"""Who writes the captions that are matched: mostly in full."""
 COUNTS = [1, 2, 3, 4, 5, 6]
+ELSEWHERE_SHARE = 0.4
+"""Share of the wrong answers that would be right for any other scene; the rest differ in one fact."""
 
 
-def altered(truth: SceneTruth, rng: np.random.Generator) -> SceneTruth:
-    """The scene with one fact changed: its class, or a group's objects, colour, number or place."""
-    fact = rng.integers(5) if truth.groups else 0
-    if fact == 0:
-        return replace(truth, scene_class=_other(list(SCENES), truth.scene_class, rng))
+def altered(truth: SceneTruth, fault: str, rng: np.random.Generator) -> tuple[SceneTruth, int]:
+    """The scene with one fact changed, and the group it was changed in (0 for the scene's class)."""
+    if fault == "scene":
+        return replace(truth, scene_class=_other(list(SCENES), truth.scene_class, rng)), 0
     at = int(rng.integers(len(truth.groups)))
     group = truth.groups[at]
-    elsewhere = [p for p in PLACES if p != group.place and _stands_apart(p, truth.groups[:at] + truth.groups[at + 1 :])]
-    changed = (
-        replace(group, object_class=_other(list(OBJECTS), group.object_class, rng)),
-        replace(group, colour=_other(list(COLOURS), group.colour, rng)),
-        replace(group, count=_other(COUNTS, group.count, rng)),
-        replace(group, place=_other(elsewhere, group.place, rng)),
-    )[fact - 1]
-    return replace(truth, groups=(*truth.groups[:at], changed, *truth.groups[at + 1 :]))
+    if fault == "object":
+        changed = replace(group, object_class=_other(list(OBJECTS), group.object_class, rng))
+    elif fault == "colour":
+        changed = replace(group, colour=_other(list(COLOURS), group.colour, rng))
+    elif fault == "number":
+        changed = replace(group, count=_other(COUNTS, group.count, rng))
+    else:
+        others = truth.groups[:at] + truth.groups[at + 1 :]
+        places = [place for place in PLACES if place != group.place and _stands_apart(place, others)]
+        changed = replace(group, place=_other(places, group.place, rng))
+    return replace(truth, groups=(*truth.groups[:at], changed, *truth.groups[at + 1 :])), at
+
+
+def matched_caption(image: int, truth: SceneTruth, rng: np.random.Generator) -> Matched:
+    """A caption of the scene or, as often, of an altered one."""
+    writer = CAPTIONERS[WRITERS[rng.integers(len(WRITERS))]]
+    style = int(rng.integers(2**31))
+    right = writer(truth, np.random.default_rng(style))
+    if rng.random() < 0.5:
+        return Matched(image, CAPTION_PROMPT, right, None)
+    fault = _fault(truth, rng)
+    said = writer(altered(truth, fault, rng)[0], np.random.default_rng(style))
+    return Matched(image, CAPTION_PROMPT, said, None if said == right else fault)
+
+
+def matched_statement(image: int, truth: SceneTruth, rng: np.random.Generator) -> Matched:
+    """One sentence on one group of objects, right or altered in one fact; the scene needs a group."""
+    if rng.random() < 0.5:
+        group = truth.groups[rng.integers(len(truth.groups))]
+        return Matched(image, CAPTION_PROMPT, statement(group, truth), None)
+    fault = FAULTS[int(rng.integers(1, 5))]
+    other, at = altered(truth, fault, rng)
+    return Matched(image, CAPTION_PROMPT, statement(other.groups[at], other), fault)
+
+
+def matched_answer(
+    image: int, truth: SceneTruth, question: Question, other: SceneTruth, rng: np.random.Generator
+) -> Matched:
+    """The question's right answer or, as often, what would be right for another scene or for an altered one."""
+    said = question.answer
+    if rng.random() < 0.5:
+        elsewhere = other if rng.random() < ELSEWHERE_SHARE else altered(truth, _fault(truth, rng), rng)[0]
+        said = ask(elsewhere, question.question).answer
+    return Matched(image, question.question, said, None if said == question.answer else "answer")
+
+
+def _fault(truth: SceneTruth, rng: np.random.Generator) -> str:
+    """What to change in a scene: any fact of FAULTS, its class where it has no objects."""
+    return FAULTS[int(rng.integers(5))] if truth.groups else "scene"
 
 
 def _stands_apart(place: str, others: tuple[Group, ...]) -> bool:
     """Whether a caption can say how a group at ``place`` lies to the other groups."""
     return all(relations(place, other.place) and relations(other.place, place) for other in others)
-
-
-def checked_caption(image: int, truth: SceneTruth, rng: np.random.Generator) -> Answered:
-    """A caption of the scene or, as often, of an altered one, and whether it is right."""
-    writer = CAPTIONERS[WRITERS[rng.integers(len(WRITERS))]]
-    style = int(rng.integers(2**31))
-    right = writer(truth, np.random.default_rng(style))
-    said = right if rng.random() < 0.5 else writer(altered(truth, rng), np.random.default_rng(style))
-    return Answered(image, CAPTION_PROMPT, "yes" if said == right else "no", said)
-
-
-def checked_answer(image: int, question: Question, other: SceneTruth, rng: np.random.Generator) -> Answered:
-    """The question's right answer or, as often, what would be right for another scene, and whether it is right."""
-    said = question.answer if rng.random() < 0.5 else ask(other, question.question).answer
-    return Answered(image, question.question, "yes" if said == question.answer else "no", said)
 
 
 def _other(values: list[_Value], value: _Value, rng: np.random.Generator) -> _Value:

@@ -1,6 +1,9 @@
-"""The second phase of the VLM's recipe: its language model learns to say what the vision tower sees.
+"""The second phase of the VLM's recipe: its language model learns to say what the vision tower sees, and to match.
 
-The tower stays as perception left it, so that each image is read once for several texts and without a gradient.
+It answers questions and writes captions, and besides it learns image-text matching: whether a text about an image is
+right and, if not, what is wrong in it, told by a linear layer on the text's last token. General VLMs are pre-trained
+for both. The tower stays as perception left it, so that each image is read once for several texts and without a
+gradient; and the texts of an image share sequences (`models.branches`).
 """
 
 from __future__ import annotations
@@ -11,16 +14,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
 
+from rsqa_pipeline.models.branches import branch_positions, tree_mask
 from rsqa_pipeline.models.conversation import render
 from rsqa_pipeline.models.load import QwenVLProcessor
 from rsqa_pipeline.records import Message
+from rsqa_pipeline.tiny_models.architecture import WIDTH
 from rsqa_pipeline.tiny_models.perception import vlm_tower
 
-CHECK_PROMPT = "is this right?"
-"""Asks whether the answer just given fits the image: image-text matching, which general VLMs are trained on too."""
-_IGNORED = -100
+ROW_TOKENS = 80
+"""Tokens of texts behind one image at most, but for a lone longer text. Attention's cost grows with their square."""
+MATCHING_WEIGHT = 0.5
+_RIGHT = 0
 
 
 @dataclass(frozen=True)
@@ -31,64 +38,143 @@ class Answered:
     """Row of the batch's images."""
     question: str
     answer: str
-    said: str | None = None
-    """An answer given to the question before; ``answer`` then says whether it is right, to CHECK_PROMPT."""
 
-    @property
-    def prompt(self) -> list[Message]:
-        asked = [Message(role="user", content=self.question)]
-        if self.said is None:
-            return asked
-        return [*asked, Message(role="assistant", content=self.said), Message(role="user", content=CHECK_PROMPT)]
+
+@dataclass(frozen=True)
+class Matched:
+    """A question, an answer to it, and what is wrong in that answer."""
+
+    image: int
+    question: str
+    answer: str
+    fault: str | None
+    """One of the material's faults; None: nothing, the answer fits the image."""
+
+
+Text = Answered | Matched
+
+
+class Matching(nn.Linear):
+    """Whether a text fits its image, or which fault it has, from its last token; not kept after training."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__(WIDTH, 1 + len(faults))
+        nn.init.zeros_(self.weight)  # the same start for every run
+        nn.init.zeros_(self.bias)
+        self.faults = tuple(faults)
+
+    def label(self, text: Matched) -> int:
+        return _RIGHT if text.fault is None else 1 + self.faults.index(text.fault)
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """A text's tokens behind the image, and how many of them are the question."""
+
+    text: Text
+    ids: list[int]
+    asked: int
 
 
 def language_loss(
-    model: Any, processor: QwenVLProcessor, images: np.ndarray, texts: Sequence[Answered]
+    model: Any, processor: QwenVLProcessor, matching: Matching, images: np.ndarray, texts: Sequence[Text]
 ) -> torch.Tensor:
-    """Mean over the texts of each answer's mean cross-entropy a token, its end mark among them.
+    """Mean over the answers of each one's mean cross-entropy a token (its end mark among them), plus matching's.
 
-    A one-word answer weighs as much as a caption; a mean over all tokens would teach captions only. For each text the
-    same number as the model's own loss (a test compares them); faster, as each of the images, uint8 (b, h, w, 3) of
-    the model's size, goes through the tower once and only answers reach the last layer.
+    A one-word answer weighs as much as a caption; a mean over all tokens would teach captions only. For each answer
+    the same number as the model's own loss in a sequence of its own (a test compares them).
+
+    Args:
+        images: uint8 (b, h, w, 3), of the model's size.
+        texts: about those images; at least one `Answered`.
     """
-    device = model.device
     with torch.no_grad():
         seen = vlm_tower(model)(images)
-    ids, labels = _tokens(processor, texts, seen.shape[1])
-    ids, labels = ids.to(device), labels.to(device)
+    prefix, tokens = _tokens(processor, texts, seen.shape[1])
+    rows = _packed(tokens)
+    ids, branches = _tensors(rows, prefix, processor.tokenizer.pad_token_id, model.device)
+    hidden = _hidden(model, processor, seen[[row[0].text.image for row in rows]], ids, branches)
+    told: list[torch.Tensor] = []
+    matched: list[torch.Tensor] = []
+    for row, line in enumerate(rows):
+        end = len(prefix)
+        for part in line:
+            start, end = end, end + len(part.ids)
+            if isinstance(part.text, Matched):
+                label = torch.tensor([matching.label(part.text)], device=hidden.device)
+                matched.append(F.cross_entropy(matching(hidden[row, end - 1 : end]).float(), label))
+            else:
+                logits = model.lm_head(hidden[row, start + part.asked - 1 : end - 1])
+                told.append(F.cross_entropy(logits.float(), ids[row, start + part.asked : end]))
+    loss = torch.stack(told).mean()
+    return loss + MATCHING_WEIGHT * torch.stack(matched).mean() if matched else loss
+
+
+def _hidden(
+    model: Any, processor: QwenVLProcessor, seen: torch.Tensor, ids: torch.Tensor, branches: torch.Tensor
+) -> torch.Tensor:
+    """The last layer's states (rows, tokens, WIDTH); ``seen`` (rows, cells, WIDTH) are the rows' image tokens."""
     embeddings = model.get_input_embeddings()(ids)
-    place = (ids == processor.image_token_id).unsqueeze(-1)
-    rows = torch.tensor([text.image for text in texts], device=device)
-    embeddings = embeddings.masked_scatter(place, seen[rows].to(embeddings.dtype))
-    # The image stands at the same place in every row and padding only follows, so one row's positions serve all
-    side = round((seen.shape[1]) ** 0.5) * processor.image_processor.merge_size
-    positions, _ = model.model.get_rope_index(
-        ids[:1], place[:1, :, 0].int(), image_grid_thw=torch.tensor([[1, side, side]], device=device)
-    )
-    hidden = model.model.language_model(
-        inputs_embeds=embeddings, position_ids=positions.expand(-1, len(ids), -1)
+    at_image = ids == processor.image_token_id
+    embeddings = embeddings.masked_scatter(at_image[..., None], seen.to(embeddings.dtype))
+    mask = (branches >= 0).long()
+    shared = (branches == 0).long()
+    side = round(seen.shape[1] ** 0.5) * processor.image_processor.merge_size
+    grid = torch.tensor([[1, side, side]] * len(ids), device=ids.device)
+    positions, _ = model.model.get_rope_index(ids, at_image.int(), image_grid_thw=grid, attention_mask=shared)
+    states: torch.Tensor = model.model.language_model(
+        inputs_embeds=embeddings,
+        attention_mask=tree_mask(mask, branches),
+        position_ids=branch_positions(positions, shared, branches),
+        use_cache=False,
     ).last_hidden_state
-    told = labels[:, 1:] != _IGNORED
-    logits = model.lm_head(hidden[:, :-1][told])
-    weights = (told / told.sum(dim=1, keepdim=True))[told] / len(texts)
-    return (F.cross_entropy(logits.float(), labels[:, 1:][told], reduction="none") * weights).sum()
+    return states
 
 
-def _tokens(
-    processor: QwenVLProcessor, texts: Sequence[Answered], image_tokens: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids (b, t) padded on the right, and labels (b, t) that are _IGNORED outside the answers."""
+def _tokens(processor: QwenVLProcessor, texts: Sequence[Text], image_tokens: int) -> tuple[list[int], list[_Tokens]]:
+    """Tokens up to the image's end, which all texts share, and each text's own."""
     tokenizer, mark = processor.tokenizer, processor.image_token
-    prompts = [render(processor, text.prompt, True, add_generation_prompt=True) for text in texts]
-    prompts = [prompt.replace(mark, mark * image_tokens) for prompt in prompts]
-    asked = tokenizer(prompts, add_special_tokens=False)["input_ids"]
-    answers = [text.answer + tokenizer.eos_token for text in texts]
-    told = tokenizer(answers, add_special_tokens=False)["input_ids"]
-    width = max(len(a) + len(t) for a, t in zip(asked, told, strict=True))
-    ids = torch.full((len(texts), width), tokenizer.pad_token_id)
-    labels = torch.full((len(texts), width), _IGNORED)
-    for row, (question, answer) in enumerate(zip(asked, told, strict=True)):
-        end = len(question) + len(answer)
-        ids[row, :end] = torch.tensor(question + answer)
-        labels[row, len(question) : end] = torch.tensor(answer)
-    return ids, labels
+    cut = "<|vision_end|>"
+    prefix, asked, answers = "", [], []
+    for text in texts:
+        question = Message(role="user", content=text.question)
+        answer = Message(role="assistant", content=text.answer)
+        prompt = render(processor, [question], True, add_generation_prompt=True)
+        prefix, _, rest = prompt.partition(cut)
+        whole = render(processor, [question, answer], True).partition(cut)[2]
+        asked.append(rest)
+        # a generated answer ends with its end mark; a text that is scored has the template's line break behind it
+        answers.append(whole[len(rest) :] if isinstance(text, Matched) else text.answer + tokenizer.eos_token)
+    shared = tokenizer((prefix + cut).replace(mark, mark * image_tokens), add_special_tokens=False)["input_ids"]
+    questions = tokenizer(asked, add_special_tokens=False)["input_ids"]
+    replies = tokenizer(answers, add_special_tokens=False)["input_ids"]
+    parts = zip(texts, questions, replies, strict=True)
+    return shared, [_Tokens(text, question + reply, len(question)) for text, question, reply in parts]
+
+
+def _packed(tokens: Sequence[_Tokens]) -> list[list[_Tokens]]:
+    """The texts in rows of one image and ROW_TOKENS at most: the longest first, each where it first fits."""
+    rows: dict[int, list[list[_Tokens]]] = {}
+    for part in sorted(tokens, key=lambda part: -len(part.ids)):
+        mine = rows.setdefault(part.text.image, [])
+        fitting = (row for row in mine if sum(len(p.ids) for p in row) + len(part.ids) <= ROW_TOKENS)
+        row = next(fitting, None)
+        if row is None:
+            mine.append([part])
+        else:
+            row.append(part)
+    return [row for _, mine in sorted(rows.items()) for row in mine]
+
+
+def _tensors(
+    rows: Sequence[Sequence[_Tokens]], prefix: list[int], pad: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids (rows, tokens), padded on the right; branches: 0 shared, 1.. a text each, -1 padding."""
+    width = len(prefix) + max(sum(len(part.ids) for part in row) for row in rows)
+    ids, branches = torch.full((len(rows), width), pad), torch.full((len(rows), width), -1)
+    for index, row in enumerate(rows):
+        line = prefix + [token for part in row for token in part.ids]
+        ids[index, : len(line)] = torch.tensor(line)
+        of = [0] * len(prefix) + [branch for branch, part in enumerate(row, start=1) for _ in part.ids]
+        branches[index, : len(line)] = torch.tensor(of)
+    return ids.to(device), branches.to(device)

@@ -21,17 +21,21 @@ from rsqa_pipeline.models.conversation import CAPTION_PROMPT
 from rsqa_pipeline.records import read_table
 from rsqa_pipeline.source_pairs.corruption import CorruptionKind
 from rsqa_pipeline.source_pairs.scene_classes import CLASS_QUESTION, class_words
-from rsqa_pipeline.tiny_models.language import CHECK_PROMPT, Answered
+from rsqa_pipeline.tiny_models.language import Answered, Matched, Text
 from rsqa_pipeline.tiny_models.perception import UNKNOWN, Labels, Target
 from rsqa_pipeline.tiny_models.pixels import augmented
 
 TRAINING_SPLITS = ("preference", "corpus")
+_MATCHED = 2
+"""Captions an image and step that the model learns to match."""
 
 
 class OwnImages:
     """The `Material` of an ``image_text_pairs`` output, all images in memory at the models' size."""
 
     smoothing = 0.1
+    faults: Sequence[str] = ("other_image",)
+    words: Mapping[str, Mapping[str, Sequence[int]]] = {}
 
     def __init__(self, pairs: Path, image_size: int) -> None:
         """Reads ``pairs/samples.parquet`` and its images.
@@ -76,9 +80,6 @@ class OwnImages:
         yield from (
             CAPTION_PROMPT,
             CLASS_QUESTION,
-            CHECK_PROMPT,
-            "yes",
-            "no",
             "You are a helpful assistant.",
             "system user assistant",
         )
@@ -90,12 +91,12 @@ class OwnImages:
         rows = rng.choice(self._training, size)
         return augmented(self.images[rows], rng), self.labels(rows)
 
-    def language_batch(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, Sequence[Answered]]:
-        rows = rng.choice(self._captioned, size // 2)
-        texts = []
+    def language_batch(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, Sequence[Text]]:
+        rows = rng.choice(self._captioned, size)
+        texts: list[Text] = []
         for position, row in enumerate(rows):
             texts.append(Answered(position, CAPTION_PROMPT, self._caption(row, rng)))
-            texts.append(self._checked(position, row, rng))
+            texts += [self._matched(position, row, rng) for _ in range(_MATCHED)]
             name = self.scene_classes[row]
             if name is not None:
                 texts.append(Answered(position, CLASS_QUESTION, class_words(name)))
@@ -105,13 +106,13 @@ class OwnImages:
         rows = rng.choice(self._captioned, size)
         return augmented(self.images[rows], rng), [self._caption(row, rng) for row in rows]
 
-    def _checked(self, position: int, row: int, rng: np.random.Generator) -> Answered:
-        """The image's caption or, as often, one of an image of another scene class, and whether it is right."""
+    def _matched(self, position: int, row: int, rng: np.random.Generator) -> Matched:
+        """The image's caption or, as often, one of an image of another scene class."""
         right = bool(rng.random() < 0.5)
         other = row
         while not right and self.scene_classes[other] == self.scene_classes[row]:
             other = int(rng.choice(self._captioned))
-        return Answered(position, CAPTION_PROMPT, "yes" if right else "no", self._caption(other, rng))
+        return Matched(position, CAPTION_PROMPT, self._caption(other, rng), None if right else "other_image")
 
     def _caption(self, row: int, rng: np.random.Generator) -> str:
         captions = self._captions[self.ids[row]]

@@ -65,6 +65,21 @@ class Heads(nn.Module):
             logits[name] = flat.unflatten(-1, (target.groups, target.classes))
         return logits
 
+    def layer(self, name: str) -> nn.Linear:
+        """The head of a target."""
+        layer = self.layers[name]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
+    @torch.no_grad()
+    def follow(self, mean: torch.Tensor, deviation: torch.Tensor) -> None:
+        """Goes on telling the same when the tower's tokens become (tokens - mean) / deviation."""
+        for name, target in self.targets.items():
+            layer = self.layer(name)
+            shift = mean if target.per_cell else torch.cat([mean, mean])
+            layer.bias.add_(layer.weight @ shift)
+            layer.weight.mul_(deviation)
+
     def loss(self, tokens: torch.Tensor, labels: Labels, smoothing: float) -> torch.Tensor:
         """Weighted sum of the heads' cross-entropies, each a mean over the labels that are known."""
         total = tokens.new_zeros(())

@@ -20,7 +20,13 @@ from rsqa_pipeline.tracking.run_logger import RunLogger
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 STATE = Path(".rsqa/pretrain-tiny")
 SCHEDULE = Schedule(
-    vlm_perception_steps=1400, clip_perception_steps=300, vlm_steps=500, clip_steps=400, batch_size=64, seed=0
+    vlm_perception_steps=1400,
+    clip_perception_steps=300,
+    vlm_steps=1400,
+    clip_steps=400,
+    batch_size=64,
+    language_batch_size=24,
+    seed=0,
 )
 SCENES = 16_000
 COMPUTE = Compute(device="cpu", dtype="bfloat16")

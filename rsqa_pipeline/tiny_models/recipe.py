@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from transformers import CLIPModel, PreTrainedTokenizerFast, Qwen2VLForConditionalGeneration
 
 from rsqa_pipeline.models.load import QwenVLProcessor, device_of
@@ -20,10 +21,15 @@ from rsqa_pipeline.tiny_models.architecture import (
     train_vlm_processor,
 )
 from rsqa_pipeline.tiny_models.contrastive import contrastive_loss
-from rsqa_pipeline.tiny_models.language import Answered, language_loss
+from rsqa_pipeline.tiny_models.language import Matching, Text, language_loss
 from rsqa_pipeline.tiny_models.perception import Heads, Labels, Target, Tower, clip_tower, vlm_tower
 from rsqa_pipeline.tiny_models.training import Phase, train
 from rsqa_pipeline.tracking.run_logger import RunLogger
+
+_STANDARDIZED_ON = 500
+"""Images."""
+_NAMED = 3.0
+"""Length of a named word's vector, in usual vectors."""
 
 
 class Material(Protocol):
@@ -34,6 +40,10 @@ class Material(Protocol):
     targets: Mapping[str, Target]
     smoothing: float
     """Label smoothing of the perception phase, 0..1."""
+    faults: Sequence[str]
+    """What can be wrong in a text that is matched."""
+    words: Mapping[str, Mapping[str, Sequence[int]]]
+    """Per-cell target -> word -> the target's classes that the word names; may be empty."""
 
     def texts(self) -> Iterable[str]:
         """Texts to train the tokenizers on."""
@@ -41,8 +51,8 @@ class Material(Protocol):
     def perception_batch(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, Labels]:
         """uint8 images (size, s, s, 3) and what is known about them."""
 
-    def language_batch(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, Sequence[Answered]]:
-        """uint8 images (size, s, s, 3) and one or more texts about each."""
+    def language_batch(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, Sequence[Text]]:
+        """uint8 images (size, s, s, 3) and one or more texts about each, an answer among them."""
 
     def caption_batch(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, Sequence[str]]:
         """uint8 images (size, s, s, 3) and one caption each."""
@@ -57,6 +67,8 @@ class Schedule:
     vlm_steps: int
     clip_steps: int
     batch_size: int
+    language_batch_size: int
+    """Images a step of the VLM's language phase; each has several texts."""
     seed: int
 
 
@@ -101,15 +113,56 @@ def make_vlm(
     steps = schedule.vlm_perception_steps
     _perceive("vlm_perception", steps, tower, model.model.visual, heads, material, schedule, compute, state, logger)
     model.model.visual.requires_grad_(False)
+    standardize(model, heads, material, schedule)
+    name_words(model, processor, heads, material.words)
+    matching = Matching(material.faults).to(device_of(compute))
     train(
-        Phase("vlm_language", schedule.vlm_steps, schedule.batch_size, 2e-3, schedule.seed + 1),
-        [model],
-        lambda rng: language_loss(model, processor, *material.language_batch(rng, schedule.batch_size)),
+        Phase("vlm_language", schedule.vlm_steps, schedule.language_batch_size, 2e-3, schedule.seed + 1),
+        [model, matching],
+        lambda rng: language_loss(
+            model, processor, matching, *material.language_batch(rng, schedule.language_batch_size)
+        ),
         compute,
         state / "vlm_language.pt" if state else None,
         logger,
     )
     return TrainedVlm(model, processor, heads)
+
+
+@torch.no_grad()
+def standardize(model: Any, heads: Heads, material: Material, schedule: Schedule) -> None:
+    """Centres and scales the tower's tokens, in its last layer, so that they are of a size with word vectors.
+
+    Perception leaves them some fifty long and off centre, and then no attention layer can add to them.
+    """
+    images, _ = material.perception_batch(np.random.default_rng([schedule.seed, 0]), _STANDARDIZED_ON)
+    tokens = vlm_tower(model)(images).flatten(0, 1)
+    mean, deviation = tokens.mean(dim=0), tokens.std()
+    last = model.model.visual.merger.mlp[-1]
+    last.weight.div_(deviation)
+    last.bias.sub_(mean).div_(deviation)
+    heads.follow(mean, deviation)
+
+
+@torch.no_grad()
+def name_words(
+    model: Any, processor: QwenVLProcessor, heads: Heads, words: Mapping[str, Mapping[str, Sequence[int]]]
+) -> None:
+    """Turns each word's vector towards the image tokens that stand for what it names, as the heads tell them.
+
+    With `architecture.new_vlm`'s first queries and keys a word then finds those tokens from the first step on; the
+    language phase learns what to do with them. Words of several tokens are left alone.
+    """
+    vectors = model.get_input_embeddings().weight
+    usual = vectors.norm(dim=1).mean()
+    for target, meanings in words.items():
+        weight = heads.layer(target).weight
+        told = weight - weight.mean(dim=0)
+        for word, classes in meanings.items():
+            tokens = processor.tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
+            if len(tokens) == 1:
+                meant = told[list(classes)].sum(dim=0)
+                vectors[tokens[0]].mul_(0.5).add_(_NAMED * usual * meant / meant.norm())
 
 
 def make_clip(

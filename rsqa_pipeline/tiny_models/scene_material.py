@@ -15,8 +15,8 @@ from rsqa_pipeline.scenes.questions import ANSWERERS, instruction_questions
 from rsqa_pipeline.scenes.render import render
 from rsqa_pipeline.scenes.truth import CELL, IMAGE_SIZE, PRETRAIN_SEEDS, SceneTruth, sample_scene
 from rsqa_pipeline.scenes.vocabulary import COLOURS, OBJECTS, SCENES
-from rsqa_pipeline.tiny_models.checking import checked_answer, checked_caption
-from rsqa_pipeline.tiny_models.language import CHECK_PROMPT, Answered
+from rsqa_pipeline.tiny_models.checking import FAULTS, matched_answer, matched_caption, matched_statement
+from rsqa_pipeline.tiny_models.language import Answered, Text
 from rsqa_pipeline.tiny_models.perception import UNKNOWN, Labels, Target
 
 CAPTION_MIX = {"expert": 0.3, "plain": 0.4, "layman": 0.1, "incomplete": 0.1, "vague": 0.1}
@@ -25,7 +25,7 @@ CLIP_CAPTION_MIX = {"expert": 0.35, "plain": 0.35, "layman": 0.2, "incomplete": 
 UNNAMED_CLASSES = ("desert", "golf_course", "harbour", "stadium")
 """Scene classes that CLIP meets in a layman's captions only, so that it does not know their names, as a general model
 does not know every term of remote sensing; fine-tuning on good captions teaches them."""
-ANSWER_MIX = {"reference": 0.82, "hasty": 0.06, "overcounter": 0.06, "guesser": 0.06}
+ANSWER_MIX = {"reference": 0.91, "hasty": 0.03, "overcounter": 0.03, "guesser": 0.03}
 QUESTION_SHARE = {
     "scene_class": 0.7,
     "presence": 1.0,
@@ -36,10 +36,10 @@ QUESTION_SHARE = {
     "grounding": 0.3,
     "choice": 1.0,
 }
-_QUESTIONS = 2
-"""Questions an image and step at most."""
-_CHECKED_CAPTIONS, _CHECKED_ANSWERS = 2, 1
-"""Texts an image and step of which the model tells whether they are right."""
+_QUESTIONS = 4
+"""Questions an image and step at most, besides its caption."""
+_MATCHED = 2
+"""Captions, statements and answers, of each so many an image and step, that the model learns to match."""
 _TOKENIZER_SCENES = 1500
 _REASONING = (
     "<think>I see two red cars on the left.</think><answer>2</answer>",
@@ -58,6 +58,22 @@ TARGETS: Mapping[str, Target] = {
 }
 """The scene class; the class (0 for none) and colour of what stands in each cell of the 4 x 4 grid; and the cell's own
 number, since the tower has relative positions only and places need absolute ones."""
+
+
+WORDS: Mapping[str, Mapping[str, Sequence[int]]] = {
+    "cell_object": {word: [1 + i] for i, name in enumerate(_OBJECTS) for word in (name, f"{name}s")},
+    "cell_colour": {name: [i] for i, name in enumerate(_COLOURS)},
+    "cell_number": {
+        word: [cell for cell in range(_CELLS) if holds(*divmod(cell, IMAGE_SIZE // CELL))]
+        for word, holds in {
+            "left": lambda row, column: column < 2,
+            "right": lambda row, column: column >= 2,
+            "top": lambda row, column: row < 2,
+            "bottom": lambda row, column: row >= 2,
+        }.items()
+    },
+}
+"""Words for what TARGETS tells of a cell: target -> word -> the classes that the word names."""
 
 
 def perception_labels(truths: Sequence[SceneTruth]) -> dict[str, torch.Tensor]:
@@ -98,6 +114,8 @@ class SceneMaterial:
     image_size = IMAGE_SIZE
     targets = TARGETS
     smoothing = 0.0
+    faults = FAULTS
+    words = WORDS
 
     def __init__(self, scenes: int, seed: int) -> None:
         self._pool = ScenePool(PRETRAIN_SEEDS[seed * scenes : (seed + 1) * scenes])
@@ -106,7 +124,6 @@ class SceneMaterial:
         """All kinds of captions, questions and answers, and the words of chat and reasoning around them."""
         yield from [
             CAPTION_PROMPT,
-            CHECK_PROMPT,
             "system user assistant",
             "You are a helpful assistant.",
             *_REASONING,
@@ -123,20 +140,21 @@ class SceneMaterial:
         rows = self._draw(rng, size)
         return self._pool.images[rows], {name: values[rows] for name, values in self._pool.labels.items()}
 
-    def language_batch(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, Sequence[Answered]]:
-        """Half as many images as ``size``, each with a caption, questions, and texts to check."""
-        rows = self._draw(rng, size // 2)
-        texts = []
+    def language_batch(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, Sequence[Text]]:
+        """Images with a caption, questions, and texts to match each."""
+        rows = self._draw(rng, size)
+        texts: list[Text] = []
         for position, row in enumerate(rows):
-            truth = self._pool.truths[row]
+            truth, other = self._pool.truths[row], self._pool.truths[self._draw(rng, 1)[0]]
             texts.append(Answered(position, CAPTION_PROMPT, _drawn(CAPTION_MIX, rng, CAPTIONERS)(truth, rng)))
             asked = [q for q in instruction_questions(truth, rng) if rng.random() < QUESTION_SHARE[q.task]]
             for question in asked[:_QUESTIONS]:
                 answerer = _drawn(ANSWER_MIX, rng, ANSWERERS)
                 texts.append(Answered(position, question.question, answerer(truth, question)))
-            texts += [checked_caption(position, truth, rng) for _ in range(_CHECKED_CAPTIONS)]
-            other = self._pool.truths[self._draw(rng, 1)[0]]
-            texts += [checked_answer(position, question, other, rng) for question in asked[:_CHECKED_ANSWERS]]
+            texts += [matched_caption(position, truth, rng) for _ in range(_MATCHED)]
+            if truth.groups:
+                texts += [matched_statement(position, truth, rng) for _ in range(_MATCHED)]
+            texts += [matched_answer(position, truth, question, other, rng) for question in asked[:_MATCHED]]
         return self._pool.images[rows], texts
 
     def caption_batch(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, Sequence[str]]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,20 +10,30 @@ from PIL import Image
 
 from rsqa_pipeline.errors import ModelError
 from rsqa_pipeline.models.conversation import encode
+from rsqa_pipeline.models.load import QwenVLProcessor
 from rsqa_pipeline.profile import Compute
 from rsqa_pipeline.records import Message
 from rsqa_pipeline.scenes.truth import PRETRAIN_SEEDS, sample_scene
 from rsqa_pipeline.tiny_models import training
 from rsqa_pipeline.tiny_models.architecture import new_vlm, train_vlm_processor
 from rsqa_pipeline.tiny_models.contrastive import contrastive_loss
-from rsqa_pipeline.tiny_models.language import Answered, language_loss
+from rsqa_pipeline.tiny_models.language import MATCHING_WEIGHT, Answered, Matched, Matching, language_loss
+from rsqa_pipeline.tiny_models.perception import Heads, vlm_tower
 from rsqa_pipeline.tiny_models.pixels import augmented, normalized, patches
-from rsqa_pipeline.tiny_models.recipe import Schedule, TrainedVlm, make_clip, make_vlm
+from rsqa_pipeline.tiny_models.recipe import Schedule, TrainedVlm, make_clip, make_vlm, name_words, standardize
 from rsqa_pipeline.tiny_models.scene_material import SceneMaterial, perception_labels
 from rsqa_pipeline.tiny_models.training import Phase, train
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 
-TINY = Schedule(vlm_perception_steps=4, clip_perception_steps=2, vlm_steps=4, clip_steps=2, batch_size=4, seed=5)
+TINY = Schedule(
+    vlm_perception_steps=4,
+    clip_perception_steps=2,
+    vlm_steps=4,
+    clip_steps=2,
+    batch_size=4,
+    language_batch_size=2,
+    seed=5,
+)
 
 
 class KilledError(Exception):
@@ -90,29 +101,67 @@ def test_a_loss_that_is_no_number_stops_the_run(cpu: Compute) -> None:
         train(phase, [layer], lambda rng: layer.weight.sum() * float("nan"), cpu, None, SilentLogger())
 
 
+def _own_loss(model: Any, processor: QwenVLProcessor, chat: list[Message], picture: Image.Image) -> torch.Tensor:
+    batch = encode(processor, [chat], [picture], 200)
+    asked = encode(processor, [chat[:1]], [picture], 200, add_generation_prompt=True)["input_ids"].shape[1]
+    labels = batch["input_ids"].clone()
+    labels[:, :asked] = -100
+    labels[:, -1] = -100  # the template's line break after the end mark is never generated
+    loss: torch.Tensor = model(**batch, labels=labels).loss
+    return loss
+
+
+@torch.no_grad()
 def test_language_loss_is_the_models_own(scenes: SceneMaterial) -> None:
+    """Texts that share an image share a sequence, and each is told as in a sequence of its own."""
     processor = train_vlm_processor(scenes.texts(), 64)
     model = new_vlm(processor, seed=0).eval()
+    matching = Matching(["colour"])
+    torch.nn.init.normal_(matching.weight)
     images, _ = scenes.perception_batch(np.random.default_rng(0), 2)
     texts = [
         Answered(0, "how many?", "2"),
-        Answered(1, "describe this image.", "two white tanks."),
+        Answered(1, "describe this image.", "two white tanks. " * 30),
+        Matched(0, "a", "b", "colour"),
         Answered(0, "a", "b"),
+        Matched(1, "what is it?", "a tank", None),
     ]
-    chats = [[Message(role="user", content=t.question), Message(role="assistant", content=t.answer)] for t in texts]
-    pictures = [Image.fromarray(images[t.image]) for t in texts]
-    losses = []
-    for chat, picture in zip(chats, pictures, strict=True):
-        batch = encode(processor, [chat], [picture], 200)
-        asked = encode(processor, [chat[:1]], [picture], 200, add_generation_prompt=True)["input_ids"].shape[1]
-        labels = batch["input_ids"].clone()
-        labels[:, :asked] = -100
-        labels[:, -1] = -100  # the template's line break after the end mark is never generated
-        with torch.inference_mode():
-            losses.append(model(**batch, labels=labels).loss)
-    with torch.inference_mode():
-        told = language_loss(model, processor, images, texts)
-    torch.testing.assert_close(told, torch.stack(losses).mean())
+    told, matched = [], []
+    for text in texts:
+        chat = [Message(role="user", content=text.question), Message(role="assistant", content=text.answer)]
+        picture = Image.fromarray(images[text.image])
+        if isinstance(text, Answered):
+            told.append(_own_loss(model, processor, chat, picture))
+        else:
+            states = model.model(**encode(processor, [chat], [picture], 200)).last_hidden_state
+            label = torch.tensor([0 if text.fault is None else 1])
+            matched.append(torch.nn.functional.cross_entropy(matching(states[:, -1]), label))
+    expected = torch.stack(told).mean() + MATCHING_WEIGHT * torch.stack(matched).mean()
+    torch.testing.assert_close(language_loss(model, processor, matching, images, texts), expected)
+
+
+@torch.no_grad()
+def teststandardized_tokens_are_of_unit_size_and_say_the_same(scenes: SceneMaterial) -> None:
+    processor = train_vlm_processor(scenes.texts(), 64)
+    model, heads = new_vlm(processor, seed=0), Heads(scenes.targets, seed=0)
+    images, _ = scenes.perception_batch(np.random.default_rng(0), 8)
+    told = heads(vlm_tower(model)(images))
+    standardize(model, heads, scenes, TINY)
+    tokens = vlm_tower(model)(images)
+    assert tokens.std().item() == pytest.approx(1, abs=0.2)
+    for name, logits in heads(tokens).items():
+        torch.testing.assert_close(logits, told[name], atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_named_word_finds_the_image_token_of_what_it_names(scenes: SceneMaterial) -> None:
+    processor = train_vlm_processor(scenes.texts(), 64)
+    model, heads = new_vlm(processor, seed=0), Heads(scenes.targets, seed=0)
+    name_words(model, processor, heads, {"cell_colour": {"red": [1], "blue": [2]}})
+    vectors = model.get_input_embeddings().weight
+    red, blue = (vectors[processor.tokenizer(word)["input_ids"][0]] for word in (" red", " blue"))
+    token = heads.layer("cell_colour").weight[1]  # what a red cell's token points to
+    assert token @ red > 0 > token @ blue
 
 
 def test_fast_pixels_are_the_processors(scenes: SceneMaterial) -> None:

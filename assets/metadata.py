@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import pyarrow.parquet as pq
 
-from rsqa_pipeline.data_quality.checks import CheckResult
+from rsqa_pipeline.data_quality.checks import ADVISORY, CheckResult
 from rsqa_pipeline.materialize import Materialization
 from rsqa_pipeline.stages import Asset
 
@@ -24,7 +24,7 @@ def check_result(asset: Asset, check: CheckResult | dict[str, Any]) -> dg.AssetC
         asset_key=asset.name,
         check_name=fields["name"],
         passed=fields["passed"],
-        severity=dg.AssetCheckSeverity.ERROR,
+        severity=dg.AssetCheckSeverity.WARN if fields["name"] in ADVISORY else dg.AssetCheckSeverity.ERROR,
         metadata={"detail": fields["detail"], **fields["facts"]},
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from rsqa_pipeline.data_quality.checks import check_names
+from rsqa_pipeline.data_quality.checks import ADVISORY, check_names
 from rsqa_pipeline.lineage.hashes import code_version
 from rsqa_pipeline.stages import ASSETS, Asset
 
@@ -46,7 +46,9 @@ def stage_asset(
         pool="gpu" if asset.gpu else None,
         # Only stages that ask a hub or a judge's server can fail for a while and then work.
         retry_policy=_RETRY if asset.stage in ("tiny_models", "preference_data") else None,
-        check_specs=[dg.AssetCheckSpec(check, asset=name, blocking=True) for check in check_names(asset)],
+        check_specs=[
+            dg.AssetCheckSpec(check, asset=name, blocking=check not in ADVISORY) for check in check_names(asset)
+        ],
         io_manager_key="folder",
     )
 

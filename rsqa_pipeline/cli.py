@@ -116,6 +116,25 @@ def trace(
 
 
 @app.command()
+def promote(profile: ProfileOption = None) -> None:
+    """Make the newest score model the champion, if it is not worse than the standing one and passes every probe.
+
+    Both score the same held-out pairs. The decision and its numbers are stored with the model's version. Exit code 4
+    where the challenger is refused.
+    """
+    from rsqa_pipeline.score_model.promotion import promote as compare
+    from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking
+
+    _, settings = _profile(profile)
+    version, decision = compare(settings, MlflowTracking(settings))
+    console.print(f"score_model version {version}: {'promoted to champion' if decision.promoted else 'refused'}")
+    for reason in decision.reasons:
+        console.print(f"  {reason}", markup=False)
+    if not decision.promoted:
+        raise typer.Exit(4)
+
+
+@app.command()
 def stages(
     dvc: Annotated[bool, typer.Option("--dvc", help="Print dvc.yaml for the profile in params.yaml.")] = False,
 ) -> None:

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rsqa_pipeline.data_quality.checks import CheckResult, run_checks
+from rsqa_pipeline.data_quality.checks import ADVISORY, CheckResult, run_checks
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.lineage.hashes import code_version, folder_version, source_version
 from rsqa_pipeline.lineage.manifest import Manifest, ManifestStore, Recipe
@@ -123,7 +123,7 @@ def materialize(
     begun = datetime.now(UTC).isoformat(timespec="seconds")
     metrics = asset.load()(inputs, scratch, sees(profile, asset), logger)
     checks = run_checks(asset, scratch, metrics, profile)
-    if not all(check.passed for check in checks):
+    if not all(check.passed for check in checks if check.name not in ADVISORY):
         rejected = folder.parent / f".{asset.name}.rejected"
         shutil.rmtree(rejected, ignore_errors=True)
         scratch.rename(rejected)

@@ -145,6 +145,8 @@ class ScoreModelSettings(Section):
     activation: Literal["none", "softplus"] = "none"
     max_length: Count
     phases: ScoreModelPhases
+    promotion_margin: Fraction = 0.02
+    """Accuracy that a new score model may lose on a family of pairs and still become champion (``rsqa promote``)."""
 
 
 class SubsetRule(Section):

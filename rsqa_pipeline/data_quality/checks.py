@@ -1,8 +1,9 @@
-"""The blocking checks of every asset, run on its output before it takes the place of the old one."""
+"""The checks of every asset, blocking but for ADVISORY, run on its output before it takes the place of the old one."""
 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,10 @@ MAIN_TABLE = {
 }
 
 
+ADVISORY = ("probes_pass",)
+"""Checks that warn and stop nothing; what they find stands in the report and decides a promotion."""
+
+
 @dataclass(frozen=True)
 class CheckResult:
     """One check: passed or not, and what was found."""
@@ -35,6 +40,8 @@ class CheckResult:
 
 def check_names(asset: Asset) -> list[str]:
     """Names of the checks that `run_checks` makes for an asset."""
+    if asset.name == "score_model_report":
+        return ["metrics_are_numbers", "probes_pass"]
     if asset.records is None:
         return ["metrics_are_numbers"]
     names = ["metrics_are_numbers", "great_expectations"]
@@ -49,6 +56,7 @@ def run_checks(asset: Asset, folder: Path, metrics: Metrics, profile: Profile) -
     """Checks the freshly made output in ``folder``."""
     checks = {
         "metrics_are_numbers": lambda: _metrics_are_numbers(metrics),
+        "probes_pass": lambda: _probes_pass(metrics),
         "great_expectations": lambda: _great_expectations(asset, folder),
         "rows_add_up": lambda: _rows_add_up(metrics),
         "few_quarantined": lambda: _few_quarantined(metrics, profile.source_pairs.max_quarantined_share),
@@ -75,6 +83,14 @@ def _rows_add_up(metrics: Metrics) -> CheckResult:
     read, kept, quarantined = (metrics[f"{name}_rows"] for name in ("input", "kept", "quarantined"))
     detail = f"{kept:.0f} kept + {quarantined:.0f} quarantined, {read:.0f} read"
     return CheckResult("rows_add_up", kept + quarantined == read and kept > 0, detail)
+
+
+def _probes_pass(metrics: Metrics) -> CheckResult:
+    """The score falls where a sound caption is spoiled, more often than by chance (`score_model.probes`)."""
+    falls = {name.split(".")[1]: value for name, value in metrics.items() if re.fullmatch(r"probe\.\w+\.low", name)}
+    failed = [f"{name} {metrics[f'probe.{name}.value']:.2f}" for name, low in falls.items() if low <= 0.5]
+    detail = f"no better than chance: {', '.join(failed)}" if failed else f"{len(falls)} probes, all above chance"
+    return CheckResult("probes_pass", not failed, detail, falls)
 
 
 def _few_quarantined(metrics: Metrics, limit: float) -> CheckResult:

@@ -30,7 +30,7 @@ def section(inputs: Mapping[str, Path]) -> Section:
     return Section(
         "preferences",
         "Does the score model prefer the better text?",
-        [accuracy_table(folder), Plots(drawings), score_model_curves(inputs)],
+        [accuracy_table(folder), probe_table(folder), Plots(drawings), score_model_curves(inputs)],
         lead="Share of held-out pairs whose preferred text gets the higher score. Chance is 50 %. The paper's 7 B "
         f"model, on its own pairs, reaches {paper:.2f} %. {_trust(read_json(folder / 'calibration.json'))}",
     )
@@ -67,6 +67,20 @@ def accuracy_table(folder: Path) -> Table:
         table,
         note="CLIP score compares the same two texts with the same image. A tie counts as wrong. The difference is "
         "paired; by the truth, pairs that are equally good are left out.",
+    )
+
+
+def probe_table(folder: Path) -> Table:
+    """One row a probe: how often a spoiled caption scores lower."""
+    rows = [
+        [words(name_of(probe["probe"])), count(probe["n"]), percent(interval(probe), f"probe/{probe['probe']}")]
+        for probe in read_json(folder / "probes.json")
+    ]
+    return Table(
+        "Probes: a sound caption, spoiled",
+        ["spoiled by", "captions", "score falls, %"],
+        rows,
+        note="Chosen captions of held-out pairs with one thing made worse. Chance is 50 %.",
     )
 
 

@@ -21,6 +21,7 @@ from rsqa_pipeline.records import QUARANTINE, Metrics, write_table
 from rsqa_pipeline.score_model import evaluation_plots
 from rsqa_pipeline.score_model.calibration import Calibration, calibration, length_bias
 from rsqa_pipeline.score_model.pairs import Pair, ScoredPair, agrees, read_pairs, score_pairs
+from rsqa_pipeline.score_model.probes import run_probes, self_preference
 from rsqa_pipeline.score_model.scorer import Scorer
 from rsqa_pipeline.statistics import Interval, paired_difference, wilson
 from rsqa_pipeline.tracking.run_logger import RunLogger
@@ -49,7 +50,7 @@ class AccuracyRow:
 
 
 def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
-    """Asset ``score_model_report``: accuracy, its difference to CLIP score, calibration, plots."""
+    """Asset ``score_model_report``: accuracy, its difference to CLIP score, calibration, probes, plots."""
     pairs: list[Pair] = []
     for name in ("caption_preferences", "instruction_preferences"):
         pairs.extend(read_pairs(inputs[name], "heldout"))
@@ -76,12 +77,17 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
         "judge_agrees_with_truth": asdict(ceiling) if ceiling else None,
     }
     _write(out / "calibration.json", trust)
+    probed = run_probes(model, pairs, batch)
+    _write(out / "probes.json", [asdict(probe) for probe in probed])
+    _write(out / "self_preference.json", self_preference(pairs, gaps))
     unscored = _quarantine(out, pairs, scored["score_model"])
     evaluation_plots.accuracy_bars(rows, out / "plots" / "accuracy.png")
     evaluation_plots.reliability(reliability, out / "plots" / "calibration.png")
+    evaluation_plots.probe_bars(probed, out / "plots" / "probes.png")
     evaluation_plots.gap_against_length(pairs, gaps, out / "plots" / "length_bias.png")
     counts = {"input_rows": len(pairs), "kept_rows": len(pairs) - unscored, "quarantined_rows": unscored}
-    return counts | _metrics(rows, differences, reliability, lengths, ceiling)
+    falls: Metrics = {f"probe.{p.probe}.{key}": getattr(p, key) for p in probed for key in ("value", "low")}
+    return counts | falls | _metrics(rows, differences, reliability, lengths, ceiling)
 
 
 def accuracy_rows(pairs: Sequence[Pair], scored: Scored) -> list[AccuracyRow]:

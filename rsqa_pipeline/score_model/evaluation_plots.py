@@ -12,6 +12,7 @@ from rsqa_pipeline.score_model.pairs import Pair
 
 if TYPE_CHECKING:
     from rsqa_pipeline.score_model.evaluate import AccuracyRow
+    from rsqa_pipeline.score_model.probes import ProbeResult
 
 SELECTORS = ("score_model", "clip_score")
 SHOWN_PAIRS = 1_500
@@ -50,6 +51,23 @@ def reliability(measured: Calibration, path: Path) -> None:
     error = "" if measured.ece is None else f", expected error {measured.ece:.3f}"
     axes.set_title(f"Calibration{error}")
     axes.legend()
+    plots.save(figure, path)
+
+
+def probe_bars(probes: Sequence[ProbeResult], path: Path) -> None:
+    """Share of spoiled captions whose score fell, a bar a probe."""
+    figure, axes = plots.new_figure(7.4, 3.8)
+    at = list(range(len(probes)))
+    values = [probe.value for probe in probes]
+    axes.barh(at, values, color=[plots.colour("score_model") if probe.passed else plots.DROPPED for probe in probes])
+    for place, probe in zip(at, probes, strict=True):
+        axes.plot([probe.low, probe.high], [place, place], color="#20242b", linewidth=1.4)
+    axes.axvline(0.5, color=plots.colour("random"), linestyle="--", linewidth=1.4, label="chance")
+    axes.set_yticks(at, [f"{probe.probe.replace('_', ' ')} ({probe.n})" for probe in probes])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    axes.set_title("Spoiled captions whose score fell")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1))
     plots.save(figure, path)
 
 

@@ -6,6 +6,7 @@ One parent run for each pipeline run, one nested run for each asset that trains 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import subprocess
 import warnings
@@ -84,6 +85,25 @@ class MlflowTracking:
     def finish(self, pipeline_run: str, succeeded: bool) -> None:
         """Closes the parent run."""
         self.client.set_terminated(self.parent_run(pipeline_run), "FINISHED" if succeeded else "FAILED")
+
+    def version_at(self, model: str, alias: str) -> str | None:
+        """The version that ``models:/model@alias`` names; None where there is none."""
+        try:
+            return str(self.client.get_model_version_by_alias(model, alias).version)
+        except MlflowException as error:
+            if error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
+                return None
+            raise
+
+    def download(self, model: str, version: str) -> Path:
+        """A local folder with a registered version's files."""
+        return Path(mlflow.artifacts.download_artifacts(f"models:/{model}/{version}", tracking_uri=self.uri))
+
+    def record_decision(self, model: str, version: str, decision: Mapping[str, object], promoted: bool) -> None:
+        """Stores a promotion's decision with the version, and moves the alias ``champion`` to it where promoted."""
+        self.client.set_model_version_tag(model, version, "rsqa.promotion", json.dumps(decision))
+        if promoted:
+            self.client.set_registered_model_alias(model, "champion", version)
 
     def _database(self) -> Path:
         """The SQLite file, made on first use. It is made aside and renamed: MLflow builds its tables in many steps, and

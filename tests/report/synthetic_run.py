@@ -189,6 +189,8 @@ class SyntheticRun:
         agreement = {"value": 0.926, "low": 0.9, "high": 0.95, "n": 400} if self.truth_known else None
         trust = {"calibration": {"ece": 0.031, "bins": []}, "length_bias": {}, "judge_agrees_with_truth": agreement}
         (folder / "calibration.json").write_text(json.dumps(trust))
+        probe = {"probe": "number", "value": 0.9, "low": 0.86, "high": 0.93, "n": 300}
+        (folder / "probes.json").write_text(json.dumps([probe]))
         figure, axes = plots.new_figure(5.2, 3.4)
         axes.plot([0, 1], [0, 1])
         plots.save(figure, folder / "plots" / "calibration.png")

@@ -1,0 +1,80 @@
+"""Probes spoil one thing and nothing else; a scorer that sees it passes, one that does not fails."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from rsqa_pipeline.models.scoring_group import Group
+from rsqa_pipeline.score_model.probes import PROBES, run_probes, self_preference, sound_captions, spoiled_pairs
+from tests.score_model.examples import pair
+
+CAPTIONS = [
+    "two white ships are moored on the left, above three red tanks.",
+    "four blue cars are parked at the top of a parking lot.",
+    "six green courts are built at the bottom of a stadium.",
+]
+PAIRS = [pair(f"image{i}", caption, "some things", image_id=f"id{i}") for i, caption in enumerate(CAPTIONS)] * 30
+
+
+class Rule:
+    """Scores a text by a rule that knows the sound captions."""
+
+    def __init__(self, blind: bool) -> None:
+        self.blind = blind
+
+    def score(self, groups: Sequence[Group], batch_size: int) -> list[list[float | None]]:
+        known = dict(zip([f"image{i}" for i in range(3)], CAPTIONS, strict=True))
+        return [
+            [0.0 if self.blind else float(text == known[str(group.image)]) for text in group.candidates]
+            for group in groups
+        ]
+
+
+@pytest.mark.parametrize(
+    ("probe", "spoiled"),
+    [
+        ("number", {"three white ships", "four white ships", "five white ships", "six white ships"}),
+        ("colour", {"two red ships", "two blue ships", "two green ships", "two gray ships", "two black ships"}),
+        ("place", {"moored on the right, above"}),
+        ("truncated", {"two white ships are moored"}),
+        ("repeated", {CAPTIONS[0] + " " + CAPTIONS[0]}),
+        ("object_inserted", {CAPTIONS[0] + " there is also a "}),
+        ("other_image", {CAPTIONS[1], CAPTIONS[2]}),
+    ],
+)
+def test_a_probe_spoils_one_thing(probe: str, spoiled: set[str]) -> None:
+    captions = [pair for pair in sound_captions(PAIRS) if pair["image_id"] == "id0"] + sound_captions(PAIRS)
+    worse = spoiled_pairs(probe, captions)[0]["rejected"]
+    if probe == "colour":
+        assert (
+            worse.startswith("two ") and worse.endswith(CAPTIONS[0].removeprefix("two white")) and "white" not in worse
+        )
+    else:
+        assert any(part in worse for part in spoiled), worse
+
+
+def test_every_image_is_probed_once_and_the_same_way() -> None:
+    captions = sound_captions(PAIRS)
+    assert [c["image_id"] for c in captions] == ["id0", "id1", "id2"]
+    for name in PROBES:
+        assert spoiled_pairs(name, captions) == spoiled_pairs(name, captions)
+    # the third caption names no opposite of "bottom" twice over: only words of the vocabulary are changed
+    assert len(spoiled_pairs("place", captions)) == 3
+
+
+def test_a_scorer_that_sees_passes_and_a_blind_one_does_not() -> None:
+    pairs = [pair(f"image{i % 3}", CAPTIONS[i % 3], "some things", image_id=f"id{i}") for i in range(60)]
+    seeing, blind = run_probes(Rule(False), pairs, 8), run_probes(Rule(True), pairs, 8)
+    assert {probe.probe for probe in seeing} == set(PROBES)
+    assert all(probe.value == 1.0 and probe.passed for probe in seeing)
+    assert all(probe.value == 0.0 and not probe.passed for probe in blind)
+
+
+def test_self_preference_by_hand() -> None:
+    pairs = [pair("1", "a", "b"), pair("2", "a", "b", chosen_source="vlm", rejected_source="expert")]
+    rows = {row["source"]: row for row in self_preference([*pairs, pair("3", "a", "b")], [1.0, 2.0, None])}
+    assert rows["expert"] == {"source": "expert", "by_score": 0.5, "by_label": 0.5, "n": 2}
+    assert rows["vlm"] == {"source": "vlm", "by_score": 1.0, "by_label": 1.0, "n": 1}
+    assert rows["swapper"]["by_score"] == 0.0

@@ -1,0 +1,134 @@
+"""``rsqa score`` on files: real models, real kills, the released checkpoint's expected scores."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from rsqa_pipeline.cli import app
+from rsqa_pipeline.models.load import load_processor
+from rsqa_pipeline.score_model.model import ScoreModel
+from rsqa_pipeline.tiny_models.pretrain import CHECKPOINTS
+
+ROWS = 40
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A score model on the shipped VLM, and a LLaVA file with sound and broken rows."""
+    folder = tmp_path_factory.mktemp("score")
+    model = ScoreModel.from_base(str(CHECKPOINTS / "vlm"))
+    with torch.no_grad():
+        model.head.weight.normal_(generator=torch.Generator().manual_seed(1))
+    processor = load_processor(CHECKPOINTS / "vlm")
+    processor.tokenizer.model_max_length = 160
+    model.save_pretrained(folder / "model")
+    processor.save_pretrained(folder / "model")
+    rng = np.random.default_rng(0)
+    for n in range(4):
+        Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(folder / f"{n}.png")
+    (folder / "broken.png").write_bytes(b"no image")
+    rows = [
+        {
+            "id": f"row{n}",
+            "image": f"{n % 4}.png",
+            "conversations": [
+                {"from": "human", "value": "<image>\nhow many ships?"},
+                {"from": "gpt", "value": f"{n} ships"},
+            ],
+        }
+        for n in range(ROWS)
+    ]
+    rows[3]["image"] = "broken.png"
+    rows[5]["id"] = "row4"
+    (folder / "data.json").write_text(json.dumps(rows))
+    return folder
+
+
+def _command(folder: Path, out: Path) -> list[str]:
+    files = ["--model", str(folder / "model"), "--data", str(folder / "data.json"), "--out", str(out)]
+    return ["score", *files, "--format", "llava", "--shard-rows", "4", "--batch-size", "4", "--device", "cpu"]
+
+
+def test_every_row_is_scored_or_quarantined_with_its_reason(folder: Path, tmp_path: Path) -> None:
+    reply = CliRunner().invoke(app, _command(folder, tmp_path / "scores.parquet"))
+    assert reply.exit_code == 0, reply.output
+    scores = pq.read_table(tmp_path / "scores.parquet").to_pylist()
+    faults = pq.read_table(tmp_path / "scores.quarantine.parquet").to_pylist()
+    assert len(scores) + len(faults) == ROWS
+    assert {fault["reason"] for fault in faults} == {"not_an_image", "duplicate_id"}
+    assert len({row["score"] for row in scores}) > 30 and len({row["model_version"] for row in scores}) == 1
+    assert not list(tmp_path.glob("*.shards")) and not list(tmp_path.glob("*.scratch"))
+
+
+def test_a_killed_run_is_gone_on_with_to_the_same_table(folder: Path, tmp_path: Path) -> None:
+    whole, out = tmp_path / "whole.parquet", tmp_path / "killed.parquet"
+    assert CliRunner().invoke(app, _command(folder, whole)).exit_code == 0
+    command = [sys.executable, "-m", "rsqa_pipeline.cli", *_command(folder, out)]
+    shards = tmp_path / "killed.shards"
+    kept: dict[str, int] = {}
+    for kill in range(2):
+        running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while running.poll() is None and len(list(shards.glob("*.scores.parquet"))) < 2 * (kill + 1):
+            time.sleep(0.005)
+        os.kill(running.pid, signal.SIGKILL)
+        running.wait()
+        done = {file.name: file.stat().st_mtime_ns for file in shards.glob("*.scores.parquet")}
+        assert all(done[name] == made for name, made in kept.items())  # finished shards are not made again
+        kept = done
+    assert 4 <= len(kept) < ROWS // 4
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    assert pq.read_table(out).equals(pq.read_table(whole))
+
+
+def test_shards_of_another_model_are_not_mixed_in(folder: Path, tmp_path: Path) -> None:
+    shards = tmp_path / "scores.shards"
+    shards.mkdir()
+    (shards / "made_from.json").write_text(json.dumps({"data": "x", "model": "y", "shard_rows": 4}))
+    reply = CliRunner().invoke(app, _command(folder, tmp_path / "scores.parquet"))
+    assert reply.exit_code == 1 and "data, model differ" in str(reply.exception)
+
+
+def test_an_unknown_format_names_the_known_ones(folder: Path, tmp_path: Path) -> None:
+    command = [word if word != "llava" else "excel" for word in _command(folder, tmp_path / "scores.parquet")]
+    reply = CliRunner().invoke(app, command)
+    assert reply.exit_code == 1 and "'karpathy'" in str(reply.exception)
+
+
+def test_prepared_tensors_are_scored_as_in_python(folder: Path, tmp_path: Path) -> None:
+    ids = torch.randint(10, 200, (3, 12), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[1, 8:] = 0
+    np.savez(tmp_path / "rows.npz", input_ids=ids.numpy(), attention_mask=mask.numpy())
+    _score_tensors(folder / "model", tmp_path / "rows.npz", tmp_path / "out.parquet")
+    with torch.inference_mode():
+        expected = ScoreModel.from_pretrained(folder / "model")(ids, mask)
+    assert pq.read_table(tmp_path / "out.parquet").column("score").to_pylist() == expected.tolist()
+    np.savez(tmp_path / "rows.npz", attention_mask=mask.numpy())
+    with pytest.raises(AssertionError, match="input_ids missing"):
+        _score_tensors(folder / "model", tmp_path / "rows.npz", tmp_path / "out.parquet")
+
+
+def test_the_released_checkpoint_gives_its_expected_scores(shared_data: Path, tmp_path: Path) -> None:
+    released = shared_data / "parity" / "scorers_checkpoint"
+    _score_tensors(released, released / "inputs_and_expected.npz", tmp_path / "out.parquet")
+    found = pq.read_table(tmp_path / "out.parquet").column("score").to_numpy()
+    np.testing.assert_allclose(found, np.load(released / "inputs_and_expected.npz")["expected_scores"], atol=1e-4)
+
+
+def _score_tensors(model: Path, data: Path, out: Path) -> None:
+    command = ["score", "--model", str(model), "--data", str(data), "--out", str(out), "--format", "tensors"]
+    reply = CliRunner().invoke(app, command)
+    assert reply.exit_code == 0, str(reply.exception)

@@ -66,6 +66,11 @@ def source_paths(profile: Profile, asset: Asset) -> list[Path]:
     if asset.reads_source is not None:
         source = getattr(profile.source_pairs, asset.reads_source)
         paths += [source.path, source.images]
+    duplicates = profile.source_pairs.duplicates
+    if duplicates is not None and asset.reads_source in ("captions", "instructions"):
+        paths += [path for source in duplicates.benchmarks.values() for path in (source.path, source.images)]
+        models = (duplicates.image_model, duplicates.text_model)
+        paths += [model for model in models if model is not None and Path(model).is_dir()]
     if asset.name == "base_models":
         paths += [name for name in (profile.tiny_models.vlm, profile.tiny_models.clip) if Path(name).is_dir()]
     return [Path(path) for path in dict.fromkeys(paths) if path is not None]

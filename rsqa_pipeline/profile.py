@@ -96,6 +96,22 @@ class SourceFile(Section):
     """Take the scene class from the file name's letters before the first underscore, as RSICD does."""
 
 
+class Duplicates(Section):
+    """Near-duplicate images keep one of a kind, and nothing of a benchmark is trained on (paper, preference data)."""
+
+    image_model: str | None = None
+    """What compares images: a copy-detection model or CLIP, folder or hub id; None compares them perceptually."""
+    image_threshold: Fraction | None = None
+    """Similarity from which on images are near-duplicates; default 0.88 perceptually, 0.65 for a model, which fits
+    copy-detection embeddings. A CLIP needs more, e.g. 0.95."""
+    text_model: str | None = None
+    """What compares the questions of near-duplicate images: a sentence model or CLIP; None takes TF-IDF of words."""
+    text_threshold: Fraction = 0.65
+    """Cosine from which on questions are alike."""
+    benchmarks: dict[str, SourceFile] = {}
+    """Further test sets that must not be trained on, by name; the profile's own is one always."""
+
+
 class SourcePairs(Section):
     captions: SourceFile
     instructions: SourceFile
@@ -105,6 +121,8 @@ class SourcePairs(Section):
     instruction_samples: Count
     benchmark_items: Count
     """Items of each benchmark task."""
+    duplicates: Duplicates | None = None
+    """None removes exact repeats only, and looks at no benchmark."""
     max_image_pixels: Count = 100_000_000
     max_quarantined_share: Fraction = 0.05
     """The asset's check fails above this share."""
@@ -339,6 +357,8 @@ def _describe(fault: Any) -> str:
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     model: Any = Profile
     for part in location:
+        if part not in model.model_fields:  # a name that the user gives, as of a further benchmark
+            continue
         field = model.model_fields[part].annotation
         model = next((a for a in getattr(field, "__args__", [field]) if hasattr(a, "model_fields")), field)
     return sorted(model.model_fields)
@@ -347,8 +367,11 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
 def _missing_paths(settings: dict[str, Any]) -> list[str]:
     """Faults of paths and of what goes with what, in settings that may have any other fault too."""
     faults = []
-    for key in ("captions", "instructions", "benchmarks"):
-        source = _mapping(_mapping(settings.get("source_pairs")).get(key))
+    pairs = _mapping(settings.get("source_pairs"))
+    sources = {key: _mapping(pairs.get(key)) for key in ("captions", "instructions", "benchmarks")}
+    further = _mapping(_mapping(pairs.get("duplicates")).get("benchmarks"))
+    sources |= {f"duplicates.benchmarks.{key}": _mapping(source) for key, source in further.items()}
+    for key, source in sources.items():
         form, path = source.get("format"), source.get("path")
         if path is None and form is not None and (form != "scenes" or key == "captions"):
             faults.append(f"source_pairs.{key}.path: is needed with format {form!r}")

@@ -147,6 +147,33 @@ QUARANTINE = pa.schema(
 """Example: ``{"stage": "image_text_pairs", "sample_id": "airport_1.jpg/0", "reason": "empty_text",
 "detail": "caption 0 has no visible character"}``"""
 
+COMPONENT = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("component", pa.string()),  # image_id of the member that stands for the near-duplicates; its own without any
+        ("kept", pa.bool_()),  # whether samples on this image are left
+        ("other_image_id", pa.string()),  # the most similar near-duplicate found; missing without any
+        ("kind", pa.string()),  # perceptual | embedding; missing without any
+        ("similarity", pa.float32()),  # with that image: correlation or cosine in [-1, 1]; missing without any
+    ]
+)
+"""Near-duplicate images, one row an image.
+Example: ``{"image_id": "41..", "component": "07..", "kept": False, "other_image_id": "07..", "kind": "perceptual",
+"similarity": 0.97}``"""
+
+CONTAMINATION = pa.schema(
+    [
+        ("sample_id", pa.string()),  # of a sample taken out of training
+        ("benchmark", pa.string()),  # benchmark_sets, or the profile's name of a further file
+        ("item_id", pa.string()),  # the benchmark's item; a further file's row by its reader's key
+        ("kind", pa.string()),  # same_image | near_image | shared_text
+        ("similarity", pa.float32()),  # of the images, or the share of the sample's runs of 13 words; in (0, 1]
+    ]
+)
+"""Samples that show, or say, what benchmark items do, one row for each sample and item.
+Example: ``{"sample_id": "9f..", "benchmark": "benchmark_sets", "item_id": "retrieval-0c1d..", "kind": "near_image",
+"similarity": 0.98}``"""
+
 Metrics = dict[str, float]
 """What a stage function returns: flat, deterministic numbers (no timings). A stage that reads records returns
 ``input_rows``, ``kept_rows`` and ``quarantined_rows`` among them, with kept + quarantined = input."""

@@ -67,6 +67,7 @@ def test_every_fault_is_told_at_once(settings: dict[str, Any], tmp_path: Path) -
     settings["source_pairs"]["preference_share"] = 1.5
     settings["source_pairs"]["captions"]["path"] = "no/such.csv"
     settings["source_pairs"]["benchmarks"] = {"format": "karpathy"}
+    settings["source_pairs"]["duplicates"] = {"benchmarks": {"dior": {"format": "csv", "pth": "x"}}}
     settings["tiny_models"]["vlm"] = "scratch"
     del settings["report"]
     found = "\n".join(faults(settings, tmp_path))
@@ -76,11 +77,13 @@ def test_every_fault_is_told_at_once(settings: dict[str, Any], tmp_path: Path) -
         "source_pairs.preference_share: ", "1.5",
         "source_pairs.captions.path: no such file or folder: no/such.csv",
         "source_pairs.benchmarks.path: is needed with format 'karpathy'",
+        "source_pairs.duplicates.benchmarks.dior.path: is needed with format 'csv'",
+        "source_pairs.duplicates.benchmarks.dior.pth: unknown key; known here: corruption, format, images, limit, path",
         "tiny_models.scratch: is needed",
         "report: is missing",
     ):  # fmt: skip
         assert part in found
-    assert len(found.splitlines()) == 7
+    assert len(found.splitlines()) == 9
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from rsqa_pipeline.benchmarks.clip_embeddings import embed_texts, unit_rows
+from rsqa_pipeline.models.clip_embeddings import embed_texts, unit_rows
 from rsqa_pipeline.models.load import Clip
 
 Floats = npt.NDArray[np.float32]

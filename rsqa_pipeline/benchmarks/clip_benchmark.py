@@ -10,7 +10,6 @@ import numpy as np
 from tqdm import tqdm
 
 from rsqa_pipeline.benchmarks.classification import Floats, class_embeddings, truth_ranks
-from rsqa_pipeline.benchmarks.clip_embeddings import embed_images, embed_texts
 from rsqa_pipeline.benchmarks.items import TaskItems, read_items
 from rsqa_pipeline.benchmarks.results import (
     COMPARED,
@@ -23,6 +22,7 @@ from rsqa_pipeline.benchmarks.results import (
 )
 from rsqa_pipeline.benchmarks.retrieval import TestSet, best_ranks
 from rsqa_pipeline.benchmarks.task import BenchmarkTask, load_tasks
+from rsqa_pipeline.models.clip_embeddings import embed_images, embed_texts
 from rsqa_pipeline.models.load import Clip, base_model, load_clip
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.records import Metrics

@@ -20,6 +20,9 @@ MAIN_TABLE = {
     "benchmark_item": "items.parquet",
 }
 
+SIDE_TABLES = {"component": "components.parquet", "contamination": "decontamination.parquet"}
+"""Tables that an asset has only where its profile asks for them."""
+
 
 ADVISORY = ("probes_pass",)
 """Checks that warn and stop nothing; what they find stands in the report and decides a promotion."""
@@ -74,9 +77,13 @@ def _great_expectations(asset: Asset, folder: Path) -> CheckResult:
     from rsqa_pipeline.data_quality.suites import validate  # importing it takes seconds; not every asset needs it
 
     assert asset.records is not None
-    result = validate(asset.records, folder / MAIN_TABLE[asset.records])
-    detail = "; ".join(result.faults) or f"{result.expectations} expectations met"
-    return CheckResult("great_expectations", result.success, detail, {"expectations": result.expectations})
+    tables = {asset.records: folder / MAIN_TABLE[asset.records]}
+    tables |= {record: folder / name for record, name in SIDE_TABLES.items() if (folder / name).is_file()}
+    results = [validate(record, table) for record, table in tables.items()]
+    met = sum(result.expectations for result in results)
+    faults = [fault for result in results for fault in result.faults]
+    detail = "; ".join(faults) or f"{met} expectations met"
+    return CheckResult("great_expectations", all(result.success for result in results), detail, {"expectations": met})
 
 
 def _rows_add_up(metrics: Metrics) -> CheckResult:
@@ -94,9 +101,10 @@ def _probes_pass(metrics: Metrics) -> CheckResult:
 
 
 def _few_quarantined(metrics: Metrics, limit: float) -> CheckResult:
-    repeats = metrics.get("duplicate_rows", 0.0)  # a row that stands in the source twice is no sign of broken data
+    # A row that stands in the source twice, or in a benchmark, is no sign of broken data.
+    repeats = metrics.get("duplicate_rows", 0.0) + metrics.get("benchmark_rows", 0.0)
     share = (metrics["quarantined_rows"] - repeats) / max(metrics["input_rows"], 1.0)
     detail = f"{share:.2%} quarantined, at most {limit:.2%} allowed (source_pairs.max_quarantined_share)"
     if repeats:
-        detail += f"; {repeats:.0f} exact repeats besides"
+        detail += f"; {repeats:.0f} repeats and benchmark items besides"
     return CheckResult("few_quarantined", share <= limit, detail, {"quarantined_share": share})

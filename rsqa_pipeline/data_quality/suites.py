@@ -211,6 +211,31 @@ def _benchmark_item() -> list[Expectation]:
     ]
 
 
+def _component() -> list[Expectation]:
+    gxe = _common()
+    return [
+        gxe.ExpectTableRowCountToBeBetween(min_value=1),
+        *_identity("image_id"),
+        *_identity("component", unique=False),
+        gxe.ExpectColumnValuesToNotBeNull(column="kept"),
+        gxe.ExpectColumnValuesToMatchRegex(column="other_image_id", regex=SHA256),
+        gxe.ExpectColumnValuesToBeInSet(column="kind", value_set=["perceptual", "embedding"]),
+        gxe.ExpectColumnValuesToBeBetween(column="similarity", min_value=-1, max_value=1),
+    ]
+
+
+def _contamination() -> list[Expectation]:
+    gxe = _common()
+    return [
+        *_identity("sample_id", unique=False),
+        *_texts("benchmark", "item_id"),
+        gxe.ExpectColumnValuesToNotBeNull(column="kind"),
+        gxe.ExpectColumnValuesToBeInSet(column="kind", value_set=["same_image", "near_image", "shared_text"]),
+        gxe.ExpectColumnValuesToNotBeNull(column="similarity"),
+        gxe.ExpectColumnValuesToBeBetween(column="similarity", min_value=0, max_value=1),
+    ]
+
+
 def _quarantine() -> list[Expectation]:
     return _texts("stage", "sample_id", "reason", "detail")
 
@@ -221,5 +246,7 @@ SUITES: dict[str, Callable[[], list[Any]]] = {
     "scored_sample": _scored_sample,
     "subset": _subset,
     "benchmark_item": _benchmark_item,
+    "component": _component,
+    "contamination": _contamination,
     "quarantine": _quarantine,
 }

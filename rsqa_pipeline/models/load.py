@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
+    AutoModel,
     AutoModelForImageTextToText,
     AutoTokenizer,
     CLIPModel,
@@ -69,6 +70,16 @@ class Clip:
     version: str
 
 
+@dataclass(frozen=True)
+class Encoder:
+    """A model that turns images, or texts, into vectors, in evaluation mode."""
+
+    model: Any
+    folder: Path
+    """Where its image processor or tokenizer is read from."""
+    version: str
+
+
 def load_vlm(
     path_or_id: str | Path, compute: Compute, revision: str | None = None, trust_remote_code: bool = False
 ) -> Vlm:
@@ -100,6 +111,24 @@ def load_clip(
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder}: tokenizer or image processor cannot be read: {error}") from error
     return Clip(model, tokenizer, image_processor, weights_version(folder))
+
+
+def load_encoder(path_or_id: str | Path, compute: Compute) -> Encoder:
+    """Loads any image or text encoder that transformers knows by its configuration, without remote code.
+
+    Raises:
+        ModelError: nothing there, only pickles, an unknown layout, or weights that do not fit the configuration.
+    """
+    folder = local_folder(path_or_id)
+    family = _family(folder, trust_remote_code=False)
+    if family in CLIP_FAMILIES:
+        raise ModelError(f"{folder} is a {family}; load it with load_clip")
+    return Encoder(_weights(AutoModel, folder, compute, trust_remote_code=False), folder, weights_version(folder))
+
+
+def is_clip(path_or_id: str | Path) -> bool:
+    """Whether a checkpoint is a CLIP, told from its configuration. Raises ModelError where there is none."""
+    return _family(local_folder(path_or_id), trust_remote_code=False) in CLIP_FAMILIES
 
 
 def load_processor(path_or_id: str | Path) -> QwenVLProcessor:
@@ -196,13 +225,17 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _check_family(folder: Path, families: tuple[str, ...], trust_remote_code: bool) -> None:
-    _weight_files(folder)
-    try:
-        family = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code).model_type
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}: config.json cannot be read: {error}") from error
+    family = _family(folder, trust_remote_code)
     if family not in families:
         raise ModelError(f"{folder}: model type {family!r}; supported here: {', '.join(families)}")
+
+
+def _family(folder: Path, trust_remote_code: bool) -> str:
+    _weight_files(folder)
+    try:
+        return str(AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code).model_type)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder}: config.json cannot be read: {error}") from error
 
 
 def _weights(family: Any, folder: Path, compute: Compute, trust_remote_code: bool) -> PreTrainedModel:

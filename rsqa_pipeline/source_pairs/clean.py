@@ -40,13 +40,15 @@ class Quarantine:
         )
 
     def metrics(self, kept: int) -> Metrics:
-        """``input_rows``, ``kept_rows``, ``quarantined_rows``, and of these ``duplicate_rows`` and each reason's."""
+        """``input_rows``, ``kept_rows``, ``quarantined_rows``, and of these ``duplicate_rows`` (exact and near ones),
+        ``benchmark_rows`` (what a benchmark has) and each reason's."""
         reasons = Counter(row["reason"] for row in self.rows)
         return {
             "input_rows": float(kept + len(self.rows)),
             "kept_rows": float(kept),
             "quarantined_rows": float(len(self.rows)),
-            "duplicate_rows": float(reasons["duplicate_id"]),
+            "duplicate_rows": float(reasons["duplicate_id"] + reasons["near_duplicate"]),
+            "benchmark_rows": float(reasons["in_benchmark"]),
             **{f"quarantined/{reason}": float(count) for reason, count in sorted(reasons.items())},
         }
 

@@ -9,6 +9,7 @@ from rsqa_pipeline.profile import Corruption, Profile
 from rsqa_pipeline.records import Metrics
 from rsqa_pipeline.source_pairs.clean import CleanRow, ImageIndex, Quarantine, check_rows
 from rsqa_pipeline.source_pairs.corruption import TRUE_QUALITY, CaptionPool, CorruptionKind, corrupt
+from rsqa_pipeline.source_pairs.duplicates.remove import remove
 from rsqa_pipeline.source_pairs.from_scenes import caption_drafts
 from rsqa_pipeline.source_pairs.readers.read_source import read_source
 from rsqa_pipeline.source_pairs.sample_tables import Draft, write_samples
@@ -17,7 +18,8 @@ from rsqa_pipeline.tracking.run_logger import RunLogger
 
 
 def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
-    """Writes samples.parquet, truth.parquet and quarantine.parquet (and images.tar for scenes).
+    """Writes samples.parquet, truth.parquet and quarantine.parquet (and images.tar for scenes); where the profile looks
+    for duplicates, components.parquet and decontamination.parquet too.
 
     Raises:
         DataError: the source as a whole cannot be used, or no row of it.
@@ -30,9 +32,13 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
         images = ImageIndex(pairs.max_image_pixels)
         clean = check_rows(read_source(pairs.captions), images, quarantine)
         drafts = [draft_of(row, settings.seed, pairs.preference_share) for row in clean]
-        if pairs.captions.corruption is not None:
-            drafts = corrupt_captions(drafts, pairs.captions.corruption, settings.seed)
-    metrics = write_samples(out, drafts, quarantine)
+    found: Metrics = {}
+    if pairs.duplicates is not None:
+        drafts, found = remove(drafts, settings, inputs["benchmark_sets"], quarantine, out, by_question=False)
+    if pairs.captions.corruption is not None and pairs.captions.format != "scenes":
+        # Only now: a fault put into a text must not hide that a benchmark has it.
+        drafts = corrupt_captions(drafts, pairs.captions.corruption, settings.seed)
+    metrics = write_samples(out, drafts, quarantine) | found
     logger.log_metrics(metrics)
     return metrics
 

@@ -14,6 +14,7 @@ from rsqa_pipeline.source_pairs.class_questions import (
     corrupt_answer,
 )
 from rsqa_pipeline.source_pairs.clean import ImageIndex, Quarantine, check_rows
+from rsqa_pipeline.source_pairs.duplicates.remove import remove
 from rsqa_pipeline.source_pairs.from_scenes import instruction_drafts
 from rsqa_pipeline.source_pairs.image_text_pairs import draft_of, habits, with_fault, with_quality
 from rsqa_pipeline.source_pairs.readers.read_source import read_source
@@ -22,7 +23,8 @@ from rsqa_pipeline.tracking.run_logger import RunLogger
 
 
 def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
-    """Writes samples.parquet, truth.parquet and quarantine.parquet (and images.tar for scenes).
+    """Writes samples.parquet, truth.parquet and quarantine.parquet (and images.tar for scenes); where the profile looks
+    for duplicates, components.parquet and decontamination.parquet too.
 
     At most ``source_pairs.instruction_samples`` rows are taken: for class questions spread over images and kinds,
     for a file at even steps; a file's conversations stay as they stand.
@@ -32,16 +34,23 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     """
     pairs = settings.source_pairs
     quarantine = Quarantine("instruction_samples")
+    questions: dict[str, ClassQuestion] = {}
     if pairs.instructions.format == "scenes":
         drafts = instruction_drafts(pairs, settings.seed, out, quarantine)
     else:
-        drafts = _file_drafts(pairs, settings.seed, quarantine)
-    metrics = write_samples(out, drafts, quarantine)
+        drafts, questions = _file_drafts(pairs, settings.seed, quarantine)
+    found: Metrics = {}
+    if pairs.duplicates is not None:
+        drafts, found = remove(drafts, settings, inputs["benchmark_sets"], quarantine, out, by_question=True)
+    if pairs.instructions.corruption is not None and questions:
+        drafts = corrupt_answers(drafts, questions, pairs.instructions.corruption, settings.seed)
+    metrics = write_samples(out, drafts, quarantine) | found
     logger.log_metrics(metrics)
     return metrics
 
 
-def _file_drafts(pairs: SourcePairs, seed: int, quarantine: Quarantine) -> list[Draft]:
+def _file_drafts(pairs: SourcePairs, seed: int, quarantine: Quarantine) -> tuple[list[Draft], dict[str, ClassQuestion]]:
+    """The file's samples as they stand, and what each asks by its key, where questions were made here."""
     source = pairs.instructions
     entries = read_source(source)
     questions: dict[str, ClassQuestion] = {}
@@ -53,8 +62,7 @@ def _file_drafts(pairs: SourcePairs, seed: int, quarantine: Quarantine) -> list[
         steps = min(pairs.instruction_samples, len(entries))
         entries = [entries[step * len(entries) // steps] for step in range(steps)]
     clean = check_rows(entries, ImageIndex(pairs.max_image_pixels), quarantine)
-    drafts = [draft_of(row, seed, pairs.preference_share) for row in clean]
-    return drafts if source.corruption is None else corrupt_answers(drafts, questions, source.corruption, seed)
+    return [draft_of(row, seed, pairs.preference_share) for row in clean], questions
 
 
 def corrupt_answers(

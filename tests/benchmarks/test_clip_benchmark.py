@@ -10,10 +10,10 @@ import pytest
 
 from rsqa_pipeline.benchmarks.classification import class_embeddings
 from rsqa_pipeline.benchmarks.clip_benchmark import SUBSET_MODELS, evaluate, run
-from rsqa_pipeline.benchmarks.clip_embeddings import embed_images, embed_texts
 from rsqa_pipeline.benchmarks.items import read_items
 from rsqa_pipeline.benchmarks.task import load_tasks
 from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.models.clip_embeddings import embed_images, embed_texts
 from rsqa_pipeline.models.load import Clip, load_clip
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.records import BENCHMARK_ITEM, read_table, write_table

@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 from PIL import Image
 
-from rsqa_pipeline.profile import Corruption, Profile, SourceFile, SourcePairs
+from rsqa_pipeline.profile import Compute, Corruption, Profile, SourceFile, SourcePairs
 
 CLASSES = ("airport", "beach", "desert", "port", "river", "storagetanks")
 CAPTIONS = (
@@ -73,4 +73,4 @@ def settings(folder: Path, corruption: Corruption | None = None, **changes: Any)
         "benchmark_items": 10,
         **changes,
     }
-    return cast(Profile, SimpleNamespace(seed=7, source_pairs=SourcePairs(**pairs)))
+    return cast(Profile, SimpleNamespace(seed=7, compute=Compute(device="cpu"), source_pairs=SourcePairs(**pairs)))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 
 from rsqa_pipeline.images import open_image
 from rsqa_pipeline.models.load import Clip
@@ -18,12 +19,16 @@ def embed_images(clip: Clip, references: Sequence[str], batch_size: int) -> Floa
     """(n, width) unit rows. Raises ImageFault where an image cannot be opened; ingest decoded each once."""
     rows = []
     for start in range(0, len(references), batch_size):
-        images = [open_image(reference) for reference in references[start : start + batch_size]]
-        pixels = clip.image_processor(images=images, return_tensors="pt")["pixel_values"]
-        with torch.inference_mode():
-            pooled = clip.model.vision_model(pixel_values=pixels.to(clip.model.device, clip.model.dtype)).pooler_output
-            rows.append(clip.model.visual_projection(pooled).float().cpu().numpy())
-    return unit_rows(np.concatenate(rows))
+        rows.append(embed_opened(clip, [open_image(name) for name in references[start : start + batch_size]]))
+    return np.concatenate(rows)
+
+
+def embed_opened(clip: Clip, images: Sequence[Image.Image]) -> Floats:
+    """(n, width) unit rows of one batch of images."""
+    pixels = clip.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
+    with torch.inference_mode():
+        pooled = clip.model.vision_model(pixel_values=pixels.to(clip.model.device, clip.model.dtype)).pooler_output
+        return unit_rows(clip.model.visual_projection(pooled).float().cpu().numpy())
 
 
 def embed_texts(clip: Clip, texts: Sequence[str], batch_size: int) -> Floats:

@@ -1,0 +1,60 @@
+"""Test items that must not be trained on: the profile's own benchmark sets, and further files by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rsqa_pipeline.profile import SourceFile
+from rsqa_pipeline.records import read_table
+from rsqa_pipeline.source_pairs.clean import ImageIndex, Quarantine, check_rows
+from rsqa_pipeline.source_pairs.readers.read_source import read_source
+
+OWN = "benchmark_sets"
+"""Name of the profile's own benchmark sets."""
+
+
+@dataclass(frozen=True)
+class BenchmarkItem:
+    """One item of a benchmark: what is shown and what is said.
+
+    Example: ``BenchmarkItem("benchmark_sets", "retrieval-9f..", "41..", "RSICD_images/airport_3.jpg", ("a plane .",))``
+    """
+
+    benchmark: str
+    item_id: str
+    image_id: str
+    image: str
+    texts: tuple[str, ...]
+
+
+def read_items(
+    own: Path, further: Mapping[str, SourceFile], max_pixels: int, unreadable: Quarantine
+) -> list[BenchmarkItem]:
+    """Items of the asset benchmark_sets in folder ``own`` and the rows of the ``further`` files' test split, or of a
+    whole file that names no splits.
+
+    Args:
+        unreadable: rows of the further files that cannot be used are added to it.
+
+    Raises:
+        DataError: a file cannot be used at all.
+    """
+    items = [
+        BenchmarkItem(
+            OWN,
+            row["item_id"],
+            row["image_id"],
+            row["image"],
+            tuple(row["captions"] or [f"{row['question'] or ''} {row['answer'] or ''}"]),
+        )
+        for row in read_table(own / "items.parquet")
+    ]
+    for name, source in further.items():
+        entries = read_source(source)
+        test = [entry for entry in entries if entry.split in ("test", None)]
+        for clean in check_rows(test, ImageIndex(max_pixels), unreadable):
+            text = " ".join(message["content"] for message in clean.row.messages)
+            items.append(BenchmarkItem(name, clean.row.key, clean.image_id, clean.row.image, (text,)))
+    return items

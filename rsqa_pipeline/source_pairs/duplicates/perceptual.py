@@ -6,8 +6,8 @@
 2. The transform is linear, so turned, mirrored and cropped versions of an image come from its thumbnail without
    resampling: 8 orientations x (the whole + 9 crops). A copy's own vector is close to one of them.
 3. Alike beaches have alike low frequencies. Candidates are therefore laid over each other, over a fine grid of crops,
-   and correlated on the frequencies above. Of RSICD's images no two places come above 0.82 there, and no copy comes
-   below 0.86.
+   and correlated on the frequencies above. In samples of RSICD (1,000 images against all, 500 copies of each kind) no
+   two places came above 0.82 there, and no copy below 0.86.
 
 Images without any structure, all of one colour, are never near-duplicates of anything.
 """

@@ -71,9 +71,9 @@ class PairFile(Section):
 class PairImports(Section):
     """Pairs made elsewhere: in place of generated text pairs, besides the caption and instruction pairs made here."""
 
-    text: list[PairFile] = []
-    caption: list[PairFile] = []
-    instruction: list[PairFile] = []
+    text: list[PairFile] = Field(default=[])
+    caption: list[PairFile] = Field(default=[])
+    instruction: list[PairFile] = Field(default=[])
 
     @model_validator(mode="after")
     def _formats(self) -> PairImports:
@@ -100,7 +100,7 @@ BASE_VLM = "vlm"
 
 
 class PreferenceData(Section):
-    models: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")], TextModel] = {}
+    models: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")], TextModel] = Field(default={})
     """Models by the name that judge, captioners, answerers and rs_specific call them."""
     judge: str
     """``truth_graph``, ``recorded_corruption``, or a name in ``models``."""
@@ -111,7 +111,7 @@ class PreferenceData(Section):
     labels: str | None = None
     """CSV that raters filled in (`rsqa labels export`); how far the judge agrees with it stands in the metrics."""
     captioners: list[str] = Field(min_length=2)
-    """Who captions each preference image: captioners of the scenes, corruption sources, ``vlm``, names in ``models``."""
+    """Who captions each image: captioners of the scenes, corruption sources, ``vlm``, names in ``models``."""
     answerers: list[str] = Field(default=[BASE_VLM], min_length=1)
     """Which models answer the questions: ``vlm`` (two answers), names in ``models`` (one each)."""
     rs_specific: RsSpecific | None = None
@@ -159,7 +159,9 @@ class PreferenceData(Section):
                 faults.append(f"judge_sample measures a judge in models; {self.judge} always says the same")
         written = sorted(set(self.captioners + self.answerers) & set(self.models))
         if self.judge == "recorded_corruption" and written:
-            faults.append(f"judge recorded_corruption cannot mark what {', '.join(written)} writes: no fault is recorded")
+            faults.append(
+                f"judge recorded_corruption cannot mark what {', '.join(written)} writes: no fault is recorded"
+            )
         return faults
 
     def outside_paths(self, kind: Literal["text", "caption", "instruction"]) -> list[str]:

@@ -21,7 +21,7 @@ class Compute(Section):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
-    launch: list[str] = []
+    launch: list[str] = Field(default=[])
     """Words put before a training stage's own process, e.g. ``[accelerate, launch, --num_processes, "8"]``."""
 
 

@@ -79,7 +79,7 @@ def load_vlm(
     """
     folder = local_folder(path_or_id, revision, trust_remote_code)
     _check_family(folder, VLM_FAMILIES, trust_remote_code)
-    model = _weights(AutoModelForImageTextToText, folder, compute, trust_remote_code)
+    model = load_weights(AutoModelForImageTextToText, folder, compute, trust_remote_code)
     return Vlm(model, load_processor(folder), weights_version(folder))
 
 
@@ -93,7 +93,7 @@ def load_clip(
     """
     folder = local_folder(path_or_id, revision, trust_remote_code)
     _check_family(folder, CLIP_FAMILIES, trust_remote_code)
-    model = _weights(CLIPModel, folder, compute, trust_remote_code)
+    model = load_weights(CLIPModel, folder, compute, trust_remote_code)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         image_processor = AutoImageProcessor.from_pretrained(folder)
@@ -205,7 +205,13 @@ def _check_family(folder: Path, families: tuple[str, ...], trust_remote_code: bo
         raise ModelError(f"{folder}: model type {family!r}; supported here: {', '.join(families)}")
 
 
-def _weights(family: Any, folder: Path, compute: Compute, trust_remote_code: bool) -> PreTrainedModel:
+def load_weights(family: Any, folder: Path, compute: Compute, trust_remote_code: bool) -> PreTrainedModel:
+    """The weights in a folder as a model of class ``family``, on the profile's device, in evaluation mode.
+
+    Raises:
+        ModelError: only pickles, another class of model, or weights that do not fit the configuration.
+    """
+    _weight_files(folder)
     try:
         model, report = family.from_pretrained(
             folder,

@@ -144,10 +144,8 @@ def read_marks(text: str) -> Marks:
 
 
 def _prompt(task: str, material: str, reply: str) -> tuple[Message, ...]:
-    return (
-        Message(role="system", content=f"{_ROLE} {_DATA}"),
-        Message(role="user", content=f"{task}\n\n{material}\n\n{reply}"),
-    )
+    # one turn of the user: not every model's chat template has a place for a system turn
+    return (Message(role="user", content=f"{_ROLE} {_DATA}\n\n{task}\n\n{material}\n\n{reply}"),)
 
 
 def _asked(context: Sequence[Message]) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from rsqa_pipeline.preference_data.chat.local import LocalModel
 from rsqa_pipeline.preference_data.chat.reply_log import ReplyLog
 from rsqa_pipeline.preference_data.chat.request import ChatRequest, NoReply, Reply
 from rsqa_pipeline.preference_data.chat.server import ServerModel
@@ -86,6 +85,9 @@ class ChatModels:
             if settings.server is not None:
                 backend = ServerModel(name, settings.model, settings.server)
             else:
+                # torch and transformers take seconds to import; a run that asks servers alone does without
+                from rsqa_pipeline.preference_data.chat.local import LocalModel
+
                 backend = LocalModel(settings, self._compute)
             if self._log is None:
                 self._log = ReplyLog(self._path)

@@ -113,8 +113,9 @@ class ReplyLog:
             if written != len(data):  # a full disk: leave the log as it was
                 os.ftruncate(self._file, self._end)
                 raise DataError(f"{self.path}: only {written} of {len(data)} bytes could be written; is the disk full?")
-            os.fsync(self._file)
             self._note(line, self._end, len(data))
+        # Outside the lock: a killed process loses nothing once written, so no reply need wait for another's disk.
+        os.fsync(self._file)
 
     def _note(self, line: dict[str, str | int], place: int, size: int) -> None:
         self._end = place + size

@@ -53,6 +53,13 @@ Script = Callable[[Seen, int], Answer]
 """What to do with a request, the second argument being how many requests came before it."""
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Connections that a killed client resets are part of the test."""
+
+
 class ChatDouble:
     """The server, running in a thread of its own while the block lasts."""
 
@@ -62,8 +69,7 @@ class ChatDouble:
         self.answered: list[Seen] = []
         """Requests whose completion was sent whole."""
         self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
     @property
@@ -114,7 +120,11 @@ def _handler(double: ChatDouble) -> type[BaseHTTPRequestHandler]:
         disable_nagle_algorithm = True  # else a body waits 40 ms for the client to acknowledge the headers
 
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            length = int(self.headers["Content-Length"])
+            data = self.rfile.read(length)
+            if len(data) < length:  # the client was killed while it asked
+                return
+            body = json.loads(data)
             seen = Seen(body, self.headers.get("Authorization"), time.monotonic())
             answer = double.script(seen, double.note(seen))
             time.sleep(answer.delay)

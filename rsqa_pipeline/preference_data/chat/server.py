@@ -90,6 +90,8 @@ class ServerModel:
         limits = httpx.Limits(max_connections=self._server.concurrency)
         faults: dict[str, NoReply] = {}
         with (
+            # Built before anything is asked, so that its set-up does not compete with the first replies for the CPU.
+            tqdm(desc=self._name, total=len(waiting), unit="reply", disable=len(waiting) < 50) as bar,
             httpx.Client(headers=headers, timeout=timeout, limits=limits) as client,
             ThreadPoolExecutor(self._server.concurrency, thread_name_prefix=self._name) as pool,
         ):
@@ -98,7 +100,8 @@ class ServerModel:
                 for key, request in waiting.items()
             }
             try:
-                for done in tqdm(as_completed(asked), self._name, len(asked), unit="reply", disable=len(asked) < 50):
+                for done in as_completed(asked):
+                    bar.update()
                     fault = done.result()
                     if fault is not None:
                         faults[asked[done]] = fault

@@ -1,10 +1,11 @@
 """A judging process is killed again and again: the rows are an undisturbed run's, and no kept reply is bought again.
 
 How it is counted: a reply is *bought* when the server has sent it whole before the kill, and *kept* when its line
-stands in the log. Between the two lie the network and the client's own threads: 1 to 3 ms in the middle of a run, but up
-to 300 ms for a process's first replies on a loaded machine, for reasons only partly known. At most ``concurrency``
-replies are in that gap at a time, and no client can close it alone. So a kill may cost that many bought replies; these,
-and prompts not answered before the kill, may be asked again. Whatever is kept at a kill is never asked again.
+stands in the log. Between the two lie the network and the client's own threads: 1 to 3 ms in the middle of a run, but
+up to 300 ms for a process's first replies on a loaded machine, for reasons only partly known. At most
+``concurrency`` replies are in that gap at a time, and no client can close it alone. So a kill may cost that many bought
+replies; these, and prompts not answered before the kill, may be asked again. Whatever is kept at a kill is never asked
+again.
 """
 
 from __future__ import annotations

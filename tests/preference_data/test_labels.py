@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
+from typer.testing import CliRunner
 
+from rsqa_pipeline.cli import app
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.preference_data.labels import agreement, export_labels, letter_of_chosen, read_labels
+from rsqa_pipeline.records import PREFERENCE_PAIR, write_table
 from rsqa_pipeline.statistics import cohen_kappa
 
 PAIRS = [
@@ -69,3 +73,21 @@ def test_kappa_by_hand_and_as_scikit_learn_has_it():
     found = cohen_kappa(a, b, 200, 0)
     assert found.value == pytest.approx(cohen_kappa_score(a, b)) and found.low < found.value < found.high
     assert cohen_kappa(["A", "A"], ["A", "A"], 10, 0) is None
+
+
+def test_the_commands_of_the_docs_run(tmp_path, monkeypatch, project_root):
+    docs = (project_root / "docs/preferences.md").read_text(encoding="utf-8")
+    commands = [line.split()[1:] for line in docs.splitlines() if line.startswith("rsqa ")]
+    profile = str(project_root / "configs/profiles/demo.yaml")
+    (tmp_path / "data/demo").mkdir(parents=True)
+    (tmp_path / "data/demo/corpus").symlink_to(project_root / "data/demo/corpus")
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        {**pair, "pair_id": str(n), "family": "caption", "chosen_mark": 4.0, "rejected_mark": 2.0, "split": "train"}
+        for n, pair in enumerate(PAIRS)
+    ]
+    write_table(Path("data/demo/preference_data/caption_preferences/pairs.parquet"), PREFERENCE_PAIR, rows)
+    assert len(commands) == 3
+    for words in commands:
+        done = CliRunner().invoke(app, [*words, "--profile", profile])
+        assert done.exit_code == 0, done.output

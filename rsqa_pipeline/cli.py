@@ -16,10 +16,13 @@ from rich.table import Table
 from rich.tree import Tree
 
 from rsqa_pipeline.errors import RsqaError
+from rsqa_pipeline.preference_data import commands as preference_commands
 from rsqa_pipeline.profile import Profile, default_profile, limited_profile, load_profile
 from rsqa_pipeline.stages import STAGES, in_stage
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app.add_typer(preference_commands.labels, name="labels")
+app.add_typer(preference_commands.pairs, name="pairs")
 console = Console(width=None if sys.stdout.isatty() else 130)
 
 ProfileOption = Annotated[

@@ -156,7 +156,10 @@ class TarImages:
         """Appends one image, (height, width, 3) uint8; returns its ``image_id`` and its reference."""
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)  # sensor noise hardly shrinks
-        data = buffer.getvalue()
+        return self.add_bytes(name, buffer.getvalue())
+
+    def add_bytes(self, name: str, data: bytes) -> tuple[str, str]:
+        """Appends an image file as it is; returns its ``image_id`` and its reference."""
         member = tarfile.TarInfo(name)  # time, owner and group stay 0, so that the archive is reproducible
         member.size = len(data)
         self._tar.addfile(member, io.BytesIO(data))

@@ -7,22 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from rsqa_pipeline.errors import ProfileError
+from rsqa_pipeline.preference_settings import PreferenceData
+from rsqa_pipeline.settings_types import Count, Fraction, LearningRate, NonNegative, Sampling, Section
 
 PROFILE_FOLDER = Path("configs/profiles")
-
-Fraction = Annotated[float, Field(gt=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[float, Field(ge=0)]
-LearningRate = Annotated[float, Field(gt=0, lt=1)]
-
-
-class Section(BaseModel):
-    """A part of the profile: unknown keys are refused, values cannot be changed after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Compute(Section):
@@ -30,7 +21,7 @@ class Compute(Section):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
-    launch: list[str] = []
+    launch: list[str] = Field(default=[])
     """Words put before a training stage's own process, e.g. ``[accelerate, launch, --num_processes, "8"]``."""
 
 
@@ -108,7 +99,7 @@ class Duplicates(Section):
     """What compares the questions of near-duplicate images: a sentence model or CLIP; None takes TF-IDF of words."""
     text_threshold: Fraction = 0.65
     """Cosine from which on questions are alike."""
-    benchmarks: dict[str, SourceFile] = {}
+    benchmarks: dict[str, SourceFile] = Field(default={})
     """Further test sets that must not be trained on, by name; the profile's own is one always."""
 
 
@@ -126,25 +117,6 @@ class SourcePairs(Section):
     max_image_pixels: Count = 100_000_000
     max_quarantined_share: Fraction = 0.05
     """The asset's check fails above this share."""
-
-
-class Sampling(Section):
-    temperature: Annotated[float, Field(gt=0)]
-    top_p: Fraction
-    max_new_tokens: Count
-
-
-class PreferenceData(Section):
-    judge: Literal["truth_graph", "recorded_corruption"]
-    judge_noise: NonNegative
-    """Standard deviation added to each of the five marks; sets how often the judge agrees with the truth."""
-    captioners: list[str] = Field(min_length=2)
-    """Who captions each preference image: captioners of the scenes, corruption sources, or ``vlm``."""
-    sampling: Sampling
-    caption_images: Count
-    instruction_samples: Count
-    text_pairs: Count
-    heldout_share: Fraction
 
 
 class ScoreModelPhase(Optimizer):
@@ -308,6 +280,13 @@ def limited_profile(name: str, limit: int) -> Path:
     }
     if profile.tiny_models.scratch is not None:
         limited["tiny_models"] = {"scratch": profile.tiny_models.scratch.smoke.model_dump()}
+    imports = profile.preference_data.imports.model_dump()
+    limited["preference_data"] = {
+        "imports": {
+            kind: [{**file, "limit": min(file["limit"] or limit, limit)} for file in files]
+            for kind, files in imports.items()
+        }
+    }
     path = Path(".rsqa") / limited["name"] / "profile.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(limited, sort_keys=False), encoding="utf-8")
@@ -349,6 +328,8 @@ def _describe(fault: Any) -> str:
     where = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         return f"{where}: unknown key; known here: {', '.join(_known_keys(fault['loc'][:-1]))}"
+    if fault["type"] == "value_error":  # what does not go together; the whole section would be no help
+        return f"{where}: {fault['ctx']['error']}"
     return (
         f"{where}: {fault['msg']}, found {fault['input']!r}" if fault["type"] != "missing" else f"{where}: is missing"
     )
@@ -357,7 +338,7 @@ def _describe(fault: Any) -> str:
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     model: Any = Profile
     for part in location:
-        if part not in model.model_fields:  # a name that the user gives, as of a further benchmark
+        if part not in model.model_fields:  # a list's place or a mapping's key: the same model stands below it
             continue
         field = model.model_fields[part].annotation
         model = next((a for a in getattr(field, "__args__", [field]) if hasattr(a, "model_fields")), field)
@@ -379,10 +360,23 @@ def _missing_paths(settings: dict[str, Any]) -> list[str]:
             value = source.get(field)
             if isinstance(value, str) and (problem := _unreadable(Path(value))):
                 faults.append(f"source_pairs.{key}.{field}: {problem}: {value}")
+    faults += _missing_preference_files(_mapping(settings.get("preference_data")))
     models = _mapping(settings.get("tiny_models"))
     if "scratch" in (models.get("vlm"), models.get("clip")) and models.get("scratch") is None:
         faults.append("tiny_models.scratch: is needed where vlm or clip is 'scratch'")
     return faults
+
+
+def _missing_preference_files(preferences: dict[str, Any]) -> list[str]:
+    named = {"labels": preferences.get("labels")}
+    for kind, files in _mapping(preferences.get("imports")).items():
+        for number, file in enumerate(files if isinstance(files, list) else []):
+            named |= {f"imports.{kind}.{number}.{key}": _mapping(file).get(key) for key in ("path", "images")}
+    return [
+        f"preference_data.{key}: {problem}: {path}"
+        for key, path in named.items()
+        if isinstance(path, str) and (problem := _unreadable(Path(path)))
+    ]
 
 
 def _mapping(value: object) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.records import Metrics
@@ -47,6 +48,8 @@ class Asset:
     """Sections of the profile that it sees, besides ``seed`` and ``compute``."""
     reads_source: str | None = None
     """Field of ``source_pairs`` naming the outside file it reads."""
+    makes_pairs: Literal["text", "caption", "instruction"] | None = None
+    """Kind of preference pairs that it makes, and may import."""
     gpu: bool = False
     records: str | None = None
     """Record type of its main table, for the data-quality checks."""
@@ -124,6 +127,7 @@ def _assets() -> list[Asset]:
             (),
             "preference_data.text_preferences:run",
             (prefs,),
+            makes_pairs="text",
             records="preference_pair",
         ),
         Asset(
@@ -133,6 +137,7 @@ def _assets() -> list[Asset]:
             (pairs, base),
             "preference_data.caption_preferences:run",
             (prefs,),
+            makes_pairs="caption",
             gpu=True,
             records="preference_pair",
         ),
@@ -143,6 +148,7 @@ def _assets() -> list[Asset]:
             (samples, base),
             "preference_data.instruction_preferences:run",
             (prefs,),
+            makes_pairs="instruction",
             gpu=True,
             records="preference_pair",
         ),

@@ -101,6 +101,35 @@ def mcnemar(a_correct: Values, b_correct: Values) -> float:
     return float(binomtest(a_wins, a_wins + b_wins, 0.5).pvalue)
 
 
+def cohen_kappa(a: Sequence[str], b: Sequence[str], resamples: int, seed: int) -> Interval | None:
+    """Cohen's kappa of two raters over the same items: agreement beyond chance, 1 perfect, 0 chance, with a bootstrap.
+
+    None where it is not defined: both gave one and the same label to every item, so chance alone would agree.
+    Resamples in which it is not defined are left out of the interval.
+
+    Raises:
+        ValueError: different lengths, or no items.
+    """
+    if len(a) != len(b) or not a:
+        raise ValueError(f"needs the same items, at least one, from both raters; found {len(a)} and {len(b)}")
+    names = sorted({*a, *b})
+    first, second = (np.array([names.index(label) for label in labels]) for labels in (a, b))
+    value = _kappa(first, second, len(names))
+    if value is None:
+        return None
+    rng = np.random.default_rng(seed)
+    draws = (rng.integers(0, len(first), len(first)) for _ in range(resamples))
+    drawn = [k for rows in draws if (k := _kappa(first[rows], second[rows], len(names))) is not None]
+    low, high = np.quantile(drawn or [value], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Interval(value, min(float(low), value), max(float(high), value), len(first))
+
+
+def _kappa(a: npt.NDArray[np.int64], b: npt.NDArray[np.int64], labels: int) -> float | None:
+    table = np.bincount(a * labels + b, minlength=labels * labels).reshape(labels, labels) / len(a)
+    chance = float(table.sum(axis=0) @ table.sum(axis=1))
+    return None if chance >= 1 - 1e-12 else (float(np.trace(table)) - chance) / (1 - chance)
+
+
 def _finite(values: Values) -> npt.NDArray[np.float64]:
     sample = np.asarray(values, dtype=np.float64)
     if sample.ndim != 1 or not len(sample):

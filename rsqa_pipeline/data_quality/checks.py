@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.records import Metrics
 from rsqa_pipeline.stages import Asset
@@ -50,6 +52,8 @@ def check_names(asset: Asset) -> list[str]:
     names = ["metrics_are_numbers", "great_expectations"]
     if asset.records != "subset":
         names.append("rows_add_up")
+    if asset.records == "preference_pair":
+        names.append("families_counted")
     if asset.records in ("image_text_sample", "benchmark_item", "scored_sample"):
         names.append("few_quarantined")
     return names
@@ -62,6 +66,7 @@ def run_checks(asset: Asset, folder: Path, metrics: Metrics, profile: Profile) -
         "probes_pass": lambda: _probes_pass(metrics),
         "great_expectations": lambda: _great_expectations(asset, folder),
         "rows_add_up": lambda: _rows_add_up(metrics),
+        "families_counted": lambda: _families_counted(asset, folder, metrics, profile),
         "few_quarantined": lambda: _few_quarantined(metrics, profile.source_pairs.max_quarantined_share),
     }
     return [checks[name]() for name in check_names(asset)]
@@ -98,6 +103,25 @@ def _probes_pass(metrics: Metrics) -> CheckResult:
     failed = [f"{name} {metrics[f'probe.{name}.value']:.2f}" for name, low in falls.items() if low <= 0.5]
     detail = f"no better than chance: {', '.join(failed)}" if failed else f"{len(falls)} probes, all above chance"
     return CheckResult("probes_pass", not failed, detail, falls)
+
+
+def _families_counted(asset: Asset, folder: Path, metrics: Metrics, profile: Profile) -> CheckResult:
+    """Every family that the asset must have has pairs, and the metrics count them as the table does."""
+    column = pq.read_table(folder / MAIN_TABLE["preference_pair"], columns=["family"])["family"]
+    found = {str(row["values"]): float(row["counts"]) for row in column.value_counts().to_pylist()}
+    wanted = {"text": ["text"], "caption": ["caption"], "instruction": []}[str(asset.makes_pairs)]
+    if asset.makes_pairs == "instruction" and profile.preference_data.rs_specific is not None:
+        wanted.append("rs_specific")
+    missing = [family for family in wanted if family not in found]
+    told = {name.removeprefix("pairs/"): count for name, count in metrics.items() if name.startswith("pairs/")}
+    counts = ", ".join(f"{count:.0f} {family}" for family, count in sorted(found.items()))
+    detail = f"pairs: {counts or 'none'}"
+    if missing:
+        detail += f"; none of family {', '.join(missing)}"
+    if told != found:
+        detail += f"; the metrics say {told}"
+    facts = {f"pairs/{family}": count for family, count in found.items()}
+    return CheckResult("families_counted", not missing and told == found, detail, facts)
 
 
 def _few_quarantined(metrics: Metrics, limit: float) -> CheckResult:

@@ -54,6 +54,8 @@ def validate(record_type: str, table: Path) -> ValidationSummary:
 
     expectations = SUITES[record_type]()
     frame = _flat(pq.read_table(table).to_pandas())
+    if record_type == "preference_pair":
+        frame = frame.assign(**_pair_facts(frame, table.parent))
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False, "metric_calculations": False}
     source = context.data_sources.add_pandas(record_type)
@@ -77,6 +79,30 @@ def _flat(frame: pd.DataFrame) -> pd.DataFrame:
     if {"chosen", "rejected"} <= set(flat):
         flat["chosen_is_rejected"] = flat["chosen"] == flat["rejected"]
     return flat.drop(columns=[name for name in flat if _is_nested(flat[name])])
+
+
+def _pair_facts(frame: pd.DataFrame, folder: Path) -> dict[str, Any]:
+    """What a pair's expectations need besides its columns: each image is there, and on one side of the split only."""
+    there = {image: _is_there(folder, image) for image in frame["image"].dropna().unique()}
+    sides = frame.groupby("image_id")["split"].nunique()
+    return {
+        "image_is_there": frame["image"].map(there),
+        "sides_of_image": frame["image_id"].map(sides),
+        "marks_in_order": [
+            None if pd.isna(chosen) or pd.isna(rejected) else bool(chosen > rejected)
+            for chosen, rejected in zip(frame["chosen_mark"], frame["rejected_mark"], strict=True)
+        ],
+    }
+
+
+def _is_there(folder: Path, reference: str) -> bool:
+    """Whether the file, or the part of the tar, that a reference names exists; it is not opened."""
+    file, _, member = reference.partition("#")
+    path = folder / file
+    if not path.is_file():
+        return False
+    start, _, size = member.partition("+")
+    return not member or int(start) + int(size) <= path.stat().st_size
 
 
 def _is_nested(column: pd.Series) -> bool:
@@ -162,6 +188,9 @@ def _preference_pair() -> list[Expectation]:
         gxe.ExpectColumnValuesToMatchRegex(column="image_id", regex=SHA256),
         *_texts("chosen", "rejected", "chosen_source", "rejected_source", "judge", "context_text"),
         gxe.ExpectColumnValuesToBeInSet(column="chosen_is_rejected", value_set=[False]),
+        gxe.ExpectColumnValuesToBeInSet(column="image_is_there", value_set=[True]),
+        gxe.ExpectColumnValuesToBeBetween(column="sides_of_image", max_value=1),
+        gxe.ExpectColumnValuesToBeInSet(column="marks_in_order", value_set=[True]),
         gxe.ExpectColumnValuesToBeBetween(column="chosen_mark", min_value=1, max_value=5),
         gxe.ExpectColumnValuesToBeBetween(column="rejected_mark", min_value=1, max_value=5),
         gxe.ExpectColumnValuesToNotBeNull(column="split"),

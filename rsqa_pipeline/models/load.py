@@ -90,7 +90,7 @@ def load_vlm(
     """
     folder = local_folder(path_or_id, revision, trust_remote_code)
     _check_family(folder, VLM_FAMILIES, trust_remote_code)
-    model = _weights(AutoModelForImageTextToText, folder, compute, trust_remote_code)
+    model = load_weights(AutoModelForImageTextToText, folder, compute, trust_remote_code)
     return Vlm(model, load_processor(folder), weights_version(folder))
 
 
@@ -104,7 +104,7 @@ def load_clip(
     """
     folder = local_folder(path_or_id, revision, trust_remote_code)
     _check_family(folder, CLIP_FAMILIES, trust_remote_code)
-    model = _weights(CLIPModel, folder, compute, trust_remote_code)
+    model = load_weights(CLIPModel, folder, compute, trust_remote_code)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         image_processor = AutoImageProcessor.from_pretrained(folder)
@@ -123,7 +123,7 @@ def load_encoder(path_or_id: str | Path, compute: Compute) -> Encoder:
     family = _family(folder, trust_remote_code=False)
     if family in CLIP_FAMILIES:
         raise ModelError(f"{folder} is a {family}; load it with load_clip")
-    return Encoder(_weights(AutoModel, folder, compute, trust_remote_code=False), folder, weights_version(folder))
+    return Encoder(load_weights(AutoModel, folder, compute, trust_remote_code=False), folder, weights_version(folder))
 
 
 def is_clip(path_or_id: str | Path) -> bool:
@@ -238,7 +238,13 @@ def _family(folder: Path, trust_remote_code: bool) -> str:
         raise ModelError(f"{folder}: config.json cannot be read: {error}") from error
 
 
-def _weights(family: Any, folder: Path, compute: Compute, trust_remote_code: bool) -> PreTrainedModel:
+def load_weights(family: Any, folder: Path, compute: Compute, trust_remote_code: bool) -> PreTrainedModel:
+    """The weights in a folder as a model of class ``family``, on the profile's device, in evaluation mode.
+
+    Raises:
+        ModelError: only pickles, another class of model, or weights that do not fit the configuration.
+    """
+    _weight_files(folder)
     try:
         model, report = family.from_pretrained(
             folder,

@@ -8,8 +8,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rsqa_pipeline.preference_data.candidate import JUDGEMENT, Candidate
+from rsqa_pipeline.preference_data.candidate import GENERATION, JUDGEMENT, Candidate, pair_split
+from rsqa_pipeline.preference_data.chat.request import ChatRequest, Reply
 from rsqa_pipeline.preference_data.judge import Judge, Judgement, JudgeRequest
+from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.records import PREFERENCE_PAIR, QUARANTINE, Family, Metrics, pair_id, sha256, write_table
 
 
@@ -29,6 +31,8 @@ class Pairs:
     rows: list[dict[str, Any]] = field(default_factory=list)
     quarantine: list[dict[str, str]] = field(default_factory=list)
     judged: list[Judged] = field(default_factory=list)
+    generations: list[dict[str, Any]] = field(default_factory=list)
+    """Rows of GENERATION: what models wrote, and how."""
     _ids: set[str] = field(default_factory=set)
 
     def add(self, pair: dict[str, Any]) -> None:
@@ -50,6 +54,31 @@ class Pairs:
 
     def refuse(self, key: str, reason: str, detail: str) -> None:
         self.quarantine.append({"stage": self.stage, "sample_id": key, "reason": reason, "detail": detail})
+
+    def add_generation(
+        self, purpose: str, image_id: str, source: str, reply: Reply, model: str, request: ChatRequest
+    ) -> None:
+        """Keeps how a model came to write a text.
+
+        Args:
+            purpose: ``caption``, ``answer`` or ``rephrase``.
+            model: folder, hub id, or the name that its server knows it by.
+        """
+        self.generations.append(
+            {
+                "image_id": image_id,
+                "purpose": purpose,
+                "source": source,
+                "text": reply.text,
+                "model": model,
+                "version": reply.version,
+                "prompt": list(request.messages),
+                "temperature": request.temperature,
+                "top_p": request.top_p,
+                "max_new_tokens": request.max_new_tokens,
+                "draw": request.draw,
+            }
+        )
 
     def add_ranked(self, judged: Sequence[Judged], family: Family, judge: str, split: str) -> None:
         """Adds the pairs of one subject: its candidate of best mean mark against each of the others.
@@ -73,9 +102,10 @@ class Pairs:
                 self.add(judged_pair(best, rival, family, judge, split))
 
     def write(self, out: Path) -> Metrics:
-        """Writes pairs.parquet, judgements.parquet and quarantine.parquet, and counts what is in them."""
+        """Writes pairs, judgements, generations and quarantine (.parquet), and counts what is in them."""
         write_table(out / "pairs.parquet", PREFERENCE_PAIR, self.rows)
         write_table(out / "judgements.parquet", JUDGEMENT, (_judgement_row(entry) for entry in self.judged))
+        write_table(out / "generations.parquet", GENERATION, self.generations)
         write_table(out / "quarantine.parquet", QUARANTINE, self.quarantine)
         return self._metrics()
 
@@ -99,11 +129,19 @@ class Pairs:
 
 def judge_all(candidates: Sequence[Candidate], judge: Judge) -> list[list[Judged]]:
     """Marks every candidate; one list a subject, subjects and candidates in their first order."""
-    requests = [JudgeRequest(c.subject.image_id, c.subject.context, c.text) for c in candidates]
+    requests = [JudgeRequest(c.subject.image_id, c.subject.context, c.text, c.subject.image) for c in candidates]
     groups: dict[str, list[Judged]] = {}
     for candidate, judgement in zip(candidates, judge.mark(requests), strict=True):
         groups.setdefault(candidate.subject.key, []).append(Judged(candidate, judgement))
     return list(groups.values())
+
+
+def add_judged(candidates: Sequence[Candidate], judge: Judge, family: Family, settings: Profile, pairs: Pairs) -> None:
+    """Judges the candidates and adds each subject's pairs, on its image's side of the split."""
+    for judged in judge_all(candidates, judge):
+        image_id = judged[0].candidate.subject.image_id
+        split = pair_split(image_id, settings.preference_data.heldout_share, settings.seed)
+        pairs.add_ranked(judged, family, judge.name, split)
 
 
 def mean_mark(entry: Judged) -> float:
@@ -154,6 +192,7 @@ def _judgement_row(entry: Judged) -> dict[str, Any]:
         "source": candidate.source,
         **named,
         "true_mark": entry.judgement.true_mark,
+        "judge_version": entry.judgement.version or None,
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from rsqa_pipeline.records import Message, read_table, sha256
+from rsqa_pipeline.records import MESSAGES, Message, read_table, sha256
 from rsqa_pipeline.source_pairs.split import unit_hash
 
 JUDGEMENT = pa.schema(
@@ -23,10 +23,34 @@ JUDGEMENT = pa.schema(
         ("clarity", pa.float32()),
         ("richness", pa.float32()),
         ("true_mark", pa.float32()),  # mean mark without the judge's noise, missing where the truth is not known
+        ("judge_version", pa.string()),  # of a judge that is a model: weights hash, or what its server says it is
     ]
 )
 """Example: ``{"image_id": "41..", "text": "several tanks", "source": "vague", "relevance": 4.1, "specificity": 1.2,
-"completeness": 2.0, "clarity": 4.8, "richness": 2.2, "true_mark": 2.9}``"""
+"completeness": 2.0, "clarity": 4.8, "richness": 2.2, "true_mark": 2.9, "judge_version": None}``"""
+
+GENERATION = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("purpose", pa.string()),  # caption | answer | rephrase
+        ("source", pa.string()),  # the writer's name, as in pairs and judgements
+        ("text", pa.string()),
+        ("model", pa.string()),  # folder, hub id, or the name that its server knows it by
+        ("version", pa.string()),  # weights hash, or what the server says it is
+        ("prompt", MESSAGES),
+        ("temperature", pa.float32()),
+        ("top_p", pa.float32()),
+        ("max_new_tokens", pa.int32()),
+        ("draw", pa.int64()),  # number of the text among those to one prompt
+    ]
+)
+"""Texts written by models, each with how; joined to the other tables by (image_id, source, text).
+Example: ``{"image_id": "41..", "purpose": "caption", "source": "qwen_7b", "text": "two white tanks", "model":
+"Qwen/Qwen2-VL-7B-Instruct", "version": "5be1..", "prompt": [{"role": "user", "content": "Describe this satellite image
+in detail."}], "temperature": 1.0, "top_p": 0.95, "max_new_tokens": 64, "draw": 0}``"""
+
+LONGEST_TEXT = 10_000
+"""Characters; a model that writes more has run away (four pages are no caption)."""
 
 NO_FAULT = "none"
 """`Candidate.fault` of a text into which no corruption was put."""
@@ -56,6 +80,15 @@ class Candidate:
     source: str
     fault: str | None = None
     """Kind of corruption put into the text on purpose, ``NO_FAULT`` for a text as people wrote it, None if unknown."""
+
+
+def unusable_text(text: str) -> tuple[str, str] | None:
+    """Reason and detail where a text cannot compete: ``empty_text`` or ``text_too_long``; else None."""
+    if not text.strip():
+        return "empty_text", "the text has no visible character"
+    if len(text) > LONGEST_TEXT:
+        return "text_too_long", f"{len(text)} characters, at most {LONGEST_TEXT}; begins {text[:80]!r}"
+    return None
 
 
 def pair_split(key: str, share: float, seed: int) -> Literal["train", "heldout"]:

@@ -7,19 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.images import ImageFault
-from rsqa_pipeline.models.load import base_model, load_vlm
-from rsqa_pipeline.preference_data.build_pairs import Pairs, judge_all
-from rsqa_pipeline.preference_data.candidate import Candidate, Subject, pair_split, preference_rows, scenes_of
+from rsqa_pipeline.preference_data.build_pairs import Pairs, add_judged
+from rsqa_pipeline.preference_data.candidate import Candidate, Subject, preference_rows, scenes_of
 from rsqa_pipeline.preference_data.captioners import (
-    VLM,
     check_captioners,
     drawn_captioners,
     human_captions,
     scene_captions,
 )
-from rsqa_pipeline.preference_data.judge import make_judge
-from rsqa_pipeline.preference_data.vlm_texts import sample_texts
+from rsqa_pipeline.preference_data.chat.model import ChatModels
+from rsqa_pipeline.preference_data.importers.add_imports import add_imports
+from rsqa_pipeline.preference_data.judge_measures import judge_measures
+from rsqa_pipeline.preference_data.model_judge import make_judge
+from rsqa_pipeline.preference_data.model_texts import ModelWriters
+from rsqa_pipeline.preference_settings import BASE_VLM
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.records import Metrics, sha256
 from rsqa_pipeline.tracking.run_logger import RunLogger
@@ -28,10 +29,11 @@ STAGE = "caption_preferences"
 
 
 def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
-    """Writes pairs.parquet, judgements.parquet and quarantine.parquet.
+    """Writes pairs, judgements, generations and quarantine (.parquet), and the images of imported pairs.
 
     Raises:
         DataError: no caption is set aside for preferences, or a captioner that this data cannot have.
+        BudgetError, ServerError: a model cannot be asked on; its replies so far are kept for the next run.
     """
     preferences = settings.preference_data
     rows = [row for row in preference_rows(inputs["image_text_pairs"]) if row["task"] == "caption"]
@@ -42,22 +44,14 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     scenes = scenes_of(rows)
     subjects = choose_subjects(rows, preferences.caption_images, settings.seed)
     pairs = Pairs(STAGE)
-    on_scenes = all(subject.image_id in scenes for subject in subjects)
-    check_captioners(preferences.captioners, on_scenes)
-    writers = (
-        scene_captions(subjects, scenes, preferences.captioners, settings.seed)
-        if on_scenes
-        else human_captions(rows, subjects, preferences.captioners, settings.seed)
-    )
-    candidates = list(writers)
-    seen_by_vlm = [s for s in subjects if VLM in drawn_captioners(preferences.captioners, s.image_id, settings.seed)]
-    if seen_by_vlm:
-        candidates += _vlm_captions(inputs["base_models"], seen_by_vlm, settings, pairs)
-    judge = make_judge(preferences, scenes, candidates, settings.seed)
-    for judged in judge_all(candidates, judge):
-        split = pair_split(judged[0].candidate.subject.image_id, preferences.heldout_share, settings.seed)
-        pairs.add_ranked(judged, "caption", judge.name, split)
-    metrics = {**pairs.write(out), "images": float(len(subjects))}
+    with ChatModels.of(settings, STAGE) as models:
+        candidates = _captions(inputs["base_models"], rows, subjects, scenes, settings, models, pairs)
+        judge = make_judge(preferences, models, scenes, candidates, settings.seed)
+        add_judged(candidates, judge, "caption", settings, pairs)
+        measured = judge_measures(judge, pairs, preferences, settings.seed)
+        used = models.usage()
+    imported = add_imports("caption", out, settings, pairs)
+    metrics = {**pairs.write(out), **measured, **used, **imported, "images": float(len(subjects))}
     logger.log_params({"judge": judge.name, "captioners": ", ".join(preferences.captioners)})
     logger.log_metrics(metrics)
     return metrics
@@ -70,13 +64,28 @@ def choose_subjects(rows: Sequence[Mapping[str, Any]], images: int, seed: int) -
     return [Subject(image_id, references[image_id]) for image_id in drawn]
 
 
-def _vlm_captions(base_models: Path, subjects: Sequence[Subject], settings: Profile, pairs: Pairs) -> list[Candidate]:
-    """A caption of each image by the base VLM; an image that cannot be opened is quarantined."""
-    vlm = load_vlm(base_model(base_models, "vlm"), settings.compute)
-    candidates = []
-    for subject, texts in sample_texts(vlm, subjects, settings.preference_data.sampling, settings.seed, samples=1):
-        if isinstance(texts, ImageFault):
-            pairs.refuse(subject.key, texts.reason, texts.detail)
-        else:
-            candidates.append(Candidate(subject, texts[0], VLM))
+def _captions(
+    base_models: Path,
+    rows: Sequence[Mapping[str, Any]],
+    subjects: Sequence[Subject],
+    scenes: Mapping[str, int],
+    settings: Profile,
+    models: ChatModels,
+    pairs: Pairs,
+) -> list[Candidate]:
+    """Captions by all captioners, each of the images that it is drawn for."""
+    preferences, seed = settings.preference_data, settings.seed
+    on_scenes = all(subject.image_id in scenes for subject in subjects)
+    check_captioners(preferences.captioners, preferences.models, on_scenes)
+    candidates = list(
+        scene_captions(subjects, scenes, preferences.captioners, seed)
+        if on_scenes
+        else human_captions(rows, subjects, preferences.captioners, seed)
+    )
+    drawn = {subject.key: drawn_captioners(preferences.captioners, subject.image_id, seed) for subject in subjects}
+    writers = ModelWriters(base_models, models, settings, pairs)
+    for name in preferences.captioners:
+        shown = [subject for subject in subjects if name in drawn[subject.key]]
+        if name in (BASE_VLM, *preferences.models) and shown:
+            candidates += writers.write(name, shown, samples=1)
     return candidates

@@ -2,7 +2,7 @@
 
 The profile names the captioners. Where the scenes are known they are captioners of the scenes; on real images they are
 ``human`` (one of the image's own captions) and kinds of corruption, put into another of its own captions. Besides there
-is ``vlm``: the base VLM sampled at temperature.
+is ``vlm``, the base VLM sampled at temperature, and every model of the profile (`model_texts`).
 
 At most `PER_IMAGE` of them, drawn by hash, caption an image. If all captioned every image, the best one would be chosen
 every time and the pairs would never say which of two poorer ones is better; a corpus is ranked all the way down.
@@ -10,28 +10,37 @@ every time and the pairs would never say which of two poorer ones is better; a c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, cast, get_args
 
 import numpy as np
 
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.preference_data.candidate import NO_FAULT, Candidate, Subject
+from rsqa_pipeline.preference_settings import BASE_VLM
 from rsqa_pipeline.records import sha256
 from rsqa_pipeline.scenes.captioners import CAPTIONERS
 from rsqa_pipeline.scenes.truth import sample_scene
 from rsqa_pipeline.source_pairs.corruption import CaptionPool, CorruptionKind, corrupt
 from rsqa_pipeline.source_pairs.split import unit_hash
 
-HUMAN, VLM = "human", "vlm"
+HUMAN = "human"
 HABITS: tuple[str, ...] = get_args(CorruptionKind)
 PER_IMAGE = 4
 """Captions that compete for an image (paper: three)."""
 
 
-def check_captioners(names: Sequence[str], on_scenes: bool) -> None:
-    """Raises DataError where a captioner is not one of those that this data can have."""
-    known = {VLM, *(CAPTIONERS if on_scenes else (HUMAN, *HABITS))}
+def check_captioners(names: Sequence[str], models: Collection[str], on_scenes: bool) -> None:
+    """Raises DataError where a captioner is not one of those that this data can have, or a model is called like one.
+
+    Args:
+        models: names of the profile's models.
+    """
+    built_in = {BASE_VLM, HUMAN, *HABITS, *CAPTIONERS}
+    taken = sorted(built_in.intersection(models))
+    if taken:
+        raise DataError(f"preference_data.models: {', '.join(taken)} is a captioner's name already; choose another")
+    known = {BASE_VLM, *models, *(CAPTIONERS if on_scenes else (HUMAN, *HABITS))}
     unknown = sorted(set(names) - known)
     if unknown:
         data = "scenes" if on_scenes else "images without a known scene"

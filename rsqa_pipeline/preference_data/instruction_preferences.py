@@ -1,8 +1,8 @@
 """Instruction preferences (paper, VIPD): close-ended questions need no judge, open-ended answers are judged.
 
-Close-ended: the right answer against wrong ones, by the VLM and by answerers with the habits that the instruction
-corpus has. Open-ended: the stored answer, other answerers and two answers of the VLM compete; the stored one is not
-taken to be the best, as many are short, empty or wrong.
+Close-ended: the right answer against wrong ones, by models and by answerers with the habits that the instruction
+corpus has. Open-ended: the stored answer, other answerers and the models' answers compete; the stored one is not
+taken to be the best, as many are short, empty or wrong. RS-specific: see `rs_specific`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.images import ImageFault
-from rsqa_pipeline.models.load import base_model, load_vlm
 from rsqa_pipeline.preference_data.answers import (
     OPEN,
     REFERENCE,
@@ -27,7 +25,7 @@ from rsqa_pipeline.preference_data.answers import (
     scene_answers,
     wrong_answers,
 )
-from rsqa_pipeline.preference_data.build_pairs import Pairs, judge_all, plain_pair
+from rsqa_pipeline.preference_data.build_pairs import Pairs, add_judged, plain_pair
 from rsqa_pipeline.preference_data.candidate import (
     NO_FAULT,
     Candidate,
@@ -36,9 +34,14 @@ from rsqa_pipeline.preference_data.candidate import (
     preference_rows,
     scenes_of,
 )
-from rsqa_pipeline.preference_data.captioners import VLM
-from rsqa_pipeline.preference_data.judge import JudgeRequest, TruthGraphJudge, make_judge
-from rsqa_pipeline.preference_data.vlm_texts import sample_texts
+from rsqa_pipeline.preference_data.chat.model import ChatModels
+from rsqa_pipeline.preference_data.importers.add_imports import add_imports
+from rsqa_pipeline.preference_data.judge import JudgeRequest, TruthGraphJudge
+from rsqa_pipeline.preference_data.judge_measures import judge_measures
+from rsqa_pipeline.preference_data.model_judge import make_judge
+from rsqa_pipeline.preference_data.model_texts import ModelWriters
+from rsqa_pipeline.preference_data.rs_specific import rs_specific_answers
+from rsqa_pipeline.preference_settings import BASE_VLM
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.records import Metrics
 from rsqa_pipeline.scenes.asking import UnknownQuestionError, ask
@@ -49,7 +52,7 @@ from rsqa_pipeline.tracking.run_logger import RunLogger
 
 STAGE = "instruction_preferences"
 VLM_ANSWERS = 2
-"""Answers of the VLM to each question (paper: two VLMs)."""
+"""Answers of the base VLM to each question (paper: two VLMs, one answer each)."""
 
 
 @dataclass
@@ -59,14 +62,19 @@ class Item:
     subject: Subject
     reference: str
     answers: list[Candidate]
-    by_vlm: list[Candidate] = field(default_factory=list)
+    by_models: list[Candidate] = field(default_factory=list)
+
+    @property
+    def all_answers(self) -> list[Candidate]:
+        return [*self.answers, *self.by_models]
 
 
 def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
-    """Writes pairs.parquet, judgements.parquet and quarantine.parquet.
+    """Writes pairs, judgements, generations and quarantine (.parquet), and the images of imported pairs.
 
     Raises:
         DataError: no instruction sample is set aside for preferences.
+        BudgetError, ServerError: a model cannot be asked on; its replies so far are kept for the next run.
     """
     preferences, seed = settings.preference_data, settings.seed
     rows = [row for row in preference_rows(inputs["instruction_samples"]) if len(row["messages"]) > 1]
@@ -77,11 +85,21 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     scenes = scenes_of(rows)
     pairs = Pairs(STAGE)
     items = _items(balanced_by_task(rows, preferences.instruction_samples, seed), rows, scenes, seed, pairs)
-    _ask_vlm(inputs["base_models"], items, settings, pairs)
-    metrics = _close_ended([item for item in items if item.subject.task != OPEN], scenes, settings, pairs)
-    _open_ended([item for item in items if item.subject.task == OPEN], scenes, settings, pairs)
-    metrics = {**pairs.write(out), **metrics, "questions": float(len(items))}
-    logger.log_params({"judge": preferences.judge, "vlm_answers": VLM_ANSWERS})
+    with ChatModels.of(settings, STAGE) as models:
+        writers = ModelWriters(inputs["base_models"], models, settings, pairs)
+        _ask_models(items, writers, preferences.answerers)
+        metrics = _close_ended([item for item in items if item.subject.task != OPEN], scenes, settings, pairs)
+        asked_open = [answer for item in items if item.subject.task == OPEN for answer in item.all_answers]
+        judge = make_judge(preferences, models, scenes, asked_open, seed)
+        add_judged(asked_open, judge, "open_ended", settings, pairs)
+        if preferences.rs_specific is not None:
+            asked = rs_specific_answers(rows, preferences.rs_specific, writers)
+            add_judged(asked, judge, "rs_specific", settings, pairs)
+        measured = judge_measures(judge, pairs, preferences, seed)
+        used = models.usage()
+    imported = add_imports("instruction", out, settings, pairs)
+    metrics = {**pairs.write(out), **metrics, **measured, **used, **imported, "questions": float(len(items))}
+    logger.log_params({"judge": judge.name, "answerers": ", ".join(preferences.answerers)})
     logger.log_metrics(metrics)
     return metrics
 
@@ -102,7 +120,7 @@ def _items(
     seed: int,
     pairs: Pairs,
 ) -> list[Item]:
-    """The chosen rows' questions, each once, with all answers but the VLM's; one of no known form is quarantined."""
+    """The chosen rows' questions, each once, with all answers but the models'; one of no known form is quarantined."""
     classes = sorted({row["scene_class"] for row in rows if row["scene_class"]})
     items: dict[str, Item] = {}
     for row in chosen:
@@ -140,16 +158,12 @@ def _answers(
     return original, [Candidate(subject, original, REFERENCE, NO_FAULT)]
 
 
-def _ask_vlm(base_models: Path, items: Sequence[Item], settings: Profile, pairs: Pairs) -> None:
-    """Adds the VLM's answers to the items; one whose image cannot be opened is quarantined and has none."""
-    vlm = load_vlm(base_model(base_models, "vlm"), settings.compute)
-    subjects = [item.subject for item in items]
-    answered = sample_texts(vlm, subjects, settings.preference_data.sampling, settings.seed, VLM_ANSWERS)
-    for item, (subject, texts) in zip(items, answered, strict=True):
-        if isinstance(texts, ImageFault):
-            pairs.refuse(subject.key, texts.reason, texts.detail)
-        else:
-            item.by_vlm = [Candidate(subject, text, VLM) for text in texts]
+def _ask_models(items: Sequence[Item], writers: ModelWriters, names: Sequence[str]) -> None:
+    """Adds the models' answers to the items."""
+    by_key = {item.subject.key: item for item in items}
+    for name in names:
+        for answer in writers.write(name, [item.subject for item in items], VLM_ANSWERS):
+            by_key[answer.subject.key].by_models.append(answer)
 
 
 def _close_ended(items: Sequence[Item], scenes: Mapping[str, int], settings: Profile, pairs: Pairs) -> Metrics:
@@ -160,8 +174,9 @@ def _close_ended(items: Sequence[Item], scenes: Mapping[str, int], settings: Pro
     right: Counter[bool] = Counter()
     for item in items:
         subject = item.subject
-        right.update(is_right(subject.task, answer.text, item.reference) for answer in item.by_vlm)
-        always = [*item.by_vlm, others[subject.key]] if subject.key in others else item.by_vlm
+        by_vlm = [answer for answer in item.by_models if answer.source == BASE_VLM]
+        right.update(is_right(subject.task, answer.text, item.reference) for answer in by_vlm)
+        always = [*item.by_models, others[subject.key]] if subject.key in others else item.by_models
         wrong = wrong_answers(subject.task, item.reference, item.answers, always, settings.seed)
         best = Candidate(subject, item.reference, REFERENCE, NO_FAULT)
         split = pair_split(subject.image_id, settings.preference_data.heldout_share, settings.seed)
@@ -176,13 +191,3 @@ def _close_ended(items: Sequence[Item], scenes: Mapping[str, int], settings: Pro
             pairs.add({**plain_pair(best, answer, "close_ended", REFERENCE, split), "true_margin": margin})
     asked = right[True] + right[False]
     return {"vlm_right_close_ended": right[True] / asked, "vlm_close_ended_answers": float(asked)} if asked else {}
-
-
-def _open_ended(items: Sequence[Item], scenes: Mapping[str, int], settings: Profile, pairs: Pairs) -> None:
-    """Pairs of the best-marked answer against the others."""
-    preferences = settings.preference_data
-    candidates = [answer for item in items for answer in (*item.answers, *item.by_vlm)]
-    judge = make_judge(preferences, scenes, candidates, settings.seed)
-    for judged in judge_all(candidates, judge):
-        split = pair_split(judged[0].candidate.subject.image_id, preferences.heldout_share, settings.seed)
-        pairs.add_ranked(judged, "open_ended", judge.name, split)

@@ -1,7 +1,8 @@
 """Judges mark texts on the five quality dimensions, 1 (poor) to 5 (excellent) (paper, quality dimensions).
 
-The two judges here know a truth and add noise to it, so that they agree with the truth as often as the paper's judge
-agreed with people (926 of 1,000). The noise on a text depends on the text alone, never on what was judged before it.
+A judge that is a model is `model_judge.ModelJudge`. The two judges here know a truth and add noise to it, so that they
+agree with the truth as often as the paper's judge agreed with people (926 of 1,000). The noise on a text depends on the
+text alone, never on what was judged before it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ class JudgeRequest:
     image_id: str
     context: tuple[Message, ...]
     text: str
+    image: str | None = None
+    """Reference of the image, for a judge that looks at it."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Judgement:
     reason: str = ""
     """Why there are no marks, in one word to count by; empty where there are."""
     detail: str = ""
+    version: str = ""
+    """Of the model that gave the marks: hash of its weights, or what its server says it is."""
 
 
 class Judge(Protocol):
@@ -115,10 +120,10 @@ class RecordedCorruptionJudge:
         return Judgement(noisy(marks, self._noise, self._seed, request), marks.mean)
 
 
-def make_judge(
+def truth_judge(
     settings: PreferenceData, scenes: Mapping[str, int], candidates: Sequence[Candidate], seed: int
 ) -> Judge:
-    """The judge that the profile names.
+    """The judge that the profile names, where it is one that knows a truth (`profile.TRUTH_JUDGES`).
 
     Args:
         scenes: image_id -> scene seed, for the truth-graph judge.

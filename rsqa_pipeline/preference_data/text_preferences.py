@@ -1,6 +1,7 @@
-"""Text-only preferences for the head's first phase: a sound sentence against a spoiled one (the role of UltraFeedback).
+"""Text-only preferences for the head's first phase: public ones, or a sound sentence against a spoiled one.
 
-They teach no fact about any image, only what a sound text is, so that the head starts from a sensible direction.
+Those made here teach no fact about any image, only what a sound text is, so that the head starts from a sensible
+direction.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 
 from rsqa_pipeline.preference_data.build_pairs import Pairs
 from rsqa_pipeline.preference_data.candidate import pair_split
+from rsqa_pipeline.preference_data.importers.add_imports import add_imports
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.records import Metrics
 from rsqa_pipeline.scenes.captioners import CAPTIONERS
@@ -42,19 +44,33 @@ _ENDINGS = ("", " in a residential area", " with lawns between them", " close to
 
 
 def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
-    """Writes pairs.parquet, judgements.parquet (empty: a rule decides, no marks) and quarantine.parquet."""
+    """Writes pairs.parquet and quarantine.parquet, and two empty tables: a rule decides, and no model writes.
+
+    Raises:
+        DataError: a file of ``imports.text`` cannot be read.
+    """
+    preferences = settings.preference_data
+    pairs = Pairs(STAGE)
+    if preferences.imports.text:
+        imported = add_imports("text", out, settings, pairs)
+    else:
+        imported = {}
+        _make_pairs(settings, pairs)
+    metrics = {**pairs.write(out), **imported}
+    logger.log_metrics(metrics)
+    return metrics
+
+
+def _make_pairs(settings: Profile, pairs: Pairs) -> None:
+    """``text_pairs`` pairs, the ways to spoil a sentence in turn."""
     preferences = settings.preference_data
     sentence = scene_sentence if preferences.judge == "truth_graph" else built_in_sentence
-    pairs = Pairs(STAGE)
     for number in range(preferences.text_pairs):
         rng = np.random.default_rng((settings.seed, number))
         name = list(FAULTS)[number % len(FAULTS)]
         chosen = sentence(rng)
         split = pair_split(chosen, preferences.heldout_share, settings.seed)
         pairs.add(text_pair(chosen, FAULTS[name](chosen, rng), name, split))
-    metrics = pairs.write(out)
-    logger.log_metrics(metrics)
-    return metrics
 
 
 def text_pair(chosen: str, rejected: str, fault: str, split: str) -> dict[str, Any]:

@@ -108,6 +108,10 @@ BAD: list[tuple[str, int, dict[str, Any], str]] = [
     ("preference_pair", 0, {"family": "odd"}, "family"),
     ("preference_pair", 0, {"split": "corpus"}, "split"),
     ("preference_pair", 1, {"pair_id": A}, "unique"),
+    ("preference_pair", 1, {"rejected_mark": 5.0}, "marks_in_order"),
+    ("preference_pair", 0, {"image": "images.tar#512+10"}, "image_is_there"),
+    ("preference_pair", 0, {"image": "gone.png"}, "image_is_there"),
+    ("preference_pair", 0, {"split": "heldout"}, "sides_of_image"),
     ("scored_sample", 0, {"score": None}, "score"),
     ("scored_sample", 0, {"score": float("inf")}, "score"),
     ("scored_sample", 0, {"model_version": None}, "model_version"),
@@ -128,6 +132,13 @@ BAD: list[tuple[str, int, dict[str, Any], str]] = [
     ("contamination", 0, {"similarity": None}, "similarity"),
     ("quarantine", 0, {"reason": ""}, "reason"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def _images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The archive that the good rows name, in the current folder, ending right behind their image."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images.tar").write_bytes(b"0" * 521)
 
 
 def test_every_record_type_has_a_good_table_and_a_bad_one() -> None:

@@ -11,7 +11,7 @@ from rsqa_pipeline.preference_data.judge import (
     JudgeRequest,
     RecordedCorruptionJudge,
     TruthGraphJudge,
-    make_judge,
+    truth_judge,
 )
 from rsqa_pipeline.profile import load_profile
 from rsqa_pipeline.scenes.captioners import CAPTIONERS
@@ -98,5 +98,5 @@ def test_a_sound_text_stays_sound_where_a_corruption_gives_the_same():
         update={"judge": "recorded_corruption", "judge_noise": 0}
     )
     for candidates in (texts, texts[::-1]):
-        judge = make_judge(settings, {}, candidates, seed=1)
+        judge = truth_judge(settings, {}, candidates, seed=1)
         assert judge.mark([JudgeRequest("i", (), "a port")])[0].true_mark == 5.0

@@ -1,0 +1,84 @@
+"""How far to trust a judge: how steady it is when asked again, and whether people agree with it.
+
+A pair's order is what is learned, so the measures ask about orders. On ``judge_sample`` pairs, drawn by hash from
+those made with marks (ties gave none, so these are the clearer cases):
+
+- *test-retest*: both texts are marked a second time, by the same prompt and settings; is the order the same?
+  A judge that decodes greedily on this machine repeats itself, and the figure then says nothing.
+- *position swap*: marks are given text by text, so the order in which texts are shown cannot matter to them. To learn
+  whether the judge's view of *better* hangs on it, a comparative prompt ("A or B?") is asked in both orders: is the
+  same text called better?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rsqa_pipeline.preference_data.build_pairs import Pairs
+from rsqa_pipeline.preference_data.judge import Judge, JudgeRequest
+from rsqa_pipeline.preference_data.labels import agreement, read_labels
+from rsqa_pipeline.preference_data.model_judge import ModelJudge
+from rsqa_pipeline.preference_settings import PreferenceData
+from rsqa_pipeline.records import Metrics
+from rsqa_pipeline.source_pairs.split import unit_hash
+from rsqa_pipeline.statistics import wilson
+
+
+def judge_measures(judge: Judge, pairs: Pairs, settings: PreferenceData, seed: int) -> Metrics:
+    """Metrics of steadiness (a judge that is a model, ``judge_sample`` above 0) and of agreement with ``labels``.
+
+    A line of the labels' file that holds something else than a choice is quarantined as ``bad_label``.
+    """
+    marked = [row for row in pairs.rows if row.get("chosen_mark") is not None]
+    metrics: Metrics = {}
+    if settings.judge_sample and isinstance(judge, ModelJudge):
+        drawn = sorted(marked, key=lambda row: unit_hash(str(seed), "judge sample", row["pair_id"]))
+        metrics |= steadiness(judge, drawn[: settings.judge_sample])
+    if settings.labels is not None:
+        found = read_labels([Path(settings.labels)])
+        for fault in found.faults:
+            pairs.refuse("label", "bad_label", fault)
+        metrics |= agreement(marked, found.labels, seed).metrics()
+    return metrics
+
+
+def steadiness(judge: ModelJudge, rows: Sequence[Mapping[str, Any]]) -> Metrics:
+    """Test-retest and position-swap figures over pairs with marks, with 95 % intervals.
+
+    ``judge_retest``: share of pairs with the same order of marks the second time (a tie is another order);
+    ``judge_retest_difference``: mean absolute difference between a text's two mean marks;
+    ``judge_swap``: share of pairs on which the same text is called better in both orders;
+    ``judge_first_shown``: share of verdicts for the text shown first, 0.5 without a bias;
+    ``judge_comparison``: share of those steady pairs on which that text is the one with the better marks.
+    A pair without the replies that a figure needs is left out of it.
+    """
+    chosen, rejected = ([_request(row, side) for row in rows] for side in ("chosen", "rejected"))
+    metrics: Metrics = {}
+    second = [j.marks.mean if j.marks else None for j in ModelJudge(judge.model, again=1).mark([*chosen, *rejected])]
+    first = [float(row[f"{side}_mark"]) for side in ("chosen", "rejected") for row in rows]
+    better, worse = second[: len(rows)], second[len(rows) :]
+    kept = [b > w for b, w in zip(better, worse, strict=True) if b is not None and w is not None]
+    metrics |= _share("judge_retest", kept)
+    moved = [abs(new - old) for new, old in zip(second, first, strict=True) if new is not None]
+    if moved:
+        metrics["judge_retest_difference"] = sum(moved) / len(moved)
+    shown_first = judge.prefers_first(chosen, [request.text for request in rejected])
+    shown_second = judge.prefers_first(rejected, [request.text for request in chosen])
+    verdicts = [(a, b) for a, b in zip(shown_first, shown_second, strict=True) if a is not None and b is not None]
+    metrics |= _share("judge_swap", [a != b for a, b in verdicts])
+    metrics |= _share("judge_first_shown", [verdict for both in verdicts for verdict in both])
+    metrics |= _share("judge_comparison", [a for a, b in verdicts if a != b])
+    return metrics
+
+
+def _request(row: Mapping[str, Any], side: str) -> JudgeRequest:
+    return JudgeRequest(row["image_id"], tuple(row["context"]), row[side], row["image"])
+
+
+def _share(name: str, hits: Sequence[bool]) -> Metrics:
+    if not hits:
+        return {}
+    share = wilson(sum(hits), len(hits))
+    return {name: share.value, f"{name}_low": share.low, f"{name}_high": share.high, f"{name}_n": float(share.n)}

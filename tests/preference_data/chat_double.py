@@ -1,0 +1,151 @@
+"""A real HTTP server that speaks chat completions, and misbehaves where it is told to."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any
+
+MARKS = '{"relevance": 4, "specificity": 3.5, "completeness": 3, "clarity": 5, "richness": 2}'
+KEY = "sk-secret-of-the-test"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the server does with one request."""
+
+    text: str = MARKS
+    """Content of the assistant's message."""
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    """Sent in place of a completion."""
+    delay: float = 0.0
+    """Seconds before anything is sent."""
+    cut: bool = False
+    """Promise the whole body, send half of it and hang up."""
+    usage: bool = True
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A request as it came."""
+
+    body: dict[str, Any]
+    authorization: str | None
+    at: float
+    """Seconds of the monotonic clock."""
+
+    @property
+    def prompt(self) -> str:
+        """Text of the user's turn."""
+        content = self.body["messages"][-1]["content"]
+        return content if isinstance(content, str) else content[-1]["text"]
+
+
+Script = Callable[[Seen, int], Answer]
+"""What to do with a request, the second argument being how many requests came before it."""
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Connections that a killed client resets are part of the test."""
+
+
+class ChatDouble:
+    """The server, running in a thread of its own while the block lasts."""
+
+    def __init__(self, script: Script | None = None) -> None:
+        self.script = script or (lambda seen, number: Answer())
+        self.seen: list[Seen] = []
+        self.answered: list[Seen] = []
+        """Requests whose completion was sent whole."""
+        self._lock = threading.Lock()
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+
+    def note(self, seen: Seen) -> int:
+        with self._lock:
+            self.seen.append(seen)
+            return len(self.seen) - 1
+
+    def note_answered(self, seen: Seen) -> None:
+        with self._lock:
+            self.answered.append(seen)
+
+    def __enter__(self) -> ChatDouble:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def closed_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def completion(text: str, usage: bool = True) -> bytes:
+    body: dict[str, Any] = {
+        "id": "c-1",
+        "model": "double-2026-01",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
+    }
+    if usage:
+        body["usage"] = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
+    return json.dumps(body).encode()
+
+
+def _handler(double: ChatDouble) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # else a body waits 40 ms for the client to acknowledge the headers
+
+        def do_POST(self) -> None:
+            length = int(self.headers["Content-Length"])
+            data = self.rfile.read(length)
+            if len(data) < length:  # the client was killed while it asked
+                return
+            body = json.loads(data)
+            seen = Seen(body, self.headers.get("Authorization"), time.monotonic())
+            answer = double.script(seen, double.note(seen))
+            time.sleep(answer.delay)
+            good = answer.body is None and answer.status == 200
+            data = completion(answer.text, answer.usage) if good else (answer.body or b'{"error": "as told"}')
+            try:
+                self.send_response(answer.status)
+                for name, value in answer.headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data[: len(data) // 2] if answer.cut else data)
+                self.wfile.flush()
+            except OSError:  # the client was killed
+                return
+            if answer.cut:
+                self.close_connection = True
+            elif good:
+                double.note_answered(seen)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    return Handler

@@ -1,0 +1,142 @@
+"""Pairs made elsewhere: a row of each format, what is refused and why, one side of the split, TRL there and back."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.preference_data.build_pairs import Pairs
+from rsqa_pipeline.preference_data.importers.add_imports import add_imports
+from rsqa_pipeline.preference_data.importers.trl_format import write
+from rsqa_pipeline.preference_settings import PairFile, PairImports
+from rsqa_pipeline.profile import load_profile
+from rsqa_pipeline.records import read_table
+
+
+def image_bytes(seed: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def take(kind, tmp_path, form, path, **more):
+    """Rows, reasons and metrics of an import, and its folder."""
+    profile = load_profile("demo")
+    file = PairFile(format=form, path=str(path), **more)
+    changed = profile.preference_data.model_copy(update={"imports": PairImports(**{kind: [file]})})
+    out = tmp_path / f"{kind}_out"
+    out.mkdir(exist_ok=True)
+    pairs = Pairs("test")
+    metrics = add_imports(kind, out, profile.model_copy(update={"preference_data": changed}), pairs)
+    metrics |= pairs.write(out)
+    assert metrics["input_rows"] == sum(v for k, v in metrics.items() if k.startswith("imported_pairs/"))
+    return read_table(out / "pairs.parquet"), Counter(row["reason"] for row in pairs.quarantine), metrics
+
+
+def table(path, rows):
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def test_rs_pairs_by_name_and_every_bad_row_has_its_reason(tmp_path):
+    (tmp_path / "a.png").write_bytes(image_bytes(1))
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    good = {"image": "a.png", "chosen": "two white tanks", "rejected": ["some things", "a port"]}
+    bad = {
+        "missing_image": {"image": "gone.png"},
+        "not_an_image": {"image": "broken.png"},
+        "no_image": {"image": None},
+        "bad_image": {"image": "../a.png"},
+        "empty_text": {"rejected": " "},
+        "equal_text": {"rejected": "two white tanks"},
+        "text_too_long": {"chosen": "x" * 50_000, "rejected": "y"},
+        "no_text": {"rejected": []},
+        "has_question": {"question": "What is this?", "rejected": "a port"},
+        "duplicate_pair": {"rejected": "a port"},
+    }
+    (tmp_path / "p.json").write_text(json.dumps([good, *({**good, "rejected": "z", **b} for b in bad.values())]))
+    rows, reasons, _ = take("caption", tmp_path, "rs_pairs", tmp_path / "p.json")
+    assert [(r["chosen"], r["rejected"]) for r in rows] == [
+        ("two white tanks", "some things"), ("two white tanks", "a port"),
+    ]  # fmt: skip
+    assert reasons == Counter(dict.fromkeys(bad, 1))
+
+
+def test_no_image_stands_on_both_sides_whatever_file_it_comes_from(tmp_path):
+    pictures = [image_bytes(n) for n in range(30)]
+    rows = [
+        {"image": {"bytes": data, "path": None}, "question": f"q{n}?", "chosen": "yes", "rejected": "no"}
+        for data in pictures
+        for n in range(3)
+    ]
+    found, _, _ = take("instruction", tmp_path, "rs_pairs", table(tmp_path / "p.parquet", rows))
+    (tmp_path / "img").mkdir()
+    for n, data in enumerate(pictures):
+        (tmp_path / "img" / f"{n}.png").write_bytes(data)
+    named = [{"image": f"{n}.png", "chosen": "a port", "rejected": "things"} for n in range(30)]
+    path = table(tmp_path / "named.parquet", named)
+    captions, _, _ = take("caption", tmp_path, "rs_pairs", path, images=str(tmp_path / "img"))
+    sides: dict[str, set[str]] = {}
+    for row in [*found, *captions]:
+        sides.setdefault(row["image_id"], set()).add(row["split"])
+    assert len(sides) == 30 and all(len(split) == 1 for split in sides.values())
+    assert set.union(*sides.values()) == {"train", "heldout"}
+
+
+def ultra(question, good, bad, **scores):
+    asked = {"role": "user", "content": question}
+    turns = {"chosen": good, "rejected": bad}
+    return {"prompt": question, **scores} | {
+        side: [asked, {"role": "assistant", "content": text}] for side, text in turns.items()
+    }
+
+
+def test_ultrafeedback_gives_text_pairs_and_refuses_ties(tmp_path):
+    rows = [
+        ultra("how?", "so", "no", score_chosen=8.5, score_rejected=8.0),
+        ultra("how?", "so", "nay", score_chosen=5.0, score_rejected=5.0),
+        ultra("how?", "so", "nope", score_chosen=1.0, score_rejected=5.0),
+    ]
+    found, reasons, _ = take("text", tmp_path, "ultrafeedback", table(tmp_path / "u.parquet", rows))
+    (pair,) = found
+    assert (pair["family"], pair["chosen"], pair["rejected"], pair["image"]) == ("text", "so", "no", None)
+    assert pair["context"] == [{"role": "user", "content": "how?"}] and pair["chosen_mark"] is None
+    assert reasons == {"equal_scores": 1, "wrong_order": 1}
+
+
+def test_rlhf_v_reads_its_json_and_quarantines_what_is_none(tmp_path):
+    text = json.dumps({"question": "Is there a bridge?", "chosen": "No.", "rejected": "Yes."})
+    image = {"bytes": image_bytes(3), "path": "x.jpg"}
+    rows = [{"image": image, "text": text}, {"image": image, "text": "{half"}, {"image": None, "text": text}]
+    found, reasons, _ = take("instruction", tmp_path, "rlhf_v", table(tmp_path / "r.parquet", rows))
+    assert [(r["family"], r["chosen"]) for r in found] == [("open_ended", "No.")]
+    assert reasons == {"bad_row": 1, "no_image": 1}
+
+
+def test_trl_there_and_back_gives_the_same_pairs_and_loads_with_datasets(tmp_path):
+    from datasets import load_dataset
+
+    image = {"bytes": image_bytes(4), "path": None}
+    source = [{"image": image, "question": "How many?", "chosen": "3", "rejected": "5"}]
+    first, _, _ = take("instruction", tmp_path, "rs_pairs", table(tmp_path / "s.parquet", source))
+    assert write(first, tmp_path / "trl.parquet") == (1, 0)
+    (tmp_path / "again").mkdir()
+    second, _, _ = take("instruction", tmp_path / "again", "trl", tmp_path / "trl.parquet")
+    kept = ("pair_id", "image_id", "family", "context", "chosen", "rejected", "split")
+    assert [{k: r[k] for k in kept} for r in second] == [{k: r[k] for k in kept} for r in first]
+    loaded = load_dataset("parquet", data_files=str(tmp_path / "trl.parquet"), cache_dir=str(tmp_path / "c"))["train"]
+    assert loaded[0]["images"][0].size == (16, 16) and loaded[0]["chosen"][0]["content"][0]["text"] == "3"
+
+
+def test_a_file_that_is_no_parquet_is_named(tmp_path):
+    (tmp_path / "x.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"x.parquet cannot be read"):
+        take("text", tmp_path, "ultrafeedback", tmp_path / "x.parquet")

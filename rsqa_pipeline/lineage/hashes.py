@@ -11,7 +11,6 @@ import hashlib
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from rsqa_pipeline.errors import DataError
 
@@ -41,11 +40,6 @@ def folder_version(folder: Path) -> str:
 def source_version(path: Path) -> str:
     """Version of an outside file or folder."""
     return folder_version(path) if path.is_dir() else file_md5(path)
-
-
-def settings_version(settings: Any) -> str:
-    """Hex sha256 of the canonical JSON of settings."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def code_files(module: str) -> list[Path]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rsqa_pipeline.errors import ProfileError
 
@@ -31,7 +31,8 @@ class Compute(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
     launch: list[str] = []
-    """Words put before a training stage's own process, e.g. ``[accelerate, launch, --num_processes, "8"]``."""
+    """Words that start the score model's training in several processes, put before ``-m module job``: accelerate's
+    or torchrun's, e.g. ``[accelerate, launch, --multi_gpu, --num_processes, "8"]``. Empty: within the stage's own."""
 
 
 class Optimizer(Section):
@@ -129,8 +130,31 @@ class PreferenceData(Section):
     heldout_share: Fraction
 
 
+class Lora(Section):
+    """Low-rank adapters in place of full weights; merged into them at the end."""
+
+    rank: Count
+    alpha: Count
+
+
 class ScoreModelPhase(Optimizer):
+    """One phase. ``batch_size`` counts pairs (ranked lists with plackett_luce) over all processes together."""
+
     train: list[Literal["head", "vision", "language"]] = Field(min_length=1)
+    loss: Literal["bradley_terry", "plackett_luce"] = "bradley_terry"
+    """plackett_luce learns from whole ranked lists where pairs share their chosen text and have judge's marks."""
+    margin: NonNegative = 0.0
+    """Lead asked of the chosen score, a point of difference between the judge's marks; bradley_terry only."""
+    keep: Literal["last", "best"] = "last"
+    """Which weights: after the last step, or where held-out accuracy, measured a few times, was best."""
+    lora: Lora | None = None
+    """Trains adapters in the named parts' linear layers instead of the parts; the head is always trained whole."""
+
+    @model_validator(mode="after")
+    def _margin_needs_pairs(self) -> ScoreModelPhase:
+        if self.margin and self.loss == "plackett_luce":
+            raise ValueError("margin needs loss: bradley_terry; ranked lists have no margin")
+        return self
 
 
 class ScoreModelPhases(Section):
@@ -144,6 +168,15 @@ class ScoreModelPhases(Section):
 class ScoreModelSettings(Section):
     activation: Literal["none", "softplus"] = "none"
     max_length: Count
+    tokens_per_pass: Count | None = None
+    """Text and image tokens that go through the model at once in a process, padding aside; a step is cut into as many
+    passes as that takes. By default a pass is ``batch_size`` pairs, shared out over the processes."""
+    gradient_checkpointing: bool = False
+    """Computes activations twice instead of keeping them: less memory, about a third more time."""
+    fsdp: bool = False
+    """Splits weights, gradients and optimizer state over the processes of ``compute.launch``."""
+    state_steps: Count = 200
+    """Optimizer steps between two states that a killed training can go on from."""
     phases: ScoreModelPhases
 
 
@@ -231,6 +264,12 @@ class Profile(Section):
     rl_policy: RlPolicy
     benchmarks: Benchmarks
     report: ReportSettings
+
+    @model_validator(mode="after")
+    def _fsdp_needs_processes(self) -> Profile:
+        if self.score_model.fsdp and not self.compute.launch:
+            raise ValueError("score_model.fsdp splits the model over several processes, and compute.launch starts none")
+        return self
 
     @property
     def data(self) -> Path:
@@ -327,6 +366,8 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def _describe(fault: Any) -> str:
     where = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "value_error":  # what goes with what: the value found is a whole section
+        return f"{where}: {fault['ctx']['error']}" if where else str(fault["ctx"]["error"])
     if fault["type"] == "extra_forbidden":
         return f"{where}: unknown key; known here: {', '.join(_known_keys(fault['loc'][:-1]))}"
     return (

@@ -64,7 +64,7 @@ class Encoder:
 
     def length(self, row: Row, pixels: Pixels | None) -> int:
         """Tokens of the row with its image, before anything is cut."""
-        return len(row.tokens) + (self._image_tokens(pixels) - 1 if pixels is not None else 0)
+        return len(row.tokens) + (self.image_tokens(pixels) - 1 if pixels is not None else 0)
 
     def widen(self, row: Row, pixels: Pixels | None) -> list[int]:
         """The row's tokens with its image's own number of placeholders, cut to ``max_length``.
@@ -74,14 +74,15 @@ class Encoder:
         """
         if pixels is None:
             return list(row.tokens[: self.max_length])
-        count = self._image_tokens(pixels)
+        count = self.image_tokens(pixels)
         at = row.tokens.index(self.processor.image_token_id)
         if at + count >= self.max_length:
             raise ContextTooLongError(f"the image ends at token {at + count}, the context holds {self.max_length}")
         widened = [*row.tokens[:at], *[row.tokens[at]] * count, *row.tokens[at + 1 :]]
         return widened[: self.max_length]
 
-    def _image_tokens(self, pixels: Pixels) -> int:
+    def image_tokens(self, pixels: Pixels) -> int:
+        """Tokens that the image is in a row."""
         return int(pixels.grid.prod()) // int(self.processor.image_processor.merge_size) ** 2
 
     def batch(self, rows: Sequence[Row], pixels: Mapping[Hashable, Pixels]) -> dict[str, Tensor]:

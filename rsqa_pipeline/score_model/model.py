@@ -6,18 +6,21 @@ matters (the released code looks for the first pad token and reads inside the pr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from peft.tuners.lora import LoraModel
 from torch import Tensor, nn
 from transformers import Qwen2VLModel
 
 from rsqa_pipeline.errors import ModelError
-from rsqa_pipeline.models.branches import branch_positions, tree_mask
 from rsqa_pipeline.models.load import local_folder
-from rsqa_pipeline.score_model import checkpoint
+from rsqa_pipeline.profile import Lora
+from rsqa_pipeline.score_model import checkpoint, shared_backbone
+from rsqa_pipeline.score_model.adapters import add_adapters
 
 Activation = Literal["none", "softplus"]
 Part = Literal["head", "vision", "language"]
@@ -78,15 +81,28 @@ class ScoreModel(nn.Module):
             )
         checkpoint.write_released(folder, self.backbone.config, self.state_dict())
 
-    def train_only(self, parts: list[Part]) -> None:
-        """Freezes everything but the named parts."""
+    def train_only(self, parts: Sequence[Part], lora: Lora | None = None, seed: int = 0) -> list[LoraModel]:
+        """Freezes everything but the named parts; with ``lora`` adapters in their linear layers train in their place.
+
+        Returns:
+            The adapters, for `merge_adapters`; they are drawn from ``seed``. The head has none.
+        """
         modules = {
-            "head": self.head,
-            "vision": self.backbone.visual,
-            "language": self.backbone.language_model,
+            "head": [self.head],
+            "language": [self.backbone.language_model],
+            "vision": [part for part in self.backbone.children() if part is not self.backbone.language_model],
         }
-        for name, module in modules.items():
-            module.requires_grad_(name in parts)
+        for name, members in modules.items():
+            for module in members:
+                module.requires_grad_(name in parts and (lora is None or name == "head"))
+        if lora is None:
+            return []
+        adapted = [module for name in ("language", "vision") if name in parts for module in modules[name]]
+        return add_adapters(adapted, lora, seed)
+
+    def recompute_activations(self) -> None:
+        """Gradient checkpointing: activations are computed again in the backward pass instead of kept."""
+        self.backbone.gradient_checkpointing_enable({"use_reentrant": False})
 
     def forward(
         self,
@@ -105,7 +121,8 @@ class ScoreModel(nn.Module):
             attention_mask: (rows, tokens), 1 for real tokens; at least one a row, padding on either side.
             pixel_values: patches of the batch's distinct images, (patches, channels * time * height * width).
             image_grid_thw: patches of each distinct image over time, height and width, (images, 3).
-            image_of_row: which distinct image each row shows, (rows,), -1 for none. By default the images belong
+            image_of_row: which distinct image each row shows, (rows,), -1 for none; an image that no row shows
+                changes no score and has gradients of 0. By default the images belong
                 to the rows that hold image tokens, in order.
             branches: (rows, tokens), 0 where a token is shared by the row's candidates and holds the image, 1.. for
                 the candidate that it belongs to. A candidate sees the shared tokens and itself, at the positions
@@ -113,42 +130,14 @@ class ScoreModel(nn.Module):
             ends: row and token at which each candidate is read, (candidates, 2). By default each row's last attended
                 token.
         """
-        grids = image_grid_thw
-        embeddings = self.backbone.get_input_embeddings()(input_ids)
-        at_image = input_ids == self.backbone.config.image_token_id
-        if pixel_values is not None and grids is not None:
-            features = self.backbone.get_image_features(pixel_values, grids).pooler_output
-            if image_of_row is not None:
-                shown = [image for image in image_of_row.tolist() if image >= 0]
-                features, grids = [features[image] for image in shown], grids[shown]
-            embeddings = embeddings.masked_scatter(at_image[..., None], torch.cat(list(features)).to(embeddings.dtype))
-        hidden = self.backbone.language_model(
-            inputs_embeds=embeddings,
-            attention_mask=attention_mask if branches is None else tree_mask(attention_mask, branches),
-            position_ids=self._positions(input_ids, attention_mask, at_image, grids, branches),
-            use_cache=False,
-        ).last_hidden_state
+        hidden = shared_backbone.hidden_states(
+            self.backbone, input_ids, attention_mask, pixel_values, image_grid_thw, image_of_row, branches
+        )
         if ends is None:
             places = torch.arange(1, input_ids.shape[1] + 1, device=input_ids.device)
             last = (attention_mask * places).argmax(dim=1)
             ends = torch.stack([torch.arange(len(last), device=last.device), last], dim=1)
         read = hidden[ends[:, 0], ends[:, 1]]
-        score = self.head(read.to(self.head.weight.dtype)).squeeze(-1).float()
+        with torch.autocast(read.device.type, enabled=False):  # bfloat16 would tie scores that differ by a hundredth
+            score = self.head(read.to(self.head.weight.dtype)).squeeze(-1).float()
         return F.softplus(score) if self.activation == "softplus" else score
-
-    def _positions(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        at_image: Tensor,
-        grids: Tensor | None,
-        branches: Tensor | None,
-    ) -> Tensor:
-        """Rotary positions over time, height and width, (3, rows, tokens); each branch goes on from the shared part."""
-        shared = attention_mask if branches is None else attention_mask * (branches == 0)
-        if grids is None:
-            positions = (shared.cumsum(-1) - 1).clamp(min=0).expand(3, *shared.shape)
-        else:
-            types = at_image.int()
-            positions, _ = self.backbone.get_rope_index(input_ids, types, grids, attention_mask=shared)
-        return positions if branches is None else branch_positions(positions, shared, branches)

@@ -140,5 +140,6 @@ def _tell(log: Path, told: int, logger: RunLogger) -> int:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 1):  # not through sys.stdin, whose lock a thread may not hold when the process ends
+        pass
     os._exit(1)

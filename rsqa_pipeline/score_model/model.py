@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from peft.tuners.lora import LoraModel
 from torch import Tensor, nn
-from transformers import Qwen2VLModel
+from transformers import AutoModel, PreTrainedModel
 
 from rsqa_pipeline.errors import ModelError
 from rsqa_pipeline.models.load import local_folder
@@ -29,18 +29,19 @@ Part = Literal["head", "vision", "language"]
 class ScoreModel(nn.Module):
     """Backbone without language head, linear head without bias, and the output's activation."""
 
-    def __init__(self, backbone: Qwen2VLModel, activation: Activation = "none") -> None:
+    def __init__(self, backbone: PreTrainedModel, activation: Activation = "none") -> None:
         super().__init__()
         self.backbone = backbone
-        hidden_size = backbone.config.text_config.hidden_size
-        self.head = nn.Linear(hidden_size, 1, bias=False)
+        self.shares = backbone.config.model_type in shared_backbone.FAMILIES
+        """Whether candidates can share sequences and images; else each is a row of its own, its image beside it."""
+        self.head = nn.Linear(backbone.config.get_text_config().hidden_size, 1, bias=False)
         # From zero no text is preferred before anything is learned, whatever the seed.
         nn.init.zeros_(self.head.weight)
         self.activation = activation
 
     @classmethod
     def from_base(cls, path_or_id: str, activation: Activation = "none", revision: str | None = None) -> ScoreModel:
-        """A score model with an untrained head on the backbone of a Qwen2-VL checkpoint (folder or hub id).
+        """A score model with an untrained head on the backbone of an image-text checkpoint (folder or hub id).
 
         Raises:
             ModelError: no such checkpoint, no safetensors, another family, missing or misshapen tensors.
@@ -57,7 +58,7 @@ class ScoreModel(nn.Module):
         """
         folder = local_folder(path_or_id, revision)
         config, activation = checkpoint.read_config(folder)
-        model = cls(Qwen2VLModel(config), activation)
+        model = cls(AutoModel.from_config(config, dtype=torch.float32), activation)
         tensors = checkpoint.read_tensors(folder)
         checkpoint.check_tensors(folder, expected=model.state_dict(), found=tensors)
         model.load_state_dict(tensors)
@@ -72,12 +73,17 @@ class ScoreModel(nn.Module):
 
         Raises:
             ModelError: the activation is none; the released code always applies softplus, so its scores
-                would differ.
+                would differ. Or the backbone is no Qwen2-VL.
         """
         if self.activation != "softplus":
             raise ModelError(
                 "the released layout always means softplus, and this model has activation 'none': "
                 "its scores would differ there; train with activation: softplus, or use save_pretrained"
+            )
+        if self.backbone.config.model_type != "qwen2_vl":
+            raise ModelError(
+                f"the released layout holds Qwen2-VL only, and this backbone is {self.backbone.config.model_type}; "
+                "use save_pretrained"
             )
         checkpoint.write_released(folder, self.backbone.config, self.state_dict())
 
@@ -87,10 +93,11 @@ class ScoreModel(nn.Module):
         Returns:
             The adapters, for `merge_adapters`; they are drawn from ``seed``. The head has none.
         """
+        language = self.backbone.get_decoder()
         modules = {
             "head": [self.head],
-            "language": [self.backbone.language_model],
-            "vision": [part for part in self.backbone.children() if part is not self.backbone.language_model],
+            "language": [language],
+            "vision": [part for part in self.backbone.children() if part is not language],
         }
         for name, members in modules.items():
             for module in members:
@@ -102,37 +109,31 @@ class ScoreModel(nn.Module):
 
     def recompute_activations(self) -> None:
         """Gradient checkpointing: activations are computed again in the backward pass instead of kept."""
-        self.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+        self.backbone.activation_checkpointing_enable()
 
     def forward(
         self,
         input_ids: Tensor,
         attention_mask: Tensor,
-        pixel_values: Tensor | None = None,
-        image_grid_thw: Tensor | None = None,
-        image_of_row: Tensor | None = None,
-        branches: Tensor | None = None,
         ends: Tensor | None = None,
+        **inputs: Tensor,
     ) -> Tensor:
         """Scores of a batch of candidates, (candidates,), float32; unbounded, or above 0 with softplus.
 
         Args:
             input_ids: (rows, tokens).
             attention_mask: (rows, tokens), 1 for real tokens; at least one a row, padding on either side.
-            pixel_values: patches of the batch's distinct images, (patches, channels * time * height * width).
-            image_grid_thw: patches of each distinct image over time, height and width, (images, 3).
-            image_of_row: which distinct image each row shows, (rows,), -1 for none; an image that no row shows
-                changes no score and has gradients of 0. By default the images belong
-                to the rows that hold image tokens, in order.
-            branches: (rows, tokens), 0 where a token is shared by the row's candidates and holds the image, 1.. for
-                the candidate that it belongs to. A candidate sees the shared tokens and itself, at the positions
-                that it would have alone. By default a row is one candidate.
             ends: row and token at which each candidate is read, (candidates, 2). By default each row's last attended
                 token.
+            inputs: images and what goes with them: `shared_backbone.hidden_states` tells, or, where nothing is shared,
+                the backbone's own arguments.
         """
-        hidden = shared_backbone.hidden_states(
-            self.backbone, input_ids, attention_mask, pixel_values, image_grid_thw, image_of_row, branches
-        )
+        if self.shares:
+            hidden = shared_backbone.hidden_states(self.backbone, input_ids, attention_mask, **inputs)
+        else:
+            hidden = self.backbone(
+                input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **inputs
+            ).last_hidden_state
         if ends is None:
             places = torch.arange(1, input_ids.shape[1] + 1, device=input_ids.device)
             last = (attention_mask * places).argmax(dim=1)

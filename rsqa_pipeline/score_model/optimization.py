@@ -131,8 +131,9 @@ class Optimization:
         with torch.autocast(self._processes.device.type, torch.bfloat16, enabled=self._plan.bfloat16):
             scores = self._model(**tensors)
         loss = part.weight * ranking_loss(scores, ranked, counts, self._plan.phase.margin * gaps)
-        # gradients are averaged over the processes; their sum is what one process would have
-        (loss * self._processes.count).backward()
+        # gradients are averaged over the processes; their sum is what one process would have. A text in no ranking
+        # (`PairData`) has its part, without weight
+        (loss * self._processes.count + 0.0 * scores.sum()).backward()
         return loss.detach()
 
     def _quiet(self) -> AbstractContextManager[None]:

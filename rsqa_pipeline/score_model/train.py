@@ -14,20 +14,22 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from transformers.processing_utils import ProcessorMixin
 
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.models.load import QwenVLProcessor, base_model, load_processor
+from rsqa_pipeline.models.load import base_model
 from rsqa_pipeline.profile import Profile, ScoreModelPhase
 from rsqa_pipeline.records import QUARANTINE, Metrics, write_table
 from rsqa_pipeline.score_model import launch, processes
 from rsqa_pipeline.score_model.adapters import merge_adapters
+from rsqa_pipeline.score_model.checkpoint import read_processor
 from rsqa_pipeline.score_model.history import TrainingCurve
-from rsqa_pipeline.score_model.inputs import Encoder
 from rsqa_pipeline.score_model.model import ScoreModel
 from rsqa_pipeline.score_model.optimization import Optimization, Plan
 from rsqa_pipeline.score_model.pairs import Pair, accuracy, agrees, read_pairs, score_pairs
 from rsqa_pipeline.score_model.processes import Processes
 from rsqa_pipeline.score_model.scorer import Scorer
+from rsqa_pipeline.score_model.separate_inputs import encoder_for
 from rsqa_pipeline.score_model.training_data import Fault, PairData
 from rsqa_pipeline.score_model.training_state import TrainingState, state_key
 from rsqa_pipeline.tracking.run_logger import RunLogger
@@ -90,9 +92,10 @@ def train_phase(
     train, heldout = (
         [pair for source in LEARNS_FROM[name] for pair in read_pairs(inputs[source], s)] for s in ("train", "heldout")
     )
-    encoder = Encoder(processor, settings.score_model.max_length)
-    # vision towers of all processes average their gradients in every pass, so none may sit one out
-    blank = group.count > 1 and "vision" in phase.train
+    encoder = encoder_for(processor, settings.score_model.max_length)
+    # all processes gather weights (FSDP) or average gradients of the vision tower in every pass: none may sit one out
+    together = group.count > 1 and (settings.score_model.fsdp or "vision" in phase.train)
+    blank = together and any(pair["image"] is not None for pair in train)
     data = PairData(train, encoder, phase, settings.seed, settings.score_model.tokens_per_pass, blank)
     if not data.rankings:
         raise DataError(
@@ -110,13 +113,13 @@ def train_phase(
     return metrics
 
 
-def _start(name: PhaseName, inputs: Mapping[str, Path], settings: Profile) -> tuple[ScoreModel, QwenVLProcessor]:
+def _start(name: PhaseName, inputs: Mapping[str, Path], settings: Profile) -> tuple[ScoreModel, ProcessorMixin]:
     """What the phase starts from: the base VLM's backbone, or the phase before."""
     if name == "text":
         base = base_model(inputs["base_models"], "vlm")
-        return ScoreModel.from_base(base, settings.score_model.activation), load_processor(base)
+        return ScoreModel.from_base(base, settings.score_model.activation), read_processor(base)
     start = inputs[STARTS_FROM[name]] / "model"
-    return ScoreModel.from_pretrained(start), load_processor(start)
+    return ScoreModel.from_pretrained(start), read_processor(start)
 
 
 def _optimize(
@@ -158,7 +161,7 @@ def _optimize(
 
 def _write(
     scorer: Scorer,
-    processor: QwenVLProcessor,
+    processor: ProcessorMixin,
     data: PairData,
     heldout: Sequence[Pair],
     n_train: int,

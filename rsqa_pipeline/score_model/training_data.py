@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 CACHE_BYTES = 2 << 30
 """Prepared images kept in memory; what is beyond is opened again each time it is needed."""
+_BLANK = ("blank",)
 SORT_WINDOW = 8
 """Batches that are sorted by length among themselves; wider saves padding, narrower is more random."""
 
@@ -57,7 +58,7 @@ class PixelStore:
         if reference in self._kept:
             return self._kept[reference]
         pixels = self._encoder.pixels(reference)
-        size = pixels.values.nbytes
+        size = pixels.nbytes
         if size <= self._left:
             self._left -= size
             self._kept[reference] = pixels
@@ -83,8 +84,8 @@ class PairData:
         """
         Args:
             tokens_per_pass: see `ScoreModelSettings.tokens_per_pass`.
-            always_image: give a pass without image a blank one that no text shows, so that in every process the
-                vision tower has a part in every pass.
+            always_image: give a pass without image a text with a blank one, which is in no ranking, so that in every
+                process the vision tower has a part in every pass.
         """
         self.encoder = encoder
         self.store = PixelStore(encoder)
@@ -104,7 +105,11 @@ class PairData:
         self._per_step = phase.batch_size * phase.gradient_accumulation
         self._per_pass = phase.batch_size
         self._tokens_per_pass = tokens_per_pass
-        self._blank = encoder.pixels(Image.new("RGB", (64, 64))) if always_image else None
+        self._always_image = always_image
+        self._blank, self._blank_row = (
+            encoder.pixels(Image.new("RGB", (64, 64))),
+            Row(encoder.tokens([], "", True), _BLANK),
+        )
 
     @property
     def steps(self) -> int:
@@ -154,19 +159,14 @@ class PairData:
         images: dict[Hashable, Pixels] = {
             row.image: self.store[row.image] for row in rows if isinstance(row.image, str)
         }
-        tensors = self.encoder.batch(rows, images)
-        if self._blank is not None and not images:
-            nowhere = torch.full((len(tensors["input_ids"]),), -1)
-            tensors |= {
-                "pixel_values": self._blank.values,
-                "image_grid_thw": self._blank.grid[None],
-                "image_of_row": nowhere,
-            }
+        if self._always_image and not images:
+            rows.append(self._blank_row)
+            images[_BLANK] = self._blank
         ranked = torch.zeros(len(rankings), max(len(ranking.rows) for ranking in rankings), dtype=torch.int64)
         for index, ranking in enumerate(rankings):
             ranked[index, : len(ranking.rows)] = torch.tensor([place[row] for row in ranking.rows])
         return {
-            **tensors,
+            **self.encoder.batch(rows, images),
             "ranked": ranked,
             "counts": torch.tensor([len(ranking.rows) for ranking in rankings]),
             "mark_gaps": torch.tensor([ranking.mark_gap for ranking in rankings]),
@@ -185,7 +185,7 @@ class PairData:
             self.faults.append((pair["pair_id"], "context_too_long", str(error)))
             return None
         if pixels is not None:
-            self._image_tokens[image] = self.encoder.image_tokens(pixels)
+            self._image_tokens[image] = len(pixels.tokens)
         for row in (chosen, rejected):
             self.truncated += self.encoder.length(row, pixels) > self.encoder.max_length
         marks = pair["chosen_mark"], pair["rejected_mark"]

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from rsqa_pipeline.errors import ProfileError
 from rsqa_pipeline.preference_settings import PreferenceData
-from rsqa_pipeline.settings_types import Count, Fraction, LearningRate, NonNegative, Sampling, Section
+from rsqa_pipeline.score_model_settings import ScoreModelSettings
+from rsqa_pipeline.settings_types import Count, Fraction, NonNegative, Optimizer, Sampling, Section
 
 PROFILE_FOLDER = Path("configs/profiles")
 
@@ -22,18 +23,8 @@ class Compute(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
     launch: list[str] = Field(default=[])
-    """Words put before a training stage's own process, e.g. ``[accelerate, launch, --num_processes, "8"]``."""
-
-
-class Optimizer(Section):
-    """One training run: AdamW, cosine schedule (paper, training details)."""
-
-    learning_rate: LearningRate
-    batch_size: Count
-    gradient_accumulation: Count = 1
-    epochs: Annotated[float, Field(gt=0)] = 1
-    weight_decay: NonNegative = 0.0
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Words that start the score model's training in several processes, put before ``-m module job``: accelerate's
+    or torchrun's, e.g. ``[accelerate, launch, --multi_gpu, --num_processes, "8"]``. Empty: within the stage's own."""
 
 
 class ScratchSteps(Section):
@@ -117,26 +108,6 @@ class SourcePairs(Section):
     max_image_pixels: Count = 100_000_000
     max_quarantined_share: Fraction = 0.05
     """The asset's check fails above this share."""
-
-
-class ScoreModelPhase(Optimizer):
-    train: list[Literal["head", "vision", "language"]] = Field(min_length=1)
-
-
-class ScoreModelPhases(Section):
-    """The three phases, named by what they learn from (paper, score model training)."""
-
-    text: ScoreModelPhase
-    caption: ScoreModelPhase
-    instruction: ScoreModelPhase
-
-
-class ScoreModelSettings(Section):
-    activation: Literal["none", "softplus"] = "none"
-    max_length: Count
-    phases: ScoreModelPhases
-    promotion_margin: Fraction = 0.02
-    """Accuracy that a new score model may lose on a family of pairs and still become champion (``rsqa promote``)."""
 
 
 class SubsetRule(Section):
@@ -223,6 +194,12 @@ class Profile(Section):
     rl_policy: RlPolicy
     benchmarks: Benchmarks
     report: ReportSettings
+
+    @model_validator(mode="after")
+    def _fsdp_needs_processes(self) -> Profile:
+        if self.score_model.fsdp and not self.compute.launch:
+            raise ValueError("score_model.fsdp splits the model over several processes, and compute.launch starts none")
+        return self
 
     @property
     def data(self) -> Path:
@@ -326,10 +303,10 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def _describe(fault: Any) -> str:
     where = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "value_error":  # what goes with what: the value found is a whole section
+        return f"{where}: {fault['ctx']['error']}" if where else str(fault["ctx"]["error"])
     if fault["type"] == "extra_forbidden":
         return f"{where}: unknown key; known here: {', '.join(_known_keys(fault['loc'][:-1]))}"
-    if fault["type"] == "value_error":  # what does not go together; the whole section would be no help
-        return f"{where}: {fault['ctx']['error']}"
     return (
         f"{where}: {fault['msg']}, found {fault['input']!r}" if fault["type"] != "missing" else f"{where}: is missing"
     )

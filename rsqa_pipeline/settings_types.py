@@ -22,3 +22,14 @@ class Sampling(Section):
     temperature: Annotated[float, Field(gt=0)]
     top_p: Fraction
     max_new_tokens: Count
+
+
+class Optimizer(Section):
+    """One training run: AdamW, cosine schedule (paper, training details)."""
+
+    learning_rate: LearningRate
+    batch_size: Count
+    gradient_accumulation: Count = 1
+    epochs: Annotated[float, Field(gt=0)] = 1
+    weight_decay: NonNegative = 0.0
+    warmup_steps: Annotated[int, Field(ge=0)] = 0

@@ -11,6 +11,7 @@ import hashlib
 import json
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from rsqa_pipeline.errors import DataError
 
@@ -18,7 +19,15 @@ PACKAGE = Path(__file__).resolve().parent.parent
 
 # Types and wiring that every module imports. A change there cannot change a stage's result: settings count by value,
 # and the table of stages only names what the other hashes already cover.
-_NOT_CODE = {"errors", "preference_settings", "profile", "settings_types", "stages", "tracking.run_logger"}
+_NOT_CODE = {
+    "errors",
+    "preference_settings",
+    "profile",
+    "score_model_settings",
+    "settings_types",
+    "stages",
+    "tracking.run_logger",
+}
 
 
 def file_md5(path: Path) -> str:
@@ -40,6 +49,11 @@ def folder_version(folder: Path) -> str:
 def source_version(path: Path) -> str:
     """Version of an outside file or folder."""
     return folder_version(path) if path.is_dir() else file_md5(path)
+
+
+def settings_version(settings: Any) -> str:
+    """Hex sha256 of the canonical JSON of settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def code_files(module: str) -> list[Path]:

@@ -18,12 +18,16 @@ from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import Qwen2VLConfig, Qwen2VLModel
+from transformers import CONFIG_MAPPING, AutoModel, AutoProcessor, PretrainedConfig, PreTrainedModel
+from transformers.processing_utils import ProcessorMixin
 
 from rsqa_pipeline.errors import ModelError
-from rsqa_pipeline.models.load import local_folder
+from rsqa_pipeline.models.load import load_processor, local_folder
+from rsqa_pipeline.score_model import shared_backbone
 
 OURS, RELEASED = "ScoreModel", "Qwen2Reward"
+FAMILIES = (*shared_backbone.FAMILIES, "idefics3", "llava")
+"""Model types of backbones. The last two give each candidate a row and an image of its own."""
 RELEASED_PREFIXES = {
     "model.": "backbone.language_model.",
     "visual.": "backbone.visual.",
@@ -33,23 +37,42 @@ SHOWN = 5
 """Tensor names shown in an error."""
 
 
-def read_base(path_or_id: str, revision: str | None = None) -> Qwen2VLModel:
-    """The backbone of a Qwen2-VL checkpoint, float32, without its language head."""
+def read_base(path_or_id: str, revision: str | None = None) -> PreTrainedModel:
+    """The backbone of an image-text checkpoint, float32, without its language head.
+
+    Raises:
+        ModelError: no such checkpoint, no safetensors, a family that is not supported, missing tensors.
+    """
     folder = local_folder(path_or_id, revision)
-    _config_json(folder)
+    _check_family(folder, _config_json(folder))
     _weight_files(folder)
     try:
-        backbone, info = Qwen2VLModel.from_pretrained(
+        backbone, info = AutoModel.from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{folder} cannot be loaded as a Qwen2-VL backbone: {error}") from error
+        raise ModelError(f"{folder} cannot be loaded as an image-text backbone: {error}") from error
     if info["missing_keys"]:
         raise ModelError(f"{folder} lacks tensors of the backbone: {_some(info['missing_keys'])}")
     return backbone
 
 
-def read_config(folder: Path) -> tuple[Qwen2VLConfig, Any]:
+def read_processor(path_or_id: str | Path) -> ProcessorMixin:
+    """The processor beside a checkpoint, of whatever family.
+
+    Raises:
+        ModelError: there is none, or it cannot be read.
+    """
+    folder = local_folder(path_or_id)
+    if _config_json(folder).get("model_type") in shared_backbone.FAMILIES:
+        return load_processor(folder)
+    try:
+        return AutoProcessor.from_pretrained(folder)
+    except (OSError, ValueError, TypeError, ImportError) as error:
+        raise ModelError(f"{folder}: processor cannot be read: {error}") from error
+
+
+def read_config(folder: Path) -> tuple[PretrainedConfig, Any]:
     """The backbone's config and the output's activation."""
     settings = _config_json(folder)
     architecture = (settings.get("architectures") or ["none"])[0]
@@ -64,9 +87,16 @@ def read_config(folder: Path) -> tuple[Qwen2VLConfig, Any]:
             f"{folder} is no score model: its architecture is {architecture!r}, known are {OURS} and "
             f"{RELEASED}; start from a VLM with ScoreModel.from_base"
         )
-    if settings.get("model_type") != "qwen2_vl":
-        raise ModelError(f"{folder}: the backbone's model_type must be qwen2_vl, found {settings.get('model_type')!r}")
-    return Qwen2VLConfig.from_dict(settings), activation
+    _check_family(folder, settings)
+    return CONFIG_MAPPING[settings["model_type"]].from_dict(settings), activation
+
+
+def _check_family(folder: Path, settings: Mapping[str, Any]) -> None:
+    if settings.get("model_type") not in FAMILIES:
+        raise ModelError(
+            f"{folder}: a score model needs an image-text backbone whose model_type is one of {', '.join(FAMILIES)}; "
+            f"found {settings.get('model_type')!r}"
+        )
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
@@ -99,13 +129,13 @@ def check_tensors(folder: Path, expected: Mapping[str, Tensor], found: Mapping[s
         raise ModelError(f"{folder} does not hold the tensors that its config.json asks for; " + "; ".join(faults))
 
 
-def write(folder: Path, config: Qwen2VLConfig, activation: str, tensors: Mapping[str, Tensor]) -> None:
+def write(folder: Path, config: PretrainedConfig, activation: str, tensors: Mapping[str, Tensor]) -> None:
     """Our layout."""
     settings = _settings(config) | {"architectures": [OURS], "score_activation": activation}
     _write(folder, settings, dict(tensors))
 
 
-def write_released(folder: Path, config: Qwen2VLConfig, tensors: Mapping[str, Tensor]) -> None:
+def write_released(folder: Path, config: PretrainedConfig, tensors: Mapping[str, Tensor]) -> None:
     """The released layout."""
     settings = _settings(config)
     text = settings.pop("text_config")
@@ -122,11 +152,12 @@ def write_released(folder: Path, config: Qwen2VLConfig, tensors: Mapping[str, Te
     _write(folder, settings, {_to_released(name): tensor for name, tensor in tensors.items()})
 
 
-def _settings(config: Qwen2VLConfig) -> dict[str, Any]:
+def _settings(config: PretrainedConfig) -> dict[str, Any]:
     """The config without the folder it was read from, which differs from machine to machine."""
     settings: dict[str, Any] = config.to_dict()
-    for part in (settings, settings["text_config"], settings["vision_config"]):
-        part.pop("_name_or_path", None)
+    for part in (settings, *settings.values()):
+        if isinstance(part, dict):
+            part.pop("_name_or_path", None)
     return settings
 
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 from torch import Tensor
+from transformers.processing_utils import ProcessorMixin
 
 from rsqa_pipeline.images import open_image
 from rsqa_pipeline.models.conversation import as_chat, render
-from rsqa_pipeline.models.load import QwenVLProcessor
 from rsqa_pipeline.records import Message
 
 
@@ -23,10 +23,16 @@ from rsqa_pipeline.records import Message
 class Pixels:
     """One image as the vision tower reads it."""
 
-    values: Tensor
-    """(patches, channels * time * height * width), float32, normalized."""
-    grid: Tensor
-    """(3,), patches over time, height and width."""
+    tensors: dict[str, Tensor]
+    """What the image processor gives for it, by the backbone's argument. For Qwen-VL ``pixel_values`` (patches,
+    channels * time * height * width), float32, normalized, and ``image_grid_thw`` (1, 3), patches over time, height
+    and width."""
+    tokens: tuple[int, ...]
+    """What stands in the text for it."""
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.tensors.values())
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ class ContextTooLongError(ValueError):
 class Encoder:
     """Tokenizes chats, prepares images, and puts batches together."""
 
-    def __init__(self, processor: QwenVLProcessor, max_length: int) -> None:
+    def __init__(self, processor: ProcessorMixin, max_length: int) -> None:
         self.processor = processor
         self.max_length = max_length
         """Tokens a row at most, the image's among them; a longer text loses its end."""
@@ -60,11 +66,14 @@ class Encoder:
         """Raises ImageFault where the reference cannot be opened."""
         opened = open_image(image) if isinstance(image, str) else image
         seen = self.processor.image_processor(images=[opened], return_tensors="pt")
-        return Pixels(seen["pixel_values"], seen["image_grid_thw"][0])
+        merged = int(self.processor.image_processor.merge_size) ** 2
+        count = int(seen["image_grid_thw"].prod()) // merged
+        tensors = {name: seen[name] for name in ("pixel_values", "image_grid_thw")}
+        return Pixels(tensors, (self.processor.image_token_id,) * count)
 
     def length(self, row: Row, pixels: Pixels | None) -> int:
         """Tokens of the row with its image, before anything is cut."""
-        return len(row.tokens) + (self._image_tokens(pixels) - 1 if pixels is not None else 0)
+        return len(row.tokens) + (len(pixels.tokens) - 1 if pixels is not None else 0)
 
     def widen(self, row: Row, pixels: Pixels | None) -> list[int]:
         """The row's tokens with its image's own number of placeholders, cut to ``max_length``.
@@ -74,15 +83,12 @@ class Encoder:
         """
         if pixels is None:
             return list(row.tokens[: self.max_length])
-        count = self._image_tokens(pixels)
+        count = len(pixels.tokens)
         at = row.tokens.index(self.processor.image_token_id)
         if at + count >= self.max_length:
             raise ContextTooLongError(f"the image ends at token {at + count}, the context holds {self.max_length}")
-        widened = [*row.tokens[:at], *[row.tokens[at]] * count, *row.tokens[at + 1 :]]
+        widened = [*row.tokens[:at], *pixels.tokens, *row.tokens[at + 1 :]]
         return widened[: self.max_length]
-
-    def _image_tokens(self, pixels: Pixels) -> int:
-        return int(pixels.grid.prod()) // int(self.processor.image_processor.merge_size) ** 2
 
     def batch(self, rows: Sequence[Row], pixels: Mapping[Hashable, Pixels]) -> dict[str, Tensor]:
         """Arguments of `ScoreModel.forward`, padded on the right; ``ends`` follows the order of ``rows``.
@@ -93,13 +99,10 @@ class Encoder:
         sequences = self._sequences(rows, texts)
         keys = list(dict.fromkeys(row.image for row in rows if row.image is not None))
         width = max(len(sequence.tokens) for sequence in sequences)
-        shape = (len(sequences), width)
-        ids = torch.full(shape, self.processor.tokenizer.pad_token_id, dtype=torch.int64)
-        mask, branches = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
+        ids, mask = padded([sequence.tokens for sequence in sequences], self.processor.tokenizer.pad_token_id)
+        branches = torch.zeros(len(sequences), width, dtype=torch.int64)
         ends = torch.zeros(len(rows), 2, dtype=torch.int64)
         for index, sequence in enumerate(sequences):
-            ids[index, : len(sequence.tokens)] = torch.tensor(sequence.tokens)
-            mask[index, : len(sequence.tokens)] = 1
             branches[index, : len(sequence.branches)] = torch.tensor(sequence.branches)
             for row, end in sequence.ends.items():
                 ends[row] = torch.tensor([index, end])
@@ -108,8 +111,8 @@ class Encoder:
             tensors["branches"] = branches
         if keys:
             place = {key: index for index, key in enumerate(keys)}
-            tensors["pixel_values"] = torch.cat([pixels[key].values for key in keys])
-            tensors["image_grid_thw"] = torch.stack([pixels[key].grid for key in keys])
+            for name in pixels[keys[0]].tensors:
+                tensors[name] = torch.cat([pixels[key].tensors[name] for key in keys])
             shown = [-1 if sequence.image is None else place[sequence.image] for sequence in sequences]
             tensors["image_of_row"] = torch.tensor(shown)
         return tensors
@@ -129,6 +132,16 @@ class Encoder:
             else:
                 sequences.append(_sequence({index: texts[index] for index in members}, shared, image))
         return sequences
+
+
+def padded(texts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """Tokens and attention mask, each (rows, tokens), padded on the right."""
+    ids = torch.full((len(texts), max(map(len, texts))), pad, dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for index, text in enumerate(texts):
+        ids[index, : len(text)] = torch.tensor(text)
+        mask[index, : len(text)] = 1
+    return ids, mask
 
 
 @dataclass(frozen=True)

@@ -7,19 +7,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def bradley_terry(chosen: Tensor, rejected: Tensor) -> Tensor:
-    """Mean of -log P(chosen > rejected), with P = sigmoid(chosen - rejected).
+def bradley_terry(chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0) -> Tensor:
+    """Mean of -log P(chosen > rejected), with P = sigmoid(chosen - rejected - margin).
 
     `logsigmoid` keeps it finite for gaps of any size, where log(sigmoid(x)) would underflow.
 
     Args:
         chosen: scores of the preferred texts, (pairs,), unbounded.
         rejected: scores of the other texts, (pairs,).
+        margin: by how much the chosen score must lead to cost log 2, (pairs,), 0 or more. The paper has none; a
+            margin that grows with the judge's marks asks clear cases to be told apart clearly (Llama 2, section 3.2.2).
 
     Returns:
-        Scalar >= 0; log 2 where all scores tie.
+        Scalar >= 0; log 2 where all scores tie and the margin is 0.
     """
-    return -F.logsigmoid(chosen - rejected).mean()
+    return -F.logsigmoid(chosen - rejected - margin).mean()
 
 
 def plackett_luce(ranked: Tensor, counts: Tensor | None = None) -> Tensor:
@@ -43,3 +45,17 @@ def plackett_luce(ranked: Tensor, counts: Tensor | None = None) -> Tensor:
     tails = torch.logcumsumexp(scores.flip(1), dim=1).flip(1)
     terms = torch.where(real, tails, 0.0) - torch.where(real, ranked, 0.0)
     return terms.sum(dim=1).mean()
+
+
+def ranking_loss(scores: Tensor, ranked: Tensor, counts: Tensor, margins: Tensor | float = 0.0) -> Tensor:
+    """Mean loss of rankings of any length: Bradley-Terry where all are pairs, else Plackett-Luce.
+
+    Args:
+        scores: of a batch's texts, (texts,).
+        ranked: places of each ranking's texts, best first, (rankings, longest).
+        counts: texts in each ranking, (rankings,).
+        margins: see `bradley_terry`; lists have none.
+    """
+    if ranked.shape[1] == 2:
+        return bradley_terry(scores[ranked[:, 0]], scores[ranked[:, 1]], margins)
+    return plackett_luce(scores[ranked], counts)

@@ -13,19 +13,20 @@ from pathlib import Path
 
 import torch
 from tqdm import tqdm
+from transformers.processing_utils import ProcessorMixin
 
 from rsqa_pipeline.images import ImageFault
 from rsqa_pipeline.models.load import (
-    QwenVLProcessor,
     device_of,
-    load_processor,
     local_folder,
     weights_version,
 )
 from rsqa_pipeline.models.scoring_group import Group, Score
 from rsqa_pipeline.profile import Compute
-from rsqa_pipeline.score_model.inputs import ContextTooLongError, Encoder, Pixels, Row
+from rsqa_pipeline.score_model.checkpoint import read_processor
+from rsqa_pipeline.score_model.inputs import ContextTooLongError, Pixels, Row
 from rsqa_pipeline.score_model.model import ScoreModel
+from rsqa_pipeline.score_model.separate_inputs import encoder_for
 
 Place = tuple[int, int]
 """Group, candidate."""
@@ -37,13 +38,13 @@ PROGRESS_FROM = 2_000
 class Scorer:
     """Scores groups of candidates with a score model."""
 
-    def __init__(self, model: ScoreModel, processor: QwenVLProcessor, max_length: int, version: str) -> None:
+    def __init__(self, model: ScoreModel, processor: ProcessorMixin, max_length: int, version: str) -> None:
         self.model = model
         self.version = version
         """Hash of the model's weights; stands beside every score."""
         self.truncated = 0
         """Texts that lost their end to the context's length so far."""
-        self._encoder = Encoder(processor, max_length)
+        self._encoder = encoder_for(processor, max_length)
 
     @classmethod
     def load(cls, path_or_id: str | Path, compute: Compute) -> Scorer:
@@ -58,7 +59,7 @@ class Scorer:
         folder = local_folder(path_or_id)
         model = ScoreModel.from_pretrained(folder)
         model.backbone.to(getattr(torch, compute.dtype))
-        processor = load_processor(folder)
+        processor = read_processor(folder)
         max_length = processor.tokenizer.model_max_length
         return cls(model.to(device_of(compute)), processor, max_length, weights_version(folder))
 

@@ -10,6 +10,8 @@ import pytest
 from dvc.repo import Repo
 from dvc_data.hashfile.build import build
 from dvc_objects.fs.local import LocalFileSystem
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.lineage.hashes import (
@@ -18,7 +20,9 @@ from rsqa_pipeline.lineage.hashes import (
     code_version,
     file_md5,
     folder_version,
+    settings_version,
 )
+from rsqa_pipeline.records import sha256
 
 
 def test_folder_version_by_hand(tmp_path: Path) -> None:
@@ -69,6 +73,18 @@ def test_code_files_follow_imports_and_data() -> None:
 def test_code_version_is_stable_and_differs_between_modules() -> None:
     assert code_version("source_pairs.image_text_pairs") == code_version("source_pairs.image_text_pairs")
     assert code_version("source_pairs.image_text_pairs") != code_version("source_pairs.benchmark_sets")
+
+
+def test_settings_version_ignores_order_only() -> None:
+    assert settings_version({"a": 1, "b": [1, 2]}) == settings_version({"b": [1, 2], "a": 1})
+    assert settings_version({"a": 1}) != settings_version({"a": 2})
+
+
+@given(st.lists(st.text(max_size=5), min_size=2, max_size=4))
+def test_sha256_keeps_parts_apart(parts: list[str]) -> None:
+    joined = "".join(parts)
+    assert sha256(*parts) == sha256(*[part.encode() for part in parts])
+    assert sha256(*parts) != sha256(joined)
 
 
 def test_file_md5(tmp_path: Path) -> None:

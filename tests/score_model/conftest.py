@@ -75,12 +75,15 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture
-def profile(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Profile]:
-    """The demo profile with a small batch and short phases; ``profile(epochs=2)``."""
+def profile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Profile]:
+    """The demo profile with a small batch and short phases; ``profile(epochs=2)``. Its state lies in tmp_path."""
+    monkeypatch.setattr("rsqa_pipeline.profile._missing_paths", lambda profile: [])
+    demo = load_profile("demo")
+    monkeypatch.chdir(tmp_path)
 
     def small(epochs: float = 2, **changes: Any) -> Profile:
         phase = {"learning_rate": 2e-3, "batch_size": 4, "epochs": epochs, "weight_decay": 0.0, "warmup_steps": 1}
-        settings = load_profile_without_paths().model_copy(update={"compute": Compute(device="cpu")})
+        settings = demo.model_copy(update={"compute": Compute(device="cpu")})
         phases = {
             name: type(old).model_validate({**phase, "train": PARTS[name], **changes})
             for name, old in settings.score_model.phases
@@ -90,9 +93,5 @@ def profile(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Profile]:
         )
         marks = settings.benchmarks.model_copy(update={"batch_size": 8, "bootstrap_resamples": 50})
         return settings.model_copy(update={"score_model": score_model, "benchmarks": marks})
-
-    def load_profile_without_paths() -> Profile:
-        monkeypatch.setattr("rsqa_pipeline.profile._missing_paths", lambda profile: [])
-        return load_profile("demo")
 
     return small

@@ -18,7 +18,9 @@ from rsqa_pipeline.score_model import train
 from rsqa_pipeline.score_model.inputs import Encoder, Row
 from rsqa_pipeline.score_model.losses import bradley_terry
 from rsqa_pipeline.score_model.model import ScoreModel
+from rsqa_pipeline.score_model.ranked_lists import Ranking
 from rsqa_pipeline.score_model.training_data import PairData, training_order
+from rsqa_pipeline.score_model_settings import ScoreModelPhase
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 from tests.score_model.examples import colour_pairs, pair, write_pairs
 
@@ -68,7 +70,7 @@ def test_three_phases_learn_and_train_only_their_parts(
     assert history[-1]["accuracy"] == metrics["heldout_accuracy"]
     assert [row["step"] for row in history] == sorted({row["step"] for row in history})
     assert (tmp_path / "caption" / "plots" / "training.png").stat().st_size > 5_000
-    assert not (tmp_path / "caption" / "trainer").exists()
+    assert not Path(".rsqa/demo/score_model/caption").exists()
 
 
 def test_the_same_seed_gives_the_same_files(tmp_path: Path, head: Path, images: dict[str, str], profile: Small) -> None:
@@ -108,27 +110,29 @@ def test_a_batch_holds_each_text_and_image_once_and_gives_the_plain_loss(
     model: ScoreModel, processor: QwenVLProcessor, images: dict[str, str]
 ) -> None:
     rows = colour_pairs(images, "train")
-    data = PairData(rows, Encoder(processor, 192), epochs=1, batch_size=12, seed=0)
-    batch = data.collate([data[index] for index in range(len(data))])
-    pairs = batch.pop("pairs")
+    settings = ScoreModelPhase(train=["head"], learning_rate=0.1, batch_size=12)
+    data = PairData(rows, Encoder(processor, 192), settings, seed=0)
+    batch = data.collate(data.passes(0)[0].rankings)
+    pairs, _, _ = (batch.pop(name) for name in ("ranked", "counts", "mark_gaps"))
     assert len(batch["image_grid_thw"]) == 4 and len(batch["ends"]) == 16 and len(pairs) == 12
     with torch.no_grad():
         scores = model(**batch)
         shared = bradley_terry(scores[pairs[:, 0]], scores[pairs[:, 1]])
         plain = []
-        for learned in data.pairs:
+        for learned in data.rankings:
             single = data.collate([learned])
-            single.pop("pairs")
+            for name in ("ranked", "counts", "mark_gaps"):
+                single.pop(name)
             plain.append(bradley_terry(*model(**single).split(1)))
     assert shared.item() == pytest.approx(torch.stack(plain).mean().item(), abs=1e-5)
 
 
 def test_training_order_covers_each_epoch_whole_with_images_together() -> None:
-    pairs = [(Row((1,) * (3 + n % 7), f"image {n // 4}"), Row((2,), f"image {n // 4}")) for n in range(80)]
+    pairs = [Ranking((Row((1,) * (3 + n % 7), f"image {n // 4}"), Row((2,), f"image {n // 4}"))) for n in range(80)]
     order = training_order(pairs, epochs=2.5, batch_size=8, seed=1)
     assert len(order) == 200
     assert sorted(order[:80]) == sorted(order[80:160]) == list(range(80))
     assert order[:80] != order[80:160]
-    images = [len({pairs[index][0].image for index in order[at : at + 8]}) for at in range(0, 80, 8)]
+    images = [len({pairs[index].rows[0].image for index in order[at : at + 8]}) for at in range(0, 80, 8)]
     assert max(images) == 2
     assert order == training_order(pairs, 2.5, 8, 1) != training_order(pairs, 2.5, 8, 2)

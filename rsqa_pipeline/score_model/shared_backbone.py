@@ -1,0 +1,84 @@
+"""Hidden states of a Qwen-VL backbone where candidates share sequences and images.
+
+An image is encoded once, however many rows show it; candidates of one image stand behind what they share, at the
+positions and with the sight that each would have alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, Qwen3VLModel
+
+from rsqa_pipeline.models.branches import branch_positions, tree_mask
+
+FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+"""Model types of these backbones."""
+
+
+def hidden_states(
+    backbone: PreTrainedModel,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    pixel_values: Tensor | None = None,
+    image_grid_thw: Tensor | None = None,
+    image_of_row: Tensor | None = None,
+    branches: Tensor | None = None,
+) -> Tensor:
+    """Last hidden states, (rows, tokens, hidden).
+
+    Args:
+        input_ids: (rows, tokens).
+        attention_mask: (rows, tokens), 1 for real tokens; at least one a row, padding on either side.
+        pixel_values: patches of the batch's distinct images, (patches, channels * time * height * width).
+        image_grid_thw: patches of each distinct image over time, height and width, (images, 3).
+        image_of_row: which distinct image each row shows, (rows,), -1 for none. By default the images belong to the
+            rows that hold image tokens, in order.
+        branches: (rows, tokens), 0 where a token is shared by the row's candidates and holds the image, 1.. for the
+            candidate that it belongs to. A candidate sees the shared tokens and itself, at the positions that it would
+            have alone. By default a row is one candidate.
+    """
+    grids = image_grid_thw
+    embeddings = backbone.get_input_embeddings()(input_ids)
+    at_image = input_ids == backbone.config.image_token_id
+    deepstack: dict[str, Any] = {}
+    if pixel_values is not None and grids is not None:
+        image = backbone.get_image_features(pixel_values, grids)
+        shown = list(range(len(grids)) if image_of_row is None else (i for i in image_of_row.tolist() if i >= 0))
+        grids = grids[shown]
+        features = torch.cat([image.pooler_output[i] for i in shown])
+        embeddings = embeddings.masked_scatter(at_image[..., None], features.to(embeddings.dtype))
+        if isinstance(backbone, Qwen3VLModel):  # its first language layers each get features of their own
+            layers = [torch.cat([layer[i] for i in shown]) for layer in image.deepstack_features]
+            deepstack = {"visual_pos_masks": at_image, "deepstack_visual_embeds": layers}
+    sight: Any = attention_mask
+    if branches is not None:
+        tree = tree_mask(attention_mask, branches)
+        sight = tree["full_attention"] if isinstance(backbone, Qwen3VLModel) else tree
+    hidden: Tensor = backbone.language_model(
+        inputs_embeds=embeddings,
+        attention_mask=sight,
+        position_ids=_positions(backbone, input_ids, attention_mask, at_image, grids, branches),
+        use_cache=False,
+        **deepstack,
+    ).last_hidden_state
+    return hidden
+
+
+def _positions(
+    backbone: PreTrainedModel,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    at_image: Tensor,
+    grids: Tensor | None,
+    branches: Tensor | None,
+) -> Tensor:
+    """Rotary positions over time, height and width, (3, rows, tokens); each branch goes on from the shared part."""
+    shared = attention_mask if branches is None else attention_mask * (branches == 0)
+    if grids is None:
+        positions = (shared.cumsum(-1) - 1).clamp(min=0).expand(3, *shared.shape)
+    else:
+        positions, _ = backbone.get_rope_index(input_ids, at_image.int(), grids, attention_mask=shared)
+    return positions if branches is None else branch_positions(positions, shared, branches)

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from rsqa_pipeline.models.load import QwenVLProcessor
-from rsqa_pipeline.score_model_settings import ScoreModelPhase
 from rsqa_pipeline.score_model.inputs import Encoder, Row
 from rsqa_pipeline.score_model.losses import ranking_loss
 from rsqa_pipeline.score_model.model import ScoreModel
 from rsqa_pipeline.score_model.ranked_lists import MarkedPair, Ranking, as_lists
 from rsqa_pipeline.score_model.training_data import PairData
+from rsqa_pipeline.score_model_settings import ScoreModelPhase
 from tests.score_model.examples import colour_pairs, pair
 
 LEARNED = ("ranked", "counts", "mark_gaps")

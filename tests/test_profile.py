@@ -72,7 +72,7 @@ def test_every_fault_is_told_at_once(settings: dict[str, Any], tmp_path: Path) -
     found = "\n".join(faults(settings, tmp_path))
     for part in (
         "seed: ", "'seven'",
-        "score_model.actvation: unknown key; known here: activation, max_length, phases",
+        "score_model.actvation: unknown key; known here: activation, fsdp, gradient_checkpointing, max_length, phases",
         "source_pairs.preference_share: ", "1.5",
         "source_pairs.captions.path: no such file or folder: no/such.csv",
         "source_pairs.benchmarks.path: is needed with format 'karpathy'",
@@ -144,3 +144,17 @@ def test_limited_profile_is_another_profile(
     assert {limited.source_pairs.captions.limit, limited.source_pairs.benchmarks.limit} == {40}
     with pytest.raises(ProfileError, match="at least 30"):
         limited_profile(str(path), 29)
+
+
+def test_what_does_not_go_together_is_told(settings: dict[str, Any], tmp_path: Path) -> None:
+    settings["score_model"]["phases"]["caption"] |= {"margin": 0.2, "loss": "plackett_luce"}
+    assert faults(settings, tmp_path) == [
+        "score_model.phases.caption: margin needs loss: bradley_terry; ranked lists have no margin"
+    ]
+    settings["score_model"]["phases"]["caption"]["loss"] = "bradley_terry"
+    settings["score_model"]["fsdp"] = True
+    assert faults(settings, tmp_path) == [
+        "score_model.fsdp splits the model over several processes, and compute.launch starts none"
+    ]
+    settings["compute"]["launch"] = ["torchrun", "--nproc_per_node", "2"]
+    assert load(settings, tmp_path).score_model.phases.caption.margin == 0.2

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsqa_pipeline.score_model.losses import bradley_terry, plackett_luce
+from rsqa_pipeline.score_model.losses import bradley_terry, plackett_luce, ranking_loss
 
 scores = st.lists(st.floats(-20, 20), min_size=2, max_size=5)
 
@@ -23,6 +23,21 @@ def test_bradley_terry_by_hand() -> None:
 
 def test_a_tie_costs_log_2() -> None:
     assert bradley_terry(torch.zeros(3), torch.zeros(3)).item() == pytest.approx(math.log(2))
+
+
+def test_a_margin_is_taken_off_the_lead() -> None:
+    # leads 2 and 0 less margins 0.5 and 1: -log sigmoid(1.5) = 0.201413, -log sigmoid(-1) = 1.313262
+    loss = bradley_terry(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 0.0]), torch.tensor([0.5, 1.0]))
+    assert loss.item() == pytest.approx((0.201413 + 1.313262) / 2, abs=1e-5)
+
+
+def test_rankings_read_their_own_scores() -> None:
+    scores = torch.tensor([0.0, math.log(3), math.log(2)])
+    pairs = ranking_loss(scores, torch.tensor([[1, 0], [2, 0]]), torch.tensor([2, 2]), torch.tensor([0.0, math.log(2)]))
+    # P = 3/4, and 1/2 as the margin takes the whole lead
+    assert pairs.item() == pytest.approx((math.log(4 / 3) + math.log(2)) / 2)
+    lists = ranking_loss(scores, torch.tensor([[1, 2, 0], [1, 0, 0]]), torch.tensor([3, 2]))
+    assert lists.item() == pytest.approx((math.log(3) + math.log(4 / 3)) / 2)
 
 
 def test_plackett_luce_by_hand() -> None:

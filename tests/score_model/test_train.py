@@ -9,15 +9,17 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.errors import DataError, ModelError
 from rsqa_pipeline.models.load import QwenVLProcessor
-from rsqa_pipeline.profile import Profile, ScoreModelPhase
+from rsqa_pipeline.profile import Lora, Profile, ScoreModelPhase
 from rsqa_pipeline.score_model import train
+from rsqa_pipeline.score_model.adapters import merge_adapters
 from rsqa_pipeline.score_model.inputs import Encoder, Row
 from rsqa_pipeline.score_model.losses import bradley_terry
 from rsqa_pipeline.score_model.model import ScoreModel
+from rsqa_pipeline.score_model.optimization import schedule
 from rsqa_pipeline.score_model.ranked_lists import Ranking
 from rsqa_pipeline.score_model.training_data import PairData, training_order
 from rsqa_pipeline.tracking.run_logger import SilentLogger
@@ -135,3 +137,85 @@ def test_training_order_covers_each_epoch_whole_with_images_together() -> None:
     images = [len({pairs[index].rows[0].image for index in order[at : at + 8]}) for at in range(0, 80, 8)]
     assert max(images) == 2
     assert order == training_order(pairs, 2.5, 8, 1) != training_order(pairs, 2.5, 8, 2)
+
+
+def test_the_best_weights_are_kept_where_the_last_are_worse(tmp_path: Path, head: Path, profile: Small) -> None:
+    """Training pairs that say the opposite of the held-out ones: each step makes held-out accuracy worse."""
+    opposite = [pair(None, f"no {n}", f"yes {n} field") for n in range(4)]
+    heldout = [pair(None, f"yes {n} field", f"no {n}", "heldout") for n in range(4)]
+    inputs = {"score_head": head, "caption_preferences": write_pairs(tmp_path / "pairs", opposite + heldout)}
+    kept = {}
+    for keep in ("last", "best"):
+        settings = profile(epochs=16, keep=keep, train=["head"], learning_rate=3e-3, warmup_steps=12)
+        kept[keep] = phase(inputs, tmp_path / keep, settings, "caption")["heldout_accuracy"]
+        history = json.loads((tmp_path / keep / "history.json").read_text())
+        assert history[-1]["accuracy"] == kept[keep]
+    between = [row["accuracy"] for row in history[:-1] if row["accuracy"] is not None]
+    assert len(between) == 3 and kept["best"] == max(between) > kept["last"] == 0
+
+
+def test_adapters_train_the_named_part_and_are_merged(
+    tmp_path: Path, head: Path, images: dict[str, str], profile: Small
+) -> None:
+    rows = [
+        pair(i, f"no {n}", f"yes {n} field", s) for n, i in enumerate(images.values()) for s in ("train", "heldout")
+    ]
+    inputs = {"score_head": head, "caption_preferences": write_pairs(tmp_path / "pairs", rows)}
+    settings = profile(epochs=16, train=["language", "head"], lora={"rank": 4, "alpha": 8}, learning_rate=1e-2)
+    metrics = phase(inputs, tmp_path / "out", settings, "caption")
+    assert metrics["heldout_accuracy"] == 1
+    before, after = (load_file(folder / "model" / "model.safetensors") for folder in (head, tmp_path / "out"))
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    projections = {name for name in before if "language_model.layers" in name and "proj.weight" in name}
+    assert changed == {"head.weight", *projections}
+    for name in projections:
+        assert torch.linalg.matrix_rank(after[name] - before[name], rtol=1e-3) <= 4
+
+
+def test_a_merged_model_scores_as_its_adapters_did(model: ScoreModel, processor: QwenVLProcessor) -> None:
+    encoder = Encoder(processor, 192)
+    batch = encoder.batch([Row(encoder.tokens([], text, False), None) for text in ("yes", "a red field")], {})
+    plain = model(**batch)
+    adapters = model.train_only(["language", "head"], Lora(rank=2, alpha=4), seed=3)
+    torch.testing.assert_close(model(**batch), plain)
+    for parameter in model.backbone.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.1)
+    adapted = model(**batch)
+    merge_adapters(adapters)
+    assert not torch.allclose(adapted, plain, atol=1e-2)
+    torch.testing.assert_close(model(**batch), adapted, atol=1e-4, rtol=1e-4)
+
+
+def test_recomputed_activations_give_the_same_gradients(
+    model: ScoreModel, processor: QwenVLProcessor, images: dict[str, str]
+) -> None:
+    encoder = Encoder(processor, 192)
+    rows = [Row(encoder.tokens([], text, True), "red") for text in ("yes", "a red field")]
+    batch = encoder.batch(rows, {"red": encoder.pixels(images["red"])})
+    gradients = []
+    for recompute in (False, True):
+        if recompute:
+            model.recompute_activations()
+        model.train()
+        model.zero_grad()
+        model(**batch)[0].backward()
+        gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-5, rtol=1e-4)
+
+
+def test_a_loss_that_is_no_number_is_a_clear_error(
+    tmp_path: Path, head: Path, images: dict[str, str], profile: Small
+) -> None:
+    file = head / "model" / "model.safetensors"
+    save_file({**load_file(file), "head.weight": torch.full((1, 128), torch.nan)}, file)
+    inputs = {"score_head": head, "caption_preferences": write_pairs(tmp_path / "p", colour_pairs(images, "train"))}
+    with pytest.raises(ModelError, match="caption phase: loss is nan at step 1; lower its learning rate"):
+        phase(inputs, tmp_path / "out", profile(), "caption")
+
+
+def test_the_schedule_by_hand() -> None:
+    assert [schedule(step, 6, 2) for step in range(6)] == pytest.approx([0, 0.5, 1, 0.853553, 0.5, 0.146447], abs=1e-5)

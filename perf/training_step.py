@@ -89,12 +89,9 @@ def step(model: ScoreModel, batch: dict[str, Tensor]) -> tuple[float, float, flo
     scores = model(**batch).view(-1, 4)
     loss = bradley_terry(scores[:, :2].flatten(), scores[:, 2:].flatten())
     loss.backward()
-    seconds = time.perf_counter() - start
-    return (
-        loss.item(),
-        torch.nn.utils.get_total_norm(p.grad for p in model.parameters() if p.grad is not None).item(),
-        seconds,
-    )
+    seconds = time.process_time() - start
+    norm = torch.nn.utils.get_total_norm(p.grad for p in model.parameters() if p.grad is not None)
+    return loss.item(), norm.item(), seconds
 
 
 def main() -> None:

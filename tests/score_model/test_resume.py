@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from rsqa_pipeline.models.load import load_processor
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.score_model import train
 from rsqa_pipeline.score_model.model import ScoreModel
@@ -22,8 +23,6 @@ Small = Callable[..., Profile]
 @pytest.fixture
 def inputs(tmp_path: Path, model: ScoreModel, base_models: Path, images: dict[str, str]) -> dict[str, Path]:
     """The caption phase's inputs; what it starts from has a random head."""
-    from rsqa_pipeline.models.load import load_processor
-
     model.save_pretrained(tmp_path / "head" / "model")
     load_processor(base_models / "vlm").save_pretrained(tmp_path / "head" / "model")
     rows = colour_pairs(images, "train") + colour_pairs(images, "heldout")

@@ -39,8 +39,7 @@ class MlflowTracking:
         self.state.mkdir(parents=True, exist_ok=True)
         self.profile = profile.name
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self._database()}"
-        self.client = mlflow.MlflowClient(self.uri)
-        mlflow.set_tracking_uri(self.uri)
+        self.client = mlflow.MlflowClient(self.uri, registry_uri=self.uri)
 
     def parent_run(self, pipeline_run: str) -> str:
         """Id of the parent run of a pipeline run, made on first use; safe with several processes."""
@@ -97,7 +96,9 @@ class MlflowTracking:
 
     def download(self, model: str, version: str) -> Path:
         """A local folder with a registered version's files."""
-        return Path(mlflow.artifacts.download_artifacts(f"models:/{model}/{version}", tracking_uri=self.uri))
+        # by the files' own address: a models:/ address would be looked up in the process's registry, whichever that is
+        source = self.client.get_model_version_download_uri(model, version)
+        return Path(mlflow.artifacts.download_artifacts(source))
 
     def record_decision(self, model: str, version: str, decision: Mapping[str, object], promoted: bool) -> None:
         """Stores a promotion's decision with the version, and moves the alias ``champion`` to it where promoted."""

@@ -28,12 +28,14 @@ def score_model(
     pipeline: Pipeline,
     instruction_preferences: Path,
     caption_preferences: Path,
+    text_preferences: Path,
     caption_score_model: Path,
 ) -> Materialized:
     yield from pipeline.materialize(
         context,
         instruction_preferences=instruction_preferences,
         caption_preferences=caption_preferences,
+        text_preferences=text_preferences,
         caption_score_model=caption_score_model,
     )
 

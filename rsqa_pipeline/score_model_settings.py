@@ -36,12 +36,29 @@ class ScoreModelPhase(Optimizer):
         return self
 
 
-class ScoreModelPhases(Section):
-    """The three phases, named by what they learn from (paper, score model training)."""
+class LastPhase(ScoreModelPhase):
+    """The phase whose model scores."""
 
-    text: ScoreModelPhase
-    caption: ScoreModelPhase
-    instruction: ScoreModelPhase
+    pairs: list[Literal["text", "caption", "instruction"]] = Field(default=["instruction", "caption"], min_length=1)
+    """Kinds of pairs that it learns from."""
+
+
+class ScoreModelPhases(Section):
+    """The three phases, named by what they learn from (paper, score model training).
+
+    None leaves a phase out: the next one starts from where it would have. With both others left out and all kinds of
+    ``pairs``, the last one is joint training (paper, ablations).
+    """
+
+    text: ScoreModelPhase | None
+    caption: ScoreModelPhase | None
+    instruction: LastPhase | None
+
+    @model_validator(mode="after")
+    def _something_trains(self) -> ScoreModelPhases:
+        if not any((self.text, self.caption, self.instruction)):
+            raise ValueError("all three phases are left out; at least one must train")
+        return self
 
 
 class ScoreModelSettings(Section):

@@ -174,7 +174,7 @@ def _assets() -> list[Asset]:
             "score_model",
             score,
             "phase 3: language and head, on instruction pairs, caption pairs replayed",
-            ("instruction_preferences", "caption_preferences", "caption_score_model"),
+            ("instruction_preferences", "caption_preferences", "text_preferences", "caption_score_model"),
             "score_model.train:run_instruction_phase",
             (score,),
             gpu=True,

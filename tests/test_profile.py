@@ -49,6 +49,18 @@ def test_rsicd_loads_where_its_data_is(shared_data: Path) -> None:
     assert load_profile("rsicd").source_pairs.captions.corruption is not None
 
 
+def test_the_paper_profile_lacks_nothing_but_its_data() -> None:
+    with pytest.raises(ProfileError) as caught:
+        load_profile("paper")
+    assert caught.value.faults and all("no such file or folder: data/paper/" in f for f in caught.value.faults)
+
+
+@pytest.mark.parametrize("left_out", ["captions", "instructions"])
+def test_ablations_leave_phases_out(left_out: str) -> None:
+    phases = load_profile(f"demo_without_{left_out}").score_model.phases
+    assert (phases.caption is None, phases.instruction is None) == (left_out == "captions", left_out == "instructions")
+
+
 def test_shipped_profiles_have_the_same_sections() -> None:
     for name in known_profiles():
         content = yaml.safe_load((PROFILE_FOLDER / f"{name}.yaml").read_text())

@@ -21,22 +21,23 @@ PHASES = {
 
 
 def score_model_curves(inputs: Mapping[str, Path]) -> Fold:
-    """Loss and training accuracy of the score model, its three phases one after another."""
+    """Loss and held-out accuracy of the score model, phase after phase; one that was left out has no line."""
     drawings = []
-    for column, label in (("loss", "loss"), ("accuracy", "training pairs ranked right, %")):
+    for column, label in (("loss", "loss"), ("accuracy", "held-out pairs ranked right, %")):
         figure, axes = plots.new_figure(5.2, 3.4)
         done = 0
         for asset, phase in PHASES.items():
             history: History = read_json(inputs[asset] / "history.json")
             points = [(done + row["step"], row[column]) for row in history if row.get(column) is not None]
             scale = 100 if column == "accuracy" else 1
-            axes.plot([step for step, _ in points], [scale * value for _, value in points], label=phase)
+            if len(points) > 1:
+                axes.plot([step for step, _ in points], [scale * value for _, value in points], label=phase)
             done += max((row["step"] for row in history), default=0)
         axes.set_title(f"Score model, {'loss' if column == 'loss' else 'accuracy'}")
         axes.set_xlabel("optimizer step, phases one after another")
         axes.set_ylabel(label)
         axes.legend()
-        drawings.append(drawn(figure, f"Training {column} of the score model over optimizer steps"))
+        drawings.append(drawn(figure, f"{column.capitalize()} of the score model over optimizer steps"))
     return Fold("Training curves of the score model", [Plots(drawings)])
 
 

@@ -32,17 +32,12 @@ from rsqa_pipeline.score_model.scorer import Scorer
 from rsqa_pipeline.score_model.separate_inputs import encoder_for
 from rsqa_pipeline.score_model.training_data import Fault, PairData
 from rsqa_pipeline.score_model.training_state import TrainingState, state_key
-from rsqa_pipeline.score_model_settings import ScoreModelPhase
+from rsqa_pipeline.score_model_settings import LastPhase, ScoreModelPhase
 from rsqa_pipeline.tracking.run_logger import RunLogger
 
 PhaseName = Literal["text", "caption", "instruction"]
 
 STARTS_FROM: dict[PhaseName, str] = {"caption": "score_head", "instruction": "caption_score_model"}
-LEARNS_FROM: dict[PhaseName, tuple[str, ...]] = {
-    "text": ("text_preferences",),
-    "caption": ("caption_preferences",),
-    "instruction": ("instruction_preferences", "caption_preferences"),
-}
 LOSS_NAMES = {"bradley_terry": "Bradley-Terry", "plackett_luce": "Plackett-Luce"}
 CURVE_PAIRS = 256
 """Held-out pairs behind a point of the curve, and behind the choice of the best weights; the last point of the curve
@@ -88,11 +83,13 @@ def train_phase(
         DataError: no usable pair. ModelError: a loss that is no number, no GPU where one is asked for.
     """
     group = processes.join(settings.compute)
-    phase: ScoreModelPhase = getattr(settings.score_model.phases, name)
+    phase: ScoreModelPhase | None = getattr(settings.score_model.phases, name)
     model, processor = _start(name, inputs, settings)
-    train, heldout = (
-        [pair for source in LEARNS_FROM[name] for pair in read_pairs(inputs[source], s)] for s in ("train", "heldout")
-    )
+    kinds = phase.pairs if isinstance(phase, LastPhase) else [name]
+    sources = [inputs[f"{kind}_preferences"] for kind in kinds]
+    train, heldout = ([pair for source in sources for pair in read_pairs(source, s)] for s in ("train", "heldout"))
+    if phase is None:
+        return _passed_on(model, processor, TrainingCurve(name, logger), heldout, settings, out) if group.first else {}
     encoder = encoder_for(processor, settings.score_model.max_length)
     # all processes gather weights (FSDP) or average gradients of the vision tower in every pass: none may sit one out
     together = group.count > 1 and (settings.score_model.fsdp or "vision" in phase.train)
@@ -100,7 +97,7 @@ def train_phase(
     data = PairData(train, encoder, phase, settings.seed, settings.score_model.tokens_per_pass, blank)
     if not data.rankings:
         raise DataError(
-            f"{inputs[LEARNS_FROM[name][0]]} has no usable training pair "
+            f"{', '.join(map(str, sources))}: no usable training pair "
             f"({len(train)} read, {len(data.faults)} with a fault)"
         )
     state = TrainingState(settings.state / "score_model" / name, state_key(inputs, settings)) if group.first else None
@@ -121,6 +118,24 @@ def _start(name: PhaseName, inputs: Mapping[str, Path], settings: Profile) -> tu
         return ScoreModel.from_base(base, settings.score_model.activation), read_processor(base)
     start = inputs[STARTS_FROM[name]] / "model"
     return ScoreModel.from_pretrained(start), read_processor(start)
+
+
+def _passed_on(
+    model: ScoreModel,
+    processor: ProcessorMixin,
+    curve: TrainingCurve,
+    heldout: Sequence[Pair],
+    settings: Profile,
+    out: Path,
+) -> Metrics:
+    """Outputs of a phase that is left out: the model that it would have started from, and how right that is."""
+    scorer = Scorer(model, processor, settings.score_model.max_length, version="not trained")
+    curve.add(0, {"accuracy": accuracy([agrees(pair) for pair in score_pairs(scorer, heldout, CURVE_PAIRS)])})
+    model.save_pretrained(out / "model")
+    processor.tokenizer.model_max_length = settings.score_model.max_length
+    processor.save_pretrained(out / "model")
+    curve.write(out, "no")
+    return _quarantine(out, curve.name, [], len(heldout))
 
 
 def _optimize(

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from rsqa_pipeline.errors import DataError, ModelError
 from rsqa_pipeline.models.load import QwenVLProcessor
+from rsqa_pipeline.models.scoring_group import Group
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.score_model import train
 from rsqa_pipeline.score_model.adapters import merge_adapters
@@ -21,8 +24,9 @@ from rsqa_pipeline.score_model.losses import bradley_terry
 from rsqa_pipeline.score_model.model import ScoreModel
 from rsqa_pipeline.score_model.optimization import schedule
 from rsqa_pipeline.score_model.ranked_lists import Ranking
+from rsqa_pipeline.score_model.scorer import Scorer
 from rsqa_pipeline.score_model.training_data import PairData, training_order
-from rsqa_pipeline.score_model_settings import Lora, ScoreModelPhase
+from rsqa_pipeline.score_model_settings import LastPhase, Lora, ScoreModelPhase, ScoreModelPhases
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 from tests.score_model.examples import colour_pairs, pair, write_pairs
 
@@ -73,6 +77,51 @@ def test_three_phases_learn_and_train_only_their_parts(
     assert [row["step"] for row in history] == sorted({row["step"] for row in history})
     assert (tmp_path / "caption" / "plots" / "training.png").stat().st_size > 5_000
     assert not Path(".rsqa/demo/score_model/caption").exists()
+
+
+def without(settings: Profile, **phases: Any) -> Profile:
+    """The settings with phases replaced or, by None, left out."""
+    known = {name: getattr(settings.score_model.phases, name) for name in ("text", "caption", "instruction")}
+    changed = ScoreModelPhases.model_validate({**known, **phases})
+    return settings.model_copy(update={"score_model": settings.score_model.model_copy(update={"phases": changed})})
+
+
+def test_a_phase_left_out_passes_on_the_model_before(
+    tmp_path: Path, head: Path, images: dict[str, str], profile: Small
+) -> None:
+    rows = colour_pairs(images, "train") + colour_pairs(images, "heldout")
+    inputs = {"score_head": head, "caption_preferences": write_pairs(tmp_path / "captions", rows)}
+    metrics = phase(inputs, tmp_path / "caption", without(profile(), caption=None), "caption")
+    assert metrics["input_rows"] == metrics["kept_rows"] == 12
+    weights = "model/model.safetensors"
+    assert (tmp_path / "caption" / weights).read_bytes() == (head / weights).read_bytes()
+    history = json.loads((tmp_path / "caption" / "history.json").read_text())
+    assert [row["step"] for row in history] == [0] and 0 <= history[0]["accuracy"] <= 1
+
+
+def test_joint_training_learns_from_every_kind_of_pair(
+    tmp_path: Path, base_models: Path, images: dict[str, str], profile: Small
+) -> None:
+    polite = [pair(None, f"yes {n} field", f"no {n}") for n in range(16)]
+    colours = write_pairs(tmp_path / "colours", colour_pairs(images, "train"))
+    inputs = {"base_models": base_models, "text_preferences": write_pairs(tmp_path / "text", polite)}
+    every = profile(epochs=4).score_model.phases.instruction
+    assert every is not None
+    joint = LastPhase.model_validate({**every.model_dump(), "pairs": ["text", "caption", "instruction"]})
+    settings = without(profile(), text=None, caption=None, instruction=joint)
+    phase(inputs, tmp_path / "head", settings, "text")
+    phase({"score_head": tmp_path / "head", "caption_preferences": colours}, tmp_path / "caption", settings, "caption")
+    inputs |= {"caption_score_model": tmp_path / "caption", "instruction_preferences": colours}
+    metrics = phase(inputs | {"caption_preferences": colours}, tmp_path / "joint", settings, "instruction")
+    assert metrics["input_rows"] == 16 + 12 + 12
+    scorer = Scorer.load(tmp_path / "joint" / "model", settings.compute)
+    ((yes, no),) = scorer.score([Group(None, [], ["yes 3 field", "no 3"])], 8)
+    assert yes is not None and no is not None and yes > no
+
+
+def test_all_phases_left_out_is_a_fault() -> None:
+    with pytest.raises(ValidationError, match="at least one must train"):
+        ScoreModelPhases(text=None, caption=None, instruction=None)
 
 
 def test_the_same_seed_gives_the_same_files(tmp_path: Path, head: Path, images: dict[str, str], profile: Small) -> None:

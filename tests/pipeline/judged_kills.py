@@ -1,0 +1,128 @@
+"""Kills the building of preferences and the training on them again and again, with a judge behind a real server.
+
+By hand, since it takes minutes: ``python -m tests.pipeline.judged_kills --kills 10``. It prints what it measured and
+ends with an error where the tables differ from an undisturbed run's or a kept reply was bought again.
+`tests/preference_data/test_killed_judge.py` is the short form, and tells what bought and kept mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from pandas.testing import assert_frame_equal
+
+from tests.pipeline.project import Project, checkout
+from tests.preference_data.chat_double import Answer, ChatDouble, Seen
+
+STAGES = ("source_pairs", "tiny_models", "preference_data", "score_model")
+TABLES = ("text_preferences", "caption_preferences", "instruction_preferences")
+MARKS = ("relevance", "specificity", "completeness", "clarity", "richness")
+CONCURRENCY = 4
+START_SECONDS = 10.0
+"""Until a run is at work."""
+
+
+def script(seen: Seen, number: int) -> Answer:
+    """Marks that hang on the prompt alone; one first reply in seven is half a JSON."""
+    digest = hashlib.sha256(seen.prompt.encode()).digest()
+    if digest[5] % 7 == 0 and seen.body["seed"] == 0:
+        return Answer('{"relevance": 3, "speci', delay=0.01)
+    return Answer(json.dumps({name: 1 + digest[i] % 5 for i, name in enumerate(MARKS)}), delay=0.01)
+
+
+def project(root: Path, url: str, captions: int) -> Project:
+    """A checkout of the small profile, judged by the server."""
+    made = checkout(root, captions)
+    path = root / "configs/profiles/smoke.yaml"
+    settings: dict[str, Any] = yaml.safe_load(path.read_text())
+    server = {"url": url, "concurrency": CONCURRENCY}
+    settings["preference_data"].update(
+        models={"judge": {"model": "judge", "server": server}}, judge="judge", judge_noise=0.0,
+        caption_images=captions // 2, instruction_samples=captions // 2,
+    )  # fmt: skip
+    settings["source_pairs"]["instruction_samples"] = captions
+    settings["score_model"]["state_steps"] = 5
+    settings["score_model"]["phases"]["caption"]["epochs"] = 2
+    path.write_text(yaml.safe_dump(settings, sort_keys=False))
+    return made
+
+
+def start(made: Project) -> subprocess.Popen[bytes]:
+    words = ["rsqa", "run", *STAGES]
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(words, cwd=made.root, env=made.env, stdout=quiet, stderr=quiet, start_new_session=True)
+
+
+def kept(made: Project) -> set[str]:
+    """Keys of the replies that stand in the logs."""
+    lines = [
+        line for log in (made.root / ".rsqa/smoke/replies").glob("*.jsonl") for line in log.read_text().split("\n")[:-1]
+    ]
+    return {line["key"] for line in map(json.loads, lines) if "text" in line}
+
+
+def asked(seen: Seen) -> tuple[str, int]:
+    """What tells whether two requests are the same."""
+    content = json.dumps(seen.body["messages"], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest(), int(seen.body["seed"])
+
+
+def stage_at_work(made: Project) -> str:
+    finished = {path.stem for path in (made.root / ".rsqa/smoke/manifests").glob("*.jsonl")}
+    order = ("image_text_pairs", *TABLES, "score_head", "caption_score_model", "score_model", "score_model_report")
+    return next((name for name in order if name not in finished), "the end")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--captions", type=int, default=400)
+    parser.add_argument("--seed", type=int, default=5)
+    words = parser.parse_args()
+    moments = random.Random(words.seed)
+    with tempfile.TemporaryDirectory() as folder, ChatDouble(script) as calm, ChatDouble(script) as server:
+        undisturbed = project(Path(folder) / "calm" / "project", calm.url, words.captions)
+        started = time.monotonic()
+        assert start(undisturbed).wait() == 0, "the undisturbed run failed"
+        length = time.monotonic() - started
+        print(f"undisturbed: {length:.0f} s, {len(calm.answered)} replies, {len(kept(undisturbed))} kept", flush=True)
+        killed = project(Path(folder) / "killed" / "project", server.url, words.captions)
+        for number in range(words.kills):
+            process = start(killed)
+            time.sleep(
+                moments.uniform(START_SECONDS, START_SECONDS + 2 * max(0.0, length - START_SECONDS) / words.kills)
+            )
+            running = process.poll() is None
+            if running:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            print(f"kill {number + 1}: {'at ' + stage_at_work(killed) if running else 'came too late'}", flush=True)
+        assert start(killed).wait() == 0, "the last run failed"
+        again = len(server.answered) - len({asked(seen) for seen in server.answered})
+        told = f"{len(server.answered)} replies, {again} of them a second time, {len(kept(killed))} kept"
+        print(f"killed {words.kills} times: {told}")
+        assert kept(killed) == kept(undisturbed), "the logs hold other replies"
+        assert again <= CONCURRENCY * words.kills
+        for name in TABLES:
+            for table in ("pairs", "quarantine"):
+                file = f"preference_data/{name}/{table}.parquet"
+                assert_frame_equal(pd.read_parquet(killed.data / file), pd.read_parquet(undisturbed.data / file))
+        weights = "score_model/score_model/model/model.safetensors"
+        assert (killed.data / weights).read_bytes() == (undisturbed.data / weights).read_bytes(), "other weights"
+        print("pairs, quarantined rows and the score model's weights are those of the undisturbed run")
+
+
+if __name__ == "__main__":
+    main()

@@ -29,16 +29,7 @@ def read(path: Path, images: Path) -> Iterator[Entry]:
         DataError: the file cannot be read or lacks the lists ``images`` and ``annotations``.
     """
     names: dict[int | str, str] = {}
-    for record in records(path, ("images",), LAYOUT):
-        if isinstance(record, RowFault):
-            continue  # a file that is cut short says so again below
-        image, name = record.value, text_of(record.value, "file_name")
-        if not name or not isinstance(image.get("id"), int | str):
-            yield RowFault(f"images[{record.index}]", "no_image", f"no id or file_name in {str(image)[:200]}")
-        elif image["id"] in names:
-            yield RowFault(f"image {image['id']}", "duplicate_id", f"{name}: the id is that of {names[image['id']]}")
-        else:
-            names[image["id"]] = name
+    yield from read_names(path, names)
     captioned = set()
     for record in records(path, ("annotations",), LAYOUT):
         if isinstance(record, RowFault):
@@ -49,6 +40,24 @@ def read(path: Path, images: Path) -> Iterator[Entry]:
     for image_id, name in names.items():
         if image_id not in captioned:
             yield RowFault(f"image {image_id}", "no_captions", "no annotation names it", str(images / name))
+
+
+def read_names(path: Path, names: dict[int | str, str]) -> Iterator[RowFault]:
+    """Puts the images' file names into ``names`` by their ids; yields a fault for each image that has none of its own.
+
+    Raises:
+        DataError: as `read`.
+    """
+    for record in records(path, ("images",), LAYOUT):
+        if isinstance(record, RowFault):
+            continue  # a file that is cut short says so again with its annotations
+        image, name = record.value, text_of(record.value, "file_name")
+        if not name or not isinstance(image.get("id"), int | str):
+            yield RowFault(f"images[{record.index}]", "no_image", f"no id or file_name in {str(image)[:200]}")
+        elif image["id"] in names:
+            yield RowFault(f"image {image['id']}", "duplicate_id", f"{name}: the id is that of {names[image['id']]}")
+        else:
+            names[image["id"]] = name
 
 
 def image_of(annotation: Any) -> int | str | None:

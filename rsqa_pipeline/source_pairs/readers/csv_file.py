@@ -27,6 +27,11 @@ class CsvRow:
     text: str
     """With its line end; bytes that are not UTF-8 are lone surrogates."""
 
+    @property
+    def raw(self) -> bytes:
+        """The same as the file's bytes."""
+        return self.text.encode("utf-8", "surrogateescape")
+
 
 def read(path: Path, images: Path) -> Iterator[Entry]:
     """One entry a row, key ``row N`` counted from 1 after the heading; source is the file's name unless given.

@@ -41,8 +41,7 @@ def read(path: Path, images: Path) -> Iterator[Entry]:
     for file in found:
         check_columns(file)
     for file in found:
-        name = file.relative_to(path).as_posix() if path.is_dir() else ""
-        yield from _read_file(file, name, path.stem, images)
+        yield from read_file(file, name_of(file, path), path.stem, images)
 
 
 def files(path: Path) -> list[Path]:
@@ -74,12 +73,18 @@ def check_columns(file: Path) -> None:
         raise DataError(f"{file} lacks the column {' and '.join(missing)}; found {', '.join(schema.names)}")
 
 
+def name_of(file: Path, path: Path) -> str:
+    """What keys call a file of the folder ``path``; nothing where it is the only one."""
+    return file.relative_to(path).as_posix() if path.is_dir() else ""
+
+
 def key_of(values: dict[str, Any], name: str, row: int) -> str:
     """Key of row number ``row`` of the file ``name`` (empty where it is the only one)."""
     return str(values["id"]) if values.get("id") is not None else f"{name} row {row}".strip()
 
 
-def _read_file(file: Path, name: str, source: str, images: Path) -> Iterator[Entry]:
+def read_file(file: Path, name: str, source: str, images: Path) -> Iterator[Entry]:
+    """Exactly one entry a row, in the file's order."""
     with pq.ParquetFile(file) as parquet:
         schema = parquet.schema_arrow
         by_name = _SPLIT.match(file.stem)

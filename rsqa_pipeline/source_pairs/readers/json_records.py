@@ -20,7 +20,7 @@ CHUNK_BYTES = 1 << 20
 _DECODER = json.JSONDecoder(strict=False)  # not strict: a text may hold control characters
 _SPACE = re.compile(r"[ \t\n\r]*")
 _LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
-_CUT_NUMBER = re.compile(r"[.eE][+-]?")
+_CUT_NUMBER = re.compile(r"(?:[.eE][+-]?)?")
 _LONGEST_ESCAPE = 12
 _BYTE_ORDER_MARK = "\xef\xbb\xbf"
 
@@ -147,7 +147,7 @@ class _Window:
             if not self._more() and whole is None:
                 raise _EndsEarly
         value, end = whole
-        if end == len(self.text) and not isinstance(value, dict | list | str):
+        if _CUT_NUMBER.fullmatch(self.text, end) and not isinstance(value, dict | list | str):
             raise _EndsEarly
         characters = self.text[self.at : end]
         self.at = end

@@ -58,7 +58,7 @@ def read(path: Path, images: Path) -> Iterator[Entry]:
         DataError: there is no such file or folder, or no tar in it.
     """
     for shard in shards(path):
-        prefix = f"{shard.relative_to(path).as_posix()}/" if path.is_dir() else ""
+        prefix = prefix_of(shard, path)
         with _open(shard) as file:
             for sample in samples(shard, file, prefix):
                 yield sample if isinstance(sample, RowFault) else read_sample(sample, file, shard, prefix, path.stem)
@@ -74,6 +74,17 @@ def shards(path: Path) -> list[Path]:
     if not found or not all(shard.is_file() for shard in found):
         raise DataError(f"{path} is no tar file and no folder with .tar files in it")
     return found
+
+
+def prefix_of(shard: Path, path: Path) -> str:
+    """What stands before the keys of a shard of the folder ``path``; nothing where it is the only one."""
+    return f"{shard.relative_to(path).as_posix()}/" if path.is_dir() else ""
+
+
+def stored(member: tarfile.TarInfo, file: BinaryIO) -> bytes:
+    """A member as it stands in the tar, header and filling included."""
+    file.seek(member.offset)
+    return file.read(-(-(member.offset_data + member.size) // _BLOCK) * _BLOCK - member.offset)
 
 
 def samples(shard: Path, file: BinaryIO, prefix: str) -> Iterator[TarSample | RowFault]:

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.source_pairs.readers.json_row import TEXT_KEYS, row_of
-from rsqa_pipeline.source_pairs.source_row import Entry, RowFault
+from rsqa_pipeline.source_pairs.source_row import Entry, RowFault, file_split
 
 IMAGE = "image"
 BATCH_ROWS = 64
@@ -143,5 +143,5 @@ def _read_row(values: dict[str, Any], file: Path, name: str, row: int, source: s
     key = key_of(values, name, row)
     image = values[IMAGE]
     if image is None:
-        return RowFault(key, "no_image", "the column image is empty")
+        return RowFault(key, "no_image", "the column image is empty", split=file_split(values.get("split")))
     return row_of(values, key, f"{file}#{row}:{IMAGE}" if image == "" else str(images / image), source)

@@ -92,8 +92,10 @@ def samples(shard: Path, file: BinaryIO, prefix: str) -> Iterator[TarSample | Ro
     sample: TarSample | None = None
     for member in _members(shard, file, prefix):
         if isinstance(member, RowFault):
-            if member.reason == "truncated_file" and sample is not None and not sample.is_whole:
-                sample = None  # this fault is its fault
+            if member.reason == "truncated_file" and sample is not None:
+                if sample.is_whole:  # one that is not was cut: the fault is its own
+                    yield sample
+                sample = None
             yield member
             continue
         folder, _, name = member.name.rpartition("/")

@@ -121,7 +121,7 @@ def trace(
 @app.command()
 def score(
     model: Annotated[str, typer.Option("--model", help="Score model: folder or hub id, ours or the released layout.")],
-    data: Annotated[Path, typer.Option("--data", help="File to score (a folder for image_folder).")],
+    data: Annotated[Path, typer.Option("--data", help="File or folder to score, see --format.")],
     out: Annotated[Path, typer.Option("--out", help="Parquet file: key, image, score, model_version.")],
     form: Annotated[
         str,

@@ -284,3 +284,16 @@ def test_damaged_parquet(tmp_path: Path) -> None:
         list(hf_parquet.read(path, tmp_path))
     with pytest.raises(DataError, match="no folder with"):
         list(hf_parquet.read(tmp_path / "none", tmp_path))
+
+
+@pytest.mark.parametrize("size", [-1, -4096, -(10**6), 10**12])
+def test_a_header_that_lies_about_its_size_does_not_trap_the_reader(size: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    start, _ = write_tar(path, samples(3))["001.png"]
+    data = bytearray(path.read_bytes())
+    data[start + 124 : start + 136] = size.to_bytes(12, "big", signed=True) if size < 0 else b"\x80" + size.to_bytes(11)
+    data[start + 148 : start + 156] = b" " * 8
+    data[start + 148 : start + 156] = b"%06o\0 " % sum(data[start : start + 512])
+    path.write_bytes(data)
+    rest = ["bad_member", "no_image", "text 2"] if size < 0 else ["truncated_file"]
+    assert sorted(kinds(read(path))) == sorted(["text 0", *rest])

@@ -67,17 +67,9 @@ class SourceFile(Section):
     """Where image-text data comes from: a file in a known format, or the embedded scenes."""
 
     format: Literal[
-        "scenes",
-        "karpathy",
-        "coco",
-        "llava",
-        "csv",
-        "jsonl",
-        "webdataset",
-        "hf_parquet",
-        "image_folder",
+        "scenes", "karpathy", "coco", "llava", "csv", "jsonl", "webdataset", "hf_parquet", "image_folder",
         "class_questions",
-    ]
+    ]  # fmt: skip
     path: str | None = None
     """The file; a folder for ``image_folder``; a file or a folder of them for ``webdataset`` and ``hf_parquet``. Scenes
     need one for captions only."""
@@ -89,10 +81,9 @@ class SourceFile(Section):
     scene_class_from_name: bool = False
     """Take the scene class from the file name's letters before the first underscore, as RSICD does."""
     bands: list[Count] | None = None
-    """Of TIFF images: the bands shown as red, green and blue, or the one shown grey, counted from 1. Default: those
-    that the file calls so, or its first three, or its first."""
+    """Of TIFFs: bands shown as red, green, blue, or one shown grey, from 1. Default: see `geotiff.RasterChoice`."""
     stretch: tuple[Percent, Percent] | None = None
-    """Of TIFF images: percentiles of each band that become 0 and 255. Default: 8-bit values stay, others take 2, 98."""
+    """Of TIFFs: percentiles of each band that become 0 and 255. Default: 8-bit values stay, others take 2, 98."""
 
     @model_validator(mode="after")
     def _bands_can_be_shown(self) -> SourceFile:

@@ -121,10 +121,15 @@ def trace(
 @app.command()
 def score(
     model: Annotated[str, typer.Option("--model", help="Score model: folder or hub id, ours or the released layout.")],
-    data: Annotated[Path, typer.Option("--data", help="File to score (a folder for image_folder).")],
+    data: Annotated[Path, typer.Option("--data", help="File or folder to score, see --format.")],
     out: Annotated[Path, typer.Option("--out", help="Parquet file: key, image, score, model_version.")],
     form: Annotated[
-        str, typer.Option("--format", help="karpathy, coco, llava, csv, image_folder; or tensors (.npz, prepared).")
+        str,
+        typer.Option(
+            "--format",
+            help="karpathy, coco, llava, csv, jsonl, webdataset, hf_parquet, image_folder; "
+            "or tensors (.npz, prepared).",
+        ),
     ] = "llava",
     images: Annotated[Path | None, typer.Option("--images", help="Folder of the images; default: the file's.")] = None,
     batch_size: Annotated[int, typer.Option(help="Texts scored at once.", min=1)] = 64,

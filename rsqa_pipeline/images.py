@@ -1,23 +1,25 @@
 """Opens one image safely by reference, hashes it, and packs new images into a tar that is read by offset.
 
-A reference is a file path, or ``archive.tar#offset+size`` for the bytes of a member of an uncompressed tar.
-Whatever is wrong with an image ends in `ImageFault`, whose ``reason`` is one of `REASONS`, so that a caller
-can quarantine and count.
+References are those of `rsqa_pipeline.image_references`. Whatever is wrong with an image ends in `ImageFault`, whose
+``reason`` is one of `REASONS`, so that a caller can quarantine and count.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import re
 import tarfile
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from rsqa_pipeline.errors import RsqaError
+from rsqa_pipeline.geotiff import AS_IT_IS, INSTALL, RasterChoice, read_rgb, tiff_header
+from rsqa_pipeline.image_references import ImageReference, parse_reference
+from rsqa_pipeline.parquet_images import read_cell
 
 MAX_PIXELS = 100_000_000
 
@@ -28,12 +30,12 @@ REASONS = {
     "undecodable": "an image by its first bytes, but it cannot be decoded",
     "truncated": "the image, or the tar that holds it, ends too early",
     "too_large": "more pixels than allowed, told from the header without decoding",
+    "needs_geo_extra": "a raster that only rasterio reads, which is not installed",
 }
 
 # Only plain raster formats: Pillow also knows formats that start other programs (EPS) or read other files.
 _FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF", "JPEG2000", "PPM")
 _FIRST_BYTES = (b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"BM", b"RIFF", b"GIF8", b"\0\0\0\x0cjP")
-_TAR_MEMBER = re.compile(r"(.+)#(\d+)\+(\d+)")
 _TAR_BLOCK = 512
 
 
@@ -57,54 +59,67 @@ def read_bytes(reference: str) -> bytes:
     Raises:
         ImageFault: ``missing_image``, ``zero_bytes``, or ``truncated`` where the tar ends too early.
     """
-    member = _TAR_MEMBER.fullmatch(reference)
+    part = parse_reference(reference)
     try:
-        if member is None:
-            data = Path(reference).read_bytes()
-        else:
-            with Path(member[1]).open("rb") as archive:
-                archive.seek(int(member[2]))
-                data = archive.read(int(member[3]))
-    except (OSError, ValueError) as error:  # ValueError: a name with a null character
+        data = _stored(part)
+    except (OSError, ValueError, LookupError, pa.ArrowException) as error:  # ValueError: a name with a null character
         raise ImageFault("missing_image", f"{reference} cannot be read: {error}") from error
-    if member is not None and len(data) < int(member[3]):
-        raise ImageFault("truncated", f"{reference}: the archive ends after {len(data)} of {member[3]} bytes")
+    if part.size is not None and len(data) < part.size:
+        raise ImageFault("truncated", f"{reference}: the archive ends after {len(data)} of {part.size} bytes")
     if not data:
         raise ImageFault("zero_bytes", f"{reference} has no bytes")
     return data
 
 
+def _stored(part: ImageReference) -> bytes:
+    if part.column is not None and part.row is not None:
+        return read_cell(part.file, part.row, part.column)
+    if part.start is None or part.size is None:
+        return Path(part.file).read_bytes()
+    with Path(part.file).open("rb") as archive:
+        archive.seek(part.start)
+        return archive.read(part.size)
+
+
 def open_image(reference: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The image in RGB, 8 bit, upright; see `decode_image`."""
-    return decode_image(read_bytes(reference), reference, max_pixels)
+    return decode_image(read_bytes(reference), reference, max_pixels, parse_reference(reference).raster)
 
 
-def decode_image(data: bytes, name: str = "image", max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode_image(
+    data: bytes, name: str = "image", max_pixels: int = MAX_PIXELS, raster: RasterChoice = AS_IT_IS
+) -> Image.Image:
     """Decodes stored bytes to RGB, 8 bit, rotated as EXIF says.
 
     Grey and two-tone images are repeated over the bands; palettes and CMYK are converted; 16-bit values
     are divided by 257 (their full range becomes 0..255); 32-bit and float values are stretched linearly
     from their own least to their greatest finite value; transparent pixels are laid over black, the way
-    overhead imagery marks "no data".
+    overhead imagery marks "no data". A GeoTIFF of more than 8 bit, a TIFF of more than 4 bands, and one that
+    bands were chosen of go through `rsqa_pipeline.geotiff`: percentile stretch by band.
 
     Args:
         data: the bytes of one image file.
         name: put into faults.
         max_pixels: width times height allowed; decided from the header, before any pixel is decoded.
+        raster: what of a TIFF is shown; other images have no choice.
 
     Raises:
-        ImageFault: ``not_an_image``, ``undecodable``, ``truncated`` or ``too_large``.
+        ImageFault: ``not_an_image``, ``undecodable``, ``truncated``, ``too_large`` or ``needs_geo_extra``.
     """
+    header = tiff_header(data)
     try:
+        if header is not None and header.needs_rasterio(raster):
+            _check_size(header.width, header.height, name, max_pixels)
+            return Image.fromarray(read_rgb(data, raster))
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                detail = f"{name} is {width} x {height} = {width * height} px, allowed are {max_pixels}"
-                raise ImageFault("too_large", detail)
+            _check_size(*image.size, name, max_pixels)
             image.load()
             return _as_rgb(ImageOps.exif_transpose(image))
     except ImageFault:
         raise
+    except ImportError as error:
+        found = f"{header.bands} bands of {header.bits} bit" if header else "a raster"
+        raise ImageFault("needs_geo_extra", f"{name}: a TIFF with {found} needs rasterio: {INSTALL}") from error
     except Image.DecompressionBombError as error:
         raise ImageFault("too_large", f"{name}: {error}") from error
     except UnidentifiedImageError as error:
@@ -114,6 +129,12 @@ def decode_image(data: bytes, name: str = "image", max_pixels: int = MAX_PIXELS)
     except Exception as error:  # Pillow raises nearly any type on hostile bytes; each means: unusable
         ended = "truncated" in str(error).lower() or isinstance(error, EOFError)
         raise ImageFault("truncated" if ended else "undecodable", f"{name}: {error!r}") from error
+
+
+def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        detail = f"{name} is {width} x {height} = {width * height} px, allowed are {max_pixels}"
+        raise ImageFault("too_large", detail)
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from rsqa_pipeline.errors import ProfileError
 from rsqa_pipeline.preference_settings import PreferenceData
 from rsqa_pipeline.score_model_settings import ScoreModelSettings
-from rsqa_pipeline.settings_types import Count, Fraction, NonNegative, Optimizer, Sampling, Section
+from rsqa_pipeline.settings_types import Count, Fraction, NonNegative, Optimizer, Percent, Sampling, Section
 
 PROFILE_FOLDER = Path("configs/profiles")
 
@@ -66,9 +66,13 @@ class Corruption(Section):
 class SourceFile(Section):
     """Where image-text data comes from: a file in a known format, or the embedded scenes."""
 
-    format: Literal["scenes", "karpathy", "coco", "llava", "csv", "image_folder", "class_questions"]
+    format: Literal[
+        "scenes", "karpathy", "coco", "llava", "csv", "jsonl", "webdataset", "hf_parquet", "image_folder",
+        "class_questions",
+    ]  # fmt: skip
     path: str | None = None
-    """The file (a folder for ``image_folder``). Scenes need one for captions only."""
+    """The file; a folder for ``image_folder``; a file or a folder of them for ``webdataset`` and ``hf_parquet``. Scenes
+    need one for captions only."""
     images: str | None = None
     """Folder that the file's image names are in; default: the file's own folder."""
     limit: Count | None = None
@@ -76,6 +80,18 @@ class SourceFile(Section):
     corruption: Corruption | None = None
     scene_class_from_name: bool = False
     """Take the scene class from the file name's letters before the first underscore, as RSICD does."""
+    bands: list[Count] | None = None
+    """Of TIFFs: bands shown as red, green, blue, or one shown grey, from 1. Default: see `geotiff.RasterChoice`."""
+    stretch: tuple[Percent, Percent] | None = None
+    """Of TIFFs: percentiles of each band that become 0 and 255. Default: 8-bit values stay, others take 2, 98."""
+
+    @model_validator(mode="after")
+    def _bands_can_be_shown(self) -> SourceFile:
+        if self.bands is not None and len(self.bands) not in (1, 3):
+            raise ValueError(f"bands must be three, or one shown grey, found {self.bands}")
+        if self.stretch is not None and self.stretch[0] >= self.stretch[1]:
+            raise ValueError(f"stretch must run from the lower to the higher percentile, found {self.stretch}")
+        return self
 
 
 class Duplicates(Section):

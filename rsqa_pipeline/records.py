@@ -1,7 +1,7 @@
 """The records that stages exchange, as Parquet tables joined by id.
 
-Every table lives in its asset's folder. A row's ``image`` is a reference (see `rsqa_pipeline.images`):
-a file path, or ``archive.tar#offset+size`` for a tar member. On disk it is relative to the table's own folder, so a
+Every table lives in its asset's folder. A row's ``image`` is a reference (see `rsqa_pipeline.image_references`):
+a file path, or a part of a file, ``archive.tar#offset+size``. On disk it is relative to the table's own folder, so a
 data folder can be moved or pulled elsewhere; `read_table` gives it back absolute.
 """
 
@@ -53,6 +53,18 @@ IMAGE_TEXT_SAMPLE = pa.schema(
 """Example: ``{"sample_id": "9f..", "image_id": "41..", "image": "images.tar#512+4311",
 "messages": [{"role": "assistant", "content": "two white tanks on the left of a storage site"}], "task": "caption",
 "source": "expert", "split": "corpus", "scene_class": "storage_tanks", "true_quality": 4.8}``"""
+
+GEOREFERENCE = pa.field(
+    "georeference",
+    pa.struct(
+        [
+            ("crs", pa.string()),  # e.g. EPSG:32633; missing where the file names none
+            *((side, pa.float64()) for side in ("left", "bottom", "right", "top")),  # in units of the crs
+        ]
+    ),
+)
+"""A further column of IMAGE_TEXT_SAMPLE, in tables where an image says where it lies; missing for those that do not.
+Example: ``{"crs": "EPSG:32633", "left": 500000.0, "bottom": 5190000.0, "right": 509990.0, "top": 5200000.0}``"""
 
 TRUTH = pa.schema(
     [

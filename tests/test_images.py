@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import tarfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -158,3 +160,28 @@ def test_tar_cut_short_is_truncated(tmp_path: Path) -> None:
     with pytest.raises(ImageFault) as caught:
         read_bytes(reference)
     assert caught.value.reason == "truncated"
+
+
+def test_sixteen_bit_colour_keeps_its_upper_byte() -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    row = b"\0" + struct.pack(">6H", 65535, 257 * 9, 0, 0, 32768, 257)
+    header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row)) + chunk(b"IEND", b"")
+    decoded = decode_image(png)
+    assert [decoded.getpixel((x, 0)) for x in range(2)] == [(255, 9, 0), (0, 128, 1)]
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_every_exif_orientation_is_turned_upright(turn: int) -> None:
+    upright = np.zeros((16, 24, 3), np.uint8)
+    upright[:8, :12] = 255  # bright at the top left, as it is to be seen
+    stored = {
+        1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1],
+        5: upright.swapaxes(0, 1), 6: np.rot90(upright, 1), 7: upright.swapaxes(0, 1)[::-1, ::-1],
+        8: np.rot90(upright, -1),
+    }[turn]  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    assert np.array_equal(np.asarray(decode_image(encoded(Image.fromarray(stored.copy()), "PNG", exif=exif))), upright)

@@ -90,7 +90,7 @@ def test_every_fault_is_told_at_once(settings: dict[str, Any], tmp_path: Path) -
         "source_pairs.captions.path: no such file or folder: no/such.csv",
         "source_pairs.benchmarks.path: is needed with format 'karpathy'",
         "source_pairs.duplicates.benchmarks.dior.path: is needed with format 'csv'",
-        "source_pairs.duplicates.benchmarks.dior.pth: unknown key; known here: corruption, format, images, limit, path",
+        "source_pairs.duplicates.benchmarks.dior.pth: unknown key; known here: bands, corruption, format, ",
         "tiny_models.scratch: is needed",
         "report: is missing",
     ):  # fmt: skip

@@ -61,7 +61,7 @@ def score_file(
     shards = out.with_name(f"{out.stem}.shards")
     made_from = {"data": _content(Path(source.path)), "model": scorer.version, "shard_rows": shard_rows}
     _claim(shards, made_from)
-    entries = read_source(source)
+    entries = list(read_source(source))
     seen: set[str] = set()
     with tqdm(total=len(entries), desc="score", unit="row") as bar:
         for number, shard in enumerate(_shards(entries, shard_rows)):

@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
+from rsqa_pipeline.image_references import parse_reference
+
 if TYPE_CHECKING:
     from great_expectations.expectations import Expectation
 
@@ -97,16 +99,13 @@ def _pair_facts(frame: pd.DataFrame, folder: Path) -> dict[str, Any]:
 
 def _is_there(folder: Path, reference: str) -> bool:
     """Whether the file, or the part of the tar, that a reference names exists; it is not opened."""
-    file, _, member = reference.partition("#")
-    path = folder / file
-    if not path.is_file():
-        return False
-    start, _, size = member.partition("+")
-    return not member or int(start) + int(size) <= path.stat().st_size
+    part = parse_reference(reference)
+    path = folder / part.file
+    return path.is_file() and (part.start or 0) + (part.size or 0) <= path.stat().st_size
 
 
 def _is_nested(column: pd.Series) -> bool:
-    return any(isinstance(value, np.ndarray | list) for value in column)
+    return any(isinstance(value, np.ndarray | list | dict) for value in column)
 
 
 def _shortest_text(turns: Any) -> str:

@@ -17,7 +17,7 @@ from rsqa_pipeline.source_pairs.readers.read_source import read_source
 from rsqa_pipeline.source_pairs.scene_classes import class_words
 from rsqa_pipeline.tracking.run_logger import RunLogger
 
-_FORMATS = ("karpathy", "class_questions", "coco", "csv", "image_folder")
+_FORMATS = ("karpathy", "class_questions", "coco", "csv", "jsonl", "webdataset", "hf_parquet", "image_folder")
 
 
 def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
@@ -50,7 +50,7 @@ def _test_rows(pairs: SourcePairs) -> list[Any]:
     source = pairs.benchmarks
     if source.format not in _FORMATS:
         raise DataError(f"source_pairs.benchmarks.format must be one of {', '.join(_FORMATS)}, found {source.format}")
-    entries = read_source(source)
+    entries = list(read_source(source))
     names_splits = any(entry.split is not None for entry in entries)
     trained = {other.path for other in (pairs.captions, pairs.instructions)}
     if not names_splits and source.path in trained:

@@ -14,6 +14,8 @@ from typing import Any
 from tqdm import tqdm
 
 from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.geotiff import Georeference, georeference
+from rsqa_pipeline.image_references import split_raster
 from rsqa_pipeline.images import ImageFault, decode_image, hash_image, read_bytes
 from rsqa_pipeline.records import Message, Metrics
 from rsqa_pipeline.source_pairs.source_row import Entry, FileSplit, RowFault, SourceRow
@@ -59,6 +61,8 @@ class CleanRow:
 
     row: SourceRow
     image_id: str
+    georeference: Georeference | None = None
+    """Where the image lies, told by a GeoTIFF."""
 
 
 class ImageIndex:
@@ -67,6 +71,7 @@ class ImageIndex:
     def __init__(self, max_pixels: int) -> None:
         self._max_pixels = max_pixels
         self._known: dict[str, str | ImageFault] = {}
+        self._places: dict[str, Georeference] = {}
 
     def image_id(self, reference: str) -> str:
         """sha256 of the image's bytes. Raises ImageFault, again for each row that refers to it."""
@@ -77,12 +82,19 @@ class ImageIndex:
             raise known
         return known
 
+    def georeference(self, reference: str) -> Georeference | None:
+        """Where an image lies whose `image_id` was asked for; None where it does not say so."""
+        return self._places.get(reference)
+
     def _look(self, reference: str) -> str | ImageFault:
         try:
             data = read_bytes(reference)
-            decode_image(data, reference, self._max_pixels)
+            decode_image(data, reference, self._max_pixels, split_raster(reference)[1])
         except ImageFault as fault:
             return fault
+        place = georeference(data)
+        if place is not None:
+            self._places[reference] = place
         return hash_image(data)
 
 
@@ -104,7 +116,8 @@ def check_rows(entries: Iterable[Entry], images: ImageIndex, quarantine: Quarant
             quarantine.add(entry.key, *fault)
             continue
         try:
-            clean.append(CleanRow(entry, images.image_id(entry.image)))
+            image_id = images.image_id(entry.image)
+            clean.append(CleanRow(entry, image_id, images.georeference(entry.image)))
         except ImageFault as image_fault:
             quarantine.add(entry.key, image_fault.reason, image_fault.detail)
     clean = _one_split_an_image(clean, quarantine)

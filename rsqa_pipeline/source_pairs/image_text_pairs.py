@@ -55,6 +55,7 @@ def draft_of(clean: CleanRow, seed: int, preference_share: float) -> Draft:
         source=row.source,
         split=split_of(row.split, clean.image_id, seed, preference_share),
         scene_class=row.scene_class,
+        georeference=clean.georeference,
     )
 
 

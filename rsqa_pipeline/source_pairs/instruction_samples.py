@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rsqa_pipeline.errors import DataError
@@ -19,6 +19,7 @@ from rsqa_pipeline.source_pairs.from_scenes import instruction_drafts
 from rsqa_pipeline.source_pairs.image_text_pairs import draft_of, habits, with_fault, with_quality
 from rsqa_pipeline.source_pairs.readers.read_source import read_source
 from rsqa_pipeline.source_pairs.sample_tables import Draft, write_samples
+from rsqa_pipeline.source_pairs.source_row import Entry
 from rsqa_pipeline.tracking.run_logger import RunLogger
 
 
@@ -52,15 +53,16 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
 def _file_drafts(pairs: SourcePairs, seed: int, quarantine: Quarantine) -> tuple[list[Draft], dict[str, ClassQuestion]]:
     """The file's samples as they stand, and what each asks by its key, where questions were made here."""
     source = pairs.instructions
-    entries = read_source(source)
+    entries: Iterable[Entry] = read_source(source)
     questions: dict[str, ClassQuestion] = {}
     if source.format == "class_questions":
         entries, questions = class_question_entries(entries, pairs.instruction_samples, seed)
     elif source.corruption is not None:
         raise DataError(f"source_pairs.instructions.corruption needs format class_questions, found {source.format}")
     else:
-        steps = min(pairs.instruction_samples, len(entries))
-        entries = [entries[step * len(entries) // steps] for step in range(steps)]
+        held = list(entries)
+        steps = min(pairs.instruction_samples, len(held))
+        entries = [held[step * len(held) // steps] for step in range(steps)]
     clean = check_rows(entries, ImageIndex(pairs.max_image_pixels), quarantine)
     return [draft_of(row, seed, pairs.preference_share) for row in clean], questions
 

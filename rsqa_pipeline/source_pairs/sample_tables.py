@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.geotiff import Georeference
 from rsqa_pipeline.records import (
+    GEOREFERENCE,
     IMAGE_TEXT_SAMPLE,
     QUARANTINE,
     TRUTH,
@@ -42,6 +44,7 @@ class Draft:
     corruption: str | None = None
     original_text: str | None = None
     """The last turn before corruption; None where nothing was corrupted."""
+    georeference: Georeference | None = None
 
     @property
     def sample(self) -> dict[str, Any]:
@@ -63,7 +66,10 @@ def write_samples(out: Path, drafts: Sequence[Draft], quarantine: Quarantine) ->
                 f"{quarantine.stage}: no sample is left in the split {split!r} (found {dict(splits)}); "
                 "give more training images, or another source_pairs.preference_share"
             )
-    write_table(out / "samples.parquet", IMAGE_TEXT_SAMPLE, samples)
+    # Only where an image says where it lies: a table of images without a place stays what it is.
+    placed = any(sample["georeference"] is not None for sample in samples)
+    schema = IMAGE_TEXT_SAMPLE.append(GEOREFERENCE) if placed else IMAGE_TEXT_SAMPLE
+    write_table(out / "samples.parquet", schema, samples)
     write_table(out / "truth.parquet", TRUTH, samples)
     write_table(out / "quarantine.parquet", QUARANTINE, quarantine.rows)
     corpus = [sample for sample in samples if sample["split"] == "corpus"]

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.records import Message
 
 FileSplit = Literal["train", "validation", "test"]
@@ -49,50 +46,14 @@ class RowFault:
 
     key: str
     reason: str
-    """``no_captions | not_text | no_image | unknown_image | unknown_split | bad_turns | bad_row | no_class``."""
+    """``no_captions | not_text | no_image | unknown_image | unknown_split | bad_turns | bad_row | no_class |
+    outside_root | truncated_file | bad_member | unreadable``."""
     detail: str
     image: str = ""
     split: FileSplit | None = None
 
 
 Entry = SourceRow | RowFault
-
-
-def decode_text(path: Path) -> str:
-    """The file's text. Bytes that are not UTF-8 become lone surrogates, so that only their row is lost.
-
-    Raises:
-        DataError: the file cannot be read.
-    """
-    try:
-        return path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
-
-
-def load_json(path: Path) -> Any:
-    """Parsed JSON of a file; see `decode_text`.
-
-    Raises:
-        DataError: the file cannot be read or is not JSON.
-    """
-    try:
-        return json.loads(decode_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"{path} is not valid JSON: {error}; is it complete, and in UTF-8?") from error
-
-
-def list_of(content: Any, key: str, path: Path, layout: str) -> list[Any]:
-    """The list ``content[key]``.
-
-    Raises:
-        DataError: there is no such list; the message names the layout that is needed.
-    """
-    found = content.get(key) if isinstance(content, dict) else None
-    if not isinstance(found, list):
-        has = sorted(content) if isinstance(content, dict) else type(content).__name__
-        raise DataError(f"{path} is not {layout}: needs a list {key!r}, found {has}")
-    return found
 
 
 def text_of(content: Any, key: str) -> str | None:

@@ -146,10 +146,10 @@ def test_image_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("read", "content", "needed"),
     [
-        (karpathy.read, b'{"images": [{"filename": "air', "not valid JSON"),
+        (karpathy.read, b'{"images": [{"filename" "air"}]}', "not valid JSON at byte 12"),
         (karpathy.read, b"[]", "needs a list 'images'"),
         (karpathy.read, '{"images": []}'.encode("utf-16"), "UTF-8"),
-        (karpathy.read, b"[" * 100_000, "not valid JSON"),
+        (llava.read, b"[" * 100_000, "not valid JSON"),
         (coco.read, b'{"images": []}', "needs a list 'annotations'"),
         (llava.read, b'{"rows": []}', "needs a list of rows"),
         (csv_file.read, b"picture,caption\na.jpg,b\n", "columns image and text"),

@@ -9,58 +9,75 @@ One real entry::
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rsqa_pipeline.source_pairs.source_row import (
-    Entry,
-    RowFault,
-    SourceRow,
-    caption,
-    list_of,
-    load_json,
-    text_of,
-)
+from rsqa_pipeline.source_pairs.readers.json_records import records
+from rsqa_pipeline.source_pairs.source_row import Entry, RowFault, SourceRow, caption, text_of
 
-_LAYOUT = "COCO captions JSON"
+LAYOUT = "COCO captions JSON"
 
 
 def read(path: Path, images: Path) -> Iterator[Entry]:
     """One entry an annotation, key its id; then one fault for each image that no annotation names.
 
-    COCO files are one a split, so the split is None.
+    COCO files are one a split, so the split is None. The file is walked over twice, for its images and for its
+    annotations; the names of the images are held.
 
     Raises:
         DataError: the file cannot be read or lacks the lists ``images`` and ``annotations``.
     """
-    content = load_json(path)
-    names: dict[Any, str] = {}
-    for index, image in enumerate(list_of(content, "images", path, _LAYOUT)):
-        name = text_of(image, "file_name")
-        if not name or not isinstance(image.get("id"), int | str):
-            yield RowFault(f"images[{index}]", "no_image", f"no id or file_name in {str(image)[:200]}")
-        elif image["id"] in names:
-            yield RowFault(f"image {image['id']}", "duplicate_id", f"{name}: the id is that of {names[image['id']]}")
-        else:
-            names[image["id"]] = name
+    names: dict[int | str, str] = {}
+    yield from read_names(path, names)
     captioned = set()
-    for index, annotation in enumerate(list_of(content, "annotations", path, _LAYOUT)):
-        image_id = annotation.get("image_id") if isinstance(annotation, dict) else None
-        if isinstance(image_id, int | str):
-            captioned.add(image_id)
-        yield _read_annotation(annotation, index, names, images)
+    for record in records(path, ("annotations",), LAYOUT):
+        if isinstance(record, RowFault):
+            yield record
+            continue
+        captioned.add(image_of(record.value))
+        yield read_annotation(record.value, record.index, names, images)
     for image_id, name in names.items():
         if image_id not in captioned:
             yield RowFault(f"image {image_id}", "no_captions", "no annotation names it", str(images / name))
 
 
-def _read_annotation(annotation: Any, index: int, names: dict[Any, str], images: Path) -> Entry:
+def read_names(path: Path, names: dict[int | str, str]) -> Iterator[RowFault]:
+    """Puts the images' file names into ``names`` by their ids; yields a fault for each image that has none of its own.
+
+    Raises:
+        DataError: as `read`.
+    """
+    for record in records(path, ("images",), LAYOUT):
+        if isinstance(record, RowFault):
+            continue  # a file that is cut short says so again with its annotations
+        image, name = record.value, text_of(record.value, "file_name")
+        if not name or not isinstance(image.get("id"), int | str):
+            yield RowFault(f"images[{record.index}]", "no_image", f"no id or file_name in {str(image)[:200]}")
+        elif image["id"] in names:
+            yield RowFault(f"image {image['id']}", "duplicate_id", f"{name}: the id is that of {names[image['id']]}")
+        else:
+            names[image["id"]] = name
+
+
+def image_of(annotation: Any) -> int | str | None:
+    """The id of the image that an annotation is about; None where it names none."""
+    image_id = annotation.get("image_id") if isinstance(annotation, dict) else None
+    return image_id if isinstance(image_id, int | str) else None
+
+
+def read_annotation(annotation: Any, index: int, names: Mapping[int | str, str], images: Path) -> Entry:
+    """The entry of one element of ``annotations``.
+
+    Args:
+        names: the images' file names by id.
+    """
     number = annotation.get("id", f"annotations[{index}]") if isinstance(annotation, dict) else index
     key = str(number)
-    image_id = annotation.get("image_id") if isinstance(annotation, dict) else None
-    if not isinstance(image_id, int | str) or image_id not in names:
-        return RowFault(key, "unknown_image", f"image_id {image_id!r} is not among the images")
+    image_id = image_of(annotation)
+    if image_id is None or image_id not in names:
+        found = annotation.get("image_id") if isinstance(annotation, dict) else None
+        return RowFault(key, "unknown_image", f"image_id {found!r} is not among the images")
     reference = str(images / names[image_id])
     text = text_of(annotation, "caption")
     if text is None:

@@ -11,50 +11,104 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.source_pairs.source_row import (
-    Entry,
-    RowFault,
-    SourceRow,
-    caption,
-    decode_text,
-    file_split,
-)
+from rsqa_pipeline.source_pairs.source_row import Entry, RowFault, SourceRow, caption, file_split
+
+
+@dataclass(frozen=True)
+class CsvRow:
+    """One row of the file: its values, or the parser's complaint about it, and the characters it stands in."""
+
+    values: list[str] | csv.Error
+    text: str
+    """With its line end; bytes that are not UTF-8 are lone surrogates."""
+
+    @property
+    def raw(self) -> bytes:
+        """The same as the file's bytes."""
+        return self.text.encode("utf-8", "surrogateescape")
 
 
 def read(path: Path, images: Path) -> Iterator[Entry]:
     """One entry a row, key ``row N`` counted from 1 after the heading; source is the file's name unless given.
 
+    A file that ends within quotes gives ``truncated_file`` for its last row.
+
     Raises:
         DataError: the file cannot be read or has no columns ``image`` and ``text``.
     """
-    rows = csv.reader(io.StringIO(decode_text(path), newline=""))
-    heading = _next_row(rows)
-    if not isinstance(heading, list) or not {"image", "text"} <= set(heading):
-        raise DataError(f"{path} needs a heading with the columns image and text, found {heading}")
-    number = 0
-    while (row := _next_row(rows)) is not None:
-        if row == []:  # an empty line holds no row
-            continue
-        number += 1
-        yield _read_row(f"row {number}", row, heading, path.stem, images)
+    rows = read_rows(path)
+    heading = next(rows).values
+    assert isinstance(heading, list)  # read_rows has looked
+    for number, row in enumerate(rows, 1):
+        yield read_row(f"row {number}", row, heading, path.stem, images)
 
 
-def _next_row(rows: Iterator[list[str]]) -> list[str] | csv.Error | None:
-    """The next row, the parser's complaint about it, or None at the end."""
+def read_rows(path: Path) -> Iterator[CsvRow]:
+    """The heading, then every row that is not an empty line.
+
+    Raises:
+        DataError: the file cannot be read or has no columns ``image`` and ``text``.
+    """
     try:
-        return next(rows, None)
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            lines = _Lines(file)
+            rows = csv.reader(lines)
+            row = _next_row(rows, lines)
+            heading = row.values if row else []
+            if row is None or not isinstance(heading, list) or not {"image", "text"} <= set(heading):
+                raise DataError(f"{path} needs a heading with the columns image and text, found {heading}")
+            while row is not None:
+                if row.values != []:  # an empty line holds no row
+                    yield row
+                row = _next_row(rows, lines)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+
+
+class _Lines:
+    """The file's lines, those handed out since the last `taken` kept."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._taken: list[str] = []
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._file)
+        self._taken.append(line)
+        return line
+
+    def taken(self) -> str:
+        text = "".join(self._taken)
+        self._taken.clear()
+        return text
+
+
+def _next_row(rows: Iterator[list[str]], lines: _Lines) -> CsvRow | None:
+    """The next row; None at the end."""
+    try:
+        values: list[str] | csv.Error | None = next(rows, None)
     except csv.Error as error:  # a field beyond the parser's limit; the reader goes on with the next line
-        return error
+        values = error
+    return None if values is None else CsvRow(values, lines.taken())
 
 
-def _read_row(key: str, row: list[str] | csv.Error, heading: list[str], source: str, images: Path) -> Entry:
-    if isinstance(row, csv.Error) or len(row) != len(heading):
-        found = str(row) if isinstance(row, csv.Error) else f"{len(row)} values for {len(heading)} columns"
+def read_row(key: str, row: CsvRow, heading: list[str], source: str, images: Path) -> Entry:
+    """The entry of one row below the heading."""
+    if row.text.count('"') % 2 and _ends_within_quotes(row.text):
+        return RowFault(key, "truncated_file", f"the file ends within quotes: {row.text[:200]}")
+    if isinstance(row.values, csv.Error) or len(row.values) != len(heading):
+        count = f"{len(row.values)} values for {len(heading)} columns" if isinstance(row.values, list) else None
+        found = count or str(row.values)
         return RowFault(key, "bad_row", found)
-    values = dict(zip(heading, row, strict=True))
+    values = dict(zip(heading, row.values, strict=True))
     if not values["image"]:
         return RowFault(key, "no_image", "the column image is empty")
     reference = str(images / values["image"])
@@ -70,3 +124,12 @@ def _read_row(key: str, row: list[str] | csv.Error, heading: list[str], source: 
         split=split,
         scene_class=values.get("scene_class") or None,
     )
+
+
+def _ends_within_quotes(text: str) -> bool:
+    """Told by a strict parser, since the usual one takes a field that is never closed for a whole one."""
+    try:
+        list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    except csv.Error as error:
+        return "unexpected end" in str(error)
+    return False

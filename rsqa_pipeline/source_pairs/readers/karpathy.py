@@ -15,16 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rsqa_pipeline.source_pairs.source_row import (
-    Entry,
-    RowFault,
-    SourceRow,
-    caption,
-    file_split,
-    list_of,
-    load_json,
-    text_of,
-)
+from rsqa_pipeline.source_pairs.readers.json_records import records
+from rsqa_pipeline.source_pairs.source_row import Entry, RowFault, SourceRow, caption, file_split, text_of
+
+LAYOUT = "Karpathy JSON"
 
 
 def read(path: Path, images: Path) -> Iterator[Entry]:
@@ -33,12 +27,15 @@ def read(path: Path, images: Path) -> Iterator[Entry]:
     Raises:
         DataError: the file cannot be read or has no list ``images``.
     """
-    entries = list_of(load_json(path), "images", path, "Karpathy JSON")
-    for index, image in enumerate(entries):
-        yield from _read_image(image, index, images)
+    for record in records(path, ("images",), LAYOUT):
+        if isinstance(record, RowFault):
+            yield record
+        else:
+            yield from read_image(record.value, record.index, images)
 
 
-def _read_image(image: Any, index: int, images: Path) -> Iterator[Entry]:
+def read_image(image: Any, index: int, images: Path) -> Iterator[Entry]:
+    """The entries of one element of ``images``: one a sentence in order, or one fault for them all."""
     name = text_of(image, "filename")
     if not name:
         yield RowFault(f"images[{index}]", "no_image", f"no filename in {str(image)[:200]}")

@@ -1,0 +1,59 @@
+"""Copies a JSON file with only some of its records; every other byte stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from rsqa_pipeline.source_pairs.readers.json_records import Record, records
+from rsqa_pipeline.source_pairs.source_row import RowFault
+
+_COPY_BYTES = 1 << 20
+
+
+def rewrite(
+    path: Path, out: Path, arrays: Sequence[str], layout: str, choose: Callable[[Record], bytes | None]
+) -> None:
+    """Writes ``path`` to ``out`` with the records of the arrays that are chosen, in their order.
+
+    What stands before, between and after the arrays is copied; two records are parted by what parts the later one from
+    its forerunner in ``path``. A file that is cut short has no end to copy: it is closed behind its last record.
+
+    Args:
+        arrays: as for `records`.
+        choose: the bytes to write of a record; None leaves it out.
+
+    Raises:
+        DataError: as `records`.
+    """
+    with path.open("rb") as source, out.open("wb") as target:
+        reached = 0
+        in_array = False
+        written = 0
+        cut = False
+        for record in records(path, arrays, layout):
+            if isinstance(record, RowFault):
+                cut = True
+                break
+            chosen = choose(record)
+            if record.index == 0:  # what leads up to an array is written whether its first record is or not
+                _copy(source, target, reached, record.start)
+                in_array, written = True, 0
+            if chosen is not None:
+                if written:
+                    _copy(source, target, reached, record.start)
+                target.write(chosen)
+                written += 1
+            reached = record.end
+        if not cut:
+            _copy(source, target, reached, None)
+        elif in_array:
+            target.write(b"]}" if arrays else b"]")
+
+
+def _copy(source: BinaryIO, target: BinaryIO, start: int, end: int | None) -> None:
+    """Bytes from ``start`` up to ``end``, or to the file's end."""
+    source.seek(start)
+    while piece := source.read(_COPY_BYTES if end is None else min(_COPY_BYTES, end - source.tell())):
+        target.write(piece)

@@ -1,0 +1,54 @@
+"""The rows that an export still has to write."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator
+
+from rsqa_pipeline.images import ImageFault, read_bytes
+from rsqa_pipeline.profile import SourceFile
+from rsqa_pipeline.source_pairs.readers.read_source import read_source
+from rsqa_pipeline.source_pairs.source_row import Entry, SourceRow
+
+
+class Wanted:
+    """Keys to export; each is taken once, by the first row that has it."""
+
+    def __init__(self, keys: Collection[str]) -> None:
+        self.left = set(keys)
+        self.taken = 0
+        self.left_out: Counter[str] = Counter()
+        """Rows taken that could not be written, by reason."""
+
+    def takes(self, entry: Entry) -> bool:
+        """Whether the entry is to be written now."""
+        if not isinstance(entry, SourceRow) or entry.key not in self.left:
+            return False
+        self.left.remove(entry.key)
+        self.taken += 1
+        return True
+
+    def rows(self, source: SourceFile) -> Iterator[SourceRow]:
+        """The wanted rows of a source, in its order."""
+        for entry in read_source(source):
+            if isinstance(entry, SourceRow) and self.takes(entry):
+                yield entry
+
+    def rows_with_images(self, source: SourceFile) -> Iterator[tuple[SourceRow, bytes]]:
+        """The wanted rows with their images as stored; one that cannot be read any more is counted and left out."""
+        seen: str | None = None
+        found: bytes | ImageFault = b""
+        for row in self.rows(source):
+            if row.image != seen:  # rows about one image mostly follow each other
+                seen, found = row.image, _read(row.image)
+            if isinstance(found, ImageFault):
+                self.left_out[found.reason] += 1
+            else:
+                yield row, found
+
+
+def _read(reference: str) -> bytes | ImageFault:
+    try:
+        return read_bytes(reference)
+    except ImageFault as fault:
+        return fault

@@ -1,0 +1,60 @@
+"""JSON lines: one JSON object a line, a caption or a conversation about one image (see `json_row`).
+
+One real row (RSICD's first caption)::
+
+    {"image": "airport_1.jpg", "text": "many planes are parked next to a long building in an airport ."}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.source_pairs.readers.json_row import row_of
+from rsqa_pipeline.source_pairs.source_row import Entry, RowFault, text_of
+
+
+def read(path: Path, images: Path) -> Iterator[Entry]:
+    """One entry a line, key its ``id`` or ``line N`` counted from 1; source is the file's name unless given.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    for number, line in lines(path):
+        yield read_line(line, number, path.stem, images)
+
+
+def lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Number, counted from 1, and bytes of each line that is not empty, its end included.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield number, line
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+
+
+def read_line(line: bytes, number: int, source: str, images: Path) -> Entry:
+    """The entry of one line; one without an end that is not whole is ``truncated_file``."""
+    key = f"line {number}"
+    encoding = "utf-8-sig" if number == 1 else "utf-8"
+    try:
+        row = json.loads(line.decode(encoding, "surrogateescape"), strict=False)
+    except (ValueError, RecursionError) as error:
+        reason = "bad_row" if line.endswith(b"\n") else "truncated_file"
+        return RowFault(key, reason, f"not valid JSON: {error}")
+    if not isinstance(row, dict):
+        return RowFault(key, "bad_row", f"needs an object, found {type(row).__name__}")
+    if row.get("id") is not None:
+        key = str(row["id"])
+    name = text_of(row, "image")
+    if not name:
+        return RowFault(key, "no_image", f"image is {row.get('image')!r}")
+    return row_of(row, key, str(images / name), source)

@@ -84,13 +84,14 @@ def _from_scratch(kind: Kind, material: OwnImages, settings: Profile, out: Path,
     scratch = settings.tiny_models.scratch
     assert scratch is not None
     schedule = Schedule(
-        scratch.perception_steps,
-        scratch.perception_steps,
-        scratch.vlm_steps,
-        scratch.clip_steps,
-        scratch.batch_size,
-        scratch.language_batch_size,
-        settings.seed,
+        vlm_perception_steps=scratch.perception_steps,
+        clip_perception_steps=scratch.perception_steps,
+        vlm_steps=scratch.vlm_steps,
+        vlm_harder_steps=0,  # of own images no truth is known that a caption could be altered by
+        clip_steps=scratch.clip_steps,
+        batch_size=scratch.batch_size,
+        language_batch_size=scratch.language_batch_size,
+        seed=settings.seed,
     )
     logger.log_params({f"{kind}_recipe_{name}": value for name, value in vars(schedule).items()})
     rows = material.rows_of("validation")[:_MEASURED_IMAGES]

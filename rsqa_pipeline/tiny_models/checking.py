@@ -6,7 +6,7 @@ matching; it has no captioner's habits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -23,11 +23,17 @@ _Value = TypeVar("_Value")
 
 FAULTS: Sequence[str] = ("scene", "object", "colour", "number", "place", "answer")
 """What can be wrong in a text: one fact of a caption, or an answer."""
+EVENLY = dict.fromkeys(("scene", "object", "colour", "number", "place"), 0.2)
+"""Share of each fault among altered texts, at first."""
+HARDER = {"scene": 0.1, "object": 0.2, "colour": 0.15, "number": 0.3, "place": 0.25}
+"""And later: more of what takes longer to learn."""
 WRITERS = ("expert", "expert", "plain")
 """Who writes the captions that are matched: mostly in full."""
 COUNTS = [1, 2, 3, 4, 5, 6]
 ELSEWHERE_SHARE = 0.4
 """Share of the wrong answers that would be right for any other scene; the rest differ in one fact."""
+_TRIES = 4
+"""Facts changed at most, one after another, until the answer to a question changes with one."""
 
 
 def altered(truth: SceneTruth, fault: str, rng: np.random.Generator) -> tuple[SceneTruth, int]:
@@ -49,42 +55,56 @@ def altered(truth: SceneTruth, fault: str, rng: np.random.Generator) -> tuple[Sc
     return replace(truth, groups=(*truth.groups[:at], changed, *truth.groups[at + 1 :])), at
 
 
-def matched_caption(image: int, truth: SceneTruth, rng: np.random.Generator) -> Matched:
+def matched_caption(image: int, truth: SceneTruth, shares: Mapping[str, float], rng: np.random.Generator) -> Matched:
     """A caption of the scene or, as often, of an altered one."""
     writer = CAPTIONERS[WRITERS[rng.integers(len(WRITERS))]]
     style = int(rng.integers(2**31))
     right = writer(truth, np.random.default_rng(style))
     if rng.random() < 0.5:
         return Matched(image, CAPTION_PROMPT, right, None)
-    fault = _fault(truth, rng)
+    fault = _fault(truth, shares, rng)
     said = writer(altered(truth, fault, rng)[0], np.random.default_rng(style))
     return Matched(image, CAPTION_PROMPT, said, None if said == right else fault)
 
 
-def matched_statement(image: int, truth: SceneTruth, rng: np.random.Generator) -> Matched:
+def matched_statement(image: int, truth: SceneTruth, shares: Mapping[str, float], rng: np.random.Generator) -> Matched:
     """One sentence on one group of objects, right or altered in one fact; the scene needs a group."""
     if rng.random() < 0.5:
         group = truth.groups[rng.integers(len(truth.groups))]
         return Matched(image, CAPTION_PROMPT, statement(group, truth), None)
-    fault = FAULTS[int(rng.integers(1, 5))]
+    fault = _drawn({name: share for name, share in shares.items() if name != "scene"}, rng)
     other, at = altered(truth, fault, rng)
     return Matched(image, CAPTION_PROMPT, statement(other.groups[at], other), fault)
 
 
 def matched_answer(
-    image: int, truth: SceneTruth, question: Question, other: SceneTruth, rng: np.random.Generator
+    image: int,
+    truth: SceneTruth,
+    question: Question,
+    other: SceneTruth,
+    shares: Mapping[str, float],
+    rng: np.random.Generator,
 ) -> Matched:
     """The question's right answer or, as often, what would be right for another scene or for an altered one."""
     said = question.answer
     if rng.random() < 0.5:
-        elsewhere = other if rng.random() < ELSEWHERE_SHARE else altered(truth, _fault(truth, rng), rng)[0]
-        said = ask(elsewhere, question.question).answer
+        if rng.random() < ELSEWHERE_SHARE:
+            said = ask(other, question.question).answer
+        tries = 0
+        while said == question.answer and tries < _TRIES:
+            said = ask(altered(truth, _fault(truth, shares, rng), rng)[0], question.question).answer
+            tries += 1
     return Matched(image, question.question, said, None if said == question.answer else "answer")
 
 
-def _fault(truth: SceneTruth, rng: np.random.Generator) -> str:
+def _fault(truth: SceneTruth, shares: Mapping[str, float], rng: np.random.Generator) -> str:
     """What to change in a scene: any fact of FAULTS, its class where it has no objects."""
-    return FAULTS[int(rng.integers(5))] if truth.groups else "scene"
+    return _drawn(shares, rng) if truth.groups else "scene"
+
+
+def _drawn(shares: Mapping[str, float], rng: np.random.Generator) -> str:
+    weights = np.array(list(shares.values()))
+    return list(shares)[rng.choice(len(weights), p=weights / weights.sum())]
 
 
 def _stands_apart(place: str, others: tuple[Group, ...]) -> bool:

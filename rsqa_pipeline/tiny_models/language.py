@@ -24,7 +24,7 @@ from rsqa_pipeline.records import Message
 from rsqa_pipeline.tiny_models.architecture import WIDTH
 from rsqa_pipeline.tiny_models.perception import vlm_tower
 
-ROW_TOKENS = 80
+ROW_TOKENS = 140
 """Tokens of texts behind one image at most, but for a lone longer text. Attention's cost grows with their square."""
 MATCHING_WEIGHT = 0.5
 _RIGHT = 0

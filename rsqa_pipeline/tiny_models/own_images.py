@@ -91,7 +91,7 @@ class OwnImages:
         rows = rng.choice(self._training, size)
         return augmented(self.images[rows], rng), self.labels(rows)
 
-    def language_batch(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, Sequence[Text]]:
+    def language_batch(self, rng: np.random.Generator, size: int, harder: bool) -> tuple[np.ndarray, Sequence[Text]]:
         rows = rng.choice(self._captioned, size)
         texts: list[Text] = []
         for position, row in enumerate(rows):

@@ -23,6 +23,7 @@ SCHEDULE = Schedule(
     vlm_perception_steps=1400,
     clip_perception_steps=300,
     vlm_steps=2400,
+    vlm_harder_steps=2000,
     clip_steps=400,
     batch_size=64,
     language_batch_size=24,

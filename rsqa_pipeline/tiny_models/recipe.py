@@ -51,8 +51,12 @@ class Material(Protocol):
     def perception_batch(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, Labels]:
         """uint8 images (size, s, s, 3) and what is known about them."""
 
-    def language_batch(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, Sequence[Text]]:
-        """uint8 images (size, s, s, 3) and one or more texts about each, an answer among them."""
+    def language_batch(self, rng: np.random.Generator, size: int, harder: bool) -> tuple[np.ndarray, Sequence[Text]]:
+        """uint8 images (size, s, s, 3) and one or more texts about each, an answer among them.
+
+        Args:
+            harder: texts of the phase's second part, whose faults are harder to tell.
+        """
 
     def caption_batch(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, Sequence[str]]:
         """uint8 images (size, s, s, 3) and one caption each."""
@@ -65,6 +69,8 @@ class Schedule:
     vlm_perception_steps: int
     clip_perception_steps: int
     vlm_steps: int
+    vlm_harder_steps: int
+    """Of the language phase's second part, at half the rate; may be 0."""
     clip_steps: int
     batch_size: int
     language_batch_size: int
@@ -116,16 +122,16 @@ def make_vlm(
     standardize(model, heads, material, schedule)
     name_words(model, processor, heads, material.words)
     matching = Matching(material.faults).to(device_of(compute))
-    train(
-        Phase("vlm_language", schedule.vlm_steps, schedule.language_batch_size, 2e-3, schedule.seed + 1),
-        [model, matching],
-        lambda rng: language_loss(
-            model, processor, matching, *material.language_batch(rng, schedule.language_batch_size)
-        ),
-        compute,
-        state / "vlm_language.pt" if state else None,
-        logger,
-    )
+    size = schedule.language_batch_size
+    for phase, harder in (
+        (Phase("vlm_language", schedule.vlm_steps, size, 2e-3, schedule.seed + 1), False),
+        (Phase("vlm_harder", schedule.vlm_harder_steps, size, 1e-3, schedule.seed + 4), True),
+    ):
+
+        def loss(rng: np.random.Generator, harder: bool = harder) -> torch.Tensor:
+            return language_loss(model, processor, matching, *material.language_batch(rng, size, harder))
+
+        train(phase, [model, matching], loss, compute, state / f"{phase.name}.pt" if state else None, logger)
     return TrainedVlm(model, processor, heads)
 
 

@@ -15,7 +15,14 @@ from rsqa_pipeline.scenes.questions import ANSWERERS, instruction_questions
 from rsqa_pipeline.scenes.render import render
 from rsqa_pipeline.scenes.truth import CELL, IMAGE_SIZE, PRETRAIN_SEEDS, SceneTruth, sample_scene
 from rsqa_pipeline.scenes.vocabulary import COLOURS, OBJECTS, SCENES
-from rsqa_pipeline.tiny_models.checking import FAULTS, matched_answer, matched_caption, matched_statement
+from rsqa_pipeline.tiny_models.checking import (
+    EVENLY,
+    FAULTS,
+    HARDER,
+    matched_answer,
+    matched_caption,
+    matched_statement,
+)
 from rsqa_pipeline.tiny_models.language import Answered, Text
 from rsqa_pipeline.tiny_models.perception import UNKNOWN, Labels, Target
 
@@ -39,7 +46,8 @@ QUESTION_SHARE = {
 _QUESTIONS = 4
 """Questions an image and step at most, besides its caption."""
 _MATCHED = 2
-"""Captions, statements and answers, of each so many an image and step, that the model learns to match."""
+"""Captions, statements and answers, of each so many an image and step, that the model learns to match; one more of
+each in the harder part."""
 _TOKENIZER_SCENES = 1500
 _REASONING = (
     "<think>I see two red cars on the left.</think><answer>2</answer>",
@@ -140,8 +148,9 @@ class SceneMaterial:
         rows = self._draw(rng, size)
         return self._pool.images[rows], {name: values[rows] for name, values in self._pool.labels.items()}
 
-    def language_batch(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, Sequence[Text]]:
+    def language_batch(self, rng: np.random.Generator, size: int, harder: bool) -> tuple[np.ndarray, Sequence[Text]]:
         """Images with a caption, questions, and texts to match each."""
+        matched, shares = (_MATCHED + 1, HARDER) if harder else (_MATCHED, EVENLY)
         rows = self._draw(rng, size)
         texts: list[Text] = []
         for position, row in enumerate(rows):
@@ -151,10 +160,10 @@ class SceneMaterial:
             for question in asked[:_QUESTIONS]:
                 answerer = _drawn(ANSWER_MIX, rng, ANSWERERS)
                 texts.append(Answered(position, question.question, answerer(truth, question)))
-            texts += [matched_caption(position, truth, rng) for _ in range(_MATCHED)]
+            texts += [matched_caption(position, truth, shares, rng) for _ in range(matched)]
             if truth.groups:
-                texts += [matched_statement(position, truth, rng) for _ in range(_MATCHED)]
-            texts += [matched_answer(position, truth, question, other, rng) for question in asked[:_MATCHED]]
+                texts += [matched_statement(position, truth, shares, rng) for _ in range(matched)]
+            texts += [matched_answer(position, truth, question, other, shares, rng) for question in asked[:matched]]
         return self._pool.images[rows], texts
 
     def caption_batch(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, Sequence[str]]:

@@ -41,8 +41,8 @@ def model_card(metrics: Metrics, schedule: Schedule, scenes: int, hardware: str)
         f" {schedule.batch_size} images;",
         f"  then the language model alone, {schedule.vlm_steps} steps of {schedule.language_batch_size} images, each",
         "  with a caption, up to four questions, and six texts to match: right, or wrong in one fact drawn at random;",
-        f"  and {schedule.vlm_harder_steps} steps at half the rate with nine texts to match, wrong in number and place more"
-        " often.",
+        f"  and {schedule.vlm_harder_steps} steps at half the rate with nine texts to match, wrong more often in number"
+        " and place.",
         f"- CLIP: the same vision phase, {schedule.clip_perception_steps} steps; then captions,"
         f" {schedule.clip_steps} steps of {schedule.batch_size} pairs.",
         f"- Caption writers by share, VLM: {_shares(CAPTION_MIX)}.",

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from rsqa_pipeline.curation_settings import CuratedSubsets, CurationCurve
 from rsqa_pipeline.errors import ProfileError
 from rsqa_pipeline.preference_settings import PreferenceData
 from rsqa_pipeline.score_model_settings import ScoreModelSettings
@@ -110,27 +111,6 @@ class SourcePairs(Section):
     """The asset's check fails above this share."""
 
 
-class SubsetRule(Section):
-    selector: Literal["all", "random", "clip_score", "score_model"]
-    caption_fraction: Fraction = 1.0
-    instruction_fraction: Fraction = 1.0
-
-
-class Subsets(Section):
-    """The subsets compared downstream, all data first (paper, Table 1)."""
-
-    all: SubsetRule
-    random_30: SubsetRule
-    clip_score_30: SubsetRule
-    score_model_30: SubsetRule
-
-
-class CuratedSubsets(Section):
-    batch_size: Count
-    shard_rows: Count
-    subsets: Subsets
-
-
 class LoraOptimizer(Optimizer):
     lora_rank: Count
     lora_alpha: Count
@@ -172,6 +152,7 @@ class Benchmarks(Section):
     max_new_tokens: Count
     bootstrap_resamples: Count
     best_of_n: BestOfN
+    curve: CurationCurve
 
 
 class ReportSettings(Section):

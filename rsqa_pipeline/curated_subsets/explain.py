@@ -47,7 +47,8 @@ def length_of(words: int) -> str:
 
 def dropped_rows(samples: pd.DataFrame, decided: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows of DROPPED, by key, for what `decide` decided over ``samples``."""
-    rows = decided[~decided["kept"]].assign(key=samples["sample_id"], kind=samples["kind"]).sort_values("key")
+    named = decided.assign(key=samples["sample_id"], kind=samples["kind"])
+    rows = named[~named["kept"].to_numpy(dtype=bool)].sort_values("key")
     records: list[dict[str, Any]] = rows[DROPPED.names].to_dict("records")
     return [{**row, "rank": None if np.isnan(row["rank"]) else int(row["rank"])} for row in records]
 

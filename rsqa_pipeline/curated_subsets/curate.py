@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 from pydantic import ValidationError
@@ -80,8 +81,9 @@ def curate_scores(scores: Path, rule: SubsetRule, seed: int, folder: Path) -> Cu
                     shares.add(frame if "kind" in frame else frame.assign(kind="sample"), taken)
         with pq.ParquetWriter(folder / "explained.parquet", DROPPED) as dropped:
             for rows in selected.explained(~selected.kept):
-                reasons.update(rows["reason"])
-                dropped.write_table(pa.Table.from_pandas(rows, DROPPED, preserve_index=False))
+                for entry in pc.value_counts(rows.column("reason")).to_pylist():
+                    reasons[entry["values"]] += entry["counts"]
+                dropped.write_batch(rows)
     return _finish(folder, rule, seed, int(selected.kept.sum()), reasons, shares)
 
 

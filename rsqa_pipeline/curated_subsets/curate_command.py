@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -67,7 +68,7 @@ def _rule(keep: float | None, rule: Path | None) -> SubsetRule:
 
 
 def _show(done: Curated, out: Path, folder: Path) -> None:
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 130)
     if done.shares:
         table = Table("samples", "of", "kept", "share, %", "95 % interval")
         for row in done.shares:

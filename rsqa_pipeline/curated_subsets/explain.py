@@ -50,7 +50,11 @@ def dropped_rows(samples: pd.DataFrame, decided: pd.DataFrame) -> list[dict[str,
     named = decided.assign(key=samples["sample_id"], kind=samples["kind"])
     rows = named[~named["kept"].to_numpy(dtype=bool)].sort_values("key")
     records: list[dict[str, Any]] = rows[DROPPED.names].to_dict("records")
-    return [{**row, "rank": None if np.isnan(row["rank"]) else int(row["rank"])} for row in records]
+    known = [not np.isnan(row["rank"]) for row in records]
+    return [
+        {**row, "rank": int(row["rank"]) if rank else None, "percentile": row["percentile"] if rank else None}
+        for row, rank in zip(records, known, strict=True)
+    ]
 
 
 class Shares:

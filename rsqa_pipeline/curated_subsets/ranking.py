@@ -84,7 +84,7 @@ def in_words(rule: SubsetRule, kind: Kind | None) -> str:
     return words
 
 
-def percentile(rank: npt.NDArray[np.float64], scored: int) -> npt.NDArray[np.float64]:
+def percentile(rank: npt.NDArray[np.float64] | npt.NDArray[np.int64], scored: int) -> npt.NDArray[np.float64]:
     """Share of ``scored`` samples, in %, that a sample of this rank (1 is best) ranks above or level with."""
     return 100.0 * (scored - rank + 1) / max(scored, 1)
 

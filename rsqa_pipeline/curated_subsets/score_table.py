@@ -54,9 +54,11 @@ class ScoreTable:
     def batches(self, columns: list[str]) -> Iterator[tuple[int, Any]]:
         """(row of its first, record batch) of the columns, in order."""
         start = 0
-        # one batch read ahead: the default holds dozens in memory
+        # by default dozens of batches are read ahead, and a file's bytes stay in memory once read
         ahead = {"batch_readahead": 1, "fragment_readahead": 1, "use_threads": False}
-        for batch in self._data.to_batches(columns=columns, batch_size=self.batch_rows, **ahead):
+        stream = ds.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True)
+        options = {**ahead, "fragment_scan_options": stream}
+        for batch in self._data.to_batches(columns=columns, batch_size=self.batch_rows, **options):
             yield start, batch
             start += len(batch)
 
@@ -91,15 +93,21 @@ class SpilledKeys:
                 sortable(key).tofile(keys)
                 (group | np.where(passes, np.uint16(0), _REFUSED)).tofile(groups)
 
-    def chunks(self, sizes: Iterable[int] | None = None) -> Iterator[Chunk]:
-        """All rows in order, in batches of one size, or of the sizes given."""
+    def chunks(self) -> Iterator[Chunk]:
+        """All rows in order."""
         rows = self._keys.stat().st_size // 8
+        sizes = (range(min(self._batch_rows, rows - start)) for start in range(0, rows, self._batch_rows))
+        return (chunk for _, chunk in self.beside(sizes))
+
+    def beside(self, batches: Iterable[Any]) -> Iterator[tuple[Any, Chunk]]:
+        """Each of consecutive batches of the table's rows, whatever their sizes, with its chunk."""
         start = 0
         with self._keys.open("rb") as keys, self._groups.open("rb") as groups:
-            for size in sizes or (min(self._batch_rows, rows - at) for at in range(0, rows, self._batch_rows)):
-                codes, group = np.fromfile(keys, np.uint64, size), np.fromfile(groups, np.uint16, size)
-                yield Chunk(start, codes, group & ~_REFUSED, (codes != NOT_SCORED) & (group < _REFUSED))
-                start += size
+            for batch in batches:
+                codes = np.fromfile(keys, np.uint64, len(batch))
+                group = np.fromfile(groups, np.uint16, len(batch))
+                yield batch, Chunk(start, codes, group & ~_REFUSED, (codes != NOT_SCORED) & (group < _REFUSED))
+                start += len(batch)
 
 
 def sortable(keys: npt.NDArray[np.float64]) -> npt.NDArray[np.uint64]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import reduce
-from itertools import tee
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +22,7 @@ import pyarrow.compute as pc
 from rsqa_pipeline.curated_subsets.corpus import Kind
 from rsqa_pipeline.curated_subsets.decide import SCORED
 from rsqa_pipeline.curated_subsets.diversity import facility_location, read_embeddings
+from rsqa_pipeline.curated_subsets.explain import DROPPED
 from rsqa_pipeline.curated_subsets.ranking import in_words, is_drawn, percentile, quota, ranking_keys, wanted
 from rsqa_pipeline.curated_subsets.score_table import NOT_SCORED, Chunk, ScoreTable, SpilledKeys, least_ids
 from rsqa_pipeline.curation_settings import SubsetRule
@@ -31,6 +31,7 @@ from rsqa_pipeline.errors import DataError
 Mask = npt.NDArray[np.bool_]
 MOST_GROUPS = 256
 _BINS = 1 << 16
+_OTHER_REASONS = ("below_threshold", "too_similar", "no_score")
 
 
 class FileSelection(Protocol):
@@ -38,8 +39,8 @@ class FileSelection(Protocol):
 
     kept: Mask
 
-    def explained(self, dropped: Mask) -> Iterator[pd.DataFrame]:
-        """The rows of `explain.DROPPED` for those marked in ``dropped``, batch by batch."""
+    def explained(self, dropped: Mask) -> Iterator[Any]:
+        """Record batches of `explain.DROPPED` for the rows marked in ``dropped``."""
         ...
 
 
@@ -64,7 +65,7 @@ class _Combined:
         self._parts, self._union = parts, union
         self.kept: Mask = reduce(np.logical_or if union else np.logical_and, [part.kept for part in parts])
 
-    def explained(self, dropped: Mask) -> Iterator[pd.DataFrame]:
+    def explained(self, dropped: Mask) -> Iterator[Any]:
         """By the first rule that drops a row."""
         left = dropped
         for part in self._parts[:1] if self._union else self._parts:
@@ -191,8 +192,7 @@ class _Selected:
 
     def _with_ids(self) -> Iterator[tuple[Any, Chunk]]:
         """Ids of consecutive rows, with their keys."""
-        ids, again = tee(batch.column(0) for _, batch in self._table.batches([self._table.id]))
-        yield from zip(ids, self._keys.chunks(len(batch) for batch in again), strict=True)
+        return self._keys.beside(batch.column(0) for _, batch in self._table.batches([self._table.id]))
 
     def _diverse(self) -> Mask:
         diverse = self._rule.diverse
@@ -211,34 +211,42 @@ class _Selected:
                 kept[[pool[place][1] for place in facility_location(vectors, self._quota(group))]] = True
         return kept
 
-    def explained(self, dropped: Mask) -> Iterator[pd.DataFrame]:
+    def explained(self, dropped: Mask) -> Iterator[Any]:
         """See `FileSelection`."""
         ordered = [self._sorted_codes(number) for number in range(len(self._groups))]
-        kinds = [group.kind for group in self._groups]
-        rules = [in_words(self._rule, kind) for kind in kinds]
-        missed = "not_drawn" if is_drawn(self._rule) else "outside_top"
+        kinds = pa.array([group.kind for group in self._groups], pa.string())
+        rules = pa.array([in_words(self._rule, group.kind) for group in self._groups], pa.string())
+        reasons = pa.array(["not_drawn" if is_drawn(self._rule) else "outside_top", *_OTHER_REASONS])
         for ids, chunk in self._with_ids():
             rows = np.flatnonzero(dropped[chunk.start : chunk.start + len(chunk.codes)])
             codes, groups = chunk.codes[rows], chunk.groups[rows]
-            ranks, shares = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
-            for number in np.unique(groups):
-                of_group = (groups == number) & (codes != NOT_SCORED)
-                scored = len(ordered[number])
-                ranks[of_group] = scored - np.searchsorted(ordered[number], codes[of_group], side="right") + 1
-                shares[of_group] = percentile(ranks[of_group], scored)
-            reasons = np.where(chunk.passing[rows], missed, "below_threshold").astype(object)
-            reasons[self._pool[chunk.start + rows]] = "too_similar"
-            reasons[codes == NOT_SCORED] = "no_score"
-            yield pd.DataFrame(
-                {
-                    "key": ids.take(pa.array(rows)).to_pylist(),
-                    "kind": [kinds[number] for number in groups],
-                    "rank": ranks,
-                    "percentile": shares,
-                    "rule": [rules[number] for number in groups],
-                    "reason": reasons,
-                }
-            )
+            reason = np.where(chunk.passing[rows], 0, 1)
+            reason[self._pool[chunk.start + rows]] = 2
+            reason[codes == NOT_SCORED] = 3
+            ranks, shares = self._ranks(codes, groups, ordered)
+            missing = codes == NOT_SCORED
+            columns = [
+                ids.take(pa.array(rows)).cast(pa.string()),
+                kinds.take(pa.array(groups)),
+                pa.array(ranks, pa.int64(), mask=missing),
+                pa.array(shares, pa.float64(), mask=missing),
+                rules.take(pa.array(groups)),
+                reasons.take(pa.array(reason)),
+            ]
+            yield pa.record_batch(columns, DROPPED)
+
+    def _ranks(
+        self, codes: npt.NDArray[np.uint64], groups: npt.NDArray[np.uint16], ordered: list[npt.NDArray[np.uint64]]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Rank and percentile of each row among the sorted keys of its group."""
+        ranks, shares = np.zeros(len(codes), dtype=np.int64), np.zeros(len(codes))
+        for number in np.unique(groups):
+            rows = np.flatnonzero(groups == number)
+            rows = rows[np.argsort(codes[rows])]  # sorted needles are found many times faster
+            scored = len(ordered[number])
+            ranks[rows] = scored - np.searchsorted(ordered[number], codes[rows], side="right") + 1
+            shares[rows] = percentile(ranks[rows], scored)
+        return ranks, shares
 
     def _sorted_codes(self, number: int) -> npt.NDArray[np.uint64]:
         codes = np.empty(self._groups[number].scored, dtype=np.uint64)

@@ -319,9 +319,22 @@ def _missing_paths(settings: dict[str, Any]) -> list[str]:
             if isinstance(value, str) and (problem := _unreadable(Path(value))):
                 faults.append(f"source_pairs.{key}.{field}: {problem}: {value}")
     faults += _missing_preference_files(_mapping(settings.get("preference_data")))
+    for name, rule in _mapping(_mapping(settings.get("curated_subsets")).get("subsets")).items():
+        faults += _missing_embeddings(f"curated_subsets.subsets.{name}", _mapping(rule))
     models = _mapping(settings.get("tiny_models"))
     if "scratch" in (models.get("vlm"), models.get("clip")) and models.get("scratch") is None:
         faults.append("tiny_models.scratch: is needed where vlm or clip is 'scratch'")
+    return faults
+
+
+def _missing_embeddings(where: str, rule: dict[str, Any]) -> list[str]:
+    path = _mapping(rule.get("diverse")).get("embeddings")
+    problem = _unreadable(Path(path)) if isinstance(path, str) else None
+    faults = [f"{where}.diverse.embeddings: {problem}: {path}"] if problem else []
+    for key in ("all_of", "any_of"):
+        parts = rule.get(key)
+        for number, part in enumerate(parts if isinstance(parts, list) else []):
+            faults += _missing_embeddings(f"{where}.{key}.{number}", _mapping(part))
     return faults
 
 

@@ -2,10 +2,10 @@
 
 The paper fine-tunes whole models on a few fractions. Here a cheap proxy, the linear captioner, learns from each part
 and is asked for the words of the test images' captions (`linear_captioner.words_right`), so that fractions, rankings
-and seeds can be many. On the demo it orders the four subsets as the accuracy of the VLMs fine-tuned on them does: score
-model, all data, CLIP score, random. Retrieval by a linear map onto CLIP's text embeddings ordered them so, too, with
-smaller gaps; retrieval by TF-IDF did not. The curve is a guide to the fraction, and no figure of a fine-tuned model;
-instructions are not in it.
+and seeds can be many. On the demo it puts the four subsets where the VLMs fine-tuned on them stand: the score model's
+part well ahead, all data and CLIP score's part level, random last. Retrieval by a linear map onto CLIP's text
+embeddings had smaller gaps, retrieval by TF-IDF another order. The curve is a guide to the fraction, and no figure of a
+fine-tuned model; instructions are not in it.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,32 +92,39 @@ def curate_data(
 ) -> tuple[Curated, Collection[str]]:
     """Selects among the rows of a data file, whose classes, sources and lengths then count; writes as `curate_scores`.
 
-    A row without a score is dropped with reason ``no_score``. Returns the keys kept, too.
+    A row without a score is dropped with reason ``no_score``; one that cannot be read, or whose key stands before it,
+    with the reader's reason. Returns the keys kept, too.
 
     Raises:
         DataError: the data file or the score file cannot be used, or they have no key in common.
     """
-    samples = _with_scores(pd.DataFrame(_samples(source)), scores)
+    rows, faults = _read(source)
+    samples = _with_scores(pd.DataFrame(rows), scores)
     decided = decide(samples, rule, seed)
     kept = samples.loc[decided["kept"], "sample_id"].tolist()
     folder.mkdir(parents=True, exist_ok=True)
     write_table(folder / "ids.parquet", KEPT, [{"key": key} for key in kept])
-    write_table(folder / "explained.parquet", DROPPED, dropped_rows(samples, decided))
+    write_table(folder / "explained.parquet", DROPPED, [*dropped_rows(samples, decided), *faults])
     shares = Shares()
     shares.add(samples, decided["kept"].to_numpy())
-    reasons = Counter(decided["reason"].dropna().tolist())
+    reasons = Counter([*decided["reason"].dropna(), *(fault["reason"] for fault in faults)])
     return _finish(folder, rule, seed, len(kept), reasons, shares), set(kept)
 
 
-def _samples(source: SourceFile) -> Iterator[dict[str, Any]]:
-    """The rows of the file that can be read, the first of each key."""
-    seen: set[str] = set()
+def _read(source: SourceFile) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rows to choose among, and rows of DROPPED for those that cannot be."""
+    rows: dict[str, dict[str, Any]] = {}
+    faults = []
     for row in read_source(source):
-        if isinstance(row, SourceRow) and row.key not in seen:
-            seen.add(row.key)
+        if not isinstance(row, SourceRow):
+            faults.append({"key": row.key, "reason": row.reason})
+        elif row.key in rows:
+            faults.append({"key": row.key, "reason": "duplicate_id"})
+        else:
             kind = "caption" if len(row.messages) == 1 else "instruction"
             about = {"source": row.source, "scene_class": row.scene_class, "task": row.task, "image": row.image}
-            yield {"sample_id": row.key, "kind": kind, **about, "words": answer_words(row.messages)}
+            rows[row.key] = {"sample_id": row.key, "kind": kind, **about, "words": answer_words(row.messages)}
+    return list(rows.values()), faults
 
 
 def _with_scores(samples: pd.DataFrame, scores: Path) -> pd.DataFrame:

@@ -19,11 +19,12 @@ from rsqa_pipeline.statistics import wilson
 DROPPED = pa.schema(
     [
         ("key", pa.string()),  # sample_id, or the reader's own id of the row
-        ("kind", pa.string()),  # caption | instruction
+        ("kind", pa.string()),  # caption | instruction; missing where not known
         ("rank", pa.int64()),  # 1 + samples of its group that rank higher; missing without a score
         ("percentile", pa.float64()),  # share of its group's scored samples, in %, that it ranks above or level with
-        ("rule", pa.string()),  # in words
-        ("reason", pa.string()),  # no_score | below_threshold | outside_top | not_drawn | too_similar
+        ("rule", pa.string()),  # in words; missing for a row that could not be read
+        # no_score | below_threshold | outside_top | not_drawn | too_similar, or why the row could not be read
+        ("reason", pa.string()),
     ]
 )
 """Example: ``{"key": "9f..", "kind": "caption", "rank": 1043, "percentile": 62.4,

@@ -24,12 +24,13 @@ BEST_HALF = SubsetRule(selector="score_model", caption_fraction=0.5, instruction
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
-    """A LLaVA file of ten answers, the last without an image, and scores of the first nine; and one of another file."""
+    """A LLaVA file of ten answers, one of them twice, and a broken row; scores of nine of them and of another file."""
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     rows = []
     for number in range(10):
         turns = [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "ships " * (number + 1)}]
         rows.append({"id": f"r{number}", "image": "a.png", "conversations": turns})
+    rows += [rows[0], {"id": "bad", "image": "a.png", "conversations": "none"}]
     (tmp_path / "data.json").write_text(json.dumps(rows))
     scores = {"key": [*(f"r{number}" for number in range(9)), "x"], "score": [*range(9), 99]}
     pq.write_table(pa.table(scores, pa.schema([("key", pa.string()), ("score", pa.float32())])), tmp_path / "s.parquet")
@@ -48,16 +49,18 @@ def test_the_best_half_of_a_file_and_why_the_rest_is_not_kept(files, tmp_path):
     data, scores = files
     done, keys = curate_data(scores, source(data), BEST_HALF, 0, tmp_path / "out")
     assert keys == {"r4", "r5", "r6", "r7", "r8"}
-    assert done.kept == 5 and done.dropped == {"outside_top": 4, "no_score": 1}
-    explained = {row["key"]: row for row in pq.read_table(tmp_path / "out" / "explained.parquet").to_pylist()}
-    assert set(explained) == {"r0", "r1", "r2", "r3", "r9"}
+    assert done.kept == 5
+    assert done.dropped == {"outside_top": 4, "no_score": 1, "duplicate_id": 1, "bad_turns": 1}
+    rows = pq.read_table(tmp_path / "out" / "explained.parquet").to_pylist()
+    assert [row["key"] for row in rows] == ["r0", "r1", "r2", "r3", "r9", "r0", "bad"]
+    explained = {row["key"]: row for row in rows[:5]}
     assert (explained["r3"]["rank"], explained["r9"]["rank"]) == (6, None)
     assert explained["r3"]["rule"] == "score_model: best 50% of instructions"
     lengths = {row["value"]: row["kept"] for row in done.shares if row["by"] == "words"}
     assert lengths == {"up to 5": 1, "6 to 10": 4}
     rule = json.loads((tmp_path / "out" / "rule.json").read_text())
     assert rule["rule"] == {"selector": "score_model", "caption_fraction": 0.5, "instruction_fraction": 0.5}
-    assert (rule["kept"], rule["dropped"]) == (5, {"outside_top": 4, "no_score": 1})
+    assert (rule["kept"], rule["dropped"]) == (5, done.dropped)
 
 
 def test_scores_alone_are_streamed_to_the_same_ids_and_reasons(files, tmp_path):
@@ -73,7 +76,7 @@ def test_scores_alone_are_streamed_to_the_same_ids_and_reasons(files, tmp_path):
         {row["key"]: row["reason"] for row in pq.read_table(tmp_path / name / "explained.parquet").to_pylist()}
         for name in ("streamed", "whole")
     )
-    assert other == {**one, "r9": "no_score"}
+    assert other == {**one, "r9": "no_score", "r0": "duplicate_id", "bad": "bad_turns"}
     assert sorted(path.name for path in (tmp_path / "streamed").iterdir()) == [
         "explained.parquet",
         "ids.parquet",

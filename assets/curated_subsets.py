@@ -42,6 +42,22 @@ def clip_scores(
     )
 
 
+@stage_asset("score_drift")
+def score_drift(
+    context: dg.AssetExecutionContext,
+    pipeline: Pipeline,
+    pair_scores: Path,
+    caption_score_model: Path,
+    image_text_pairs: Path,
+) -> Materialized:
+    yield from pipeline.materialize(
+        context,
+        pair_scores=pair_scores,
+        caption_score_model=caption_score_model,
+        image_text_pairs=image_text_pairs,
+    )
+
+
 def subset(name: str) -> dg.AssetsDefinition:
     """The asset of one subset."""
 

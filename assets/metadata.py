@@ -9,9 +9,9 @@ from typing import Any
 import dagster as dg
 import pyarrow.parquet as pq
 
-from rsqa_pipeline.data_quality.checks import ADVISORY, CheckResult
+from rsqa_pipeline.data_quality.checks import ADVISORY, MAIN_TABLE, CheckResult
 from rsqa_pipeline.materialize import Materialization
-from rsqa_pipeline.stages import Asset
+from rsqa_pipeline.stages import ASSETS, Asset
 
 _ROWS_SHOWN = 5
 _CELL_CHARACTERS = 200
@@ -42,8 +42,10 @@ def output_metadata(done: Materialization) -> dict[str, Any]:
     tables = [path for path in sorted(done.folder.glob("*.parquet")) if path.name != "quarantine.parquet"]
     for path in tables:
         metadata[path.stem] = dg.MetadataValue.md(_first_rows(path))
-    if tables:
-        metadata["dagster/row_count"] = max(pq.read_metadata(path).num_rows for path in tables)
+    main = done.folder / MAIN_TABLE.get(ASSETS[manifest.asset].records or "", "")
+    counted = [main] if main in tables else tables
+    if counted:
+        metadata["dagster/row_count"] = max(pq.read_metadata(path).num_rows for path in counted)
     for plot in sorted((done.folder / "plots").glob("*.png")):
         data = base64.b64encode(plot.read_bytes()).decode()
         metadata[f"plot/{plot.stem}"] = dg.MetadataValue.md(f"![{plot.stem}](data:image/png;base64,{data})")

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.tree import Tree
 
+from rsqa_pipeline.curated_subsets import curate_command
 from rsqa_pipeline.errors import RsqaError
 from rsqa_pipeline.preference_data import commands as preference_commands
 from rsqa_pipeline.profile import Profile, default_profile, limited_profile, load_profile
@@ -23,6 +24,8 @@ from rsqa_pipeline.stages import STAGES, in_stage
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(preference_commands.labels, name="labels")
 app.add_typer(preference_commands.pairs, name="pairs")
+app.command()(curate_command.curate)
+app.command()(curate_command.drift)
 console = Console(width=None if sys.stdout.isatty() else 130)
 
 ProfileOption = Annotated[

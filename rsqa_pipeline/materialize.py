@@ -61,7 +61,8 @@ def sees(profile: Profile, asset: Asset) -> Profile:
 
 
 def source_paths(profile: Profile, asset: Asset) -> list[Path]:
-    """Outside files and folders that the asset reads: corpus files, local checkpoints, pairs and labels of others."""
+    """Outside files and folders that the asset reads: corpus files, local checkpoints, embeddings, pairs and labels of
+    others."""
     paths: list[str | None] = []
     if asset.reads_source is not None:
         source = getattr(profile.source_pairs, asset.reads_source)
@@ -73,6 +74,8 @@ def source_paths(profile: Profile, asset: Asset) -> list[Path]:
         paths += [model for model in models if model is not None and Path(model).is_dir()]
     if asset.name == "base_models":
         paths += [name for name in (profile.tiny_models.vlm, profile.tiny_models.clip) if Path(name).is_dir()]
+    if asset.records == "subset":
+        paths += getattr(profile.curated_subsets.subsets, asset.subset).embedding_files
     if asset.makes_pairs is not None:
         paths += profile.preference_data.outside_paths(asset.makes_pairs)
     return [Path(path) for path in dict.fromkeys(paths) if path is not None]

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from rsqa_pipeline.curation_settings import CuratedSubsets, CurationCurve
 from rsqa_pipeline.errors import ProfileError
 from rsqa_pipeline.preference_settings import PreferenceData
 from rsqa_pipeline.score_model_settings import ScoreModelSettings
@@ -126,27 +127,6 @@ class SourcePairs(Section):
     """The asset's check fails above this share."""
 
 
-class SubsetRule(Section):
-    selector: Literal["all", "random", "clip_score", "score_model"]
-    caption_fraction: Fraction = 1.0
-    instruction_fraction: Fraction = 1.0
-
-
-class Subsets(Section):
-    """The subsets compared downstream, all data first (paper, Table 1)."""
-
-    all: SubsetRule
-    random_30: SubsetRule
-    clip_score_30: SubsetRule
-    score_model_30: SubsetRule
-
-
-class CuratedSubsets(Section):
-    batch_size: Count
-    shard_rows: Count
-    subsets: Subsets
-
-
 class LoraOptimizer(Optimizer):
     lora_rank: Count
     lora_alpha: Count
@@ -188,6 +168,7 @@ class Benchmarks(Section):
     max_new_tokens: Count
     bootstrap_resamples: Count
     best_of_n: BestOfN
+    curve: CurationCurve
 
 
 class ReportSettings(Section):
@@ -354,9 +335,22 @@ def _missing_paths(settings: dict[str, Any]) -> list[str]:
             if isinstance(value, str) and (problem := _unreadable(Path(value))):
                 faults.append(f"source_pairs.{key}.{field}: {problem}: {value}")
     faults += _missing_preference_files(_mapping(settings.get("preference_data")))
+    for name, rule in _mapping(_mapping(settings.get("curated_subsets")).get("subsets")).items():
+        faults += _missing_embeddings(f"curated_subsets.subsets.{name}", _mapping(rule))
     models = _mapping(settings.get("tiny_models"))
     if "scratch" in (models.get("vlm"), models.get("clip")) and models.get("scratch") is None:
         faults.append("tiny_models.scratch: is needed where vlm or clip is 'scratch'")
+    return faults
+
+
+def _missing_embeddings(where: str, rule: dict[str, Any]) -> list[str]:
+    path = _mapping(rule.get("diverse")).get("embeddings")
+    problem = _unreadable(Path(path)) if isinstance(path, str) else None
+    faults = [f"{where}.diverse.embeddings: {problem}: {path}"] if problem else []
+    for key in ("all_of", "any_of"):
+        parts = rule.get(key)
+        for number, part in enumerate(parts if isinstance(parts, list) else []):
+            faults += _missing_embeddings(f"{where}.{key}.{number}", _mapping(part))
     return faults
 
 

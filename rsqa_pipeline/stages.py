@@ -220,6 +220,15 @@ def _assets() -> list[Asset]:
             )
             for s in SUBSETS
         ),
+        Asset(
+            "score_drift",
+            subsets,
+            "how far the score model's last phase moved its scores",
+            ("pair_scores", "caption_score_model", pairs),
+            "curated_subsets.drift:run",
+            (subsets,),
+            gpu=True,
+        ),
         *(
             Asset(
                 f"clip_{s}",
@@ -286,6 +295,15 @@ def _assets() -> list[Asset]:
             "accuracy of each selector over N answers",
             (bench, "vlm_score_model_30", "score_model", base),
             "benchmarks.best_of_n:run",
+            (marks,),
+            gpu=True,
+        ),
+        Asset(
+            "curation_curve",
+            marks,
+            "a cheap proxy's figure over the fraction kept, for each ranking",
+            ("pair_scores", "clip_scores", pairs, base, bench),
+            "benchmarks.curation_curve:run",
             (marks,),
             gpu=True,
         ),

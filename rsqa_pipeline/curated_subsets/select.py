@@ -7,7 +7,7 @@ Captions and instructions are ranked apart, each with its own fraction: the pape
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -15,11 +15,14 @@ from pathlib import Path
 import pandas as pd
 
 from rsqa_pipeline.curated_subsets.corpus import TABLES, Kind, read_corpus
+from rsqa_pipeline.curated_subsets.decide import SCORED, decide
+from rsqa_pipeline.curated_subsets.explain import DROPPED, Shares, answer_words, dropped_rows, vanished, write_shares
 from rsqa_pipeline.curated_subsets.plots import plot_kept_by_source
+from rsqa_pipeline.curation_settings import SubsetRule
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.lineage.hashes import folder_version
-from rsqa_pipeline.profile import Profile, SubsetRule
-from rsqa_pipeline.records import SUBSET, Metrics, read_table, sha256, write_table
+from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.records import SUBSET, Metrics, read_table, write_table
 from rsqa_pipeline.tracking.run_logger import RunLogger
 
 KINDS: tuple[Kind, ...] = tuple(TABLES.values())
@@ -28,63 +31,36 @@ SCORES = {"score_model": "pair_scores", "clip_score": "clip_scores"}
 
 
 def select(samples: pd.DataFrame, rule: SubsetRule, seed: int) -> list[str]:
-    """Ids of the samples that ``rule`` keeps, sorted; the same whatever the order of the rows.
-
-    Of each kind the best ``wanted`` samples are kept (see `wanted`), best score first, equal scores by sample_id.
-    A sample without the score that the rule ranks by is not eligible.
-
-    Args:
-        samples: columns ``sample_id``, ``kind`` (caption | instruction) and, for the selectors ``score_model`` and
-            ``clip_score``, a column of that name: higher is better, NaN or None where there is no score.
-        rule: selector, and the fraction of each kind to keep, in (0, 1].
-        seed: of the random selector.
-    """
-    ranks = samples[["sample_id", "kind"]].assign(score=_ranking(samples, rule, seed))
-    kept: list[str] = []
-    for kind in KINDS:
-        of_kind = ranks[ranks["kind"] == kind]
-        eligible = of_kind.dropna(subset=["score"]).sort_values(["score", "sample_id"], ascending=[False, True])
-        kept += eligible["sample_id"].head(wanted(len(of_kind), fraction(rule, kind))).tolist()
-    return sorted(kept)
-
-
-def wanted(samples: int, share: float) -> int:
-    """How many of ``samples`` a fraction keeps: the nearest whole number, halves up, at least one."""
-    return min(samples, max(1, math.floor(samples * share + 0.5)))
-
-
-def fraction(rule: SubsetRule, kind: Kind) -> float:
-    return rule.caption_fraction if kind == "caption" else rule.instruction_fraction
-
-
-def _ranking(samples: pd.DataFrame, rule: SubsetRule, seed: int) -> pd.Series:
-    """The number that the rule ranks by, one a row."""
-    if rule.selector == "all":
-        return pd.Series(0.0, index=samples.index)
-    if rule.selector == "random":
-        draws = [int(sha256(str(seed), sample)[:13], 16) / 16**13 for sample in samples["sample_id"]]
-        return pd.Series(draws, index=samples.index, dtype=float)
-    return samples[rule.selector].astype(float)
+    """Ids of the samples that ``rule`` keeps, sorted; the same whatever the order of the rows. See `decide`."""
+    return sorted(samples.loc[decide(samples, rule, seed)["kept"], "sample_id"])
 
 
 def _run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger, *, subset: str) -> Metrics:
-    """Writes ``ids.parquet``, ``rule.json`` and ``plots/kept_by_source.png`` of one subset."""
+    """Writes ``ids.parquet``, ``rule.json``, ``explained.parquet`` (rows of DROPPED), ``shares.json`` and
+    ``plots/kept_by_source.png`` of one subset."""
     rule: SubsetRule = getattr(settings.curated_subsets.subsets, subset)
     samples, versions = _scored_corpus(inputs)
-    kept = set(select(samples, rule, settings.seed))
-    samples = samples.assign(kept=samples["sample_id"].isin(kept))
+    decided = decide(samples, rule, settings.seed)
+    samples = samples.assign(kept=decided["kept"])
     chosen = samples[samples["kept"]].sort_values("sample_id")
     write_table(out / "ids.parquet", SUBSET, chosen[["sample_id", "kind"]])
     description = {
         "subset": subset,
         **rule.model_dump(),
-        "model_version": versions.get(rule.selector),
+        "model_version": ", ".join(versions[name] for name in SCORED if name in rule.selectors) or None,
         "corpus_version": {asset: folder_version(inputs[asset]) for asset in TABLES},
         **_counts(samples, rule),
     }
     (out / "rule.json").write_text(json.dumps(description, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    plot_kept_by_source(samples, rule.selector, out / "plots" / "kept_by_source.png")
-    metrics = _metrics(samples, rule)
+    write_table(out / "explained.parquet", DROPPED, dropped_rows(samples, decided))
+    counted = Shares()
+    counted.add(samples, decided["kept"].to_numpy())
+    write_shares(out / "shares.json", counted.rows())
+    plot_kept_by_source(samples, str(rule.selector), out / "plots" / "kept_by_source.png")
+    lost = vanished(counted.rows())
+    if lost:
+        print(f"WARNING: subset_{subset} keeps nothing of {', '.join(lost)}", file=sys.stderr)
+    metrics = {**_metrics(samples, rule), "vanished_groups": float(len(lost))}
     logger.log_params({f"rule.{key}": value for key, value in rule.model_dump().items()})
     logger.log_metrics(metrics)
     return metrics
@@ -102,8 +78,8 @@ def _scored_corpus(inputs: Mapping[str, Path]) -> tuple[pd.DataFrame, dict[str, 
     Raises:
         DataError: no sample of split "corpus", or scores of one table by several models.
     """
-    columns = ["sample_id", "kind", "source", "true_quality"]
-    rows = read_corpus(inputs)
+    columns = ["sample_id", "kind", "source", "scene_class", "task", "image_id", "true_quality", "words"]
+    rows = [{**row, "words": answer_words(row["messages"])} for row in read_corpus(inputs)]
     if not rows:
         raise DataError(f"no sample of split 'corpus' in {' or '.join(str(inputs[asset]) for asset in TABLES)}")
     samples = pd.DataFrame(rows)[columns].astype({"true_quality": float})
@@ -128,7 +104,7 @@ def _counts(samples: pd.DataFrame, rule: SubsetRule) -> dict[str, dict[str, int]
 
 
 def _without_score(samples: pd.DataFrame, rule: SubsetRule) -> pd.Series:
-    if rule.selector in SCORES:
+    if rule.selector in SCORED:
         return samples[rule.selector].isna()
     return pd.Series(False, index=samples.index)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from dataclasses import asdict, dataclass, field
@@ -10,6 +11,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from rsqa_pipeline.curated_subsets.explain import vanished
+from rsqa_pipeline.curation_settings import Drift
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.records import Metrics
 from rsqa_pipeline.stages import Asset
@@ -26,8 +29,8 @@ SIDE_TABLES = {"component": "components.parquet", "contamination": "decontaminat
 """Tables that an asset has only where its profile asks for them."""
 
 
-ADVISORY = ("probes_pass",)
-"""Checks that warn and stop nothing; what they find stands in the report and decides a promotion."""
+ADVISORY = ("probes_pass", "no_group_vanishes", "score_drift_small")
+"""Checks that warn and stop nothing; what they find stands in the report, the probes decide a promotion."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,12 @@ def check_names(asset: Asset) -> list[str]:
     """Names of the checks that `run_checks` makes for an asset."""
     if asset.name == "score_model_report":
         return ["metrics_are_numbers", "probes_pass"]
+    if asset.name == "score_drift":
+        return ["metrics_are_numbers", "score_drift_small"]
     if asset.records is None:
         return ["metrics_are_numbers"]
     names = ["metrics_are_numbers", "great_expectations"]
-    if asset.records != "subset":
-        names.append("rows_add_up")
+    names.append("no_group_vanishes" if asset.records == "subset" else "rows_add_up")
     if asset.records == "preference_pair":
         names.append("families_counted")
     if asset.records in ("image_text_sample", "benchmark_item", "scored_sample"):
@@ -64,6 +68,8 @@ def run_checks(asset: Asset, folder: Path, metrics: Metrics, profile: Profile) -
     checks = {
         "metrics_are_numbers": lambda: _metrics_are_numbers(metrics),
         "probes_pass": lambda: _probes_pass(metrics),
+        "no_group_vanishes": lambda: _no_group_vanishes(folder),
+        "score_drift_small": lambda: _score_drift_small(metrics, profile.curated_subsets.drift),
         "great_expectations": lambda: _great_expectations(asset, folder),
         "rows_add_up": lambda: _rows_add_up(metrics),
         "families_counted": lambda: _families_counted(asset, folder, metrics, profile),
@@ -103,6 +109,22 @@ def _probes_pass(metrics: Metrics) -> CheckResult:
     failed = [f"{name} {metrics[f'probe.{name}.value']:.2f}" for name, low in falls.items() if low <= 0.5]
     detail = f"no better than chance: {', '.join(failed)}" if failed else f"{len(falls)} probes, all above chance"
     return CheckResult("probes_pass", not failed, detail, falls)
+
+
+def _no_group_vanishes(folder: Path) -> CheckResult:
+    """Something is kept of every class and source."""
+    lost = vanished(json.loads((folder / "shares.json").read_text(encoding="utf-8")))
+    detail = f"nothing is kept of {', '.join(lost)}" if lost else "something is kept of every class and source"
+    return CheckResult("no_group_vanishes", not lost, detail, {"vanished_groups": float(len(lost))})
+
+
+def _score_drift_small(metrics: Metrics, limits: Drift) -> CheckResult:
+    """Scores of the score model's last two phases are alike: in distribution, and in whom they put first."""
+    shift, overlap = metrics["psi"], metrics.get("top_30_jaccard", 0.0)
+    detail = f"PSI {shift:.3f}, at most {limits.max_psi:g} (curated_subsets.drift.max_psi); overlap of the best 30 % "
+    detail += f"{overlap:.2f}, at least {limits.min_top_overlap:g} (curated_subsets.drift.min_top_overlap)"
+    passed = shift <= limits.max_psi and overlap >= limits.min_top_overlap
+    return CheckResult("score_drift_small", passed, detail, {"psi": shift, "top_30_jaccard": overlap})
 
 
 def _families_counted(asset: Asset, folder: Path, metrics: Metrics, profile: Profile) -> CheckResult:

@@ -20,6 +20,7 @@ PACKAGE = Path(__file__).resolve().parent.parent
 # Types and wiring that every module imports. A change there cannot change a stage's result: settings count by value,
 # and the table of stages only names what the other hashes already cover.
 _NOT_CODE = {
+    "curation_settings",
     "errors",
     "preference_settings",
     "profile",

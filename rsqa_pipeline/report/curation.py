@@ -21,6 +21,7 @@ from rsqa_pipeline.report.blocks import (
     percent,
     words,
 )
+from rsqa_pipeline.report.fraction_and_drift import curve_blocks, drift_blocks
 from rsqa_pipeline.report.reading import KINDS, name_of, read_json
 from rsqa_pipeline.stages import SUBSETS
 from rsqa_pipeline.statistics import Interval, bootstrap_mean, wilson
@@ -39,7 +40,7 @@ def true_quality(frame: pd.DataFrame, subset: str, kind: str, seed: int) -> Inte
 
 
 def section(inputs: Mapping[str, Path], frame: pd.DataFrame, seed: int) -> Section:
-    """Histograms, curation curve, subset table and kept share by source."""
+    """Histograms, quality curves, subset table, kept share by source, curation curve and drift."""
     histograms = [
         plot
         for selector, subset in SELECTORS.items()
@@ -57,6 +58,8 @@ def section(inputs: Mapping[str, Path], frame: pd.DataFrame, seed: int) -> Secti
             Plots(curves),
             Plots(shares),
             *(source_table(frame, kind, seed) for kind in KINDS if (frame["kind"] == kind).any()),
+            *curve_blocks(inputs),
+            *drift_blocks(inputs),
         ],
         lead="Every corpus sample is scored and ranked. The score model's top part is compared with CLIP score's, with "
         "a random part of the same size, and with all data.",
@@ -119,7 +122,7 @@ def subset_table(inputs: Mapping[str, Path], frame: pd.DataFrame, seed: int) -> 
     rows = []
     for subset in SUBSETS:
         rule = read_json(inputs[f"subset_{subset}"] / "rule.json")
-        row = [words(name_of(subset), tint=plots.colour(subset)), words(name_of(rule["selector"]))]
+        row = [words(name_of(subset), tint=plots.colour(subset)), words(name_of(rule["selector"] or "several rules"))]
         for kind in KINDS:
             kept = int((frame[subset] & (frame["kind"] == kind)).sum())
             row += [

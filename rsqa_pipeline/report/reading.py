@@ -42,6 +42,11 @@ NAMES = {
     "rural_urban": "rural or urban",
     "choice": "multiple choice",
     "all_tasks": "all tasks",
+    "psi": "PSI",
+    "ks": "Kolmogorov-Smirnov distance",
+    "ks_p_value": "its p-value",
+    "kendall_tau": "Kendall's tau",
+    "top_30_jaccard": "best 30\u00a0% in common (Jaccard)",
 }
 """How models, subsets, selectors, tasks and metrics are called on the page; others by their own name."""
 

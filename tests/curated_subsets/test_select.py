@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsqa_pipeline.curated_subsets.select import select, wanted
-from rsqa_pipeline.profile import SubsetRule
+from rsqa_pipeline.curated_subsets.ranking import wanted
+from rsqa_pipeline.curated_subsets.select import select
+from rsqa_pipeline.curation_settings import SubsetRule
 
 
 def table(captions: list[float | None], instructions: list[float | None] = ()) -> pd.DataFrame:

@@ -113,6 +113,19 @@ def test_subsets_of_the_same_fraction_have_the_same_size(subsets):
     assert sizes == {"all": 30, "random_30": 12, "clip_score_30": 12, "score_model_30": 12}
 
 
+def test_every_dropped_sample_is_explained_and_every_share_has_an_interval(subsets):
+    for name, (out, metrics) in subsets.items():
+        explained = read_table(out / "explained.parquet")
+        kept = {row["sample_id"] for row in read_table(out / "ids.parquet")}
+        assert len(explained) == metrics["dropped_rows"] and not kept & {row["key"] for row in explained}
+        shares = json.loads((out / "shares.json").read_text())
+        writers = [row for row in shares if row["by"] == "source" and row["kind"] == "caption"]
+        assert sum(row["kept"] for row in writers) == metrics["kept_captions"]
+        assert all(row["low"] <= row["share"] <= row["high"] for row in shares)
+        reasons = {"random_30": {"not_drawn"}, "all": set(), "score_model_30": {"outside_top"}}
+        assert {row["reason"] for row in explained} == reasons.get(name, {"outside_top", "no_score"})
+
+
 def test_sample_without_a_clip_score_is_told_of_and_not_kept(subsets, inputs, clip_scores):
     out, metrics = subsets["clip_score_30"]
     lost = read_table(clip_scores[0] / "quarantine.parquet")[0]["sample_id"]

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 from safetensors.numpy import save_file
 
 from rsqa_pipeline import plots
+from rsqa_pipeline.benchmarks.curation_curve import plot_curve
+from rsqa_pipeline.curated_subsets.drift import compare_scores, plot_drift, write_drift
 from rsqa_pipeline.images import hash_image
 from rsqa_pipeline.models.load import weights_version
 from rsqa_pipeline.profile import Profile, ReportSettings
@@ -76,6 +79,7 @@ class SyntheticRun:
         self._policies()
         self._benchmarks()
         self._best_of_n()
+        self._curve_and_drift()
 
     def _picture(self, number: int) -> tuple[str, str]:
         path = self.root / "pictures" / f"{number}.png"
@@ -283,6 +287,28 @@ class SyntheticRun:
         names = {"task": "all_tasks", "metric": "best_of_16", "model": "score_model", "baseline": "majority_vote"}
         comparisons = [{**names, "difference": 0.08, "low": 0.02, "high": 0.14, "p_value": 0.01}]
         pq.write_table(pa.Table.from_pylist(comparisons), self.inputs["best_of_n_benchmark"] / "comparisons.parquet")
+
+    def _curve_and_drift(self) -> None:
+        heights = {"score_model": 0.77, "clip_score": 0.73, "random": 0.70}
+        self.curation_curve = [
+            {"ranking": ranking, "fraction": fraction, "captions": round(300 * fraction),
+             "value": height - 0.1 * abs(fraction - 0.3), "low": height - 0.12, "high": height + 0.02, "n": 200}
+            for ranking, height in heights.items()
+            for fraction in (0.05, 0.3, 1.0)
+        ]  # fmt: skip
+        folder = self.inputs["curation_curve"]
+        pq.write_table(pa.Table.from_pylist(self.curation_curve), folder / "curve.parquet")
+        best = {"best_fraction": 0.3, "smallest_fraction": 0.05, "difference": 0.025, "low": -0.01, "high": 0.05}
+        self.smallest = dict.fromkeys(heights, best)
+        notes = {"rankings": self.smallest, "same_words_for_all": 0.564, "seeds": 5}
+        (folder / "smallest.json").write_text(json.dumps(notes))
+        plot_curve(self.curation_curve, self.smallest, 0.564, folder / "plots" / "curation_curve.png")
+        final = pd.Series(self.scores["pair_scores"]).sort_index()[:200]
+        earlier = final + self.rng.normal(0.4, 0.2, len(final))
+        self.drift = compare_scores(earlier, final)
+        write_drift(self.drift, self.inputs["score_drift"] / "drift.json")
+        plots_folder = self.inputs["score_drift"] / "plots"
+        plot_drift(earlier, final, ("caption phase", "final model"), plots_folder / "drift.png")
 
 
 SETTINGS = Profile.model_construct(

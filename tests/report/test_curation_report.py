@@ -142,6 +142,17 @@ def test_kept_share_of_a_source(known: Page) -> None:
         assert figure(known, f"source/caption/{source}/score_model_30") == f"{100 * share:.1f}"
 
 
+def test_curation_curve_and_drift_are_the_files(known: Page) -> None:
+    for row in known.run.curation_curve:
+        assert figure(known, f"curve/{row['ranking']}/{row['fraction']:g}") == f"{100 * row['value']:.1f}"
+    assert figure(known, "curve/clip_score/best") == "30 %" and figure(known, "curve/clip_score/smallest") == "5 %"
+    assert "The same words for every image get 56.4 right" in section(known, "curation")
+    for name, value in known.run.drift.as_dict().items():
+        if not name.endswith("samples"):
+            assert value is not None and figure(known, f"drift/{name}") == f"{value:.3f}"
+    assert figure(known, "drift/common_samples") == "200"
+
+
 def test_gallery_shows_the_extremes_of_the_corpus(known: Page) -> None:
     scores = known.run.scores["pair_scores"]
     captions = [row for row in known.run.samples["caption"] if row["sample_id"] in scores]

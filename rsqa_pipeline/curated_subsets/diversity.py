@@ -1,0 +1,94 @@
+"""Diverse choice: facility location, the samples that between them stand for all the others best."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from rsqa_pipeline.errors import DataError
+
+Floats = npt.NDArray[np.float32]
+
+MOST_CANDIDATES = 50_000
+"""Every candidate is compared with every other; more of them take hours."""
+_ROWS_AT_ONCE = 1024
+
+
+def read_embeddings(file: str, ids: Sequence[str]) -> Floats:
+    """(n, width) unit rows of the samples ``ids``, in their order; only these are held in memory.
+
+    Raises:
+        DataError: no such table, or an id without an embedding.
+    """
+    if not Path(file).exists():
+        raise DataError(f"diverse.embeddings: no file {file}")
+    table = ds.dataset(file)
+    name = next((name for name in ("sample_id", "key") if name in table.schema.names), None)
+    if name is None or "embedding" not in table.schema.names:
+        needed = "columns sample_id (or key) and embedding"
+        raise DataError(f"{file}: needs {needed}, found {', '.join(table.schema.names)}")
+    places = {key: place for place, key in enumerate(ids)}
+    vectors: dict[int, Floats] = {}
+    for batch in table.to_batches(
+        columns=[name, "embedding"], filter=pc.field(name).isin(pa.array(ids)), use_threads=False
+    ):
+        for key, vector in zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True):
+            vectors[places[key]] = np.asarray(vector, dtype=np.float32)
+    missing = [key for key, place in places.items() if place not in vectors]
+    if missing:
+        raise DataError(f"{file}: {len(missing)} of {len(ids)} samples to choose among have no embedding: {missing[0]}")
+    rows = np.stack([vectors[place] for place in range(len(ids))])
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+
+
+def facility_location(vectors: Floats, count: int) -> list[int]:
+    """Places of ``count`` rows, in the order chosen, that maximise the sum over all rows of the closest chosen one's
+    similarity (1 + cosine) / 2.
+
+    Greedy, so within 1 - 1/e of the best choice; lazy, since a row's gain can only fall as others are chosen, and most
+    gains need no second look. Equal gains go by place.
+
+    Args:
+        vectors: (n, width) unit rows.
+
+    Raises:
+        DataError: more rows than `MOST_CANDIDATES`.
+    """
+    if len(vectors) > MOST_CANDIDATES:
+        raise DataError(
+            f"{len(vectors)} samples to choose diverse ones among, at most {MOST_CANDIDATES}; lower diverse.top"
+        )
+    covered = np.zeros(len(vectors))
+    waiting = [(-gain, place) for place, gain in enumerate(_similarity_sums(vectors))]
+    heapq.heapify(waiting)
+    chosen: list[int] = []
+    while len(chosen) < min(count, len(vectors)):
+        _, place = heapq.heappop(waiting)
+        similar = _similarity(vectors, vectors[place])
+        gain = float(np.maximum(similar - covered, 0.0).sum())
+        if waiting and (-gain, place) > waiting[0]:  # it has fallen behind another's bound: look at that one first
+            heapq.heappush(waiting, (-gain, place))
+            continue
+        chosen.append(place)
+        covered = np.maximum(covered, similar)
+    return chosen
+
+
+def _similarity(vectors: Floats, one: Floats) -> npt.NDArray[np.float64]:
+    return (1.0 + (vectors @ one).astype(np.float64)) / 2.0
+
+
+def _similarity_sums(vectors: Floats) -> list[float]:
+    """Upper bounds of every row's first gain: the sum of its similarities with all rows, rounded up."""
+    sums: list[float] = []
+    for start in range(0, len(vectors), _ROWS_AT_ONCE):
+        block = vectors[start : start + _ROWS_AT_ONCE] @ vectors.T
+        sums += ((1.0 + block.astype(np.float64)) / 2.0).sum(axis=1).tolist()
+    return [bound * (1 + 1e-6) + 1e-6 for bound in sums]

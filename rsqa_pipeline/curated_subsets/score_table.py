@@ -1,0 +1,149 @@
+"""A score file read batch by batch, and the rows' ranking keys on disk as integers that sort like them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from rsqa_pipeline.errors import DataError
+
+BATCH_ROWS = 1 << 18
+NOT_SCORED = np.uint64(0)
+"""Sortable form of a missing key; every other key's is above it."""
+_REFUSED = np.uint16(1 << 15)
+_TIES_AT_ONCE = 200_000
+
+
+class ScoreTable:
+    """A score file, or a folder of shards, in Parquet: a column ``key`` or ``sample_id``, and one for each selector.
+
+    ``score`` is the score model's where there is no column ``score_model``. Rows keep the file's order.
+    """
+
+    def __init__(self, path: Path, batch_rows: int = BATCH_ROWS) -> None:
+        """Raises DataError where there is no such file, or it has no ids."""
+        if not path.exists():
+            raise DataError(f"no score file {path}; make it with `rsqa score`")
+        try:
+            self._data = ds.dataset(path)
+            self.rows: int = self._data.count_rows()
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DataError(f"{path} is no Parquet file: {error}") from error
+        self.columns: list[str] = self._data.schema.names
+        found = [name for name in ("key", "sample_id") if name in self.columns]
+        if not found:
+            raise DataError(f"{path} needs a column key or sample_id; it has {', '.join(self.columns)}")
+        self.id = found[0]
+        self.batch_rows = batch_rows
+
+    def column(self, name: str) -> str:
+        """The file's name for a column or selector. Raises DataError where it has none."""
+        found = "score" if name == "score_model" and name not in self.columns else name
+        if found not in self.columns:
+            raise DataError(f"the rule needs column {found!r}; the score file has {', '.join(self.columns)}")
+        return found
+
+    def batches(self, columns: list[str]) -> Iterator[tuple[int, Any]]:
+        """(row of its first, record batch) of the columns, in order."""
+        start = 0
+        # by default dozens of batches are read ahead, and a file's bytes stay in memory once read
+        ahead = {"batch_readahead": 1, "fragment_readahead": 1, "use_threads": False}
+        stream = ds.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True)
+        options = {**ahead, "fragment_scan_options": stream}
+        for batch in self._data.to_batches(columns=columns, batch_size=self.batch_rows, **options):
+            yield start, batch
+            start += len(batch)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Consecutive rows."""
+
+    start: int
+    codes: npt.NDArray[np.uint64]
+    """(n,) keys in their sortable form."""
+    groups: npt.NDArray[np.uint16]
+    """(n,) number of each row's group."""
+    passing: npt.NDArray[np.bool_]
+    """(n,) the row has a key, and one that the rule lets through."""
+
+
+class SpilledKeys:
+    """Keys and groups of a table's rows in two files of a folder, 10 bytes a row."""
+
+    def __init__(self, folder: Path, batch_rows: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._keys, self._groups = folder / "keys.u64", folder / "groups.u16"
+        self._batch_rows = batch_rows
+
+    def write(
+        self, rows: Iterable[tuple[npt.NDArray[np.float64], npt.NDArray[np.uint16], npt.NDArray[np.bool_]]]
+    ) -> None:
+        """Args: batches of keys (NaN: none), groups (below 32,768) and whether the rule lets the row through."""
+        with self._keys.open("wb") as keys, self._groups.open("wb") as groups:
+            for key, group, passes in rows:
+                sortable(key).tofile(keys)
+                (group | np.where(passes, np.uint16(0), _REFUSED)).tofile(groups)
+
+    def chunks(self) -> Iterator[Chunk]:
+        """All rows in order."""
+        rows = self._keys.stat().st_size // 8
+        sizes = (range(min(self._batch_rows, rows - start)) for start in range(0, rows, self._batch_rows))
+        return (chunk for _, chunk in self.beside(sizes))
+
+    def beside(self, batches: Iterable[Any]) -> Iterator[tuple[Any, Chunk]]:
+        """Each of consecutive batches of the table's rows, whatever their sizes, with its chunk."""
+        start = 0
+        with self._keys.open("rb") as keys, self._groups.open("rb") as groups:
+            for batch in batches:
+                codes = np.fromfile(keys, np.uint64, len(batch))
+                group = np.fromfile(groups, np.uint16, len(batch))
+                yield batch, Chunk(start, codes, group & ~_REFUSED, (codes != NOT_SCORED) & (group < _REFUSED))
+                start += len(batch)
+
+
+def sortable(keys: npt.NDArray[np.float64]) -> npt.NDArray[np.uint64]:
+    """Integers that compare as the floats do; `NOT_SCORED` for NaN."""
+    bits = keys.view(np.uint64)
+    sign = np.uint64(1 << 63)
+    codes = np.where(bits & sign, ~bits, bits | sign)
+    codes[np.isnan(keys)] = NOT_SCORED
+    return codes
+
+
+def least_ids(ids: Callable[[], Iterator[Any]], count: int, at_once: int = _TIES_AT_ONCE) -> str:
+    """The ``count``-th least of the ids, in Unicode order, without holding them all.
+
+    Counts them by their next two characters, and goes on within the pair that the wanted id is in, until few are left.
+
+    Args:
+        ids: starts a new pass over them, as batches of pyarrow strings.
+        count: from 1 to the number of ids.
+        at_once: ids that may be sorted in memory.
+    """
+    prefix = ""
+    while True:
+        counts: dict[str, int] = {}
+        for batch in ids():
+            inside = batch.filter(pc.starts_with(batch, prefix))
+            pairs = pc.utf8_slice_codeunits(inside, len(prefix), len(prefix) + 2)
+            for entry in pc.value_counts(pairs).to_pylist():
+                counts[entry["values"]] = counts.get(entry["values"], 0) + entry["counts"]
+        for pair in sorted(counts):
+            if count <= counts[pair]:
+                break
+            count -= counts[pair]
+        prefix += pair
+        if len(pair) < 2:  # the id ends here
+            return prefix
+        if counts[pair] <= at_once:
+            left = [name for batch in ids() for name in batch.filter(pc.starts_with(batch, prefix)).to_pylist()]
+            return str(sorted(left)[count - 1])

@@ -34,3 +34,5 @@ class Score:
     reason: str | None = None
     """One of a few words, to count by: the reason of an `ImageFault`, ``no_candidate``, ``not_finite``."""
     detail: str | None = None
+    note: str | None = None
+    """What the model did not see whole: ``text_cut`` or ``image_downscaled``; None where it saw all."""

@@ -100,7 +100,8 @@ def _score_in_process(shard: Shard) -> int:
 class _RayWorker:
     """The actor of Ray Data that holds a scorer. One batch is one row: the file of a shard."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, folder: str) -> None:
+        os.chdir(folder)  # what references and the model's path may be relative to
         self._score = ShardWorker(job)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -108,7 +109,8 @@ class _RayWorker:
 
 
 def _with_ray(job: Job, shards: Iterable[Shard], workers: int) -> Iterator[int]:
-    """Shards go to the actors as files, so the job's folder and the images must lie where every machine sees them.
+    """Shards go to the actors as files, so the job's folder, the images and the current folder must lie where every
+    machine sees them.
 
     A killed actor is started again by Ray, and its shard given out again.
     """
@@ -134,7 +136,7 @@ def _with_ray(job: Job, shards: Iterable[Shard], workers: int) -> Iterator[int]:
         gpus = job.scorer.device != "cpu" and ray.cluster_resources().get("GPU", 0) > 0
         rows = ray.data.from_items([{"path": path} for path in paths], override_num_blocks=len(paths)).map_batches(
             _RayWorker,
-            fn_constructor_args=(job,),
+            fn_constructor_args=(job, str(Path.cwd())),
             batch_size=1,
             concurrency=min(workers, len(paths)),
             num_gpus=1 if gpus else 0,

@@ -31,7 +31,7 @@ FILE_SCORE = pa.schema(
         ("text_hash", pa.string()),  # sha256 of the canonical messages JSON
         ("score", pa.float32()),
         ("model_version", pa.string()),  # hash of the scoring model's weights
-        ("note", pa.string()),  # text_cut | image_downscaled: what the model did not see whole; else missing
+        ("note", pa.string()),  # what the model did not see whole: text_cut, image_downscaled, or both with a comma
     ]
 )
 """Example: ``{"key": "airport_1.jpg/0", "image": "RSICD_images/airport_1.jpg", "image_hash": "41..",

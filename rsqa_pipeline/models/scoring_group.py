@@ -35,4 +35,4 @@ class Score:
     """One of a few words, to count by: the reason of an `ImageFault`, ``no_candidate``, ``not_finite``."""
     detail: str | None = None
     note: str | None = None
-    """What the model did not see whole: ``text_cut`` or ``image_downscaled``; None where it saw all."""
+    """What was done to score it all the same: ``text_cut``, ``image_downscaled``, or both with a comma between."""

@@ -24,7 +24,6 @@ from rsqa_pipeline.stages import STAGES, in_stage
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(preference_commands.labels, name="labels")
 app.add_typer(preference_commands.pairs, name="pairs")
-app.command("score")(score_command.score)
 console = Console(width=None if sys.stdout.isatty() else 130)
 
 ProfileOption = Annotated[
@@ -118,6 +117,9 @@ def trace(
             console.print("every file and folder on disk is the recorded version")
     if faults:
         raise typer.Exit(3)
+
+
+app.command("score")(score_command.score)
 
 
 @app.command()

@@ -133,12 +133,13 @@ def _with_ray(job: Job, shards: Iterable[Shard], workers: int) -> Iterator[int]:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         gpus = job.scorer.device != "cpu" and ray.cluster_resources().get("GPU", 0) > 0
         rows = ray.data.from_items([{"path": path} for path in paths], override_num_blocks=len(paths)).map_batches(
             _RayWorker,
             fn_constructor_args=(job, str(Path.cwd())),
             batch_size=1,
-            concurrency=min(workers, len(paths)),
+            compute=ray.data.ActorPoolStrategy(size=min(workers, len(paths))),
             num_gpus=1 if gpus else 0,
         )
         for batch in rows.iter_batches(batch_size=1):

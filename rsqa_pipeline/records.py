@@ -234,7 +234,8 @@ def read_table(path: Path) -> list[dict[str, Any]]:
 
 def stream_table(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
     """As `read_table`, a row at a time, so that the table need not fit in memory; of ``columns`` alone where given."""
-    for batch in pq.ParquetFile(path).iter_batches(10_000, columns=columns):
+    file = pq.ParquetFile(path, pre_buffer=False)  # else all that was read stays in memory
+    for batch in file.iter_batches(10_000, columns=columns):
         for row in batch.to_pylist():
             if row.get("image") is not None:
                 row["image"] = _absolute(row["image"], path.parent)

@@ -106,7 +106,7 @@ class EarlierScores:
 def _own_table(table: Path) -> pq.ParquetFile:
     needed = {"image_hash", "text_hash", "score", "model_version", "note"}
     try:
-        file = pq.ParquetFile(table)
+        file = pq.ParquetFile(table, pre_buffer=False)  # else all that was read stays in memory
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{table} is there and is no Parquet file: {error}; give another one, or move it") from error
     if missing := needed - set(file.schema_arrow.names):

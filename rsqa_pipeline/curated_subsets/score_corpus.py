@@ -95,7 +95,8 @@ def _rows(inputs: Mapping[str, Path]) -> Iterator[ScoreRow]:
 def _write_scores(table: Path, out: Path) -> None:
     """The table's newest scores as rows of SCORED_SAMPLE."""
     with pq.ParquetWriter(out, SCORED_SAMPLE) as writer:
-        for batch in pq.ParquetFile(table).iter_batches(columns=["key", "score", "model_version"]):
+        file = pq.ParquetFile(table, pre_buffer=False)  # else all that was read stays in memory
+        for batch in file.iter_batches(columns=["key", "score", "model_version"]):
             writer.write_batch(batch.rename_columns(SCORED_SAMPLE.names))
 
 

@@ -107,7 +107,8 @@ def killed_runs(
         if running is None or running.poll() is not None:
             running = _start(folder, out, engine, next(counts))
         before = len(passes(log))
-        _wait_for_moment(running, log, before + rng.randint(1, max(1, len(needed) // (kills + 2))), rng, workers_only)
+        share = 2 * (len(needed) - len(finished)) // (kills - report.kills + 2)  # so that kills come until the end
+        _wait_for_moment(running, log, before + rng.randint(1, max(1, share)), rng, workers_only)
         if running.poll() is not None:
             break
         _kill(running, log, before, workers_only, engine)

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from rsqa_pipeline.curated_subsets.lookups import EarlierScores, address, earlier_columns, short
 from rsqa_pipeline.curated_subsets.scorers import CorpusScorer, ScorerSpec
-from rsqa_pipeline.images import ImageFault, hash_image, read_bytes
+from rsqa_pipeline.images import ImageFault, content_hash
 from rsqa_pipeline.models.scoring_group import Group, Score
 from rsqa_pipeline.records import QUARANTINE, Message, canonical_messages
 
@@ -187,7 +187,7 @@ def _find_hashes(rows: Sequence[Row]) -> dict[str, Score]:
             continue
         if image not in hashes and image not in faults:
             try:
-                hashes[image] = hash_image(read_bytes(image))
+                hashes[image] = content_hash(image)
             except ImageFault as fault:
                 faults[image] = Score(None, fault.reason, fault.detail)
         row["image_hash"] = hashes.get(image)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from rsqa_pipeline.images import ImageFault, decode_image, hash_image, read_bytes
+from rsqa_pipeline.images import ImageFault, content_hash, open_image
 from rsqa_pipeline.models.embedding_cache import EmbeddingCache
 from rsqa_pipeline.models.load import CLIP_FAMILIES, SIGLIP_FAMILIES, Clip, load_clip
 from rsqa_pipeline.models.scoring_group import Group, Score
@@ -110,12 +110,11 @@ class ClipScorer:
         if isinstance(image, Image.Image):
             return _Opened(image, None)
         try:
-            data = read_bytes(image)
             if self._cache is None:
-                return _Opened(decode_image(data, image), None)
-            image_hash = hash_image(data)
+                return _Opened(open_image(image), None)
+            image_hash = content_hash(image)
             known = self._cache.get(image_hash)
-            return known if known is not None else _Opened(decode_image(data, image), image_hash)
+            return known if known is not None else _Opened(open_image(image), image_hash)
         except ImageFault as fault:
             return Score(None, fault.reason, fault.detail)
 

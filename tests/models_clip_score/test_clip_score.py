@@ -91,13 +91,13 @@ def test_not_finite_is_missing_not_a_number(clip, images):
 
 def test_image_of_several_groups_is_opened_once(scorer, images, monkeypatch):
     opened: list[str] = []
-    original = clip_score.read_bytes
+    original = clip_score.open_image
 
-    def counting(reference: str) -> bytes:
+    def counting(reference: str) -> Image.Image:
         opened.append(reference)
         return original(reference)
 
-    monkeypatch.setattr(clip_score, "read_bytes", counting)
+    monkeypatch.setattr(clip_score, "open_image", counting)
     scorer.score([Group(images[0], [], [text]) for text in TEXTS] + [Group(images[1], [], TEXTS)], batch_size=2)
     assert sorted(opened) == sorted(images[:2])
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.tree import Tree
 
-from rsqa_pipeline.curated_subsets import curate_command
+from rsqa_pipeline.curated_subsets import curate_command, score_command
 from rsqa_pipeline.errors import RsqaError
 from rsqa_pipeline.preference_data import commands as preference_commands
 from rsqa_pipeline.profile import Profile, default_profile, limited_profile, load_profile
@@ -121,49 +121,7 @@ def trace(
         raise typer.Exit(3)
 
 
-@app.command()
-def score(
-    model: Annotated[str, typer.Option("--model", help="Score model: folder or hub id, ours or the released layout.")],
-    data: Annotated[Path, typer.Option("--data", help="File or folder to score, see --format.")],
-    out: Annotated[Path, typer.Option("--out", help="Parquet file: key, image, score, model_version.")],
-    form: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            help="karpathy, coco, llava, csv, jsonl, webdataset, hf_parquet, image_folder; "
-            "or tensors (.npz, prepared).",
-        ),
-    ] = "llava",
-    images: Annotated[Path | None, typer.Option("--images", help="Folder of the images; default: the file's.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Texts scored at once.", min=1)] = 64,
-    shard_rows: Annotated[int, typer.Option(help="Rows a shard, the unit of resuming.", min=1)] = 2000,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-) -> None:
-    """Score every row of a file with a score model. Killed, the same command goes on from the last finished shard."""
-    from pydantic import ValidationError
-
-    from rsqa_pipeline.curated_subsets.score_file import score_file, score_tensors
-    from rsqa_pipeline.errors import DataError
-    from rsqa_pipeline.models.load import local_folder, weights_version
-    from rsqa_pipeline.profile import Compute, SourceFile
-    from rsqa_pipeline.score_model.model import ScoreModel
-    from rsqa_pipeline.score_model.scorer import Scorer
-
-    if form == "tensors":
-        folder = local_folder(model)
-        rows = score_tensors(ScoreModel.from_pretrained(folder), data, weights_version(folder), out)
-        console.print(f"{rows} rows scored: {out}")
-        return
-    try:
-        source = SourceFile.model_validate({"format": form, "path": str(data), "images": images and str(images)})
-        compute = Compute.model_validate({"device": device})
-    except ValidationError as error:
-        faults = "; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
-        raise DataError(f"rsqa score: {faults}") from None
-    scored, quarantined = score_file(Scorer.load(model, compute), source, out, shard_rows, batch_size)
-    console.print(f"{scored} rows scored: {out}")
-    for reason, count in sorted(quarantined.items()):
-        console.print(f"{count} quarantined: {reason}")
+app.command("score")(score_command.score)
 
 
 @app.command()

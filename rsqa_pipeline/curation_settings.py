@@ -98,9 +98,20 @@ class Drift(Section):
     """Jaccard index of the best 30 % by one version and by the other."""
 
 
+EngineName = Literal["local", "ray"]
+ClipText = Literal["truncate", "windowed_mean"]
+
+
 class CuratedSubsets(Section):
     batch_size: Count
     shard_rows: Count
+    """Rows scored as one piece: what a kill can cost, and what a worker takes at a time."""
+    engine: EngineName = "local"
+    """``ray`` scores on a Ray cluster (extra ``cluster``), or on one that it starts on this machine."""
+    workers: Count = 1
+    """Processes (Ray: actors) that score, each with a model of its own, spread over the GPUs."""
+    clip_text: ClipText = "truncate"
+    """What CLIP does with a text beyond its context: cut its end off, or take the mean of its windows' vectors."""
     subsets: Subsets
     drift: Drift
 

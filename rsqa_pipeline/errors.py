@@ -27,5 +27,9 @@ class DataError(RsqaError):
     """Input data that no row-wise quarantine can save: a missing file, an unknown layout, nothing left."""
 
 
+class EngineError(RsqaError):
+    """What scores in parallel cannot go on: a worker process died, or an optional package is not installed."""
+
+
 class ModelError(RsqaError):
     """A checkpoint that cannot be used: missing or misshapen tensors, a pickle, an unknown family."""

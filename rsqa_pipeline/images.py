@@ -81,6 +81,11 @@ def _stored(part: ImageReference) -> bytes:
         return archive.read(part.size)
 
 
+def content_hash(reference: str) -> str:
+    """What tells that two references show the same image: `hash_image` of the bytes. ImageFault as `read_bytes`."""
+    return hash_image(read_bytes(reference))
+
+
 def open_image(reference: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The image in RGB, 8 bit, upright; see `decode_image`."""
     return decode_image(read_bytes(reference), reference, max_pixels, parse_reference(reference).raster)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -242,6 +242,16 @@ def read_table(path: Path) -> list[dict[str, Any]]:
         if row.get("image") is not None:
             row["image"] = _absolute(row["image"], path.parent)
     return rows
+
+
+def stream_table(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """As `read_table`, a row at a time, so that the table need not fit in memory; of ``columns`` alone where given."""
+    file = pq.ParquetFile(path, pre_buffer=False)  # else all that was read stays in memory
+    for batch in file.iter_batches(10_000, columns=columns):
+        for row in batch.to_pylist():
+            if row.get("image") is not None:
+                row["image"] = _absolute(row["image"], path.parent)
+            yield row
 
 
 def _relative(reference: str, folder: Path) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from rsqa_pipeline.records import read_table
+from rsqa_pipeline.records import stream_table
 
 Kind = Literal["caption", "instruction"]
 
@@ -20,15 +20,17 @@ def read_corpus(inputs: Mapping[str, Path]) -> list[dict[str, Any]]:
     Args:
         inputs: folders of ``image_text_pairs`` and ``instruction_samples``.
     """
-    return [
-        {**row, "kind": kind}
-        for asset, kind in TABLES.items()
-        for row in read_table(inputs[asset] / "samples.parquet")
-        if row["split"] == "corpus"
-    ]
+    return list(stream_corpus(inputs))
 
 
-def in_shards(rows: list[dict[str, Any]], shard_rows: int) -> Iterator[list[dict[str, Any]]]:
-    """Consecutive runs of at most ``shard_rows`` rows."""
-    for start in range(0, len(rows), shard_rows):
-        yield rows[start : start + shard_rows]
+def stream_corpus(inputs: Mapping[str, Path], columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """As `read_corpus`, a row at a time.
+
+    Args:
+        columns: those wanted besides ``kind``; None gives all.
+    """
+    wanted = None if columns is None else [*columns, "split"]
+    for asset, kind in TABLES.items():
+        for row in stream_table(inputs[asset] / "samples.parquet", wanted):
+            if row["split"] == "corpus":
+                yield {**row, "kind": kind}

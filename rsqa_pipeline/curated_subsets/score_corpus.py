@@ -1,50 +1,58 @@
-"""A score for every sample of the corpus, shard by shard, by the score model or by CLIP (paper, curation)."""
+"""A score for every sample of the corpus, by the score model or by CLIP (paper, curation); see `shards`.
+
+Shards and the table made before live in the profile's state folder, so that a killed asset goes on and a grown corpus
+costs its new samples alone. Their folder's name is a key of the scoring code and the number format; another key's
+folder is deleted.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
 
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy.stats import spearmanr
-from tqdm import tqdm
 
-from rsqa_pipeline.curated_subsets.corpus import TABLES, in_shards, read_corpus
+from rsqa_pipeline.curated_subsets.corpus import TABLES, stream_corpus
+from rsqa_pipeline.curated_subsets.engines import Engine
 from rsqa_pipeline.curated_subsets.plots import plot_scores
+from rsqa_pipeline.curated_subsets.scorers import ModelSpec
+from rsqa_pipeline.curated_subsets.shards import Scored, ScoreRow, quarantine_beside, score_table
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.models.clip_score import ClipScorer
+from rsqa_pipeline.lineage.hashes import code_version, settings_version
 from rsqa_pipeline.models.load import base_model
-from rsqa_pipeline.models.scoring_group import Group, Score
 from rsqa_pipeline.profile import Profile
-from rsqa_pipeline.records import QUARANTINE, SCORED_SAMPLE, Metrics, canonical_messages, write_table
-from rsqa_pipeline.score_model.scorer import Scorer
+from rsqa_pipeline.records import SCORED_SAMPLE, Metrics
 from rsqa_pipeline.tracking.run_logger import RunLogger
-
-
-class CorpusScorer(Protocol):
-    """What scores a corpus: the score model's scorer, CLIP's."""
-
-    version: str
-
-    def score_or_reason(self, groups: Sequence[Group], batch_size: int) -> list[list[Score]]: ...
 
 
 def run_score_model(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
     """Scores the corpus with the trained score model: scores.parquet, quarantine.parquet, a histogram."""
-    scorer = Scorer.load(inputs["score_model"] / "model", settings.compute)
-    return _run(inputs, out, settings, logger, scorer, "pair_scores", "score (unbounded)")
+    path = str(inputs["score_model"] / "model")
+    spec = ModelSpec("score_model", path, settings.compute, settings.curated_subsets.batch_size)
+    _, metrics = _run(inputs, out, settings, logger, spec, _state(settings, "pair_scores"), "score (unbounded)")
+    return metrics
 
 
 def run_clip(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
     """Scores the corpus with the base CLIP: scores.parquet, quarantine.parquet, a histogram."""
-    scorer = ClipScorer.load(base_model(inputs["base_models"], "clip"), settings.compute)
-    metrics = _run(inputs, out, settings, logger, scorer, "clip_scores", "CLIP score (cosine)")
-    metrics["truncated_texts"] = float(scorer.truncated)
-    return metrics
+    curation, state = settings.curated_subsets, _state(settings, "clip_scores")
+    path = base_model(inputs["base_models"], "clip")
+    spec = ModelSpec("clip", path, settings.compute, curation.batch_size, curation.clip_text, state / "embeddings")
+    scored, metrics = _run(inputs, out, settings, logger, spec, state, "CLIP score (cosine)")
+    return {**metrics, "truncated_texts": float(scored.notes["text_cut"])}
+
+
+def _state(settings: Profile, stage: str) -> Path:
+    """Folder of the stage's shards and of its table made before, whatever the model, batch size, device and engine."""
+    parts = {"code": code_version("curated_subsets.score_corpus"), "dtype": settings.compute.dtype}
+    folder = settings.state / "scores" / stage / settings_version(parts)[:32]
+    for other in folder.parent.iterdir() if folder.parent.is_dir() else ():
+        if other != folder:
+            shutil.rmtree(other)
+    return folder
 
 
 def _run(
@@ -52,90 +60,51 @@ def _run(
     out: Path,
     settings: Profile,
     logger: RunLogger,
-    scorer: CorpusScorer,
-    stage: str,
+    spec: ModelSpec,
+    state: Path,
     score_name: str,
-) -> Metrics:
-    rows = read_corpus(inputs)
-    if not rows:
+) -> tuple[Scored, Metrics]:
+    stage, curation = state.parent.name, settings.curated_subsets
+    total = sum(1 for _ in stream_corpus(inputs, ["sample_id"]))
+    if not total:
         raise DataError(f"no sample of split 'corpus' in {' or '.join(str(inputs[asset]) for asset in TABLES)}")
-    curation = settings.curated_subsets
-    score_shards(rows, out, scorer, stage, curation.shard_rows, curation.batch_size)
-    scores = pq.read_table(out / "scores.parquet").to_pandas()
-    reasons = Counter(pq.read_table(out / "quarantine.parquet").column("reason").to_pylist())
-    samples = pd.DataFrame(rows)[["sample_id", "kind", "source", "true_quality"]].astype({"true_quality": float})
-    scored = samples.merge(scores, on="sample_id", validate="one_to_one")
-    plot_scores(scored, score_name, out / "plots" / "score_histogram.png")
+    table = state / "scores.parquet"
+    engine = Engine(curation.engine, curation.workers)
+    scored = score_table(_rows(inputs), spec, table, stage, curation.shard_rows, engine, total)
+    _write_scores(table, out / "scores.parquet")
+    shutil.copyfile(quarantine_beside(table), out / "quarantine.parquet")
+    with_score = _with_score(inputs, out / "scores.parquet")
+    plot_scores(with_score, score_name, out / "plots" / "score_histogram.png")
     metrics: Metrics = {
-        "input_rows": float(len(rows)),
-        "kept_rows": float(len(scores)),
-        "quarantined_rows": float(sum(reasons.values())),
-        **{f"quarantined/{reason}": float(count) for reason, count in sorted(reasons.items())},
-        **_score_metrics(scored),
+        "input_rows": float(total),
+        "kept_rows": float(scored.rows),
+        "quarantined_rows": float(scored.quarantined.total()),
+        **{f"quarantined/{reason}": float(count) for reason, count in sorted(scored.quarantined.items())},
+        **_score_metrics(with_score),
     }
-    logger.log_params({"scorer": stage, "model_version": scorer.version})
+    logger.log_params({"scorer": stage, "model_version": spec.version})
     logger.log_metrics(metrics)
-    return metrics
+    return scored, metrics
 
 
-def score_shards(
-    rows: Sequence[dict[str, Any]], out: Path, scorer: CorpusScorer, stage: str, shard_rows: int, batch_size: int
-) -> None:
-    """Scores ``rows`` shard by shard and merges the shards in the rows' order: scores.parquet, quarantine.parquet.
-
-    Every row ends in one of the two. A shard's tables appear whole or not at all.
-    """
-    shards = out / "shards"
-    shards.mkdir()
-    with tqdm(total=len(rows), desc=stage, unit="row") as bar:
-        for number, shard in enumerate(in_shards(list(rows), shard_rows)):
-            scored, refused = score_rows(shard, scorer, stage, batch_size)
-            _write_whole(shards / f"{number:06d}.scores.parquet", SCORED_SAMPLE, scored)
-            _write_whole(shards / f"{number:06d}.quarantine.parquet", QUARANTINE, refused)
-            bar.update(len(shard))
-    for name, schema in (("scores", SCORED_SAMPLE), ("quarantine", QUARANTINE)):
-        parts = sorted(shards.glob(f"*.{name}.parquet"))
-        with pq.ParquetWriter(out / f"{name}.parquet", schema) as merged:
-            for part in parts:
-                merged.write_table(pq.read_table(part, schema=schema))
-                part.unlink()
-    shards.rmdir()
+def _rows(inputs: Mapping[str, Path]) -> Iterator[ScoreRow]:
+    for row in stream_corpus(inputs, ["sample_id", "image_id", "image", "messages"]):
+        yield ScoreRow(row["sample_id"], row["image"], row["messages"] or [], row["image_id"])
 
 
-def score_rows(
-    rows: Sequence[dict[str, Any]], scorer: CorpusScorer, stage: str, batch_size: int
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows of SCORED_SAMPLE and of QUARANTINE for the samples ``rows``: each sample is in one of the two."""
-    groups: dict[tuple[str, str], tuple[Group, dict[str, int]]] = {}
-    places: list[tuple[tuple[str, str], str] | None] = []
-    for row in rows:
-        messages = row["messages"] or []
-        if not messages or messages[-1]["role"] != "assistant":
-            places.append(None)
-            continue
-        context, text = messages[:-1], messages[-1]["content"]
-        key = (row["image"], canonical_messages(context))
-        _, texts = groups.setdefault(key, (Group(row["image"], context, []), {}))
-        texts.setdefault(text, len(texts))
-        places.append((key, text))
-    whole = [Group(group.image, group.context, list(texts)) for group, texts in groups.values()]
-    found = dict(zip(groups, scorer.score_or_reason(whole, batch_size), strict=True))
-    no_answer = Score(None, "no_answer", "the last message is not the assistant's")
-    scored, refused = [], []
-    for row, place in zip(rows, places, strict=True):
-        score = found[place[0]][groups[place[0]][1][place[1]]] if place else no_answer
-        if score.value is not None:
-            scored.append({"sample_id": row["sample_id"], "score": score.value, "model_version": scorer.version})
-        else:
-            fault = {"reason": score.reason, "detail": score.detail}
-            refused.append({"stage": stage, "sample_id": row["sample_id"], **fault})
-    return scored, refused
+def _write_scores(table: Path, out: Path) -> None:
+    """The table's newest scores as rows of SCORED_SAMPLE."""
+    with pq.ParquetWriter(out, SCORED_SAMPLE) as writer:
+        file = pq.ParquetFile(table, pre_buffer=False)  # else all that was read stays in memory
+        for batch in file.iter_batches(columns=["key", "score", "model_version"]):
+            writer.write_batch(batch.rename_columns(SCORED_SAMPLE.names))
 
 
-def _write_whole(path: Path, schema: pa.Schema, rows: Sequence[Mapping[str, Any]]) -> None:
-    scratch = path.with_suffix(".scratch")
-    write_table(scratch, schema, rows)
-    scratch.replace(path)
+def _with_score(inputs: Mapping[str, Path], scores: Path) -> pd.DataFrame:
+    """Columns sample_id, kind, source, true_quality (NaN where not known), score, model_version of the scored rows."""
+    samples = pd.DataFrame(stream_corpus(inputs, ["sample_id", "source", "true_quality"]))
+    samples = samples.drop(columns="split").astype({"true_quality": float})
+    return samples.merge(pd.read_parquet(scores), on="sample_id", validate="one_to_one")
 
 
 def _score_metrics(scored: pd.DataFrame) -> Metrics:

@@ -1,47 +1,66 @@
 """CLIP score: the cosine between a CLIP's embeddings of image and text (paper, curation: the baseline selector).
 
 The text of a question-answer sample is its last question, a space and the answer; a caption's is the caption. A text
-longer than the CLIP's context is cut at the end and counted.
+longer than the model's context is cut at the end, which its score notes and is counted (``truncate``), or read in
+windows of that length, one after the other, whose unit vectors' mean stands for it (``windowed_mean``).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 
-from rsqa_pipeline.images import ImageFault, open_image
-from rsqa_pipeline.models.load import Clip, load_clip
+from rsqa_pipeline.curation_settings import ClipText
+from rsqa_pipeline.images import ImageFault, content_hash, open_image
+from rsqa_pipeline.models.embedding_cache import EmbeddingCache
+from rsqa_pipeline.models.load import CLIP_FAMILIES, SIGLIP_FAMILIES, Clip, load_clip
 from rsqa_pipeline.models.scoring_group import Group, Score
 from rsqa_pipeline.profile import Compute
 from rsqa_pipeline.records import Message
 
 
 class ClipScorer:
-    """Scores groups of candidate texts by their cosine with the group's image."""
+    """Scores groups of candidate texts by their cosine with the group's image, with a CLIP or a SigLIP."""
 
-    def __init__(self, clip: Clip) -> None:
+    def __init__(self, clip: Clip, long_text: ClipText = "truncate", embeddings: Path | None = None) -> None:
+        """
+        Args:
+            embeddings: folder where image vectors are kept by the image's hash; None keeps none.
+        """
         self._clip = clip
+        self._long_text = long_text
+        self._cache = EmbeddingCache(embeddings, clip.version) if embeddings else None
+        self._siglip = clip.model.config.model_type in SIGLIP_FAMILIES
         self.version = clip.version
         self.context = int(clip.model.config.text_config.max_position_embeddings)
-        """Longest text that the model reads, in tokens, the two end marks included."""
+        """Longest text that the model reads, in tokens, the end marks included."""
         self.truncated = 0
         """Texts cut to the context so far."""
 
     @classmethod
-    def load(cls, path_or_id: str | Path, compute: Compute) -> ClipScorer:
+    def load(
+        cls,
+        path_or_id: str | Path,
+        compute: Compute,
+        long_text: ClipText = "truncate",
+        embeddings: Path | None = None,
+    ) -> ClipScorer:
         """Raises ModelError as `load_clip`."""
-        return cls(load_clip(path_or_id, compute))
+        return cls(load_clip(path_or_id, compute, families=CLIP_FAMILIES + SIGLIP_FAMILIES), long_text, embeddings)
 
     def score(self, groups: Sequence[Group], batch_size: int) -> list[list[float | None]]:
         """Cosine in [-1, 1] of every candidate with its image, in the groups' order; None where there is none."""
         return [[score.value for score in of_group] for of_group in self.score_or_reason(groups, batch_size)]
 
     def score_or_reason(self, groups: Sequence[Group], batch_size: int) -> list[list[Score]]:
-        """As `score`, with the reason beside every missing score: an `ImageFault`'s, ``no_image`` or ``not_finite``.
+        """As `score`, with the reason beside every missing score: an `ImageFault`'s, ``no_image`` or ``not_finite``;
+        and the note ``text_cut`` beside those of texts that lost their end.
 
         An image that several groups name by the same reference is embedded once; so is a text that stands twice.
 
@@ -50,9 +69,21 @@ class ClipScorer:
         """
         images = self._image_vectors(groups, batch_size)
         texts = [[candidate_text(group.context, text) for text in group.candidates] for group in groups]
-        vectors = self._text_vectors(list(dict.fromkeys(text for of_group in texts for text in of_group)), batch_size)
+        distinct = list(dict.fromkeys(text for of_group in texts for text in of_group))
+        vectors: dict[str, torch.Tensor] = {}
+        cut: set[str] = set()
+        for start in range(0, len(distinct), batch_size):
+            batch = distinct[start : start + batch_size]
+            vectors.update(zip(batch, self._text_vectors(batch, batch_size), strict=True))
+            if self._long_text == "truncate":
+                lengths = map(len, self._clip.tokenizer(batch)["input_ids"])
+                cut.update(text for text, length in zip(batch, lengths, strict=True) if length > self.context)
+        self.truncated += len(cut)
         return [
-            [_cosine(images[_image_key(group.image)], vectors[text]) for text in of_group]
+            [
+                _noted(_cosine(images[_image_key(group.image)], vectors[text]), "text_cut" if text in cut else None)
+                for text in of_group
+            ]
             for group, of_group in zip(groups, texts, strict=True)
         ]
 
@@ -60,42 +91,84 @@ class ClipScorer:
         """Unit vector (width,) of each distinct image by its key, or why it has none."""
         images = {_image_key(group.image): group.image for group in groups}
         vectors: dict[Hashable, torch.Tensor | Score] = {}
-        waiting = list(images.items())
-        for start in range(0, len(waiting), batch_size):
-            usable: dict[Hashable, Image.Image] = {}
-            for key, image in waiting[start : start + batch_size]:
-                opened = _opened(image)
-                if isinstance(opened, Score):
-                    vectors[key] = opened
-                else:
-                    usable[key] = opened
-            if usable:
-                vectors.update(zip(usable, self._embed_images(list(usable.values())), strict=True))
+        waiting: dict[Hashable, _Opened] = {}
+        for key, image in images.items():
+            found = self._known_or_opened(image)
+            if isinstance(found, _Opened):
+                waiting[key] = found
+            else:
+                vectors[key] = found
+            if len(waiting) == batch_size:
+                vectors.update(self._embed(waiting))
+                waiting = {}
+        if waiting:
+            vectors.update(self._embed(waiting))
         return vectors
+
+    def _known_or_opened(self, image: str | Image.Image | None) -> torch.Tensor | Score | _Opened:
+        if image is None:
+            return Score(None, "no_image", "a CLIP score needs an image")
+        if isinstance(image, Image.Image):
+            return _Opened(image, None)
+        try:
+            if self._cache is None:
+                return _Opened(open_image(image), None)
+            image_hash = content_hash(image)
+            known = self._cache.get(image_hash)
+            return known if known is not None else _Opened(open_image(image), image_hash)
+        except ImageFault as fault:
+            return Score(None, fault.reason, fault.detail)
+
+    def _embed(self, opened: dict[Hashable, _Opened]) -> dict[Hashable, torch.Tensor]:
+        vectors = self._embed_images([one.image for one in opened.values()])
+        for one, vector in zip(opened.values(), vectors, strict=True):
+            if self._cache is not None and one.image_hash is not None and bool(vector.isfinite().all()):
+                self._cache.put(one.image_hash, vector)
+        return dict(zip(opened, vectors, strict=True))
 
     @torch.inference_mode()
     def _embed_images(self, images: list[Image.Image]) -> torch.Tensor:
         model = self._clip.model
         pixels = self._clip.image_processor(images=images, return_tensors="pt")["pixel_values"]
         pooled = model.vision_model(pixel_values=pixels.to(model.device, model.dtype)).pooler_output
-        return _unit(model.visual_projection(pooled))
+        return _unit(pooled if self._siglip else model.visual_projection(pooled))
 
-    def _text_vectors(self, texts: Sequence[str], batch_size: int) -> dict[str, torch.Tensor]:
-        """Unit vector (width,) of each distinct text."""
-        vectors: dict[str, torch.Tensor] = {}
+    def _text_vectors(self, texts: list[str], batch_size: int) -> torch.Tensor:
+        """(texts, width) unit vectors; of a text in several windows, the unit vector along their mean."""
+        windows = self._clip.tokenizer(
+            texts,
+            padding="max_length" if self._siglip else True,  # a SigLIP is trained on texts filled up to its context
+            truncation=True,
+            max_length=self.context,
+            return_overflowing_tokens=self._long_text == "windowed_mean",
+            return_tensors="pt",
+        )
+        parts = [
+            self._embed_tokens({name: ids[start : start + batch_size] for name, ids in windows.items()})
+            for start in range(0, len(windows["input_ids"]), batch_size)
+        ]
+        vectors = torch.cat(parts)
+        if self._long_text == "truncate":
+            return vectors
+        sums = torch.zeros(len(texts), vectors.shape[1])
+        return _unit(sums.index_add(0, windows["overflow_to_sample_mapping"], vectors))
+
+    @torch.inference_mode()
+    def _embed_tokens(self, tokens: dict[str, Any]) -> torch.Tensor:
         model = self._clip.model
-        for start in range(0, len(texts), batch_size):
-            batch = list(texts[start : start + batch_size])
-            self.truncated += sum(len(ids) > self.context for ids in self._clip.tokenizer(batch)["input_ids"])
-            tokens = self._clip.tokenizer(
-                batch, padding=True, truncation=True, max_length=self.context, return_tensors="pt"
-            ).to(model.device)
-            with torch.inference_mode():
-                pooled = model.text_model(
-                    input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
-                ).pooler_output
-                vectors.update(zip(batch, _unit(model.text_projection(pooled)), strict=True))
-        return vectors
+        ids = tokens["input_ids"].to(model.device)
+        if self._siglip:
+            return _unit(model.text_model(input_ids=ids).pooler_output)
+        mask = tokens["attention_mask"].to(model.device)
+        return _unit(model.text_projection(model.text_model(input_ids=ids, attention_mask=mask).pooler_output))
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A decoded image, with its hash where its vector is to be kept."""
+
+    image: Image.Image
+    image_hash: str | None
 
 
 def candidate_text(context: Sequence[Message], candidate: str) -> str:
@@ -111,17 +184,6 @@ def _image_key(image: str | Image.Image | None) -> Hashable:
     return id(image) if isinstance(image, Image.Image) else image
 
 
-def _opened(image: str | Image.Image | None) -> Image.Image | Score:
-    if image is None:
-        return Score(None, "no_image", "a CLIP score needs an image")
-    if isinstance(image, Image.Image):
-        return image
-    try:
-        return open_image(image)
-    except ImageFault as fault:
-        return Score(None, fault.reason, fault.detail)
-
-
 def _unit(vectors: torch.Tensor) -> torch.Tensor:
     """(b, width) float32 rows of length 1, on the CPU."""
     return torch.nn.functional.normalize(vectors.float(), dim=-1).cpu()
@@ -134,3 +196,7 @@ def _cosine(image: torch.Tensor | Score, text: torch.Tensor) -> Score:
     if not math.isfinite(cosine):
         return Score(None, "not_finite", f"the cosine is {cosine}")
     return Score(max(-1.0, min(1.0, cosine)))
+
+
+def _noted(score: Score, note: str | None) -> Score:
+    return score if note is None or score.value is None else replace(score, note=note)

@@ -21,7 +21,6 @@ from transformers import (
     AutoModel,
     AutoModelForImageTextToText,
     AutoTokenizer,
-    CLIPModel,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Qwen2VLProcessor,
@@ -33,6 +32,7 @@ from rsqa_pipeline.profile import Compute
 
 VLM_FAMILIES = ("qwen2_vl", "qwen2_5_vl")
 CLIP_FAMILIES = ("clip",)
+SIGLIP_FAMILIES = ("siglip",)
 _WANTED_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
 
 
@@ -62,9 +62,9 @@ class Vlm:
 
 @dataclass(frozen=True)
 class Clip:
-    """A CLIP ready to use, in evaluation mode."""
+    """A CLIP (or SigLIP) ready to use, in evaluation mode."""
 
-    model: CLIPModel
+    model: Any
     tokenizer: PreTrainedTokenizerBase
     image_processor: Any
     version: str
@@ -95,16 +95,23 @@ def load_vlm(
 
 
 def load_clip(
-    path_or_id: str | Path, compute: Compute, revision: str | None = None, trust_remote_code: bool = False
+    path_or_id: str | Path,
+    compute: Compute,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    families: tuple[str, ...] = CLIP_FAMILIES,
 ) -> Clip:
     """Loads a CLIP with its tokenizer and image processor onto the profile's device.
+
+    Args:
+        families: SIGLIP_FAMILIES too where nothing but embeddings is wanted of the model.
 
     Raises:
         ModelError: as `load_vlm`.
     """
     folder = local_folder(path_or_id, revision, trust_remote_code)
-    _check_family(folder, CLIP_FAMILIES, trust_remote_code)
-    model = load_weights(CLIPModel, folder, compute, trust_remote_code)
+    _check_family(folder, families, trust_remote_code)
+    model = load_weights(AutoModel, folder, compute, trust_remote_code)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         image_processor = AutoImageProcessor.from_pretrained(folder)

@@ -115,9 +115,15 @@ def parameters(base_models: Path, kind: str) -> str:
 
 
 def _scored_by(folder: Path, known: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Versions that stand in the score rows; one that is no model of this run is called out."""
+    """Versions that stand in the score rows; one that is no model of this run is called out.
+
+    What stands behind a dot is a variant of the model's use, such as windowed_mean.
+    """
     versions = pq.read_table(folder / "scores.parquet", columns=["model_version"])["model_version"].unique().to_pylist()
-    return [("scored by" if v in known.values() else "scored by ANOTHER model", v) for v in sorted(versions)]
+    return [
+        ("scored by" if v.partition(".")[0] in known.values() else "scored by ANOTHER model", v)
+        for v in sorted(versions)
+    ]
 
 
 def _versions(versions: list[tuple[str, str]], key: str) -> Cell:

@@ -1,8 +1,15 @@
 """The curation stages from the source tables to ``ids.parquet`` and ``rule.json``."""
 
+import contextlib
 import json
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -63,7 +70,53 @@ def inputs(tmp_path_factory):
 def clip_scores(inputs, settings, tmp_path_factory):
     out = tmp_path_factory.mktemp("clip") / "clip_scores"
     out.mkdir()
-    return out, score_corpus.run_clip(inputs, out, settings, SilentLogger())
+    with contextlib.chdir(out.parent):  # its state lies below
+        return out, score_corpus.run_clip(inputs, out, settings, SilentLogger())
+
+
+RUN_CLIP = """
+import json, sys
+from pathlib import Path
+from rsqa_pipeline.curated_subsets import score_corpus
+from rsqa_pipeline.profile import load_profile
+from rsqa_pipeline.tracking.run_logger import SilentLogger
+settings = load_profile(sys.argv[1])
+curation = settings.curated_subsets.model_copy(update={"shard_rows": 2})
+inputs = {name: Path(path) for name, path in json.loads(sys.argv[2]).items()}
+score_corpus.run_clip(inputs, Path("out"), settings.model_copy(update={"curated_subsets": curation}), SilentLogger())
+"""
+
+
+def test_a_killed_stage_goes_on_from_its_finished_shards(inputs, settings, clip_scores, tmp_path, monkeypatch):
+    """A score that is changed in a finished shard by hand stands in the final table: the shard was not made again."""
+    profile = str(Path("configs/profiles/demo.yaml").resolve())
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "rsqa_pipeline").symlink_to(Path(score_corpus.__file__).parents[1])  # the profile's models and corpus
+    (tmp_path / "data").symlink_to(Path(profile).parents[2] / "data")
+    names = json.dumps({name: str(folder) for name, folder in inputs.items()})
+    words = [sys.executable, "-c", RUN_CLIP, profile, names]
+    running = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    shards = ".rsqa/demo/scores/clip_scores/*/scores.shards/*.scores.parquet"
+    while running.poll() is None and len(list(tmp_path.glob(shards))) < 3:
+        time.sleep(0.002)
+    running.kill()
+    assert running.wait() == -9
+    finished = sorted(tmp_path.glob(shards))
+    assert 3 <= len(finished) < 15 and not list((tmp_path / "out").iterdir())
+    marked = pq.read_table(finished[0])
+    score = pa.array([0.5] * len(marked), pa.float32())
+    pq.write_table(marked.set_column(marked.column_names.index("score"), "score", score), finished[0])
+    curation = settings.curated_subsets.model_copy(update={"shard_rows": 2, "batch_size": 1})
+    changed = settings.model_copy(update={"curated_subsets": curation})
+    score_corpus.run_clip(inputs, tmp_path / "out", changed, SilentLogger())
+    found, calm = read_table(tmp_path / "out" / "scores.parquet"), read_table(clip_scores[0] / "scores.parquet")
+    assert [row["score"] for row in found[:2]] == [0.5, 0.5]
+    assert [row["sample_id"] for row in found] == [row["sample_id"] for row in calm]
+    assert [row["score"] for row in found[2:]] == pytest.approx([row["score"] for row in calm[2:]], abs=1e-5)
+    assert not list(tmp_path.glob(shards))
+    quarantine = read_table(tmp_path / "out" / "quarantine.parquet")
+    assert quarantine == read_table(clip_scores[0] / "quarantine.parquet")
 
 
 def test_clip_scores_cover_the_corpus_and_quarantine_the_missing_image(clip_scores, inputs):

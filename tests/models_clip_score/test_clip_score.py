@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import SiglipConfig, SiglipImageProcessor, SiglipModel
 
+from rsqa_pipeline.errors import ModelError
 from rsqa_pipeline.models import clip_score
 from rsqa_pipeline.models.clip_score import ClipScorer, candidate_text
-from rsqa_pipeline.models.load import Clip
+from rsqa_pipeline.models.load import Clip, load_clip
 from rsqa_pipeline.models.scoring_group import Group
+from rsqa_pipeline.profile import Compute
 from rsqa_pipeline.tiny_models.architecture import new_clip, new_clip_image_processor, train_clip_tokenizer
 
 TEXTS = ["two white tanks on the left", "a red ship", "several houses near a river", "How many ships are there? 3"]
@@ -99,9 +102,75 @@ def test_image_of_several_groups_is_opened_once(scorer, images, monkeypatch):
     assert sorted(opened) == sorted(images[:2])
 
 
-def test_long_text_is_cut_to_the_context_and_counted(scorer, images):
+def test_long_text_is_cut_to_the_context_counted_and_noted(scorer, images):
     long = "several houses near a river " * 100
-    scores = scorer.score([Group(images[0], [], [long, long + "and a tank", "a red ship"])], batch_size=8)
+    (found,) = scorer.score_or_reason([Group(images[0], [], [long, long + "and a tank", "a red ship"])], batch_size=8)
     assert scorer.truncated == 2
-    assert scores[0][0] == pytest.approx(scores[0][1], abs=1e-6)
-    assert scores[0][0] != pytest.approx(scores[0][2], abs=1e-6)
+    assert [score.note for score in found] == ["text_cut", "text_cut", None]
+    assert found[0].value == pytest.approx(found[1].value, abs=1e-6)
+    assert found[0].value != pytest.approx(found[2].value, abs=1e-6)
+
+
+def test_windowed_mean_is_the_mean_of_the_windows_unit_vectors(clip, images):
+    """By hand: 100 words in windows of 75 tokens, each between the start and end marks."""
+    words = TEXTS[2].split() * 20
+    long = " ".join(words)
+    scorer = ClipScorer(clip, "windowed_mean")
+    (found,) = scorer.score_or_reason([Group(images[0], [], [long, TEXTS[0]])], batch_size=3)
+    ids = clip.tokenizer(long, add_special_tokens=False)["input_ids"]
+    windows = [ids[start : start + 75] for start in range(0, len(ids), 75)]
+    assert len(windows) > 1
+    start, end = clip.tokenizer.bos_token_id, clip.tokenizer.eos_token_id
+    with torch.no_grad():
+        parts = [clip.model.text_model(torch.tensor([[start, *window, end]])).pooler_output for window in windows]
+        units = torch.nn.functional.normalize(clip.model.text_projection(torch.cat(parts)), dim=-1)
+        text = torch.nn.functional.normalize(units.mean(0), dim=-1)
+        pixels = clip.image_processor(images=Image.open(images[0]), return_tensors="pt")["pixel_values"]
+        pooled = clip.model.vision_model(pixel_values=pixels).pooler_output
+        image = torch.nn.functional.normalize(clip.model.visual_projection(pooled)[0], dim=-1)
+    assert found[0].value == pytest.approx(float(image @ text), abs=1e-5)
+    assert found[1].value == pytest.approx(reference(clip, images[0], TEXTS[0]), abs=1e-5)
+    assert [score.note for score in found] == [None, None] and scorer.truncated == 0
+
+
+def test_image_vectors_are_kept_by_content_for_other_texts_and_other_names(clip, images, tmp_path):
+    seen: list[int] = []
+    hook = clip.model.vision_model.register_forward_hook(lambda _, __, output: seen.append(len(output.pooler_output)))
+    first = ClipScorer(clip, embeddings=tmp_path / "vectors").score([Group(images[0], [], TEXTS[:2])], 8)
+    copy = tmp_path / "another name.png"
+    copy.write_bytes(Path(images[0]).read_bytes())
+    groups = [Group(str(copy), [], TEXTS), Group(images[1], [], TEXTS[:1])]
+    second = ClipScorer(clip, embeddings=tmp_path / "vectors").score(groups, 8)
+    hook.remove()
+    assert sum(seen) == 2  # one forward pass for each of two contents
+    assert second[0][:2] == pytest.approx(first[0], abs=1e-6)
+    other = Clip(clip.model, clip.tokenizer, clip.image_processor, "other-version")
+    hook = clip.model.vision_model.register_forward_hook(lambda _, __, output: seen.append(len(output.pooler_output)))
+    ClipScorer(other, embeddings=tmp_path / "vectors").score([Group(images[0], [], TEXTS[:1])], 8)
+    hook.remove()
+    assert sum(seen) == 3  # another model's vectors are not used
+
+
+def test_a_siglip_gives_its_own_similarity(clip, images, tmp_path):
+    tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = SiglipConfig(
+        text_config={**tower, "vocab_size": len(clip.tokenizer), "max_position_embeddings": 16},
+        vision_config={**tower, "image_size": 32, "patch_size": 8},
+    )
+    torch.manual_seed(0)
+    SiglipModel(config).save_pretrained(tmp_path / "siglip")
+    clip.tokenizer.save_pretrained(tmp_path / "siglip")
+    SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "siglip")
+    found = ClipScorer.load(tmp_path / "siglip", Compute(device="cpu")).score_or_reason(
+        [Group(images[0], [], TEXTS)], 3
+    )
+    model = SiglipModel.from_pretrained(tmp_path / "siglip")
+    tokens = clip.tokenizer(TEXTS, padding="max_length", truncation=True, max_length=16, return_tensors="pt")
+    pixels = SiglipImageProcessor.from_pretrained(tmp_path / "siglip")(Image.open(images[0]), return_tensors="pt")
+    with torch.no_grad():
+        output = model(input_ids=tokens["input_ids"], pixel_values=pixels["pixel_values"])
+    expected = (output.image_embeds @ output.text_embeds.T)[0].tolist()
+    assert [score.value for score in found[0]] == pytest.approx(expected, abs=1e-5)
+    assert len(set(expected)) == len(TEXTS)
+    with pytest.raises(ModelError, match="siglip"):  # where more than embeddings is wanted of it
+        load_clip(tmp_path / "siglip", Compute(device="cpu"))

@@ -1,0 +1,154 @@
+"""Look-ups that outgrow memory, as SQLite files with a page cache of 16 MB each: ids seen, scores given before."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.models.scoring_group import Score
+
+_CACHE_KIB = 16_384
+_BATCH_ROWS = 10_000
+
+
+def address(image_hash: str | None, text_hash: str) -> bytes:
+    """What a row's content is looked up by: 16 bytes over both hashes."""
+    return hashlib.blake2b(f"{image_hash or ''} {text_hash}".encode(), digest_size=16).digest()
+
+
+def short(version: str) -> str:
+    """A model version as it stands in a column's name: 12 digits of the weights' hash, and the variant if there is one.
+
+    Example: ``"5be1c0d2a9f4e7...01.windowed_mean"`` gives ``"5be1c0d2a9f4.windowed_mean"``.
+    """
+    weights, mark, variant = version.partition(".")
+    return weights[:12] + mark + variant
+
+
+def earlier_columns(version: str) -> tuple[pa.Field, pa.Field]:
+    """Columns of an earlier model's scores and notes; ``version`` as `short` gives it."""
+    return pa.field(f"score@{version}", pa.float32()), pa.field(f"note@{version}", pa.string())
+
+
+class SeenIds:
+    """Ids met so far, by 16 bytes of hash: some 35 bytes of disk an id, whatever its length."""
+
+    def __init__(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        self._database = _open(path)
+        self._database.execute("CREATE TABLE ids(id BLOB PRIMARY KEY) WITHOUT ROWID")
+
+    def add(self, key: str) -> bool:
+        """Whether the id is new."""
+        digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        return self._database.execute("INSERT OR IGNORE INTO ids VALUES (?)", (digest,)).rowcount == 1
+
+    def close(self) -> None:
+        self._database.close()
+
+
+class EarlierScores:
+    """Scores of a table made before, by content and model version. Read only, by any number of processes."""
+
+    def __init__(self, path: Path) -> None:
+        self._database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
+        names = [row[1] for row in self._database.execute("PRAGMA table_info(earlier)")]
+        self.versions: list[str] = [name.removeprefix("score@") for name in names if name.startswith("score@")]
+        """Short versions of the models that scored the table, the newest first."""
+
+    def find(self, addresses: Sequence[bytes]) -> list[dict[str, Score]]:
+        """Of each address the scores by short version; {} where there are none."""
+        return [self._scores(self._row(one)) for one in addresses]
+
+    def _row(self, one: bytes) -> Sequence[Any]:
+        return self._database.execute("SELECT * FROM earlier WHERE address = ?", (one,)).fetchone() or ()
+
+    def _scores(self, row: Sequence[Any]) -> dict[str, Score]:
+        values, notes = row[1::2], row[2::2]
+        return {
+            version: Score(value, note=note)
+            for version, value, note in zip(self.versions, values, notes, strict=False)
+            if value is not None
+        }
+
+    @classmethod
+    def build(cls, table: Path, folder: Path) -> tuple[Path, str] | None:
+        """Indexes a table of `shard.FILE_SCORE` once; returns the index and a name for the table's content.
+
+        None where there is no such table or it has no row.
+
+        Raises:
+            DataError: the table is not one of this kind, so that it cannot be gone on with.
+        """
+        if not table.is_file():
+            return None
+        stat = table.stat()
+        signature = f"{stat.st_size}-{stat.st_mtime_ns}"
+        index = folder / f"earlier-{signature}.sqlite"
+        if not index.is_file():
+            file = _own_table(table)
+            if file.metadata.num_rows == 0:
+                return None
+            scratch = index.with_suffix(f".{os.getpid()}.scratch")
+            _index(file, scratch)
+            scratch.replace(index)
+        return index, signature
+
+
+def _own_table(table: Path) -> pq.ParquetFile:
+    needed = {"image_hash", "text_hash", "score", "model_version", "note"}
+    try:
+        file = pq.ParquetFile(table, pre_buffer=False)  # else all that was read stays in memory
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{table} is there and is no Parquet file: {error}; give another one, or move it") from error
+    if missing := needed - set(file.schema_arrow.names):
+        raise DataError(
+            f"{table} is there and is no table of scores with hashes: lacks {', '.join(sorted(missing))}; "
+            "give another one, or move it"
+        )
+    return file
+
+
+def _index(file: pq.ParquetFile, path: Path) -> None:
+    """One row an address: the newest score and note, then each earlier model's."""
+    versions = [name.removeprefix("score@") for name in file.schema_arrow.names if name.startswith("score@")]
+    pairs = [("score", "note"), *((f"score@{version}", f"note@{version}") for version in versions)]
+    newest = short(next(file.iter_batches(1, columns=["model_version"])).column(0)[0].as_py())
+    path.unlink(missing_ok=True)
+    database = _open(path)
+    columns = ", ".join(f'"score@{version}" REAL, "note@{version}" TEXT' for version in (newest, *versions))
+    database.execute(f"CREATE TABLE earlier(address BLOB PRIMARY KEY, {columns}) WITHOUT ROWID")
+    marks = ", ".join("?" * (1 + 2 * len(pairs)))
+    database.executemany(f"INSERT OR IGNORE INTO earlier VALUES ({marks})", _addressed(file, pairs))
+    database.commit()
+    database.close()
+
+
+def _addressed(file: pq.ParquetFile, pairs: Sequence[tuple[str, str]]) -> Iterator[tuple[Any, ...]]:
+    columns = ["image_hash", "text_hash", *(name for pair in pairs for name in pair)]
+    for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
+        values = [batch.column(name).to_pylist() for name in columns]
+        for image_hash, text_hash, *scores in zip(*values, strict=True):
+            if text_hash is not None:  # prepared tensors have no text
+                yield (address(image_hash, text_hash), *scores)
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """A database to fill: it is made anew after a kill, so nothing of it need be safe on disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    database = sqlite3.connect(path)
+    for setting in (
+        "journal_mode = OFF",
+        "synchronous = OFF",
+        f"cache_size = -{_CACHE_KIB}",
+    ):
+        database.execute(f"PRAGMA {setting}")
+    return database

@@ -1,0 +1,201 @@
+"""Kills scoring again and again at random moments and compares what comes out with an undisturbed run.
+
+    python -m tests.curated_subsets.kills --kills 20 --engine local --workers 2
+    python -m tests.curated_subsets.kills --kills 20 --engine ray --workers 2 --workers-only
+
+With ``--workers-only`` a worker is killed each time and not the run itself; without, the run, while its workers are
+left to themselves. Run with ``--score OUT`` it is the process that is killed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+from PIL import Image
+
+from rsqa_pipeline.curated_subsets.engines import Engine
+from rsqa_pipeline.curated_subsets.score_file import score_file
+from rsqa_pipeline.curated_subsets.shards import quarantine_beside
+from rsqa_pipeline.curation_settings import EngineName
+from rsqa_pipeline.errors import EngineError
+from rsqa_pipeline.profile import SourceFile
+from tests.curated_subsets.counting_scorer import CountingSpec, passes
+
+ROWS = 600
+SHARD_ROWS = 10
+SECONDS = 0.005
+"""Of a text."""
+PATIENCE = 180.0
+
+
+def write_data(folder: Path, rows: int = ROWS) -> SourceFile:
+    """A LLaVA file with sound rows, one an image that is broken, missing or empty, repeated ids and a text without
+    score."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    for n in range(4):
+        Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(folder / f"{n}.png")
+    (folder / "empty.png").write_bytes(b"")
+    content = []
+    for n in range(rows):
+        turns = [{"from": "human", "value": "<image>\nhow many?"}, {"from": "gpt", "value": f"text {n}"}]
+        content.append({"id": f"row{n}", "image": f"{n % 4}.png", "conversations": turns})
+    for n in range(5, rows, 50):
+        content[n]["image"] = "missing.png"
+        content[n + 1]["image"] = "empty.png"
+        content[n + 2]["id"] = f"row{n - 3}"
+        content[n + 3]["conversations"][1]["value"] = f"nothing {n}"  # type: ignore[index]
+    file = folder / "data.json"
+    file.write_text(json.dumps(content))
+    return SourceFile(format="llava", path=str(file))
+
+
+@dataclass
+class Killed:
+    """What the kills did."""
+
+    kills: int
+    finished_at_kill: list[int]
+    """Rows in finished shards."""
+    scored_again: int
+    """Forward passes of texts that were in a finished shard at an earlier kill."""
+    passes: int
+    needed: int
+    """Texts that a scorer has to see: forward passes of an undisturbed run."""
+    same_scores: bool
+    same_quarantine: bool
+
+
+def killed_runs(
+    folder: Path,
+    kills: int,
+    engine: EngineName,
+    workers: Sequence[int],
+    seed: int,
+    workers_only: bool = False,
+    rows: int = ROWS,
+) -> Killed:
+    """Runs undisturbed (this process, one worker), then with kills until one run ends by itself.
+
+    Args:
+        workers: their number in the first run, the second, and so on, again from the start.
+    """
+    source = write_data(folder, rows)
+    calm, out, log = folder / "calm.parquet", folder / "killed.parquet", folder / "killed.log"
+    score_file(CountingSpec(folder / "calm.log"), source, calm, SHARD_ROWS, Engine())
+    needed = passes(folder / "calm.log")
+    assert len({text for _, text in needed}) == len(needed)
+    rng = random.Random(seed)
+    report = Killed(0, [], 0, 0, len(needed), False, False)
+    finished: set[str] = set()
+    counts, running = itertools.cycle(workers), None
+    for _ in range(kills):
+        if running is None or running.poll() is not None:
+            running = _start(folder, out, engine, next(counts))
+        before = len(passes(log))
+        share = 2 * (len(needed) - len(finished)) // (kills - report.kills + 2)  # so that kills come until the end
+        _wait_for_moment(running, log, before + rng.randint(1, max(1, share)), rng, workers_only)
+        if running.poll() is not None:
+            break
+        _kill(running, log, before, workers_only, engine)
+        report.kills += 1
+        report.scored_again += sum(text in finished for _, text in passes(log)[before:])
+        finished = _finished_texts(out)
+        report.finished_at_kill.append(len(finished))
+    before = len(passes(log))
+    while running is None or running.wait(PATIENCE) != 0:
+        running = _start(folder, out, engine, next(counts))
+    report.scored_again += sum(text in finished for _, text in passes(log)[before:])
+    report.passes = len(passes(log))
+    assert {text for _, text in passes(log)} == {text for _, text in needed}
+    report.same_scores = pq.read_table(out).equals(pq.read_table(calm))
+    report.same_quarantine = pq.read_table(quarantine_beside(out)).equals(pq.read_table(quarantine_beside(calm)))
+    return report
+
+
+def _start(folder: Path, out: Path, engine: str, workers: int) -> subprocess.Popen[bytes]:
+    words = [sys.executable, "-m", "tests.curated_subsets.kills", "--score", str(out)]
+    path = os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen(
+        [*words, "--engine", engine, "--workers", str(workers)],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.DEVNULL,
+        stderr=(folder / "errors.txt").open("ab"),
+    )
+
+
+def _wait_for_moment(
+    running: subprocess.Popen[bytes], log: Path, target: int, rng: random.Random, workers_only: bool
+) -> None:
+    """Until so many texts are scored and a few milliseconds more; or, one time in four, at any moment of the start."""
+    if not workers_only and rng.random() < 0.25:
+        time.sleep(rng.uniform(0, 3))
+        return
+    until = time.monotonic() + PATIENCE
+    while running.poll() is None and len(passes(log)) < target:
+        assert time.monotonic() < until, f"no {target} passes; see {log.parent / 'errors.txt'}"
+        time.sleep(0.002)
+    time.sleep(rng.uniform(0, 0.03))
+
+
+def _kill(running: subprocess.Popen[bytes], log: Path, before: int, worker: bool, engine: EngineName) -> None:
+    workers = {process for process, _ in passes(log)[before:]} - {running.pid}
+    if worker:
+        os.kill(passes(log)[-1][0], signal.SIGKILL)
+        if engine == "local":
+            running.wait(PATIENCE)  # it ends with an error; Ray starts another worker
+        return
+    running.send_signal(signal.SIGKILL)
+    running.wait(PATIENCE)
+    psutil.wait_procs([psutil.Process(pid) for pid in workers if psutil.pid_exists(pid)], PATIENCE)
+    assert not [pid for pid in workers if psutil.pid_exists(pid)]  # workers do not outlive their run
+
+
+def _finished_texts(out: Path) -> set[str]:
+    """Texts of the rows in finished shards."""
+    keys: set[str] = set()
+    for file in out.with_name(f"{out.stem}.shards").glob("*.scores.parquet"):
+        keys.update(pq.read_table(file).column("key").to_pylist())
+    return {f"text {key.removeprefix('row')}" for key in keys}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--engine", default="local")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1], help="of the first run, the second, ...")
+    parser.add_argument("--workers-only", action="store_true")
+    parser.add_argument("--score", type=Path)
+    words = parser.parse_args()
+    if words.score:
+        spec = CountingSpec(words.score.with_suffix(".log"), seconds=SECONDS)
+        source = SourceFile(format="llava", path=str(words.score.parent / "data.json"))
+        try:
+            score_file(spec, source, words.score, SHARD_ROWS, Engine(words.engine, words.workers[0]))
+        except EngineError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 3
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        print(killed_runs(Path(folder), words.kills, words.engine, words.workers, words.seed, words.workers_only))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -13,9 +13,9 @@ import pandas as pd
 from scipy.stats import kendalltau, ks_2samp
 
 from rsqa_pipeline.curated_subsets.ranking import uniform, wanted
-from rsqa_pipeline.curated_subsets.score_corpus import score_rows
 from rsqa_pipeline.curated_subsets.score_table import ScoreTable
 from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.models.scoring_group import Group
 from rsqa_pipeline.plots import new_panels, save
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.records import Metrics, read_table
@@ -153,8 +153,9 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     draws = uniform([row["sample_id"] for row in rows], settings.seed)
     drawn = [rows[place] for place in np.argsort(draws, kind="stable")[: settings.curated_subsets.drift.samples]]
     scorer = Scorer.load(inputs["caption_score_model"] / "model", settings.compute)
-    scored, _ = score_rows(drawn, scorer, "score_drift", settings.curated_subsets.batch_size)
-    old = pd.Series({row["sample_id"]: row["score"] for row in scored}, dtype=float)
+    groups = [Group(row["image"], row["messages"][:-1], [row["messages"][-1]["content"]]) for row in drawn]
+    scores = {row["sample_id"]: score for row, (score,) in zip(drawn, scorer.score(groups, 64), strict=True)}
+    old = pd.Series({key: score for key, score in scores.items() if score is not None}, dtype=float)
     new = pd.Series({key: final[key] for key in old.index}, dtype=float)
     found = compare_scores(old, new)
     write_drift(found, out / "drift.json")

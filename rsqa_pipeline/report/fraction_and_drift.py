@@ -66,4 +66,5 @@ def drift_blocks(inputs: Mapping[str, Path]) -> list[Block]:
 def _figure(value: float | None, key: str) -> Cell:
     if value is None:
         return Cell(UNKNOWN, key=key, number=False)
-    return Cell(f"{value:.3f}".replace("-", "−"), key=key)
+    text = "below 0.001" if 0 < value < 0.0005 else f"{value:.3f}".replace("-", "−")
+    return Cell(text, key=key)

@@ -127,7 +127,9 @@ def score(
         str, typer.Option("--format", help="karpathy, coco, llava, csv, image_folder; or tensors (.npz, prepared).")
     ] = "llava",
     images: Annotated[Path | None, typer.Option("--images", help="Folder of the images; default: the file's.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Texts scored at once.", min=1)] = 64,
+    batch_tokens: Annotated[
+        int, typer.Option(help="Tokens scored at once, images' and padding among them.", min=1)
+    ] = 8192,
     shard_rows: Annotated[int, typer.Option(help="Rows a shard, the unit of resuming.", min=1)] = 2000,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
@@ -148,11 +150,11 @@ def score(
         return
     try:
         source = SourceFile.model_validate({"format": form, "path": str(data), "images": images and str(images)})
-        compute = Compute.model_validate({"device": device})
+        compute = Compute.model_validate({"device": device, "batch_tokens": batch_tokens})
     except ValidationError as error:
         faults = "; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
         raise DataError(f"rsqa score: {faults}") from None
-    scored, quarantined = score_file(Scorer.load(model, compute), source, out, shard_rows, batch_size)
+    scored, quarantined = score_file(Scorer.load(model, compute), source, out, shard_rows)
     console.print(f"{scored} rows scored: {out}")
     for reason, count in sorted(quarantined.items()):
         console.print(f"{count} quarantined: {reason}")

@@ -28,6 +28,7 @@ REASONS = {
     "undecodable": "an image by its first bytes, but it cannot be decoded",
     "truncated": "the image, or the tar that holds it, ends too early",
     "too_large": "more pixels than allowed, told from the header without decoding",
+    "refused_shape": "the model's image processor takes no such shape, one side over 200 times the other, say",
 }
 
 # Only plain raster formats: Pillow also knows formats that start other programs (EPS) or read other files.

@@ -30,7 +30,7 @@ class CorpusScorer(Protocol):
 
     version: str
 
-    def score_or_reason(self, groups: Sequence[Group], batch_size: int) -> list[list[Score]]: ...
+    def score_or_reason(self, groups: Sequence[Group]) -> list[list[Score]]: ...
 
 
 def run_score_model(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
@@ -41,7 +41,8 @@ def run_score_model(inputs: Mapping[str, Path], out: Path, settings: Profile, lo
 
 def run_clip(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
     """Scores the corpus with the base CLIP: scores.parquet, quarantine.parquet, a histogram."""
-    scorer = ClipScorer.load(base_model(inputs["base_models"], "clip"), settings.compute)
+    clip, batch_size = base_model(inputs["base_models"], "clip"), settings.curated_subsets.batch_size
+    scorer = ClipScorer.load(clip, settings.compute, batch_size)
     metrics = _run(inputs, out, settings, logger, scorer, "clip_scores", "CLIP score (cosine)")
     metrics["truncated_texts"] = float(scorer.truncated)
     return metrics
@@ -60,7 +61,7 @@ def _run(
     if not rows:
         raise DataError(f"no sample of split 'corpus' in {' or '.join(str(inputs[asset]) for asset in TABLES)}")
     curation = settings.curated_subsets
-    score_shards(rows, out, scorer, stage, curation.shard_rows, curation.batch_size)
+    score_shards(rows, out, scorer, stage, curation.shard_rows)
     scores = pq.read_table(out / "scores.parquet").to_pandas()
     reasons = Counter(pq.read_table(out / "quarantine.parquet").column("reason").to_pylist())
     samples = pd.DataFrame(rows)[["sample_id", "kind", "source", "true_quality"]].astype({"true_quality": float})
@@ -78,9 +79,7 @@ def _run(
     return metrics
 
 
-def score_shards(
-    rows: Sequence[dict[str, Any]], out: Path, scorer: CorpusScorer, stage: str, shard_rows: int, batch_size: int
-) -> None:
+def score_shards(rows: Sequence[dict[str, Any]], out: Path, scorer: CorpusScorer, stage: str, shard_rows: int) -> None:
     """Scores ``rows`` shard by shard and merges the shards in the rows' order: scores.parquet, quarantine.parquet.
 
     Every row ends in one of the two. A shard's tables appear whole or not at all.
@@ -89,7 +88,7 @@ def score_shards(
     shards.mkdir()
     with tqdm(total=len(rows), desc=stage, unit="row") as bar:
         for number, shard in enumerate(in_shards(list(rows), shard_rows)):
-            scored, refused = score_rows(shard, scorer, stage, batch_size)
+            scored, refused = score_rows(shard, scorer, stage)
             _write_whole(shards / f"{number:06d}.scores.parquet", SCORED_SAMPLE, scored)
             _write_whole(shards / f"{number:06d}.quarantine.parquet", QUARANTINE, refused)
             bar.update(len(shard))
@@ -103,7 +102,7 @@ def score_shards(
 
 
 def score_rows(
-    rows: Sequence[dict[str, Any]], scorer: CorpusScorer, stage: str, batch_size: int
+    rows: Sequence[dict[str, Any]], scorer: CorpusScorer, stage: str
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows of SCORED_SAMPLE and of QUARANTINE for the samples ``rows``: each sample is in one of the two."""
     groups: dict[tuple[str, str], tuple[Group, dict[str, int]]] = {}
@@ -119,7 +118,7 @@ def score_rows(
         texts.setdefault(text, len(texts))
         places.append((key, text))
     whole = [Group(group.image, group.context, list(texts)) for group, texts in groups.values()]
-    found = dict(zip(groups, scorer.score_or_reason(whole, batch_size), strict=True))
+    found = dict(zip(groups, scorer.score_or_reason(whole), strict=True))
     no_answer = Score(None, "no_answer", "the last message is not the assistant's")
     scored, refused = [], []
     for row, place in zip(rows, places, strict=True):

@@ -42,9 +42,7 @@ FILE_SCORE = pa.schema(
 "model_version": "5be1c0.."}``"""
 
 
-def score_file(
-    scorer: CorpusScorer, source: SourceFile, out: Path, shard_rows: int, batch_size: int
-) -> tuple[int, Counter[str]]:
+def score_file(scorer: CorpusScorer, source: SourceFile, out: Path, shard_rows: int) -> tuple[int, Counter[str]]:
     """Writes ``out`` (rows of FILE_SCORE in the file's order) and, beside it, ``<stem>.quarantine.parquet``.
 
     Args:
@@ -69,7 +67,7 @@ def score_file(
             rows, refused = _usable(shard, seen)
             file = shards / f"{number:06d}.scores.parquet"
             if not file.is_file():
-                scored, faults = score_rows(rows, scorer, STAGE, batch_size)
+                scored, faults = score_rows(rows, scorer, STAGE)
                 images = {row["sample_id"]: row["image"] for row in rows}
                 table = [
                     {"key": row["sample_id"], "image": images[row["sample_id"]], **_without_id(row)} for row in scored

@@ -23,8 +23,13 @@ from rsqa_pipeline.records import Message
 class ClipScorer:
     """Scores groups of candidate texts by their cosine with the group's image."""
 
-    def __init__(self, clip: Clip) -> None:
+    def __init__(self, clip: Clip, batch_size: int) -> None:
+        """
+        Args:
+            batch_size: images, and texts, embedded at once.
+        """
         self._clip = clip
+        self._batch_size = batch_size
         self.version = clip.version
         self.context = int(clip.model.config.text_config.max_position_embeddings)
         """Longest text that the model reads, in tokens, the two end marks included."""
@@ -32,38 +37,36 @@ class ClipScorer:
         """Texts cut to the context so far."""
 
     @classmethod
-    def load(cls, path_or_id: str | Path, compute: Compute) -> ClipScorer:
+    def load(cls, path_or_id: str | Path, compute: Compute, batch_size: int) -> ClipScorer:
         """Raises ModelError as `load_clip`."""
-        return cls(load_clip(path_or_id, compute))
+        return cls(load_clip(path_or_id, compute), batch_size)
 
-    def score(self, groups: Sequence[Group], batch_size: int) -> list[list[float | None]]:
+    def score(self, groups: Sequence[Group]) -> list[list[float | None]]:
         """Cosine in [-1, 1] of every candidate with its image, in the groups' order; None where there is none."""
-        return [[score.value for score in of_group] for of_group in self.score_or_reason(groups, batch_size)]
+        return [[score.value for score in of_group] for of_group in self.score_or_reason(groups)]
 
-    def score_or_reason(self, groups: Sequence[Group], batch_size: int) -> list[list[Score]]:
+    def score_or_reason(self, groups: Sequence[Group]) -> list[list[Score]]:
         """As `score`, with the reason beside every missing score: an `ImageFault`'s, ``no_image`` or ``not_finite``.
 
         An image that several groups name by the same reference is embedded once; so is a text that stands twice.
-
-        Args:
-            batch_size: images, and texts, embedded at once.
+        A text cut to the context has the note ``text_cut``.
         """
-        images = self._image_vectors(groups, batch_size)
+        images = self._image_vectors(groups)
         texts = [[candidate_text(group.context, text) for text in group.candidates] for group in groups]
-        vectors = self._text_vectors(list(dict.fromkeys(text for of_group in texts for text in of_group)), batch_size)
+        vectors, cut = self._text_vectors(list(dict.fromkeys(text for of_group in texts for text in of_group)))
         return [
-            [_cosine(images[_image_key(group.image)], vectors[text]) for text in of_group]
+            [_cosine(images[_image_key(group.image)], vectors[text], text in cut) for text in of_group]
             for group, of_group in zip(groups, texts, strict=True)
         ]
 
-    def _image_vectors(self, groups: Sequence[Group], batch_size: int) -> dict[Hashable, torch.Tensor | Score]:
+    def _image_vectors(self, groups: Sequence[Group]) -> dict[Hashable, torch.Tensor | Score]:
         """Unit vector (width,) of each distinct image by its key, or why it has none."""
         images = {_image_key(group.image): group.image for group in groups}
         vectors: dict[Hashable, torch.Tensor | Score] = {}
         waiting = list(images.items())
-        for start in range(0, len(waiting), batch_size):
+        for start in range(0, len(waiting), self._batch_size):
             usable: dict[Hashable, Image.Image] = {}
-            for key, image in waiting[start : start + batch_size]:
+            for key, image in waiting[start : start + self._batch_size]:
                 opened = _opened(image)
                 if isinstance(opened, Score):
                     vectors[key] = opened
@@ -80,13 +83,15 @@ class ClipScorer:
         pooled = model.vision_model(pixel_values=pixels.to(model.device, model.dtype)).pooler_output
         return _unit(model.visual_projection(pooled))
 
-    def _text_vectors(self, texts: Sequence[str], batch_size: int) -> dict[str, torch.Tensor]:
-        """Unit vector (width,) of each distinct text."""
+    def _text_vectors(self, texts: Sequence[str]) -> tuple[dict[str, torch.Tensor], set[str]]:
+        """Unit vector (width,) of each distinct text, and the texts that were cut to the context."""
         vectors: dict[str, torch.Tensor] = {}
+        cut: set[str] = set()
         model = self._clip.model
-        for start in range(0, len(texts), batch_size):
-            batch = list(texts[start : start + batch_size])
-            self.truncated += sum(len(ids) > self.context for ids in self._clip.tokenizer(batch)["input_ids"])
+        for start in range(0, len(texts), self._batch_size):
+            batch = list(texts[start : start + self._batch_size])
+            lengths = map(len, self._clip.tokenizer(batch)["input_ids"])
+            cut.update(text for text, length in zip(batch, lengths, strict=True) if length > self.context)
             tokens = self._clip.tokenizer(
                 batch, padding=True, truncation=True, max_length=self.context, return_tensors="pt"
             ).to(model.device)
@@ -95,7 +100,8 @@ class ClipScorer:
                     input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
                 ).pooler_output
                 vectors.update(zip(batch, _unit(model.text_projection(pooled)), strict=True))
-        return vectors
+        self.truncated += len(cut)
+        return vectors, cut
 
 
 def candidate_text(context: Sequence[Message], candidate: str) -> str:
@@ -127,10 +133,10 @@ def _unit(vectors: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.normalize(vectors.float(), dim=-1).cpu()
 
 
-def _cosine(image: torch.Tensor | Score, text: torch.Tensor) -> Score:
+def _cosine(image: torch.Tensor | Score, text: torch.Tensor, cut: bool) -> Score:
     if isinstance(image, Score):
         return image
     cosine = float(image @ text)
     if not math.isfinite(cosine):
         return Score(None, "not_finite", f"the cosine is {cosine}")
-    return Score(max(-1.0, min(1.0, cosine)))
+    return Score(max(-1.0, min(1.0, cosine)), note="text_cut" if cut else None)

@@ -34,3 +34,5 @@ class Score:
     reason: str | None = None
     """One of a few words, to count by: the reason of an `ImageFault`, ``no_candidate``, ``not_finite``."""
     detail: str | None = None
+    note: str | None = None
+    """What was done to score it all the same: ``text_cut``, ``image_downscaled``, or both with a comma between."""

@@ -53,7 +53,8 @@ def hidden_states(
         if isinstance(backbone, Qwen3VLModel):  # its first language layers each get features of their own
             layers = [torch.cat([layer[i] for i in shown]) for layer in image.deepstack_features]
             deepstack = {"visual_pos_masks": at_image, "deepstack_visual_embeds": layers}
-    sight: Any = attention_mask
+    # Causal sight keeps real tokens from the padding on their right, and without a mask attention is faster.
+    sight: Any = None if _padded_on_the_right(attention_mask) else attention_mask
     if branches is not None:
         tree = tree_mask(attention_mask, branches)
         sight = tree["full_attention"] if isinstance(backbone, Qwen3VLModel) else tree
@@ -65,6 +66,10 @@ def hidden_states(
         **deepstack,
     ).last_hidden_state
     return hidden
+
+
+def _padded_on_the_right(attention_mask: Tensor) -> bool:
+    return bool((attention_mask[:, 1:] <= attention_mask[:, :-1]).all())
 
 
 def _positions(

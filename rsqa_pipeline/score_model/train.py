@@ -24,6 +24,7 @@ from rsqa_pipeline.score_model import launch, processes
 from rsqa_pipeline.score_model.adapters import merge_adapters
 from rsqa_pipeline.score_model.checkpoint import read_processor
 from rsqa_pipeline.score_model.history import TrainingCurve
+from rsqa_pipeline.score_model.inputs import Encoder
 from rsqa_pipeline.score_model.model import ScoreModel
 from rsqa_pipeline.score_model.optimization import Optimization, Plan
 from rsqa_pipeline.score_model.pairs import Pair, accuracy, agrees, read_pairs, score_pairs
@@ -108,7 +109,7 @@ def train_phase(
     model = _optimize(model, data, heldout, curve, state, phase, settings, group)
     if state is None:
         return {}
-    scorer = Scorer(model, processor, encoder.max_length, version="in training")
+    scorer = _scorer(model, encoder, settings)
     metrics = _write(scorer, processor, data, heldout, len(train), curve, phase, settings, out)
     state.clear()
     return metrics
@@ -141,12 +142,12 @@ def _optimize(
     if score_model.gradient_checkpointing:
         model.recompute_activations()
     spread = processes.spread(model, group, score_model.fsdp)
-    scorer = Scorer(model, data.encoder.processor, data.encoder.max_length, version="in training")
+    scorer = _scorer(model, data.encoder, settings)
     shown = heldout[:: max(1, len(heldout) // CURVE_PAIRS)]
 
     def measure() -> float | None:
         with _products(group.device, settings):
-            return accuracy([agrees(pair) for pair in score_pairs(scorer, shown, phase.batch_size)])
+            return accuracy([agrees(pair) for pair in score_pairs(scorer, shown)])
 
     plan = Plan(phase, settings.seed, settings.compute.dtype == "bfloat16", score_model.state_steps)
     Optimization(spread, data, plan, group, state, curve, measure).run()
@@ -173,7 +174,7 @@ def _write(
 ) -> Metrics:
     """Measures on all held-out pairs and writes the outputs."""
     with _products(scorer.model.head.weight.device, settings):
-        scored = score_pairs(scorer, heldout, phase.batch_size)
+        scored = score_pairs(scorer, heldout)
     verdicts = [agrees(pair) for pair in scored]
     truths = [agrees(pair, row["true_margin"] or 0.0) for pair, row in zip(scored, heldout, strict=True)]
     curve.add(data.steps, {"accuracy": accuracy(verdicts)})
@@ -193,6 +194,10 @@ def _write(
         "train_loss": curve.last_loss,
         **{key: value for key, value in known.items() if value is not None},
     }
+
+
+def _scorer(model: ScoreModel, encoder: Encoder, settings: Profile) -> Scorer:
+    return Scorer(model, encoder.processor, encoder.max_length, "in training", settings.compute.batch_tokens)
 
 
 def _products(device: torch.device, settings: Profile) -> torch.autocast:

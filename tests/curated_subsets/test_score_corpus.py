@@ -18,7 +18,7 @@ class LengthScorer:
         self.groups = 0
         self.seen: list[tuple[object, str, str]] = []
 
-    def score_or_reason(self, groups: Sequence[Group], batch_size: int) -> list[list[Score]]:
+    def score_or_reason(self, groups: Sequence[Group]) -> list[list[Score]]:
         self.groups += len(groups)
         self.seen += [(g.image, str(g.context), text) for g in groups for text in g.candidates]
         return [[self._score(group, text) for text in group.candidates] for group in groups]
@@ -49,7 +49,7 @@ ROWS = [
 
 @pytest.mark.parametrize("shard_rows", [1, 2, 3, 100])
 def test_kept_and_quarantined_are_the_input(tmp_path, shard_rows):
-    score_shards(ROWS, tmp_path, LengthScorer(), "pair_scores", shard_rows, batch_size=4)
+    score_shards(ROWS, tmp_path, LengthScorer(), "pair_scores", shard_rows)
     scores = read_table(tmp_path / "scores.parquet")
     faults = read_table(tmp_path / "quarantine.parquet")
     assert [(row["sample_id"], row["score"]) for row in scores] == [
@@ -71,12 +71,12 @@ def test_kept_and_quarantined_are_the_input(tmp_path, shard_rows):
 
 def test_texts_of_one_image_and_question_make_one_group_and_are_scored_once():
     scorer = LengthScorer()
-    score_rows([*ROWS, ROWS[0]], scorer, "pair_scores", batch_size=4)
+    score_rows([*ROWS, ROWS[0]], scorer, "pair_scores")
     # a: captions; b: captions; broken: captions; a: the question.
     assert scorer.groups == 4
     assert len(scorer.seen) == len(set(scorer.seen)) == 6
 
 
 def test_empty_shard_list_gives_empty_tables(tmp_path):
-    score_shards([], tmp_path, LengthScorer(), "clip_scores", 10, 4)
+    score_shards([], tmp_path, LengthScorer(), "clip_scores", 10)
     assert read_table(tmp_path / "scores.parquet") == []

@@ -209,7 +209,7 @@ def test_a_phase_trains_every_part_and_its_output_scores_the_same(
     }
     assert moved == {"weight", *(name for name, _ in before.backbone.named_children())}
     groups = [Group(row["image"], [], [row["chosen"], row["rejected"]]) for row in rows if row["split"] == "heldout"]
-    right = [a > b for a, b in scorer.score(groups, 16)]  # type: ignore[operator]
+    right = [a > b for a, b in scorer.score(groups)]  # type: ignore[operator]
     assert sum(right) / len(right) == metrics["heldout_accuracy"] == 1
 
 

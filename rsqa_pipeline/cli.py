@@ -129,7 +129,7 @@ def score(
     images: Annotated[Path | None, typer.Option("--images", help="Folder of the images; default: the file's.")] = None,
     batch_tokens: Annotated[
         int, typer.Option(help="Tokens scored at once, images' and padding among them.", min=1)
-    ] = 8192,
+    ] = 4096,
     shard_rows: Annotated[int, typer.Option(help="Rows a shard, the unit of resuming.", min=1)] = 2000,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:

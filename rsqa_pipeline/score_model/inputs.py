@@ -7,7 +7,7 @@ tokens when its batch is put together; so texts can be sorted by length before a
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from PIL import Image
@@ -76,19 +76,24 @@ class Encoder:
             ImageFault: it cannot be opened, or has a shape that the image processor refuses.
             ContextTooLongError: it cannot be made that small.
         """
-        processor = self.processor.image_processor
-        merged = int(processor.merge_size)
-        pixels = self._prepared(image)
-        if most is None or len(pixels.tokens) <= most:
-            return pixels
-        if most < 1:
-            raise ContextTooLongError(f"the image takes {len(pixels.tokens)} tokens, the context leaves none")
-        area = most * (merged * int(processor.patch_size)) ** 2
-        sizes = {name: min(int(processor.size[name]), area) for name in ("shortest_edge", "longest_edge")}
-        smaller = self._prepared(image, size=sizes)
-        if len(smaller.tokens) > most:
-            raise ContextTooLongError(f"the image takes {len(smaller.tokens)} tokens at least, room is for {most}")
-        return replace(smaller, downscaled=True)
+        decoded, processor = opened(image), self.processor.image_processor
+        size = {name: int(processor.size[name]) for name in ("shortest_edge", "longest_edge")}
+        if most is not None:
+            if most < 1:
+                raise ContextTooLongError("the context leaves the image no token")
+            area = most * (int(processor.merge_size) * int(processor.patch_size)) ** 2
+            size = {name: min(pixels, area) for name, pixels in size.items()}
+        merged = int(processor.merge_size) ** 2
+        try:
+            usual = processor.get_number_of_image_patches(decoded.height, decoded.width, {}) // merged
+            seen = processor(images=[decoded], size=size, return_tensors="pt")
+        except ValueError as error:
+            raise ImageFault("refused_shape", f"{_name(image)}: {error}") from error
+        count = int(seen["image_grid_thw"].prod()) // merged
+        if most is not None and count > most:
+            raise ContextTooLongError(f"the image takes {count} tokens at least, there is room for {most}")
+        tensors = {name: seen[name] for name in ("pixel_values", "image_grid_thw")}
+        return Pixels(tensors, (self.processor.image_token_id,) * count, downscaled=count < usual)
 
     def length(self, row: Row, pixels: Pixels | None) -> int:
         """Tokens of the row with its image, before anything is cut."""
@@ -176,16 +181,6 @@ class Encoder:
         order = {place: at for at, place in enumerate(place for sequence in sequences for place in sequence.ends)}
         tensors["ends"] = tensors["ends"][[order[0, index] for index in range(len(rows))]]
         return tensors
-
-    def _prepared(self, image: str | Image.Image, **changes: dict[str, int]) -> Pixels:
-        processor = self.processor.image_processor
-        try:
-            seen = processor(images=[opened(image)], return_tensors="pt", **changes)
-        except ValueError as error:
-            raise ImageFault("refused_shape", f"{_name(image)}: {error}") from error
-        count = int(seen["image_grid_thw"].prod()) // int(processor.merge_size) ** 2
-        tensors = {name: seen[name] for name in ("pixel_values", "image_grid_thw")}
-        return Pixels(tensors, (self.processor.image_token_id,) * count)
 
     def _tokenized(
         self, chat: Sequence[Message], has_image: bool, add_generation_prompt: bool = False

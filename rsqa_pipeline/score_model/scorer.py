@@ -28,6 +28,7 @@ from rsqa_pipeline.score_model.image_loading import (
     one_ahead,
     out_of_memory,
     pixels_or_reason,
+    prepare,
     prepared_ahead,
 )
 from rsqa_pipeline.score_model.inputs import Row
@@ -108,6 +109,7 @@ class Scorer:
                 for batch, tensors in one_ahead(self._ready(shown, scores)):
                     scores.update(self._score_batch(batch, tensors, shown))
                     bar.update(len(scores) - bar.n)
+            scores |= self._again_alone(scores, shown)
         finally:
             self.model.train(training)
         return [[scores[g, c] for c in range(len(group.candidates))] for g, group in enumerate(groups)]
@@ -175,6 +177,21 @@ class Scorer:
         for half in halves:
             scores |= self._score_batch(half, self._tensors(half), shown)
         return scores
+
+    def _again_alone(self, scores: dict[Place, Score], shown: dict[Place, Shown]) -> dict[Place, Score]:
+        """What ran out of memory, once more while no other image is held: so it does not depend on its neighbours."""
+        failed: dict[int, Shown] = {}
+        for place, score in scores.items():
+            if score.reason == "out_of_memory":
+                one = shown[place]
+                failed.setdefault(id(one), Shown(one.image, {})).rows[place] = one.rows[place]
+        again: dict[Place, Score] = {}
+        for one in failed.values():
+            prepared = prepare(self._encoder, one, self.batch_tokens)
+            again |= prepared.refused
+            for sequence in prepared.sequences:
+                again |= self._score_batch([sequence], self._tensors([sequence]), shown)
+        return again
 
     def _less(self, sequence: TokenSequence, shown: dict[Place, Shown]) -> list[list[TokenSequence]] | Score:
         """The sequence's candidates in two halves; one alone, with an image of a quarter of the tokens."""

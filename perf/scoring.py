@@ -1,13 +1,15 @@
 """The scorer beside the ways it replaces: the same weights, the same images on disk, the same scores.
 
     python perf/scoring.py --out scoring.json
-    python perf/scoring.py --size 7b --device cuda --out scoring_7b.json
+    python perf/scoring.py --size shipped --texts 400 --out scoring_shipped.json
+    python perf/scoring.py --size 7b --device cuda --batch-tokens 16384 --out scoring_7b.json
 
 one by one: the released code's way. A text at a time into batches of two, its image opened and encoded for it alone.
 padded: batches of ``--batch`` texts in the order they come, each with its image, padded to the longest.
 scorer: `rsqa_pipeline.score_model.scorer`.
 
-Random weights. The ways take turns; seconds are the median over ``--repeats``. In float32 scores are asserted equal.
+Weights are random, but for --size shipped. The ways take turns; seconds are the median over ``--repeats``. In float32
+scores are asserted equal.
 """
 
 from __future__ import annotations
@@ -26,20 +28,22 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import Qwen2VLConfig, Qwen2VLModel
+from transformers import PreTrainedModel, Qwen2VLConfig, Qwen2VLModel
 
 from rsqa_pipeline.images import open_image
 from rsqa_pipeline.models.conversation import as_chat, encode
-from rsqa_pipeline.models.load import QwenVLProcessor
+from rsqa_pipeline.models.load import QwenVLProcessor, load_processor
 from rsqa_pipeline.models.scoring_group import Group
 from rsqa_pipeline.records import Message
+from rsqa_pipeline.score_model.checkpoint import read_base
 from rsqa_pipeline.score_model.model import ScoreModel
 from rsqa_pipeline.score_model.scorer import Scorer
 from rsqa_pipeline.tiny_models.architecture import train_vlm_processor
 
 WORDS = ("a", "white", "red", "large", "dense", "road", "river", "field", "ship", "tank", "tree", "beside", "two")
 QUESTION = [Message(role="user", content="a large ship beside a tank or a tree beside a road")]
-CONTEXT = 4096
+CONTEXT = 2048
+SHIPPED = "rsqa_pipeline/tiny_models/checkpoints/vlm"
 
 SIZES: dict[str, dict[str, dict[str, int]]] = {
     "small": {
@@ -65,8 +69,18 @@ def new_processor(side: int) -> QwenVLProcessor:
 
 def new_model(
     processor: QwenVLProcessor, size: str, device: str, dtype: torch.dtype
-) -> tuple[ScoreModel, Qwen2VLModel]:
+) -> tuple[ScoreModel, PreTrainedModel]:
     """A score model, and its backbone as transformers makes it, of the same weights."""
+    with torch.device(device):
+        plain = (read_base(SHIPPED) if size == "shipped" else new_backbone(processor, size, dtype)).to(device).eval()
+        # a copy with the same tensors: the score model changes how its backbone computes, not what it holds
+        model = ScoreModel(copy.deepcopy(plain, {id(tensor): tensor for tensor in plain.parameters()}))
+        torch.nn.init.normal_(model.head.weight, std=0.1)
+    return model.eval(), plain
+
+
+def new_backbone(processor: QwenVLProcessor, size: str, dtype: torch.dtype) -> Qwen2VLModel:
+    """A Qwen2-VL of random weights."""
     token = processor.tokenizer.convert_tokens_to_ids
     shape = SIZES[size]
     half = shape["text"]["hidden_size"] // shape["text"]["num_attention_heads"] // 2
@@ -82,12 +96,7 @@ def new_model(
     vision = {**shape["vision"], "hidden_size": text["hidden_size"], "patch_size": 14}
     config = Qwen2VLConfig(text_config=text, vision_config=vision, image_token_id=token("<|image_pad|>"))
     torch.manual_seed(0)
-    with torch.device(device):
-        plain = Qwen2VLModel._from_config(config, dtype=dtype).eval()
-        # a copy with the same tensors: the score model changes how its backbone computes, not what it holds
-        model = ScoreModel(copy.deepcopy(plain, {id(tensor): tensor for tensor in plain.parameters()}))
-        torch.nn.init.normal_(model.head.weight, std=0.1)
-    return model.eval(), plain
+    return Qwen2VLModel._from_config(config, dtype=dtype)
 
 
 def new_groups(folder: Path, case: str, count: int) -> list[Group]:
@@ -105,7 +114,7 @@ def new_groups(folder: Path, case: str, count: int) -> list[Group]:
     return groups
 
 
-def in_batches_of(size: int, model: ScoreModel, plain: Qwen2VLModel, processor: QwenVLProcessor) -> Way:
+def in_batches_of(size: int, model: ScoreModel, plain: PreTrainedModel, processor: QwenVLProcessor) -> Way:
     """Texts in the order they come, ``size`` at once, each with its image beside it, by transformers alone."""
 
     @torch.inference_mode()
@@ -199,7 +208,7 @@ def report(case: str, found: dict[str, dict[str, float]], share: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=SIZES, default="small")
+    parser.add_argument("--size", choices=[*SIZES, "shipped"], default="small", help="shipped: images are 16 tokens")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--side", type=int, default=448, help="pixels of an image's side as the model sees it")
     parser.add_argument("--texts", type=int, default=48, help="texts of each case")
@@ -209,7 +218,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON of everything measured")
     given = parser.parse_args()
     dtype = torch.bfloat16 if given.device == "cuda" else torch.float32
-    processor = new_processor(given.side)
+    processor = load_processor(SHIPPED) if given.size == "shipped" else new_processor(given.side)
     model, plain = new_model(processor, given.size, given.device, dtype)
     ways = {
         "one by one": in_batches_of(2, model, plain, processor),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -79,7 +80,7 @@ def batches(encoder: Encoder, images: int, side: int, words: int) -> tuple[dict[
     ]
     own = [Row(row.tokens, place) for place, row in enumerate(rows)]
     shared = encoder.batch(rows, dict(enumerate(pixels)))
-    return shared, encoder.batch(own, {place: pixels[place // 4] for place in range(len(own))})
+    return shared, encoder.batch(own, {place: replace(pixels[place // 4]) for place in range(len(own))})
 
 
 def step(model: ScoreModel, batch: dict[str, Tensor]) -> tuple[float, float, float]:

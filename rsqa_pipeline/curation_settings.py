@@ -104,6 +104,7 @@ ClipText = Literal["truncate", "windowed_mean"]
 
 class CuratedSubsets(Section):
     batch_size: Count
+    """Images, and texts, that CLIP scores at once; for the score model see ``compute.batch_tokens``."""
     shard_rows: Count
     """Rows scored as one piece: what a kill can cost, and what a worker takes at a time."""
     engine: EngineName = "local"

@@ -31,6 +31,7 @@ REASONS = {
     "truncated": "the image, or the tar that holds it, ends too early",
     "too_large": "more pixels than allowed, told from the header without decoding",
     "needs_geo_extra": "a raster that only rasterio reads, which is not installed",
+    "refused_shape": "the model's image processor takes no such shape, one side over 200 times the other, say",
 }
 
 # Only plain raster formats: Pillow also knows formats that start other programs (EPS) or read other files.
@@ -82,8 +83,12 @@ def _stored(part: ImageReference) -> bytes:
 
 
 def content_hash(reference: str) -> str:
-    """What tells that two references show the same image: `hash_image` of the bytes. ImageFault as `read_bytes`."""
-    return hash_image(read_bytes(reference))
+    """What tells that two references show the same image: `hash_image` of the bytes, and with it what of a raster is
+    shown. ImageFault as `read_bytes`.
+    """
+    raster = parse_reference(reference).raster
+    plain = hash_image(read_bytes(reference))
+    return plain if raster == AS_IT_IS else hashlib.sha256(f"{plain} {raster}".encode()).hexdigest()
 
 
 def open_image(reference: str, max_pixels: int = MAX_PIXELS) -> Image.Image:

@@ -23,6 +23,8 @@ class Compute(Section):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
+    batch_tokens: Count = 4096
+    """Tokens that the score model scores at once: rows times the longest, images' tokens among them."""
     launch: list[str] = Field(default=[])
     """Words that start the score model's training in several processes, put before ``-m module job``: accelerate's
     or torchrun's, e.g. ``[accelerate, launch, --multi_gpu, --num_processes, "8"]``. Empty: within the stage's own."""

@@ -92,9 +92,9 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     logger.log_params({f"{task.name}.version": task.version for task, _ in tasks})
     drawn = draw_answers(inputs["vlm_score_model_30"] / "model", tasks, settings)
     scorer = Scorer.load(inputs["score_model"] / "model", settings.compute)
-    clip = ClipScorer.load(base_model(inputs["base_models"], "clip"), settings.compute)
+    clip = ClipScorer.load(base_model(inputs["base_models"], "clip"), settings.compute, settings.benchmarks.batch_size)
     for name, judge in (("score_model", scorer), ("clip_score", clip)):
-        add_scores(drawn, name, judge, settings.benchmarks.batch_size)
+        add_scores(drawn, name, judge)
     values = selector_values(drawn, rules.counts, settings.seed)
     curve = _curve(values, drawn, settings.benchmarks.bootstrap_resamples, settings.seed)
     write_table(out / "curve.parquet", CURVE, curve)
@@ -131,10 +131,10 @@ def draw_answers(folder: Path, tasks: TaskItems, settings: Profile) -> list[Answ
     return drawn
 
 
-def add_scores(drawn: Sequence[Answers], name: str, judge: Scorer | ClipScorer, batch_size: int) -> None:
+def add_scores(drawn: Sequence[Answers], name: str, judge: Scorer | ClipScorer) -> None:
     """Scores every distinct answer once, an item's answers together, so its image is encoded once."""
     groups = [Group(a.item["image"], a.context, list(dict.fromkeys(a.texts))) for a in drawn]
-    for answers, group, scores in zip(drawn, groups, judge.score(groups, batch_size), strict=True):
+    for answers, group, scores in zip(drawn, groups, judge.score(groups), strict=True):
         by_text = dict(zip(group.candidates, scores, strict=True))
         answers.scores[name] = [by_text[text] for text in answers.texts]
 

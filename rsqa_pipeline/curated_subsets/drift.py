@@ -154,7 +154,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     drawn = [rows[place] for place in np.argsort(draws, kind="stable")[: settings.curated_subsets.drift.samples]]
     scorer = Scorer.load(inputs["caption_score_model"] / "model", settings.compute)
     groups = [Group(row["image"], row["messages"][:-1], [row["messages"][-1]["content"]]) for row in drawn]
-    scores = {row["sample_id"]: score for row, (score,) in zip(drawn, scorer.score(groups, 64), strict=True)}
+    scores = {row["sample_id"]: score for row, (score,) in zip(drawn, scorer.score(groups), strict=True)}
     old = pd.Series({key: score for key, score in scores.items() if score is not None}, dtype=float)
     new = pd.Series({key: final[key] for key in old.index}, dtype=float)
     found = compare_scores(old, new)

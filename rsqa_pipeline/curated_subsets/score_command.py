@@ -42,7 +42,10 @@ def score(
         ClipText,
         typer.Option(help="With --clip, a text beyond its context: cut, or the mean over windows of that length."),
     ] = "truncate",
-    batch_size: Annotated[int, typer.Option(help="Texts scored at once.", min=1)] = 64,
+    batch_tokens: Annotated[
+        int, typer.Option(help="Tokens scored at once, images' and padding among them.", min=1)
+    ] = 4096,
+    batch_size: Annotated[int, typer.Option(help="With --clip, images and texts embedded at once.", min=1)] = 64,
     shard_rows: Annotated[int, typer.Option(help="Rows a shard, the unit of resuming and of a worker.", min=1)] = 2000,
     engine: Annotated[
         EngineName, typer.Option(help="local: processes of this machine; ray: Ray Data (extra 'cluster', RAY_ADDRESS).")
@@ -67,7 +70,7 @@ def score(
         return
     try:
         source = SourceFile.model_validate({"format": form, "path": str(data), "images": images and str(images)})
-        compute = Compute.model_validate({"device": device})
+        compute = Compute.model_validate({"device": device, "batch_tokens": batch_tokens})
     except ValidationError as error:
         faults = "; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
         raise DataError(f"rsqa score: {faults}") from None

@@ -21,6 +21,8 @@ from rsqa_pipeline.curated_subsets.plots import plot_scores
 from rsqa_pipeline.curated_subsets.scorers import ModelSpec
 from rsqa_pipeline.curated_subsets.shards import Scored, ScoreRow, quarantine_beside, score_table
 from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.geotiff import AS_IT_IS
+from rsqa_pipeline.image_references import parse_reference
 from rsqa_pipeline.lineage.hashes import code_version, settings_version
 from rsqa_pipeline.models.load import base_model
 from rsqa_pipeline.profile import Profile
@@ -89,7 +91,8 @@ def _run(
 
 def _rows(inputs: Mapping[str, Path]) -> Iterator[ScoreRow]:
     for row in stream_corpus(inputs, ["sample_id", "image_id", "image", "messages"]):
-        yield ScoreRow(row["sample_id"], row["image"], row["messages"] or [], row["image_id"])
+        plain = row["image"] is None or parse_reference(row["image"]).raster == AS_IT_IS
+        yield ScoreRow(row["sample_id"], row["image"], row["messages"] or [], row["image_id"] if plain else None)
 
 
 def _write_scores(table: Path, out: Path) -> None:

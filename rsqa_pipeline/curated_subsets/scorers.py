@@ -46,6 +46,7 @@ class ModelSpec:
     path: str
     compute: Compute
     batch_size: int
+    """Images, and texts, that CLIP embeds at once; the score model's is ``compute.batch_tokens``."""
     clip_text: ClipText = "truncate"
     """What CLIP does with a text beyond its context."""
     embeddings: Path | None = None
@@ -69,25 +70,9 @@ class ModelSpec:
 
         if torch.cuda.is_available() and self.device != "cpu":
             torch.cuda.set_device(worker % torch.cuda.device_count())
-        return _Batched(self._scorer(), self.batch_size)
-
-    def _scorer(self) -> _BatchScorer:
         from rsqa_pipeline.models.clip_score import ClipScorer
         from rsqa_pipeline.score_model.scorer import Scorer
 
         if self.kind == "score_model":
             return Scorer.load(self.path, self.compute)
-        return ClipScorer.load(self.path, self.compute, self.clip_text, self.embeddings)
-
-
-class _BatchScorer(Protocol):
-    def score_or_reason(self, groups: Sequence[Group], batch_size: int) -> list[list[Score]]: ...
-
-
-@dataclass(frozen=True)
-class _Batched:
-    scorer: _BatchScorer
-    batch_size: int
-
-    def score_or_reason(self, groups: Sequence[Group]) -> list[list[Score]]:
-        return self.scorer.score_or_reason(groups, self.batch_size)
+        return ClipScorer.load(self.path, self.compute, self.batch_size, self.clip_text, self.embeddings)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,16 @@ from rsqa_pipeline.records import Message
 class ClipScorer:
     """Scores groups of candidate texts by their cosine with the group's image, with a CLIP or a SigLIP."""
 
-    def __init__(self, clip: Clip, long_text: ClipText = "truncate", embeddings: Path | None = None) -> None:
+    def __init__(
+        self, clip: Clip, batch_size: int, long_text: ClipText = "truncate", embeddings: Path | None = None
+    ) -> None:
         """
         Args:
+            batch_size: images, and texts, embedded at once.
             embeddings: folder where image vectors are kept by the image's hash; None keeps none.
         """
         self._clip = clip
+        self._batch_size = batch_size
         self._long_text = long_text
         self._cache = EmbeddingCache(embeddings, clip.version) if embeddings else None
         self._siglip = clip.model.config.model_type in SIGLIP_FAMILIES
@@ -48,46 +52,45 @@ class ClipScorer:
         cls,
         path_or_id: str | Path,
         compute: Compute,
+        batch_size: int,
         long_text: ClipText = "truncate",
         embeddings: Path | None = None,
     ) -> ClipScorer:
         """Raises ModelError as `load_clip`."""
-        return cls(load_clip(path_or_id, compute, families=CLIP_FAMILIES + SIGLIP_FAMILIES), long_text, embeddings)
+        clip = load_clip(path_or_id, compute, families=CLIP_FAMILIES + SIGLIP_FAMILIES)
+        return cls(clip, batch_size, long_text, embeddings)
 
-    def score(self, groups: Sequence[Group], batch_size: int) -> list[list[float | None]]:
+    def score(self, groups: Sequence[Group]) -> list[list[float | None]]:
         """Cosine in [-1, 1] of every candidate with its image, in the groups' order; None where there is none."""
-        return [[score.value for score in of_group] for of_group in self.score_or_reason(groups, batch_size)]
+        return [[score.value for score in of_group] for of_group in self.score_or_reason(groups)]
 
-    def score_or_reason(self, groups: Sequence[Group], batch_size: int) -> list[list[Score]]:
-        """As `score`, with the reason beside every missing score: an `ImageFault`'s, ``no_image`` or ``not_finite``;
-        and the note ``text_cut`` beside those of texts that lost their end.
+    def score_or_reason(self, groups: Sequence[Group]) -> list[list[Score]]:
+        """As `score`, with the reason beside every missing score: an `ImageFault`'s, ``no_image`` or ``not_finite``.
 
         An image that several groups name by the same reference is embedded once; so is a text that stands twice.
-
-        Args:
-            batch_size: images, and texts, embedded at once.
+        A text cut to the context has the note ``text_cut``.
         """
-        images = self._image_vectors(groups, batch_size)
+        images = self._image_vectors(groups)
         texts = [[candidate_text(group.context, text) for text in group.candidates] for group in groups]
         distinct = list(dict.fromkeys(text for of_group in texts for text in of_group))
         vectors: dict[str, torch.Tensor] = {}
         cut: set[str] = set()
-        for start in range(0, len(distinct), batch_size):
-            batch = distinct[start : start + batch_size]
-            vectors.update(zip(batch, self._text_vectors(batch, batch_size), strict=True))
+        for start in range(0, len(distinct), self._batch_size):
+            batch = distinct[start : start + self._batch_size]
+            vectors.update(zip(batch, self._text_vectors(batch), strict=True))
             if self._long_text == "truncate":
                 lengths = map(len, self._clip.tokenizer(batch)["input_ids"])
                 cut.update(text for text, length in zip(batch, lengths, strict=True) if length > self.context)
         self.truncated += len(cut)
         return [
             [
-                _noted(_cosine(images[_image_key(group.image)], vectors[text]), "text_cut" if text in cut else None)
+                _cosine(images[_image_key(group.image)], vectors[text], "text_cut" if text in cut else None)
                 for text in of_group
             ]
             for group, of_group in zip(groups, texts, strict=True)
         ]
 
-    def _image_vectors(self, groups: Sequence[Group], batch_size: int) -> dict[Hashable, torch.Tensor | Score]:
+    def _image_vectors(self, groups: Sequence[Group]) -> dict[Hashable, torch.Tensor | Score]:
         """Unit vector (width,) of each distinct image by its key, or why it has none."""
         images = {_image_key(group.image): group.image for group in groups}
         vectors: dict[Hashable, torch.Tensor | Score] = {}
@@ -98,7 +101,7 @@ class ClipScorer:
                 waiting[key] = found
             else:
                 vectors[key] = found
-            if len(waiting) == batch_size:
+            if len(waiting) == self._batch_size:
                 vectors.update(self._embed(waiting))
                 waiting = {}
         if waiting:
@@ -133,7 +136,7 @@ class ClipScorer:
         pooled = model.vision_model(pixel_values=pixels.to(model.device, model.dtype)).pooler_output
         return _unit(pooled if self._siglip else model.visual_projection(pooled))
 
-    def _text_vectors(self, texts: list[str], batch_size: int) -> torch.Tensor:
+    def _text_vectors(self, texts: list[str]) -> torch.Tensor:
         """(texts, width) unit vectors; of a text in several windows, the unit vector along their mean."""
         windows = self._clip.tokenizer(
             texts,
@@ -144,8 +147,8 @@ class ClipScorer:
             return_tensors="pt",
         )
         parts = [
-            self._embed_tokens({name: ids[start : start + batch_size] for name, ids in windows.items()})
-            for start in range(0, len(windows["input_ids"]), batch_size)
+            self._embed_tokens({name: ids[start : start + self._batch_size] for name, ids in windows.items()})
+            for start in range(0, len(windows["input_ids"]), self._batch_size)
         ]
         vectors = torch.cat(parts)
         if self._long_text == "truncate":
@@ -189,14 +192,10 @@ def _unit(vectors: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.normalize(vectors.float(), dim=-1).cpu()
 
 
-def _cosine(image: torch.Tensor | Score, text: torch.Tensor) -> Score:
+def _cosine(image: torch.Tensor | Score, text: torch.Tensor, note: str | None) -> Score:
     if isinstance(image, Score):
         return image
     cosine = float(image @ text)
     if not math.isfinite(cosine):
         return Score(None, "not_finite", f"the cosine is {cosine}")
-    return Score(max(-1.0, min(1.0, cosine)))
-
-
-def _noted(score: Score, note: str | None) -> Score:
-    return score if note is None or score.value is None else replace(score, note=note)
+    return Score(max(-1.0, min(1.0, cosine)), note=note)

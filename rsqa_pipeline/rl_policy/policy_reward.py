@@ -19,8 +19,6 @@ from rsqa_pipeline.rl_policy.rewards import (
 )
 from rsqa_pipeline.score_model.scorer import Scorer
 
-SCORE_BATCH = 64
-
 Rewards = list[float | None]
 
 
@@ -96,5 +94,5 @@ def _accuracies(
     if scorer is None:
         return [None] * len(answers)
     groups = [Group(p.image, p.context, [answer]) for p, answer in zip(prompts, answers, strict=True)]
-    scores = [score for (score,) in scorer.score(groups, SCORE_BATCH)]
+    scores = [score for (score,) in scorer.score(groups)]
     return open_ended_reward(scores, [prompt.reference_score for prompt in prompts], recipe.open_ended_beta)

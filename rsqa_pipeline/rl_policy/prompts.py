@@ -25,7 +25,6 @@ Kind = Literal["open_ended", "close_ended", "grounding"]
 
 POOL = 2
 """Samples scored for each one kept, where the corpus has as many."""
-SCORE_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ def _score(rows: Sequence[Mapping[str, Any]], scorer: Scorer, dropped: Counter[s
     answers = [row["messages"][-1]["content"].strip() for row in rows]
     groups = [Group(row["image"], row["messages"][:-1], [a]) for row, a in zip(rows, answers, strict=True)]
     prompts = []
-    for row, answer, ((score),) in zip(rows, answers, scorer.score(groups, SCORE_BATCH), strict=True):
+    for row, answer, ((score),) in zip(rows, answers, scorer.score(groups), strict=True):
         if score is None:
             dropped["not_scored"] += 1
             continue

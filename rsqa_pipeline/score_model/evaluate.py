@@ -56,13 +56,10 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
         pairs.extend(read_pairs(inputs[name], "heldout"))
     if not pairs:
         raise DataError("no held-out pair to measure on; raise preference_data.heldout_share or the number of images")
-    batch, resamples = settings.benchmarks.batch_size, settings.benchmarks.bootstrap_resamples
+    resamples = settings.benchmarks.bootstrap_resamples
     model = Scorer.load(inputs["score_model"] / "model", settings.compute)
-    clip = ClipScorer.load(base_model(inputs["base_models"], "clip"), settings.compute)
-    scored = {
-        "score_model": score_pairs(model, pairs, batch),
-        "clip_score": score_pairs(clip, pairs, batch),
-    }
+    clip = ClipScorer.load(base_model(inputs["base_models"], "clip"), settings.compute, settings.benchmarks.batch_size)
+    scored = {"score_model": score_pairs(model, pairs), "clip_score": score_pairs(clip, pairs)}
     rows = accuracy_rows(pairs, scored)
     differences = difference_rows(pairs, scored, resamples, settings.seed)
     gaps = [_gap(pair) for pair in scored["score_model"]]
@@ -77,7 +74,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
         "judge_agrees_with_truth": asdict(ceiling) if ceiling else None,
     }
     _write(out / "calibration.json", trust)
-    probed = run_probes(model, pairs, batch)
+    probed = run_probes(model, pairs)
     _write(out / "probes.json", [asdict(probe) for probe in probed])
     _write(out / "self_preference.json", self_preference(pairs, gaps))
     unscored = _quarantine(out, pairs, scored["score_model"])

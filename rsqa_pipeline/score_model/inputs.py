@@ -14,25 +14,19 @@ from PIL import Image
 from torch import Tensor
 from transformers.processing_utils import ProcessorMixin
 
-from rsqa_pipeline.images import open_image
+from rsqa_pipeline.images import ImageFault, open_image
 from rsqa_pipeline.models.conversation import as_chat, render
 from rsqa_pipeline.records import Message
-
-
-@dataclass(frozen=True)
-class Pixels:
-    """One image as the vision tower reads it."""
-
-    tensors: dict[str, Tensor]
-    """What the image processor gives for it, by the backbone's argument. For Qwen-VL ``pixel_values`` (patches,
-    channels * time * height * width), float32, normalized, and ``image_grid_thw`` (1, 3), patches over time, height
-    and width."""
-    tokens: tuple[int, ...]
-    """What stands in the text for it."""
-
-    @property
-    def nbytes(self) -> int:
-        return sum(tensor.nbytes for tensor in self.tensors.values())
+from rsqa_pipeline.score_model.sequences import (
+    Pixels,
+    Place,
+    TokenSequence,
+    common,
+    common_prefix,
+    one_behind_another,
+    pack,
+    padded,
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +36,8 @@ class Row:
     tokens: tuple[int, ...]
     image: Hashable | None
     """Key of the image among the batch's `Pixels`; None for text alone."""
+    prompt: int = 0
+    """Leading tokens that come from the context, where that is known."""
 
 
 class ContextTooLongError(ValueError):
@@ -58,18 +54,46 @@ class Encoder:
 
     def tokens(self, context: Sequence[Message], candidate: str, has_image: bool) -> tuple[int, ...]:
         """Tokens of the context followed by the candidate as the assistant's turn."""
-        chat = as_chat([*context, Message(role="assistant", content=candidate)])
-        text = render(self.processor, chat, has_image)
-        return tuple(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return self._tokenized(as_chat([*context, Message(role="assistant", content=candidate)]), has_image)
 
-    def pixels(self, image: str | Image.Image) -> Pixels:
-        """Raises ImageFault where the reference cannot be opened."""
-        opened = open_image(image) if isinstance(image, str) else image
-        seen = self.processor.image_processor(images=[opened], return_tensors="pt")
-        merged = int(self.processor.image_processor.merge_size) ** 2
+    def rows(self, context: Sequence[Message], candidates: Sequence[str], image: Hashable | None) -> list[Row]:
+        """Rows of candidates for one context.
+
+        Raises:
+            ValueError: an image, and a context without a user's turn to put it in.
+        """
+        has_image = image is not None
+        chat = as_chat([*context, Message(role="assistant", content="")])[:-1]
+        prompt = self._tokenized(chat, has_image, add_generation_prompt=True)
+        texts = [self.tokens(context, candidate, has_image) for candidate in candidates]
+        # a tokenizer may join the prompt's last letters with the candidate's first
+        return [Row(text, image, common_prefix(prompt, text)) for text in texts]
+
+    def pixels(self, image: str | Image.Image, most: int | None = None) -> Pixels:
+        """The image as the image processor prepares it, or smaller, so that it takes at most ``most`` tokens.
+
+        Raises:
+            ImageFault: it cannot be opened, or has a shape that the image processor refuses.
+            ContextTooLongError: it cannot be made that small.
+        """
+        decoded, processor = opened(image), self.processor.image_processor
+        size = {name: int(processor.size[name]) for name in ("shortest_edge", "longest_edge")}
+        if most is not None:
+            if most < 1:
+                raise ContextTooLongError("the context leaves the image no token")
+            area = most * (int(processor.merge_size) * int(processor.patch_size)) ** 2
+            size = {name: min(pixels, area) for name, pixels in size.items()}
+        merged = int(processor.merge_size) ** 2
+        try:
+            usual = processor.get_number_of_image_patches(decoded.height, decoded.width, {}) // merged
+            seen = processor(images=[decoded], size=size, return_tensors="pt")
+        except ValueError as error:
+            raise ImageFault("refused_shape", f"{_name(image)}: {error}") from error
         count = int(seen["image_grid_thw"].prod()) // merged
+        if most is not None and count > most:
+            raise ContextTooLongError(f"the image takes {count} tokens at least, there is room for {most}")
         tensors = {name: seen[name] for name in ("pixel_values", "image_grid_thw")}
-        return Pixels(tensors, (self.processor.image_token_id,) * count)
+        return Pixels(tensors, (self.processor.image_token_id,) * count, downscaled=count < usual)
 
     def length(self, row: Row, pixels: Pixels | None) -> int:
         """Tokens of the row with its image, before anything is cut."""
@@ -90,88 +114,97 @@ class Encoder:
         widened = [*row.tokens[:at], *pixels.tokens, *row.tokens[at + 1 :]]
         return widened[: self.max_length]
 
+    def sequences(
+        self, rows: Mapping[Place, Row], pixels: Pixels | None, most: int | None = None
+    ) -> list[TokenSequence]:
+        """Rows that show one image, in as few sequences as pay; without an image, one each.
+
+        Args:
+            most: tokens of a sequence at most, if it has several candidates.
+
+        Raises:
+            ContextTooLongError: as `widen`.
+        """
+        texts = {key: self.widen(row, pixels) for key, row in rows.items()}
+        if pixels is None:
+            return [one_behind_another({key: text}, len(text), None) for key, text in texts.items()]
+        shared = common(list(texts.values()))
+        image_is_shared = self.processor.image_token_id not in next(iter(texts.values()))[shared:]
+        together: dict[Place, list[int]] = {}
+        apart: list[dict[Place, list[int]]] = []
+        for question, keys in _by_prompt(rows).items():
+            own = {key: texts[key] for key in keys}
+            asked = len(question) + len(pixels.tokens) - 1 - shared
+            if not image_is_shared and not question:
+                apart.extend({key: text} for key, text in own.items())
+            elif not image_is_shared or (len(own) - 1) * asked > shared:
+                apart.append(own)  # to repeat the image costs less than to repeat the question
+            else:
+                together |= own
+        parts = [*([together] if together else []), *apart]
+        return [sequence for part in parts for sequence in pack(part, pixels, most)]
+
+    def tensors(self, sequences: Sequence[TokenSequence]) -> dict[str, Tensor]:
+        """Arguments of `ScoreModel.forward`, padded on the right; scores come in the order of the sequences' ends.
+
+        An image that several sequences show goes in once.
+        """
+        ids, mask = padded([sequence.tokens for sequence in sequences], self.processor.tokenizer.pad_token_id)
+        branches, _ = padded([sequence.branches for sequence in sequences], 0)
+        ends = [[index, end] for index, sequence in enumerate(sequences) for end in sequence.ends.values()]
+        tensors = {"input_ids": ids, "attention_mask": mask, "ends": torch.tensor(ends)}
+        if branches.any():
+            tensors["branches"] = branches
+        shown = {id(sequence.pixels): sequence.pixels for sequence in sequences if sequence.pixels is not None}
+        if shown:
+            place = {image: index for index, image in enumerate(shown)}
+            images = [pixels.tensors for pixels in shown.values()]
+            for name in images[0]:
+                tensors[name] = torch.cat([image[name] for image in images])
+            tensors["image_of_row"] = torch.tensor([place.get(id(sequence.pixels), -1) for sequence in sequences])
+        return tensors
+
     def batch(self, rows: Sequence[Row], pixels: Mapping[Hashable, Pixels]) -> dict[str, Tensor]:
         """Arguments of `ScoreModel.forward`, padded on the right; ``ends`` follows the order of ``rows``.
 
         Candidates of one image share a sequence: what they have in common stands in it once, and so does the image.
         """
-        texts = [self.widen(row, pixels[row.image] if row.image is not None else None) for row in rows]
-        sequences = self._sequences(rows, texts)
-        keys = list(dict.fromkeys(row.image for row in rows if row.image is not None))
-        width = max(len(sequence.tokens) for sequence in sequences)
-        ids, mask = padded([sequence.tokens for sequence in sequences], self.processor.tokenizer.pad_token_id)
-        branches = torch.zeros(len(sequences), width, dtype=torch.int64)
-        ends = torch.zeros(len(rows), 2, dtype=torch.int64)
-        for index, sequence in enumerate(sequences):
-            branches[index, : len(sequence.branches)] = torch.tensor(sequence.branches)
-            for row, end in sequence.ends.items():
-                ends[row] = torch.tensor([index, end])
-        tensors = {"input_ids": ids, "attention_mask": mask, "ends": ends}
-        if branches.any():
-            tensors["branches"] = branches
-        if keys:
-            place = {key: index for index, key in enumerate(keys)}
-            for name in pixels[keys[0]].tensors:
-                tensors[name] = torch.cat([pixels[key].tensors[name] for key in keys])
-            shown = [-1 if sequence.image is None else place[sequence.image] for sequence in sequences]
-            tensors["image_of_row"] = torch.tensor(shown)
+        shown: dict[Hashable | None, dict[Place, Row]] = {}
+        for index, row in enumerate(rows):
+            shown.setdefault(row.image, {})[0, index] = row
+        sequences = [
+            sequence
+            for image, members in shown.items()
+            for sequence in self.sequences(members, pixels[image] if image is not None else None)
+        ]
+        tensors = self.tensors(sequences)
+        order = {place: at for at, place in enumerate(place for sequence in sequences for place in sequence.ends)}
+        tensors["ends"] = tensors["ends"][[order[0, index] for index in range(len(rows))]]
         return tensors
 
-    def _sequences(self, rows: Sequence[Row], texts: Sequence[list[int]]) -> list[_Sequence]:
-        """One sequence for all candidates of an image, one for each candidate without image."""
-        together: dict[Hashable, list[int]] = {}
-        for index, row in enumerate(rows):
-            together.setdefault((index, None) if row.image is None else (None, row.image), []).append(index)
-        sequences: list[_Sequence] = []
-        for members in together.values():
-            shared = _common([texts[index] for index in members])
-            image = rows[members[0]].image
-            if image is not None and self.processor.image_token_id in texts[members[0]][shared:]:
-                # The texts part before the image (another system turn, say), so they cannot share it.
-                sequences.extend(_sequence({index: texts[index]}, len(texts[index]), image) for index in members)
-            else:
-                sequences.append(_sequence({index: texts[index] for index in members}, shared, image))
-        return sequences
+    def _tokenized(
+        self, chat: Sequence[Message], has_image: bool, add_generation_prompt: bool = False
+    ) -> tuple[int, ...]:
+        text = render(self.processor, chat, has_image, add_generation_prompt)
+        return tuple(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def padded(texts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
-    """Tokens and attention mask, each (rows, tokens), padded on the right."""
-    ids = torch.full((len(texts), max(map(len, texts))), pad, dtype=torch.int64)
-    mask = torch.zeros_like(ids)
-    for index, text in enumerate(texts):
-        ids[index, : len(text)] = torch.tensor(text)
-        mask[index, : len(text)] = 1
-    return ids, mask
+def _by_prompt(rows: Mapping[Place, Row]) -> dict[tuple[int, ...], list[Place]]:
+    found: dict[tuple[int, ...], list[Place]] = {}
+    for key, row in rows.items():
+        found.setdefault(row.tokens[: row.prompt], []).append(key)
+    return found
 
 
-@dataclass(frozen=True)
-class _Sequence:
-    """Candidates laid out one after another behind what they share."""
-
-    tokens: list[int]
-    branches: list[int]
-    """0 for shared tokens, 1.. for the tokens of each candidate."""
-    ends: dict[int, int]
-    """Row -> place of its last token."""
-    image: Hashable | None
+def _name(image: str | Image.Image) -> str:
+    return image if isinstance(image, str) else f"an image of {image.width} x {image.height}"
 
 
-def _sequence(texts: Mapping[int, list[int]], shared: int, image: Hashable | None) -> _Sequence:
-    first = next(iter(texts.values()))
-    tokens, branches, ends = first[:shared], [0] * shared, {}
-    for branch, (row, text) in enumerate(texts.items(), start=1):
-        tokens = tokens + text[shared:]
-        branches = branches + [branch] * (len(text) - shared)
-        ends[row] = len(tokens) - 1
-    return _Sequence(tokens, branches, ends, image)
-
-
-def _common(texts: Sequence[list[int]]) -> int:
-    """Leading tokens that all texts have in common; a lone text shares all of it, others keep their last token."""
-    if len(texts) == 1:
-        return len(texts[0])
-    longest = min(map(len, texts)) - 1
-    for place in range(longest):
-        if len({text[place] for text in texts}) > 1:
-            return place
-    return longest
+def opened(image: str | Image.Image) -> Image.Image:
+    if isinstance(image, str):
+        return open_image(image)
+    try:
+        image.load()
+    except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises where the file behind it is broken
+        raise ImageFault("undecodable", f"{_name(image)}: {error!r}") from error
+    return image

@@ -18,6 +18,7 @@ from transformers import AutoModel, PreTrainedModel
 
 from rsqa_pipeline.errors import ModelError
 from rsqa_pipeline.models.load import local_folder
+from rsqa_pipeline.models.patch_product import use_patch_products
 from rsqa_pipeline.score_model import checkpoint, shared_backbone
 from rsqa_pipeline.score_model.adapters import add_adapters
 from rsqa_pipeline.score_model_settings import Lora
@@ -32,6 +33,7 @@ class ScoreModel(nn.Module):
     def __init__(self, backbone: PreTrainedModel, activation: Activation = "none") -> None:
         super().__init__()
         self.backbone = backbone
+        use_patch_products(backbone)
         self.shares = backbone.config.model_type in shared_backbone.FAMILIES
         """Whether candidates can share sequences and images; else each is a row of its own, its image beside it."""
         self.head = nn.Linear(backbone.config.get_text_config().hidden_size, 1, bias=False)

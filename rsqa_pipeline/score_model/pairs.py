@@ -19,7 +19,7 @@ ScoredPair = tuple[float | None, float | None]
 class GroupScorer(Protocol):
     """What every scorer offers: the score model's, CLIP's."""
 
-    def score(self, groups: Sequence[Group], batch_size: int) -> list[list[float | None]]: ...
+    def score(self, groups: Sequence[Group]) -> list[list[float | None]]: ...
 
 
 def read_pairs(folder: Path, split: str) -> list[dict[str, Any]]:
@@ -34,7 +34,7 @@ def read_pairs(folder: Path, split: str) -> list[dict[str, Any]]:
     return [pair for pair in read_table(file) if pair["split"] == split]
 
 
-def score_pairs(scorer: GroupScorer, pairs: Sequence[Pair], batch_size: int) -> list[ScoredPair]:
+def score_pairs(scorer: GroupScorer, pairs: Sequence[Pair]) -> list[ScoredPair]:
     """Scores of each pair's two texts. A text shared by pairs of one image and context is scored once."""
     members: dict[tuple[str | None, str], dict[str, int]] = {}
     keys = [(pair["image"], canonical_messages(pair["context"])) for pair in pairs]
@@ -45,7 +45,7 @@ def score_pairs(scorer: GroupScorer, pairs: Sequence[Pair], batch_size: int) -> 
         for text in (pair["chosen"], pair["rejected"]):
             texts.setdefault(text, len(texts))
     groups = [Group(key[0], contexts[key], list(texts)) for key, texts in members.items()]
-    scores = dict(zip(members, scorer.score(groups, batch_size), strict=True))
+    scores = dict(zip(members, scorer.score(groups), strict=True))
     return [
         (scores[key][members[key][pair["chosen"]]], scores[key][members[key][pair["rejected"]]])
         for pair, key in zip(pairs, keys, strict=True)

@@ -44,7 +44,7 @@ class ProbeResult:
         return self.low > 0.5
 
 
-def run_probes(scorer: GroupScorer, pairs: Sequence[Pair], batch_size: int) -> list[ProbeResult]:
+def run_probes(scorer: GroupScorer, pairs: Sequence[Pair]) -> list[ProbeResult]:
     """Every probe that some caption allows, in the order of `PROBES`.
 
     Args:
@@ -54,7 +54,7 @@ def run_probes(scorer: GroupScorer, pairs: Sequence[Pair], batch_size: int) -> l
     results = []
     for name in PROBES:
         spoiled = spoiled_pairs(name, captions)
-        verdicts = [agrees(scored) for scored in score_pairs(scorer, spoiled, batch_size)]
+        verdicts = [agrees(scored) for scored in score_pairs(scorer, spoiled)]
         known = [verdict for verdict in verdicts if verdict is not None]
         if known:
             interval: Interval = wilson(sum(known), len(known))

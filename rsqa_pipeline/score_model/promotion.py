@@ -60,17 +60,16 @@ def promote(settings: Profile, registry: Registry) -> tuple[str, Decision]:
         raise DataError("no score model is registered; run `rsqa run score_model` first")
     pairs = [pair for name in PREFERENCES for pair in read_pairs(ASSETS[name].folder(settings), "heldout")]
     challenger = Scorer.load(registry.download("score_model", version), settings.compute)
-    batch = settings.benchmarks.batch_size
     standing = registry.version_at("score_model", "champion")
     champion = None
     if standing is not None:
         old = Scorer.load(registry.download("score_model", standing), settings.compute)
-        champion = score_pairs(old, pairs, batch)
+        champion = score_pairs(old, pairs)
     decision = decide(
         pairs,
-        score_pairs(challenger, pairs, batch),
+        score_pairs(challenger, pairs),
         champion,
-        run_probes(challenger, pairs, batch),
+        run_probes(challenger, pairs),
         settings.score_model.promotion_margin,
         settings.benchmarks.bootstrap_resamples,
         settings.seed,

@@ -1,47 +1,66 @@
 """The one scorer: curation, rewards, best-of-N and evaluation all score through here.
 
-An image is opened and encoded once per batch, however many candidates or groups show it. A score depends on
-its own image, context and candidate alone, not on its batch: rows attend to their own tokens and are read at
-their own end.
+The candidates of an image share a sequence, so that image and context are run once; batches are filled with sequences
+of about one length up to a budget of tokens, while threads open the images that come next. A score depends on its own
+image, context and candidate alone: not on the batch, its order or its padding, nor on what else shares the sequence.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+from PIL import Image
+from torch import Tensor
 from tqdm import tqdm
 from transformers.processing_utils import ProcessorMixin
 
-from rsqa_pipeline.images import ImageFault
-from rsqa_pipeline.models.load import (
-    device_of,
-    local_folder,
-    weights_version,
-)
+from rsqa_pipeline.models.load import device_of, local_folder, weights_version
 from rsqa_pipeline.models.scoring_group import Group, Score
 from rsqa_pipeline.profile import Compute
+from rsqa_pipeline.score_model.batches import in_batches
 from rsqa_pipeline.score_model.checkpoint import read_processor
-from rsqa_pipeline.score_model.inputs import ContextTooLongError, Pixels, Row
+from rsqa_pipeline.score_model.image_loading import (
+    Shown,
+    one_ahead,
+    out_of_memory,
+    pixels_or_reason,
+    prepare,
+    prepared_ahead,
+)
+from rsqa_pipeline.score_model.inputs import Row
 from rsqa_pipeline.score_model.model import ScoreModel
 from rsqa_pipeline.score_model.separate_inputs import encoder_for
+from rsqa_pipeline.score_model.sequences import Pixels, Place, TokenSequence
 
-Place = tuple[int, int]
-"""Group, candidate."""
+log = logging.getLogger(__name__)
 
 PROGRESS_FROM = 2_000
 """Candidates from which a progress bar is shown; fewer are done within seconds."""
+LENGTH_CLASS = 16
+"""Tokens by which texts may differ and still count as of one length."""
+
+Tensors = dict[str, Tensor]
 
 
 class Scorer:
     """Scores groups of candidates with a score model."""
 
-    def __init__(self, model: ScoreModel, processor: ProcessorMixin, max_length: int, version: str) -> None:
+    def __init__(
+        self, model: ScoreModel, processor: ProcessorMixin, max_length: int, version: str, batch_tokens: int
+    ) -> None:
+        """
+        Args:
+            max_length: tokens of a text at most, its image's among them; a longer one loses its end.
+            batch_tokens: tokens scored at once, padding and images' tokens among them.
+        """
         self.model = model
         self.version = version
         """Hash of the model's weights; stands beside every score."""
+        self.batch_tokens = batch_tokens
         self.truncated = 0
         """Texts that lost their end to the context's length so far."""
         self._encoder = encoder_for(processor, max_length)
@@ -61,108 +80,161 @@ class Scorer:
         model.backbone.to(getattr(torch, compute.dtype))
         processor = read_processor(folder)
         max_length = processor.tokenizer.model_max_length
-        return cls(model.to(device_of(compute)), processor, max_length, weights_version(folder))
+        return cls(model.to(device_of(compute)), processor, max_length, weights_version(folder), compute.batch_tokens)
 
-    def score(self, groups: Sequence[Group], batch_size: int) -> list[list[float | None]]:
+    def score(self, groups: Sequence[Group]) -> list[list[float | None]]:
         """Score of every candidate, in the groups' order; None where there is no score.
 
         Unbounded, or above 0 for a model with softplus.
-
-        Args:
-            batch_size: candidates scored at once.
         """
-        return [[score.value for score in of_group] for of_group in self.score_or_reason(groups, batch_size)]
+        return [[score.value for score in of_group] for of_group in self.score_or_reason(groups)]
 
-    def score_or_reason(self, groups: Sequence[Group], batch_size: int) -> list[list[Score]]:
-        """As `score`, with the reason beside every missing score: an `ImageFault`'s, ``context_too_long`` or
-        ``not_finite``.
+    def score_or_reason(self, groups: Sequence[Group]) -> list[list[Score]]:
+        """As `score`, with what is to be known about each.
+
+        Reasons of missing scores: an `ImageFault`'s; ``no_user_turn``, an image and no turn to show it in;
+        ``context_too_long``, image and context leave the text no place, however small the image is made;
+        ``out_of_memory``, not even the text alone with a small image could be run; ``not_finite``.
+
+        Notes: ``text_cut``, the text lost its end to the context's length; ``image_downscaled``, the image was made
+        smaller than in training to leave the text a place or to fit the memory.
         """
-        rows = self._rows(groups)
         scores: dict[Place, Score] = {}
+        shown = self._shown(groups, scores)
+        candidates = sum(len(group.candidates) for group in groups)
         training = self.model.training
         self.model.eval()
-        with tqdm(total=len(rows), desc="score", unit="text", disable=len(rows) < PROGRESS_FROM) as bar:
-            for batch in _batches(rows, batch_size):
-                scores.update(self._score_batch(batch, rows, groups))
-                bar.update(len(batch))
-        self.model.train(training)
+        try:
+            with tqdm(total=candidates, desc="score", unit="text", disable=candidates < PROGRESS_FROM) as bar:
+                for batch, tensors in one_ahead(self._ready(shown, scores)):
+                    scores.update(self._score_batch(batch, tensors, shown))
+                    bar.update(len(scores) - bar.n)
+            scores |= self._again_alone(scores, shown)
+        finally:
+            self.model.train(training)
         return [[scores[g, c] for c in range(len(group.candidates))] for g, group in enumerate(groups)]
 
-    def _rows(self, groups: Sequence[Group]) -> dict[Place, Row]:
-        rows = {}
-        decoded: dict[int, int] = {}
+    def _shown(self, groups: Sequence[Group], scores: dict[Place, Score]) -> dict[Place, Shown]:
+        """Place -> the candidates that show its image, the shorter ones first; what cannot be shown goes to scores."""
+        by_image: dict[str | int | Place, Shown] = {}
         for g, group in enumerate(groups):
-            key: str | int | None
-            if group.image is None or isinstance(group.image, str):
-                key = group.image
-            else:  # the place where the object first stands: an address would order batches differently each run
-                key = decoded.setdefault(id(group.image), g)
-            for c, candidate in enumerate(group.candidates):
-                rows[g, c] = Row(self._encoder.tokens(group.context, candidate, key is not None), key)
-        return rows
+            image = group.image
+            key = id(image) if isinstance(image, Image.Image) else image
+            try:
+                rows = self._encoder.rows(group.context, group.candidates, key)
+            except ValueError as error:
+                scores |= {(g, c): Score(None, "no_user_turn", str(error)) for c in range(len(group.candidates))}
+                continue
+            for c, row in enumerate(rows):
+                by_image.setdefault((g, c) if key is None else key, Shown(image, {})).rows[g, c] = row
+        ordered = sorted(by_image.values(), key=lambda shown: (_own_tokens(shown) // LENGTH_CLASS, min(shown.rows)))
+        return {place: shown for shown in ordered for place in shown.rows}
+
+    def _ready(
+        self, shown: dict[Place, Shown], scores: dict[Place, Score]
+    ) -> Iterator[tuple[list[TokenSequence], Tensors | None]]:
+        """Batches with their tensors, or None where memory ran out for those; refused places go to scores."""
+
+        def arriving() -> Iterator[list[TokenSequence]]:
+            distinct = {id(one): one for one in shown.values()}.values()
+            for prepared in prepared_ahead(self._encoder, distinct, self.batch_tokens):
+                scores.update(prepared.refused)
+                yield prepared.sequences
+
+        for batch in in_batches(arriving(), self.batch_tokens):
+            yield batch, self._tensors(batch)
+
+    def _tensors(self, batch: Sequence[TokenSequence]) -> Tensors | None:
+        """The batch as the model takes it, still in the machine's memory; None where that ran out."""
+        dtype, on_gpu = self.model.backbone.dtype, self.model.head.weight.is_cuda
+        try:
+            tensors = self._encoder.tensors(batch)
+            tensors = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
+            return {name: tensor.pin_memory() for name, tensor in tensors.items()} if on_gpu else tensors
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            return None
 
     def _score_batch(
-        self, batch: Sequence[Place], rows: dict[Place, Row], groups: Sequence[Group]
+        self, batch: Sequence[TokenSequence], tensors: Tensors | None, shown: dict[Place, Shown]
     ) -> dict[Place, Score]:
-        pixels: dict[object, Pixels] = {}
-        faults: dict[object, Score] = {}
+        """Scores of the batch; where memory runs out, of its halves, and at last of one text with a smaller image."""
+        values = self._values(tensors) if tensors is not None else None
+        if values is not None:
+            places = [(place, sequence.pixels) for sequence in batch for place in sequence.ends]
+            scored = zip(places, values, strict=True)
+            return {place: self._score(shown[place].rows[place], pixels, value) for (place, pixels), value in scored}
+        log.warning("out of memory at %d tokens; going on with less at once", sum(len(s.tokens) for s in batch))
+        if len(batch) > 1:
+            halves: list[Sequence[TokenSequence]] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+        else:
+            smaller = self._less(batch[0], shown)
+            if isinstance(smaller, Score):
+                return dict.fromkeys(batch[0].ends, smaller)
+            halves = [*smaller]
         scores: dict[Place, Score] = {}
-        usable: list[Place] = []
-        for place in batch:
-            row, image = rows[place], groups[place[0]].image
-            if image is not None and row.image not in pixels and row.image not in faults:
-                try:
-                    pixels[row.image] = self._encoder.pixels(image)
-                except ImageFault as fault:
-                    faults[row.image] = Score(None, fault.reason, fault.detail)
-            try:
-                if row.image in faults:
-                    scores[place] = faults[row.image]
-                else:
-                    self._encoder.widen(row, pixels.get(row.image))
-                    usable.append(place)
-                    self.truncated += self._encoder.length(row, pixels.get(row.image)) > self._encoder.max_length
-            except ContextTooLongError as error:
-                scores[place] = Score(None, "context_too_long", str(error))
-        if usable:
-            values = self._forward([rows[place] for place in usable], pixels)
-            scores.update(zip(usable, map(_checked, values), strict=True))
+        for half in halves:
+            scores |= self._score_batch(half, self._tensors(half), shown)
         return scores
 
+    def _again_alone(self, scores: dict[Place, Score], shown: dict[Place, Shown]) -> dict[Place, Score]:
+        """What ran out of memory, once more while no other image is held: so it does not depend on its neighbours."""
+        failed: dict[int, Shown] = {}
+        for place, score in scores.items():
+            if score.reason == "out_of_memory":
+                one = shown[place]
+                failed.setdefault(id(one), Shown(one.image, {})).rows[place] = one.rows[place]
+        again: dict[Place, Score] = {}
+        for one in failed.values():
+            prepared = prepare(self._encoder, one, self.batch_tokens)
+            again |= prepared.refused
+            for sequence in prepared.sequences:
+                again |= self._score_batch([sequence], self._tensors([sequence]), shown)
+        return again
+
+    def _less(self, sequence: TokenSequence, shown: dict[Place, Shown]) -> list[list[TokenSequence]] | Score:
+        """The sequence's candidates in two halves; one alone, with an image of a quarter of the tokens."""
+        rows = {place: shown[place].rows[place] for place in sequence.ends}
+        places, pixels = list(rows), sequence.pixels
+        if len(places) > 1:
+            parts = [places[: len(places) // 2], places[len(places) // 2 :]]
+            return [self._encoder.sequences({place: rows[place] for place in part}, pixels) for part in parts]
+        image = shown[places[0]].image
+        if pixels is not None and image is not None and len(pixels.tokens) >= 4:
+            found = pixels_or_reason(self._encoder, image, len(pixels.tokens) // 4)
+            if not isinstance(found, Score):
+                return [self._encoder.sequences(rows, found)]
+        return Score(None, "out_of_memory", f"{len(sequence.tokens)} tokens alone are more than the memory holds")
+
+    def _values(self, tensors: Tensors) -> list[float] | None:
+        """The model's output, candidate by candidate; None where memory ran out."""
+        try:
+            return self._forward(tensors)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+        if self.model.head.weight.is_cuda:
+            torch.cuda.empty_cache()  # what lies there in pieces may be enough in one
+        return None
+
     @torch.inference_mode()
-    def _forward(self, rows: Sequence[Row], pixels: dict[object, Pixels]) -> list[float]:
+    def _forward(self, tensors: Tensors) -> list[float]:
         device = self.model.head.weight.device
-        tensors = self._encoder.batch(rows, pixels)
-        values: list[float] = self.model(**{name: tensor.to(device) for name, tensor in tensors.items()}).tolist()
+        on_device = {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
+        values: list[float] = self.model(**on_device).tolist()
         return values
 
-
-def _batches(rows: dict[Place, Row], batch_size: int) -> Iterator[list[Place]]:
-    """Batches of texts of about one length, a group whole in one batch unless it is larger than the batch.
-
-    Groups that show the same image stand side by side within a length class, so that the image is encoded
-    once.
-    """
-    groups: dict[int, list[Place]] = {}
-    for place in rows:
-        groups.setdefault(place[0], []).append(place)
-
-    def order(places: list[Place]) -> tuple[int, str, Place]:
-        longest = max(len(rows[place].tokens) for place in places)
-        return longest // 16, str(rows[places[0]].image), places[0]
-
-    waiting: list[Place] = []
-    for places in sorted(groups.values(), key=order):
-        if waiting and len(waiting) + len(places) > batch_size:
-            yield waiting
-            waiting = []
-        waiting.extend(places)
-        while len(waiting) > batch_size:
-            yield waiting[:batch_size]
-            waiting = waiting[batch_size:]
-    if waiting:
-        yield waiting
+    def _score(self, row: Row, pixels: Pixels | None, value: float) -> Score:
+        if not math.isfinite(value):
+            return Score(None, "not_finite", f"the model gave {value}")
+        cut = self._encoder.length(row, pixels) > self._encoder.max_length
+        self.truncated += cut
+        downscaled = pixels is not None and pixels.downscaled
+        notes = [name for name, holds in (("text_cut", cut), ("image_downscaled", downscaled)) if holds]
+        return Score(value, note=", ".join(notes) or None)
 
 
-def _checked(value: float) -> Score:
-    return Score(value) if math.isfinite(value) else Score(None, "not_finite", f"the model gave {value}")
+def _own_tokens(shown: Shown) -> int:
+    """Tokens of the sequence that the candidates make, the image's aside."""
+    return max(row.prompt for row in shown.rows.values()) + sum(len(r.tokens) - r.prompt for r in shown.rows.values())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+import threading
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,10 +11,10 @@ from PIL import Image
 from torch import Tensor
 from transformers.processing_utils import ProcessorMixin
 
-from rsqa_pipeline.images import open_image
 from rsqa_pipeline.models.load import QwenVLProcessor
 from rsqa_pipeline.records import Message
-from rsqa_pipeline.score_model.inputs import Encoder, Pixels, Row, padded
+from rsqa_pipeline.score_model.inputs import ContextTooLongError, Encoder, Row, opened
+from rsqa_pipeline.score_model.sequences import Pixels, Place, TokenSequence, one_behind_another
 
 _OF_THE_TEXT = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
 
@@ -26,28 +27,42 @@ def encoder_for(processor: ProcessorMixin, max_length: int) -> Encoder:
 class SeparateEncoder(Encoder):
     """Encodes with any image-text processor that puts an image where one placeholder token stands."""
 
-    def tokens(self, context: Sequence[Message], candidate: str, has_image: bool) -> tuple[int, ...]:
-        """As `Encoder.tokens`; the tokenizer's control words inside data stay plain text."""
-        plain = [Message(role=m["role"], content=self._plain(m["content"])) for m in context]
-        return super().tokens(plain, self._plain(candidate), has_image)
+    def __init__(self, processor: ProcessorMixin, max_length: int) -> None:
+        super().__init__(processor, max_length)
+        self._tokenizing = threading.Lock()  # a fast tokenizer changes its settings in a call, also for an image
 
-    def pixels(self, image: str | Image.Image) -> Pixels:
-        """Raises ImageFault where the reference cannot be opened."""
-        opened = open_image(image) if isinstance(image, str) else image
-        word = self.processor.image_token
-        seen = self.processor(text=[word], images=[opened], add_special_tokens=False, return_tensors="pt")
+    def pixels(self, image: str | Image.Image, most: int | None = None) -> Pixels:
+        """As `Encoder.pixels`; these families fix how many tokens an image takes, so none is made smaller."""
+        decoded, word = opened(image), self.processor.image_token
+        with self._tokenizing:
+            seen = self.processor(text=[word], images=[decoded], add_special_tokens=False, return_tensors="pt")
         tensors = {name: tensor for name, tensor in seen.items() if name not in _OF_THE_TEXT}
-        return Pixels(tensors, tuple(seen["input_ids"][0].tolist()))
+        tokens = tuple(seen["input_ids"][0].tolist())
+        if most is not None and len(tokens) > most:
+            raise ContextTooLongError(f"the image takes {len(tokens)} tokens, there is room for {most}")
+        return Pixels(tensors, tokens)
 
-    def batch(self, rows: Sequence[Row], pixels: Mapping[Hashable, Pixels]) -> dict[str, Tensor]:
+    def sequences(
+        self, rows: Mapping[Place, Row], pixels: Pixels | None, most: int | None = None
+    ) -> list[TokenSequence]:
+        """One for each candidate."""
+        texts = {key: self.widen(row, pixels) for key, row in rows.items()}
+        return [one_behind_another({key: text}, len(text), pixels) for key, text in texts.items()]
+
+    def tensors(self, sequences: Sequence[TokenSequence]) -> dict[str, Tensor]:
         """Arguments of `ScoreModel.forward`, padded on the right; images in the order of the rows that show them."""
-        texts = [self.widen(row, pixels[row.image] if row.image is not None else None) for row in rows]
-        ids, mask = padded(texts, self.processor.tokenizer.pad_token_id)
-        ends = torch.tensor([[index, len(text) - 1] for index, text in enumerate(texts)])
-        shown = [pixels[row.image].tensors for row in rows if row.image is not None]
+        tensors = super().tensors([TokenSequence(s.tokens, s.branches, s.ends, None) for s in sequences])
+        shown = [sequence.pixels.tensors for sequence in sequences if sequence.pixels is not None]
         names = shown[0] if shown else ()
-        images = {name: _together([tensors[name] for tensors in shown]) for name in names}
-        return {"input_ids": ids, "attention_mask": mask, "ends": ends, **images}
+        return tensors | {name: _together([tensors[name] for tensors in shown]) for name in names}
+
+    def _tokenized(
+        self, chat: Sequence[Message], has_image: bool, add_generation_prompt: bool = False
+    ) -> tuple[int, ...]:
+        """As the `Encoder`'s; the tokenizer's control words inside data stay plain text."""
+        plain = [Message(role=turn["role"], content=self._plain(turn["content"])) for turn in chat]
+        with self._tokenizing:
+            return super()._tokenized(plain, has_image, add_generation_prompt)
 
     def _plain(self, text: str) -> str:
         for word in self.processor.tokenizer.get_added_vocab():

@@ -6,6 +6,7 @@ positions and with the sight that each would have alone.
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from rsqa_pipeline.models.branches import branch_positions, tree_mask
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 """Model types of these backbones."""
+CPU_PATCHES = 2048
+"""Patches that a CPU encodes at once: what is between layers then stays in its cache and in memory already mapped."""
 
 
 def hidden_states(
@@ -45,15 +48,16 @@ def hidden_states(
     at_image = input_ids == backbone.config.image_token_id
     deepstack: dict[str, Any] = {}
     if pixel_values is not None and grids is not None:
-        image = backbone.get_image_features(pixel_values, grids)
+        pooled, deep = _image_features(backbone, pixel_values, grids)
         shown = list(range(len(grids)) if image_of_row is None else (i for i in image_of_row.tolist() if i >= 0))
         grids = grids[shown]
-        features = torch.cat([image.pooler_output[i] for i in shown])
+        features = torch.cat([pooled[i] for i in shown])
         embeddings = embeddings.masked_scatter(at_image[..., None], features.to(embeddings.dtype))
         if isinstance(backbone, Qwen3VLModel):  # its first language layers each get features of their own
-            layers = [torch.cat([layer[i] for i in shown]) for layer in image.deepstack_features]
+            layers = [torch.cat([layer[i] for i in shown]) for layer in deep]
             deepstack = {"visual_pos_masks": at_image, "deepstack_visual_embeds": layers}
-    sight: Any = attention_mask
+    # Causal sight keeps real tokens from the padding on their right, and without a mask attention is faster.
+    sight: Any = None if _padded_on_the_right(attention_mask) else attention_mask
     if branches is not None:
         tree = tree_mask(attention_mask, branches)
         sight = tree["full_attention"] if isinstance(backbone, Qwen3VLModel) else tree
@@ -65,6 +69,41 @@ def hidden_states(
         **deepstack,
     ).last_hidden_state
     return hidden
+
+
+def _image_features(
+    backbone: PreTrainedModel, pixel_values: Tensor, grids: Tensor
+) -> tuple[list[Tensor], list[list[Tensor]]]:
+    """Features of each image, (tokens, hidden), and for Qwen3-VL the same for each of its first language layers."""
+    patches = grids.prod(dim=1).tolist()
+    in_pieces = not (pixel_values.is_cuda or torch.is_grad_enabled())  # processes must encode equally often to train
+    sizes = _pieces(patches, CPU_PATCHES) if in_pieces else [len(patches)]
+    rows = [sum(patches[start - size : start]) for start, size in zip(accumulate(sizes), sizes, strict=True)]
+    found = [
+        backbone.get_image_features(pixels, grid)
+        for pixels, grid in zip(pixel_values.split(rows), grids.split(sizes), strict=True)
+    ]
+    pooled = [image for piece in found for image in piece.pooler_output]
+    if not isinstance(backbone, Qwen3VLModel):
+        return pooled, []
+    layers = zip(*(piece.deepstack_features for piece in found), strict=True)
+    return pooled, [[image for of_piece in layer for image in of_piece] for layer in layers]
+
+
+def _pieces(patches: list[int], most: int) -> list[int]:
+    """Images in each piece of at most ``most`` patches, or of one image."""
+    pieces, held = [0], 0
+    for count in patches:
+        if pieces[-1] and held + count > most:
+            pieces.append(0)
+            held = 0
+        pieces[-1] += 1
+        held += count
+    return pieces
+
+
+def _padded_on_the_right(attention_mask: Tensor) -> bool:
+    return bool((attention_mask[:, 1:] <= attention_mask[:, :-1]).all())
 
 
 def _positions(

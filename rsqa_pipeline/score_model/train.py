@@ -24,6 +24,7 @@ from rsqa_pipeline.score_model import launch, processes
 from rsqa_pipeline.score_model.adapters import merge_adapters
 from rsqa_pipeline.score_model.checkpoint import read_processor
 from rsqa_pipeline.score_model.history import TrainingCurve
+from rsqa_pipeline.score_model.inputs import Encoder
 from rsqa_pipeline.score_model.model import ScoreModel
 from rsqa_pipeline.score_model.optimization import Optimization, Plan
 from rsqa_pipeline.score_model.pairs import Pair, accuracy, agrees, read_pairs, score_pairs
@@ -89,7 +90,8 @@ def train_phase(
     sources = [inputs[f"{kind}_preferences"] for kind in kinds]
     train, heldout = ([pair for source in sources for pair in read_pairs(source, s)] for s in ("train", "heldout"))
     if phase is None:
-        return _passed_on(model, processor, TrainingCurve(name, logger), heldout, settings, out) if group.first else {}
+        encoder = encoder_for(processor, settings.score_model.max_length)
+        return _passed_on(model, encoder, TrainingCurve(name, logger), heldout, settings, out) if group.first else {}
     encoder = encoder_for(processor, settings.score_model.max_length)
     # all processes gather weights (FSDP) or average gradients of the vision tower in every pass: none may sit one out
     together = group.count > 1 and (settings.score_model.fsdp or "vision" in phase.train)
@@ -105,7 +107,7 @@ def train_phase(
     model = _optimize(model, data, heldout, curve, state, phase, settings, group)
     if state is None:
         return {}
-    scorer = Scorer(model, processor, encoder.max_length, version="in training")
+    scorer = _scorer(model, encoder, settings)
     metrics = _write(scorer, processor, data, heldout, len(train), curve, phase, settings, out)
     state.clear()
     return metrics
@@ -122,18 +124,18 @@ def _start(name: PhaseName, inputs: Mapping[str, Path], settings: Profile) -> tu
 
 def _passed_on(
     model: ScoreModel,
-    processor: ProcessorMixin,
+    encoder: Encoder,
     curve: TrainingCurve,
     heldout: Sequence[Pair],
     settings: Profile,
     out: Path,
 ) -> Metrics:
     """Outputs of a phase that is left out: the model that it would have started from, and how right that is."""
-    scorer = Scorer(model, processor, settings.score_model.max_length, version="not trained")
-    curve.add(0, {"accuracy": accuracy([agrees(pair) for pair in score_pairs(scorer, heldout, CURVE_PAIRS)])})
+    scorer = _scorer(model, encoder, settings)
+    curve.add(0, {"accuracy": accuracy([agrees(pair) for pair in score_pairs(scorer, heldout)])})
     model.save_pretrained(out / "model")
-    processor.tokenizer.model_max_length = settings.score_model.max_length
-    processor.save_pretrained(out / "model")
+    encoder.processor.tokenizer.model_max_length = encoder.max_length
+    encoder.processor.save_pretrained(out / "model")
     curve.write(out, "no")
     return _quarantine(out, curve.name, [], len(heldout))
 
@@ -156,12 +158,12 @@ def _optimize(
     if score_model.gradient_checkpointing:
         model.recompute_activations()
     spread = processes.spread(model, group, score_model.fsdp)
-    scorer = Scorer(model, data.encoder.processor, data.encoder.max_length, version="in training")
+    scorer = _scorer(model, data.encoder, settings)
     shown = heldout[:: max(1, len(heldout) // CURVE_PAIRS)]
 
     def measure() -> float | None:
         with _products(group.device, settings):
-            return accuracy([agrees(pair) for pair in score_pairs(scorer, shown, phase.batch_size)])
+            return accuracy([agrees(pair) for pair in score_pairs(scorer, shown)])
 
     plan = Plan(phase, settings.seed, settings.compute.dtype == "bfloat16", score_model.state_steps)
     Optimization(spread, data, plan, group, state, curve, measure).run()
@@ -188,7 +190,7 @@ def _write(
 ) -> Metrics:
     """Measures on all held-out pairs and writes the outputs."""
     with _products(scorer.model.head.weight.device, settings):
-        scored = score_pairs(scorer, heldout, phase.batch_size)
+        scored = score_pairs(scorer, heldout)
     verdicts = [agrees(pair) for pair in scored]
     truths = [agrees(pair, row["true_margin"] or 0.0) for pair, row in zip(scored, heldout, strict=True)]
     curve.add(data.steps, {"accuracy": accuracy(verdicts)})
@@ -208,6 +210,10 @@ def _write(
         "train_loss": curve.last_loss,
         **{key: value for key, value in known.items() if value is not None},
     }
+
+
+def _scorer(model: ScoreModel, encoder: Encoder, settings: Profile) -> Scorer:
+    return Scorer(model, encoder.processor, encoder.max_length, "in training", settings.compute.batch_tokens)
 
 
 def _products(device: torch.device, settings: Profile) -> torch.autocast:

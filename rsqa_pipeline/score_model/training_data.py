@@ -19,9 +19,10 @@ from tqdm import tqdm
 
 from rsqa_pipeline.images import ImageFault
 from rsqa_pipeline.records import canonical_messages
-from rsqa_pipeline.score_model.inputs import ContextTooLongError, Encoder, Pixels, Row
+from rsqa_pipeline.score_model.inputs import ContextTooLongError, Encoder, Row
 from rsqa_pipeline.score_model.pairs import Pair
 from rsqa_pipeline.score_model.ranked_lists import MarkedPair, Ranking, as_lists
+from rsqa_pipeline.score_model.sequences import Pixels
 from rsqa_pipeline.score_model_settings import ScoreModelPhase
 
 log = logging.getLogger(__name__)

@@ -38,12 +38,12 @@ def test_a_text_that_was_said_twice_is_scored_once() -> None:
     asked: list[Group] = []
 
     class Judge:
-        def score(self, groups: list[Group], batch_size: int) -> list[list[float | None]]:
+        def score(self, groups: list[Group]) -> list[list[float | None]]:
             asked.extend(groups)
             return [[float(len(text)) or None for text in group.candidates] for group in groups]
 
     drawn = [answers(["3", "", "3", "12"], [1.0, 0.0, 1.0, 0.0], [])]
-    add_scores(drawn, "score_model", Judge(), 8)  # type: ignore[arg-type]
+    add_scores(drawn, "score_model", Judge())  # type: ignore[arg-type]
     assert list(asked[0].candidates) == ["3", "", "12"]
     assert drawn[0].scores["score_model"] == [1.0, None, 1.0, 2.0]
 

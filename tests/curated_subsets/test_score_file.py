@@ -59,7 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _command(folder: Path, out: Path) -> list[str]:
     files = ["--model", str(folder / "model"), "--data", str(folder / "data.json"), "--out", str(out)]
-    return ["score", *files, "--format", "llava", "--shard-rows", "4", "--batch-size", "4", "--device", "cpu"]
+    return ["score", *files, "--format", "llava", "--shard-rows", "4", "--batch-tokens", "300", "--device", "cpu"]
 
 
 def test_every_row_is_scored_or_quarantined_with_its_reason(folder: Path, tmp_path: Path) -> None:

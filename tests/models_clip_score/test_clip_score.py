@@ -29,7 +29,7 @@ def clip() -> Clip:
 
 @pytest.fixture
 def scorer(clip: Clip) -> ClipScorer:
-    return ClipScorer(clip)
+    return ClipScorer(clip, 2)
 
 
 @pytest.fixture
@@ -52,11 +52,11 @@ def reference(clip: Clip, image: str, text: str) -> float:
     return (logits / clip.model.logit_scale.exp()).item()
 
 
-def test_equals_the_models_own_similarity_whatever_the_batch(clip, scorer, images):
+def test_equals_the_models_own_similarity_whatever_the_batch(clip, images):
     groups = [Group(images[0], [], TEXTS[:2]), Group(images[1], [], TEXTS), Group(images[2], [QUESTION], ["3"])]
     expected = [[reference(clip, g.image, candidate_text(g.context, t)) for t in g.candidates] for g in groups]
     for batch_size in (1, 2, 64):
-        scores = scorer.score(groups, batch_size)
+        scores = ClipScorer(clip, batch_size).score(groups)
         assert [len(of_group) for of_group in scores] == [2, 4, 1]
         for found, wanted in zip(scores, expected, strict=True):
             assert found == pytest.approx(wanted, abs=1e-5)
@@ -72,10 +72,10 @@ def test_image_without_score_says_why_and_harms_no_other(scorer, images, tmp_pat
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"")
     groups = [Group(str(broken), [], TEXTS[:2]), Group(images[0], [], TEXTS[:1]), Group(None, [], TEXTS[:1])]
-    bad, good, text_only = scorer.score_or_reason(groups, batch_size=8)
+    bad, good, text_only = scorer.score_or_reason(groups)
     assert [score.value for score in bad] == [None, None]
     assert {score.reason for score in bad} == {"zero_bytes"}
-    assert good[0].value == pytest.approx(scorer.score([groups[1]], 8)[0][0], abs=1e-6)
+    assert good[0].value == pytest.approx(scorer.score([groups[1]])[0][0], abs=1e-6)
     assert (text_only[0].value, text_only[0].reason) == (None, "no_image")
 
 
@@ -83,8 +83,8 @@ def test_not_finite_is_missing_not_a_number(clip, images):
     with torch.no_grad():
         broken = new_clip(clip.tokenizer, image_size=32, seed=0).eval()
         broken.text_projection.weight.fill_(float("nan"))
-    scores = ClipScorer(Clip(broken, clip.tokenizer, clip.image_processor, "v")).score_or_reason(
-        [Group(images[0], [], TEXTS[:1])], 4
+    scores = ClipScorer(Clip(broken, clip.tokenizer, clip.image_processor, "v"), 4).score_or_reason(
+        [Group(images[0], [], TEXTS[:1])]
     )
     assert (scores[0][0].value, scores[0][0].reason) == (None, "not_finite")
 
@@ -98,7 +98,7 @@ def test_image_of_several_groups_is_opened_once(scorer, images, monkeypatch):
         return original(reference)
 
     monkeypatch.setattr(clip_score, "open_image", counting)
-    scorer.score([Group(images[0], [], [text]) for text in TEXTS] + [Group(images[1], [], TEXTS)], batch_size=2)
+    scorer.score([Group(images[0], [], [text]) for text in TEXTS] + [Group(images[1], [], TEXTS)])
     assert sorted(opened) == sorted(images[:2])
 
 

@@ -26,7 +26,7 @@ from rsqa_pipeline.tracking.run_logger import SilentLogger
 class LengthScorer:
     """A stand-in with the scorer's contract: longer is better; "lost" has no score; "broken" fails."""
 
-    def score(self, groups: Sequence[Group], batch_size: int) -> list[list[float | None]]:
+    def score(self, groups: Sequence[Group]) -> list[list[float | None]]:
         if any("broken" in group.candidates for group in groups):
             raise RuntimeError("the scorer is down")
         return [[None if c == "lost" else float(len(c)) for c in group.candidates] for group in groups]

@@ -31,7 +31,7 @@ from rsqa_pipeline.models.load import QwenVLProcessor, weights_version
 from rsqa_pipeline.models.scoring_group import Group
 from rsqa_pipeline.profile import Compute, Profile
 from rsqa_pipeline.records import Message
-from rsqa_pipeline.score_model import train
+from rsqa_pipeline.score_model import shared_backbone, train
 from rsqa_pipeline.score_model.checkpoint import read_processor
 from rsqa_pipeline.score_model.inputs import Encoder, Row
 from rsqa_pipeline.score_model.model import ScoreModel
@@ -154,6 +154,19 @@ def test_candidates_of_a_batch_score_as_alone(scored: tuple[ScoreModel, Encoder]
     assert ("branches" in encoder.batch(rows, pixels)) == model.shares
 
 
+@pytest.mark.parametrize("patches", [1, 33, 10_000])
+def test_images_encoded_in_pieces_score_as_all_at_once(
+    scored: tuple[ScoreModel, Encoder], images: dict[str, str], patches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, encoder = scored
+    pixels = {name: encoder.pixels(images[name]) for name in images}
+    batch = encoder.batch([Row(encoder.tokens([], "a field", True), name) for name in images], pixels)
+    expected = model(**batch)  # with gradients all images are encoded at once
+    monkeypatch.setattr(shared_backbone, "CPU_PATCHES", patches)
+    with torch.inference_mode():
+        torch.testing.assert_close(model(**batch), expected.detach(), atol=1e-4, rtol=0)
+
+
 @torch.inference_mode()
 def test_the_score_is_what_the_backbone_itself_gives_at_the_last_token(
     scored: tuple[ScoreModel, Encoder], images: dict[str, str]
@@ -209,7 +222,7 @@ def test_a_phase_trains_every_part_and_its_output_scores_the_same(
     }
     assert moved == {"weight", *(name for name, _ in before.backbone.named_children())}
     groups = [Group(row["image"], [], [row["chosen"], row["rejected"]]) for row in rows if row["split"] == "heldout"]
-    right = [a > b for a, b in scorer.score(groups, 16)]  # type: ignore[operator]
+    right = [a > b for a, b in scorer.score(groups)]  # type: ignore[operator]
     assert sum(right) / len(right) == metrics["heldout_accuracy"] == 1
 
 

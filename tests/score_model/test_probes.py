@@ -24,7 +24,7 @@ class Rule:
     def __init__(self, blind: bool) -> None:
         self.blind = blind
 
-    def score(self, groups: Sequence[Group], batch_size: int) -> list[list[float | None]]:
+    def score(self, groups: Sequence[Group]) -> list[list[float | None]]:
         known = dict(zip([f"image{i}" for i in range(3)], CAPTIONS, strict=True))
         return [
             [0.0 if self.blind else float(text == known[str(group.image)]) for text in group.candidates]
@@ -66,7 +66,7 @@ def test_every_image_is_probed_once_and_the_same_way() -> None:
 
 def test_a_scorer_that_sees_passes_and_a_blind_one_does_not() -> None:
     pairs = [pair(f"image{i % 3}", CAPTIONS[i % 3], "some things", image_id=f"id{i}") for i in range(60)]
-    seeing, blind = run_probes(Rule(False), pairs, 8), run_probes(Rule(True), pairs, 8)
+    seeing, blind = run_probes(Rule(False), pairs), run_probes(Rule(True), pairs)
     assert {probe.probe for probe in seeing} == set(PROBES)
     assert all(probe.value == 1.0 and probe.passed for probe in seeing)
     assert all(probe.value == 0.0 and not probe.passed for probe in blind)

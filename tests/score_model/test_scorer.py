@@ -5,23 +5,33 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
+from rsqa_pipeline.models.conversation import as_chat, encode
 from rsqa_pipeline.models.load import QwenVLProcessor, weights_version
 from rsqa_pipeline.models.scoring_group import Group
 from rsqa_pipeline.profile import Compute
 from rsqa_pipeline.records import Message
 from rsqa_pipeline.score_model.model import ScoreModel
 from rsqa_pipeline.score_model.scorer import Scorer
+from rsqa_pipeline.score_model.separate_inputs import encoder_for
 
 QUESTION = [Message(role="user", content="Is the field red or blue?")]
+LONG = [Message(role="user", content="Is the field red or blue? " * 20)]
+
+
+def scorer_of(model: ScoreModel, processor: QwenVLProcessor, batch_tokens: int = 512, max_length: int = 192) -> Scorer:
+    return Scorer(model, processor, max_length, "test", batch_tokens)
 
 
 @pytest.fixture
 def scorer(model: ScoreModel, processor: QwenVLProcessor) -> Scorer:
-    return Scorer(model, processor, max_length=192, version="test")
+    return scorer_of(model, processor)
 
 
 @pytest.fixture
@@ -40,18 +50,58 @@ def flat(scores: list[list[float | None]]) -> list[float]:
     return [score for group in scores for score in group if score is not None]
 
 
-@pytest.mark.parametrize("batch_size", [2, 3, 64])
-def test_scores_do_not_depend_on_batch_order_or_grouping(scorer: Scorer, groups: list[Group], batch_size: int) -> None:
-    together = scorer.score(groups, batch_size)
-    assert [len(of_group) for of_group in together] == [3, 3, 1, 1, 2, 0]
-    alone = [[scorer.score([Group(g.image, g.context, [text])], 1)[0][0] for text in g.candidates] for g in groups]
-    assert flat(together) == pytest.approx(flat(alone), abs=1e-4)
-    places = list(range(len(groups)))
-    random.Random(3).shuffle(places)
-    shuffled = scorer.score([groups[place] for place in places], batch_size)
-    assert flat([shuffled[places.index(place)] for place in range(len(groups))]) == pytest.approx(
-        flat(together), abs=1e-4
-    )
+@torch.inference_mode()
+def one_by_one(scorer: Scorer, processor: QwenVLProcessor, groups: list[Group], side: str = "right") -> list[float]:
+    """Each text alone through transformers' own model: its own image, no shared sequence, padded to 192 tokens."""
+    scores = []
+    for group in groups:
+        image = Image.open(group.image) if isinstance(group.image, str) else group.image
+        for text in group.candidates:
+            chat = as_chat([*group.context, Message(role="assistant", content=text)])
+            inputs = encode(processor, [chat], [image], 192)
+            padding = 192 - inputs["input_ids"].shape[1]
+            sides = (padding, 0) if side == "left" else (0, padding)
+            for name in ("input_ids", "attention_mask", "mm_token_type_ids"):
+                inputs[name] = torch.nn.functional.pad(inputs[name], sides)
+            hidden = scorer.model.backbone(**inputs).last_hidden_state
+            last = int(inputs["attention_mask"][0].nonzero().max())
+            scores.append(scorer.model.head(hidden[0, last]).item())
+    return scores
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("batch_tokens", [1, 100, 300, 100_000])
+def test_scores_are_those_of_one_text_at_a_time(
+    model: ScoreModel, processor: QwenVLProcessor, groups: list[Group], batch_tokens: int, side: str
+) -> None:
+    scorer = scorer_of(model, processor, batch_tokens)
+    found = scorer.score(groups)
+    assert [len(of_group) for of_group in found] == [3, 3, 1, 1, 2, 0]
+    assert flat(found) == pytest.approx(one_by_one(scorer, processor, groups, side), abs=1e-4)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_order_grouping_and_batches_do_not_matter(
+    model: ScoreModel, processor: QwenVLProcessor, groups: list[Group], data: st.DataObject
+) -> None:
+    texts = [(group, text) for group in groups for text in group.candidates]
+    expected = dict(zip(texts_of(groups), flat(scorer_of(model, processor, 1).score(groups)), strict=True))
+    parts: dict[tuple[int, int], list[tuple[Group, str]]] = {}
+    for group, text in data.draw(st.permutations(texts)):  # a group's texts land in up to three groups
+        parts.setdefault((id(group), data.draw(st.integers(0, 2))), []).append((group, text))
+    regrouped = [Group(p[0][0].image, p[0][0].context, [text for _, text in p]) for p in parts.values()]
+    found = scorer_of(model, processor, data.draw(st.sampled_from([1, 90, 200, 700, 100_000]))).score(regrouped)
+    for place, score in zip(texts_of(regrouped), flat(found), strict=True):
+        assert score == pytest.approx(expected[place], abs=1e-4)
+
+
+def texts_of(groups: list[Group]) -> list[tuple[object, str, str]]:
+    return [(id(g.image), str(g.context), text) for g in groups for text in g.candidates]
+
+
+def test_the_same_call_gives_the_same_bits(scorer: Scorer, groups: list[Group]) -> None:
+    assert scorer.score(groups * 5) == scorer.score(groups * 5)
 
 
 def test_image_and_context_matter(scorer: Scorer, images: dict[str, str]) -> None:
@@ -61,59 +111,118 @@ def test_image_and_context_matter(scorer: Scorer, images: dict[str, str]) -> Non
             Group(images["blue"], [], ["a field"]),
             Group(images["red"], QUESTION, ["a field"]),
             Group(None, [], ["a field"]),
-        ],
-        8,
+        ]
     )
     assert len({red, blue, asked, none}) == 4
 
 
-def test_an_image_is_opened_and_encoded_once_per_batch(
+def test_an_image_is_opened_and_encoded_once(
     scorer: Scorer, images: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    encode = scorer.model.backbone.get_image_features
+    encode_images = scorer.model.backbone.get_image_features
     monkeypatch.setattr(
         scorer.model.backbone,
         "get_image_features",
-        lambda pixels, grid, **kwargs: (seen.append(len(grid)), encode(pixels, grid, **kwargs))[1],
+        lambda pixels, grid, **kwargs: (seen.append(len(grid)), encode_images(pixels, grid, **kwargs))[1],
     )
-    scorer.score([Group(images["red"], [], [f"field {n}" for n in range(6)])] * 2, batch_size=16)
+    fields = [f"field {n}" for n in range(6)]
+    scorer.score([Group(images["red"], [], fields), Group(images["red"], QUESTION, fields)])
     assert seen == [1]
 
 
-def test_an_image_that_cannot_be_opened_costs_only_its_own_group(
-    scorer: Scorer, groups: list[Group], tmp_path: Path
+def test_an_image_that_cannot_be_used_costs_only_its_own_group(
+    model: ScoreModel, processor: QwenVLProcessor, groups: list[Group], images: dict[str, str], tmp_path: Path
 ) -> None:
+    scorer = scorer_of(model, processor, 100)
     (tmp_path / "bad.png").write_bytes(b"\x89PNG nonsense")
-    bad = [Group(str(tmp_path / "bad.png"), [], ["a", "b"]), Group(str(tmp_path / "none.png"), [], ["a"])]
-    mixed = scorer.score_or_reason([bad[0], *groups, bad[1]], 4)
-    assert [score.reason for score in mixed[0]] == ["undecodable"] * 2
-    assert mixed[-1][0].value is None and mixed[-1][0].reason == "missing_image"
-    values = [[score.value for score in of_group] for of_group in mixed[1:-1]]
-    assert flat(values) == pytest.approx(flat(scorer.score(groups, 4)), abs=1e-4)
+    (tmp_path / "half.png").write_bytes(Path(images["red"]).read_bytes()[:200])
+    Image.new("RGB", (900, 3)).save(tmp_path / "line.png")
+    bad = [
+        Group(str(tmp_path / "bad.png"), [], ["a", "b"]),
+        Group(str(tmp_path / "none.png"), [], ["a"]),
+        Group(Image.open(tmp_path / "half.png"), [], ["a"]),
+        Group(str(tmp_path / "line.png"), [], ["a"]),
+        Group(images["red"], [Message(role="system", content="Be brief.")], ["a"]),
+    ]
+    mixed = scorer.score_or_reason([*bad[:2], *groups, *bad[2:]])
+    faults = [mixed[0], mixed[1], *mixed[-3:]]
+    assert [score.reason for of_group in faults for score in of_group] == [
+        *["undecodable"] * 2,
+        "missing_image",
+        "undecodable",
+        "refused_shape",
+        "no_user_turn",
+    ]
+    assert all(score.value is None and score.detail for of_group in faults for score in of_group)
+    values = [[score.value for score in of_group] for of_group in mixed[2:-3]]
+    assert flat(values) == pytest.approx(flat(scorer.score(groups)), abs=1e-4)
 
 
 def test_a_score_that_is_not_finite_is_missing(scorer: Scorer, groups: list[Group]) -> None:
     with torch.no_grad():
         scorer.model.head.weight.fill_(torch.nan)
-    scores = scorer.score_or_reason(groups, 4)
+    scores = scorer.score_or_reason(groups)
     assert {(score.value, score.reason) for of_group in scores for score in of_group} == {(None, "not_finite")}
 
 
-def test_an_image_larger_than_the_context_is_told(
-    model: ScoreModel, processor: QwenVLProcessor, images: dict[str, str]
+def test_a_long_text_loses_its_end_and_says_so(scorer: Scorer, images: dict[str, str]) -> None:
+    texts = ["red " * 200 + "field", "red " * 200 + "blue", "red"]
+    (scores,) = scorer.score_or_reason([Group(images["red"], [], texts)])
+    assert [score.note for score in scores] == ["text_cut", "text_cut", None]
+    assert scores[0].value == pytest.approx(scores[1].value, abs=1e-4)
+    assert scorer.truncated == 2
+    scorer.score([Group(images["red"], [], ["red"])])
+    assert scorer.truncated == 2
+
+
+def large_image(folder: Path) -> str:
+    """A 160 x 160 image; the processor below takes it as 100 tokens."""
+    path = folder / "large.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (160, 160, 3), np.uint8)).save(path)
+    return str(path)
+
+
+@pytest.fixture
+def wide_processor(base_models: Path) -> QwenVLProcessor:
+    """One that keeps images up to 160 x 160 as they are."""
+    processor = QwenVLProcessor.from_pretrained(base_models / "vlm")
+    processor.image_processor.size = {"shortest_edge": 16**2, "longest_edge": 160**2}
+    return processor
+
+
+def test_an_image_that_leaves_the_text_no_place_is_made_smaller(
+    model: ScoreModel, wide_processor: QwenVLProcessor, images: dict[str, str], tmp_path: Path
 ) -> None:
-    short = Scorer(model, processor, max_length=16, version="test")
-    ((image,), (text,)) = short.score_or_reason([Group(images["red"], [], ["a"]), Group(None, [], ["a"])], 4)
-    assert image.reason == "context_too_long" and text.value is not None
+    image = large_image(tmp_path)
+    whole = scorer_of(model, wide_processor, max_length=400).score_or_reason([Group(image, [], ["a red field"])])
+    (row,) = encoder_for(wide_processor, 400).rows([], ["a red field"], image)
+    tight = scorer_of(model, wide_processor, max_length=row.prompt + 60)
+    group = Group(image, [], ["a red field", "a blue field"])
+    (scores,), alone = (
+        tight.score_or_reason([group]),
+        [tight.score([Group(image, [], [text])])[0][0] for text in group.candidates],
+    )
+    assert whole[0][0].note is None
+    assert [score.note for score in scores] == ["image_downscaled"] * 2
+    assert [score.value for score in scores] == pytest.approx(alone, abs=1e-4)
+    assert scores[0].value != pytest.approx(scores[1].value, abs=1e-4)
+    ((cut,), (small,)) = tight.score_or_reason(
+        [Group(image, [], ["red " * 100]), Group(images["red"], [], ["a red field"])]
+    )
+    assert (cut.note, small.note) == ("text_cut, image_downscaled", None)
 
 
-def test_a_long_text_loses_its_end(scorer: Scorer, images: dict[str, str]) -> None:
-    (scores,) = scorer.score([Group(images["red"], [], ["red " * 200 + end for end in ("field", "blue")])], 4)
-    assert scores[0] is not None and scores[0] == pytest.approx(scores[1], abs=1e-4)
-    assert scorer.truncated == 2
-    scorer.score([Group(images["red"], [], ["red"])], 4)
-    assert scorer.truncated == 2
+def test_a_context_that_fills_the_models_own_is_told(scorer: Scorer, images: dict[str, str]) -> None:
+    turns = [Message(role=role, content="red?") for _ in range(100) for role in ("user", "assistant")]
+    groups = [
+        Group(images["red"], turns, ["a", "b"]),
+        Group(None, turns, ["a"]),
+        Group(images["red"], turns[:2], ["a", "b"]),
+    ]
+    conversation, text_alone, short = scorer.score_or_reason(groups)
+    assert [score.reason for score in [*conversation, *text_alone]] == ["context_too_long"] * 3
+    assert all(score.value is not None and score.note is None for score in short)
 
 
 def test_load_gives_the_same_scores_and_the_weights_hash(
@@ -122,12 +231,29 @@ def test_load_gives_the_same_scores_and_the_weights_hash(
     scorer.model.save_pretrained(tmp_path)
     processor.tokenizer.model_max_length = 192
     processor.save_pretrained(tmp_path)
-    loaded = Scorer.load(tmp_path, Compute(device="cpu"))
-    assert loaded.version == weights_version(tmp_path)
-    assert flat(loaded.score(groups, 8)) == pytest.approx(flat(scorer.score(groups, 8)), abs=1e-6)
+    loaded = Scorer.load(tmp_path, Compute(device="cpu", batch_tokens=77))
+    assert loaded.version == weights_version(tmp_path) and loaded.batch_tokens == 77
+    assert flat(loaded.score(groups)) == pytest.approx(flat(scorer.score(groups)), abs=1e-4)
 
 
 def test_scoring_leaves_the_training_mode_as_it_was(scorer: Scorer, groups: list[Group]) -> None:
     scorer.model.train()
-    scorer.score(groups, 8)
+    scorer.score(groups)
     assert scorer.model.training
+
+
+def test_many_groups_in_any_order_score_alike(
+    model: ScoreModel, processor: QwenVLProcessor, images: dict[str, str]
+) -> None:
+    """Enough groups that sorting windows and look-ahead run over."""
+    rng = random.Random(3)
+    names = list(images)
+    groups = [
+        Group(Image.open(images[rng.choice(names)]), rng.choice([[], QUESTION]), ["red " * rng.randint(1, 20)])
+        for _ in range(90)
+    ]
+    scorer = scorer_of(model, processor, 150)
+    found = flat(scorer.score(groups))
+    places = rng.sample(range(90), 90)
+    shuffled = flat(scorer.score([groups[place] for place in places]))
+    assert [shuffled[places.index(place)] for place in range(90)] == pytest.approx(found, abs=1e-4)

@@ -1,0 +1,77 @@
+"""Memory: what runs out is survived with less at once, and images wait for their batch in bounded number."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rsqa_pipeline.models.load import QwenVLProcessor
+from rsqa_pipeline.models.scoring_group import Group
+from rsqa_pipeline.score_model import image_loading
+from rsqa_pipeline.score_model.batches import WINDOW
+from rsqa_pipeline.score_model.inputs import Encoder
+from rsqa_pipeline.score_model.model import ScoreModel
+from rsqa_pipeline.score_model.scorer import Scorer
+from rsqa_pipeline.score_model.sequences import Pixels
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits and measures memory as Linux does")
+def test_out_of_memory_is_met_with_halves_then_a_smaller_image_then_a_reason(
+    base_models: Path, images: dict[str, str], project_root: Path, tmp_path: Path
+) -> None:
+    large = tmp_path / "large.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (900, 900, 3), np.uint8)).save(large)
+    script = Path(__file__).with_name("out_of_memory.py")
+    done = subprocess.run(
+        [sys.executable, script, base_models / "vlm", images["red"], large],
+        cwd=project_root,
+        env={**os.environ, "MALLOC_ARENA_MAX": "1", "PYTHONPATH": str(project_root)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "out of memory at" in done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    many, (shrunk,), (hopeless,) = result["found"]
+    assert [score["value"] for score in many] == pytest.approx(result["expected"][0], abs=1e-4)
+    assert shrunk["note"] == "image_downscaled" and shrunk["value"] is not None
+    assert (hopeless["value"], hopeless["reason"]) == (None, "out_of_memory")
+
+
+def test_no_more_images_wait_than_stated(
+    model: ScoreModel, processor: QwenVLProcessor, images: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive, most, lock = 0, 0, threading.Lock()
+
+    def gone() -> None:
+        nonlocal alive
+        with lock:
+            alive -= 1
+
+    original = Encoder.pixels
+
+    def counted(self: Encoder, image: str | Image.Image, most_tokens: int | None = None) -> Pixels:
+        nonlocal alive, most
+        pixels = original(self, image, most_tokens)
+        weakref.finalize(pixels, gone)
+        with lock:
+            alive += 1
+            most = max(most, alive)
+        return pixels
+
+    monkeypatch.setattr(Encoder, "pixels", counted)
+    groups = [Group(Image.open(images["red"]), [], ["a red field"]) for _ in range(300)]
+    scored = Scorer(model, processor, 192, "test", batch_tokens=250).score(groups)
+    assert len({score for (score,) in scored}) == 1
+    # two images fit a batch; one batch is scored, one is ready, and the threads hold one each
+    assert image_loading.LOOK_AHEAD <= most <= image_loading.LOOK_AHEAD + 2 * (WINDOW + 3) + image_loading.THREADS
+    assert alive == 0

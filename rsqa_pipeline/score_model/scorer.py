@@ -42,6 +42,8 @@ PROGRESS_FROM = 2_000
 """Candidates from which a progress bar is shown; fewer are done within seconds."""
 LENGTH_CLASS = 16
 """Tokens by which texts may differ and still count as of one length."""
+LONGEST = 4096
+"""Tokens of a sequence with several candidates; attention also computes what its mask hides, the more the longer."""
 
 Tensors = dict[str, Tensor]
 
@@ -137,7 +139,7 @@ class Scorer:
 
         def arriving() -> Iterator[list[TokenSequence]]:
             distinct = {id(one): one for one in shown.values()}.values()
-            for prepared in prepared_ahead(self._encoder, distinct, self.batch_tokens):
+            for prepared in prepared_ahead(self._encoder, distinct, min(self.batch_tokens, LONGEST)):
                 scores.update(prepared.refused)
                 yield prepared.sequences
 
@@ -187,7 +189,7 @@ class Scorer:
                 failed.setdefault(id(one), Shown(one.image, {})).rows[place] = one.rows[place]
         again: dict[Place, Score] = {}
         for one in failed.values():
-            prepared = prepare(self._encoder, one, self.batch_tokens)
+            prepared = prepare(self._encoder, one, min(self.batch_tokens, LONGEST))
             again |= prepared.refused
             for sequence in prepared.sequences:
                 again |= self._score_batch([sequence], self._tensors([sequence]), shown)

@@ -103,7 +103,8 @@ def pixels_or_reason(encoder: Encoder, image: str | Image.Image, most: int | Non
 
 def out_of_memory(error: Exception) -> bool:
     """Whether memory ran out, a GPU's or the machine's, as far as that is told by an exception."""
-    return isinstance(error, MemoryError) or should_reduce_batch_size(error)
+    no_primitive = isinstance(error, RuntimeError) and "could not create a primitive" in str(error)  # oneDNN's words
+    return isinstance(error, MemoryError) or no_primitive or should_reduce_batch_size(error)
 
 
 def one_ahead(items: Iterator[T]) -> Iterator[T]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rsqa_pipeline.curation_settings import CurationCurve
 from rsqa_pipeline.images import TarImages
 from rsqa_pipeline.models.load import weights_version
 from rsqa_pipeline.profile import Benchmarks, BestOfN, Compute, Profile, Sampling
@@ -75,5 +76,6 @@ def settings() -> Profile:
     """Few answers and few resamples, and only the sections that a benchmark sees."""
     sampling = Sampling(temperature=0.95, top_p=1.0, max_new_tokens=6)
     best_of_n = BestOfN(items=4, counts=[1, 2, 4], sampling=sampling)
-    marks = Benchmarks(batch_size=4, max_new_tokens=6, bootstrap_resamples=50, best_of_n=best_of_n)
+    curve = CurationCurve(fractions=[0.5, 1.0], rankings=["random"], seeds=2)
+    marks = Benchmarks(batch_size=4, max_new_tokens=6, bootstrap_resamples=50, best_of_n=best_of_n, curve=curve)
     return Profile.model_construct(name="test", seed=3, compute=Compute(device="cpu"), benchmarks=marks)

@@ -104,7 +104,7 @@ def test_image_of_several_groups_is_opened_once(scorer, images, monkeypatch):
 
 def test_long_text_is_cut_to_the_context_counted_and_noted(scorer, images):
     long = "several houses near a river " * 100
-    (found,) = scorer.score_or_reason([Group(images[0], [], [long, long + "and a tank", "a red ship"])], batch_size=8)
+    (found,) = scorer.score_or_reason([Group(images[0], [], [long, long + "and a tank", "a red ship"])])
     assert scorer.truncated == 2
     assert [score.note for score in found] == ["text_cut", "text_cut", None]
     assert found[0].value == pytest.approx(found[1].value, abs=1e-6)
@@ -115,8 +115,8 @@ def test_windowed_mean_is_the_mean_of_the_windows_unit_vectors(clip, images):
     """By hand: 100 words in windows of 75 tokens, each between the start and end marks."""
     words = TEXTS[2].split() * 20
     long = " ".join(words)
-    scorer = ClipScorer(clip, "windowed_mean")
-    (found,) = scorer.score_or_reason([Group(images[0], [], [long, TEXTS[0]])], batch_size=3)
+    scorer = ClipScorer(clip, 3, "windowed_mean")
+    (found,) = scorer.score_or_reason([Group(images[0], [], [long, TEXTS[0]])])
     ids = clip.tokenizer(long, add_special_tokens=False)["input_ids"]
     windows = [ids[start : start + 75] for start in range(0, len(ids), 75)]
     assert len(windows) > 1
@@ -136,17 +136,17 @@ def test_windowed_mean_is_the_mean_of_the_windows_unit_vectors(clip, images):
 def test_image_vectors_are_kept_by_content_for_other_texts_and_other_names(clip, images, tmp_path):
     seen: list[int] = []
     hook = clip.model.vision_model.register_forward_hook(lambda _, __, output: seen.append(len(output.pooler_output)))
-    first = ClipScorer(clip, embeddings=tmp_path / "vectors").score([Group(images[0], [], TEXTS[:2])], 8)
+    first = ClipScorer(clip, 8, embeddings=tmp_path / "vectors").score([Group(images[0], [], TEXTS[:2])])
     copy = tmp_path / "another name.png"
     copy.write_bytes(Path(images[0]).read_bytes())
     groups = [Group(str(copy), [], TEXTS), Group(images[1], [], TEXTS[:1])]
-    second = ClipScorer(clip, embeddings=tmp_path / "vectors").score(groups, 8)
+    second = ClipScorer(clip, 8, embeddings=tmp_path / "vectors").score(groups)
     hook.remove()
     assert sum(seen) == 2  # one forward pass for each of two contents
     assert second[0][:2] == pytest.approx(first[0], abs=1e-6)
     other = Clip(clip.model, clip.tokenizer, clip.image_processor, "other-version")
     hook = clip.model.vision_model.register_forward_hook(lambda _, __, output: seen.append(len(output.pooler_output)))
-    ClipScorer(other, embeddings=tmp_path / "vectors").score([Group(images[0], [], TEXTS[:1])], 8)
+    ClipScorer(other, 8, embeddings=tmp_path / "vectors").score([Group(images[0], [], TEXTS[:1])])
     hook.remove()
     assert sum(seen) == 3  # another model's vectors are not used
 
@@ -161,8 +161,8 @@ def test_a_siglip_gives_its_own_similarity(clip, images, tmp_path):
     SiglipModel(config).save_pretrained(tmp_path / "siglip")
     clip.tokenizer.save_pretrained(tmp_path / "siglip")
     SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "siglip")
-    found = ClipScorer.load(tmp_path / "siglip", Compute(device="cpu")).score_or_reason(
-        [Group(images[0], [], TEXTS)], 3
+    found = ClipScorer.load(tmp_path / "siglip", Compute(device="cpu"), 8).score_or_reason(
+        [Group(images[0], [], TEXTS)]
     )
     model = SiglipModel.from_pretrained(tmp_path / "siglip")
     tokens = clip.tokenizer(TEXTS, padding="max_length", truncation=True, max_length=16, return_tensors="pt")

@@ -115,7 +115,7 @@ def test_joint_training_learns_from_every_kind_of_pair(
     metrics = phase(inputs | {"caption_preferences": colours}, tmp_path / "joint", settings, "instruction")
     assert metrics["input_rows"] == 16 + 12 + 12
     scorer = Scorer.load(tmp_path / "joint" / "model", settings.compute)
-    ((yes, no),) = scorer.score([Group(None, [], ["yes 3 field", "no 3"])], 8)
+    ((yes, no),) = scorer.score([Group(None, [], ["yes 3 field", "no 3"])])
     assert yes is not None and no is not None and yes > no
 
 

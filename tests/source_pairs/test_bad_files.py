@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rsqa_pipeline.curated_subsets.score_file import _usable
+from rsqa_pipeline.curated_subsets.engines import Engine
+from rsqa_pipeline.curated_subsets.score_file import score_file
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.images import open_image
 from rsqa_pipeline.profile import SourceFile
@@ -20,6 +22,7 @@ from rsqa_pipeline.source_pairs.clean import CleanRow, ImageIndex, Quarantine, c
 from rsqa_pipeline.source_pairs.readers import read_source as reading
 from rsqa_pipeline.source_pairs.readers.read_source import read_source
 from rsqa_pipeline.source_pairs.source_row import SourceRow
+from tests.curated_subsets.counting_scorer import CountingSpec
 from tests.source_pairs.generated import two_tone_png, write_image
 
 
@@ -30,8 +33,10 @@ def clean(source: SourceFile) -> tuple[list[CleanRow], Counter[str]]:
     kept = check_rows(entries, ImageIndex(1_000_000), quarantine)
     reasons = Counter(row["reason"] for row in quarantine.rows)
     assert len(kept) + len(quarantine.rows) == len(entries)
-    rows, refused = _usable(entries, set())
-    assert len(rows) + len(refused) == len(entries)
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "scores.parquet"
+        scored = score_file(CountingSpec(Path(folder) / "log"), source, out, 100, Engine("local", 1))
+    assert scored.rows + scored.quarantined.total() == len(entries)
     return kept, reasons
 
 

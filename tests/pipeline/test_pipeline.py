@@ -114,10 +114,10 @@ def test_trace_names_every_upstream_version_and_finds_a_flipped_byte(project: Pr
 
 
 def test_killed_runs_go_on_and_end_with_the_same_tables(project: Project, tmp_path: Path) -> None:
-    """Three kills at random moments, then a run to the end; against the undisturbed project, table by table."""
+    """Two kills at random moments, then a run to the end; against the undisturbed project, table by table."""
     killed = checkout(tmp_path / "project")
     moments = random.Random(5)
-    for _ in range(3):
+    for _ in range(2):
         process = subprocess.Popen(
             ["rsqa", "run"],
             cwd=killed.root,

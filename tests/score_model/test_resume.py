@@ -41,7 +41,7 @@ def test_a_training_killed_again_and_again_ends_as_an_undisturbed_one(
     settings = settings_of(profile, epochs=20, keep="best", lora={"rank": 2, "alpha": 4})
     (tmp_path / "whole").mkdir()
     train.run_caption_phase(inputs, tmp_path / "whole", settings, SilentLogger())
-    for reached in (7, 21, 22):
+    for reached in (7, 22):
         killed = start(tmp_path, inputs, tmp_path / "out", settings)
         wait_for(lambda reached=reached: steps_saved(tmp_path) >= reached)  # type: ignore[misc]
         killed.kill()

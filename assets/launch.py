@@ -13,7 +13,8 @@ from typing import Any
 
 import dagster as dg
 import yaml
-from dvc.repo import Repo
+from dvc.repo import Repo, lock_repo
+from dvc.stage import PipelineStage
 
 from rsqa_pipeline.errors import DataError, RsqaError
 from rsqa_pipeline.lineage.hashes import folder_version
@@ -200,10 +201,17 @@ def _record(profile: Profile, result: LaunchResult) -> None:
     ]
     changed += [name for name in result.computed if name not in changed]  # same output, but code or settings changed
     logging.getLogger("dvc").setLevel(logging.ERROR)  # a line for each asset says nothing new
-    with Repo(".") as repo:
-        for name in sorted(changed, key=list(ASSETS).index):
-            repo.commit(target=name, force=True)
-            result.recorded.append(name)
+    result.recorded.extend(sorted(changed, key=list(ASSETS).index))
+    if not changed:
+        return
+    # as `dvc commit --force` for each, but dvc.yaml and dvc.lock, slow to parse, are read and written once
+    with Repo(".") as repo, lock_repo(repo):
+        by_name = {stage.name: stage for stage in repo.index.stages if isinstance(stage, PipelineStage)}
+        stages = [by_name[name] for name in result.recorded]
+        for stage in stages:
+            stage.save()
+            stage.commit()
+        stages[0].dvcfile.dump_stages(stages, update_pipeline=False)
 
 
 def _locked_versions() -> dict[str, str]:

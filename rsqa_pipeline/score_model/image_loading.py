@@ -58,16 +58,20 @@ def prepared_ahead(encoder: Encoder, shown: Iterable[Shown], most: int) -> Itera
         pool.shutdown(cancel_futures=True)
 
 
-def prepare(encoder: Encoder, shown: Shown, most: int) -> Prepared:
+def prepare(encoder: Encoder, shown: Shown, most: int, image_tokens: int | None = None) -> Prepared:
     """Opens the image and lays its candidates out.
 
     Where image and context leave a candidate no place in the model's context, the image gets half of what the context
     leaves, so that every candidate of a context sees the same image.
+
+    Args:
+        most: as `prepared_ahead`.
+        image_tokens: of the image at most; by default as many as the image processor gives it.
     """
     refused: dict[Place, Score] = {}
     pixels: Pixels | None = None
     if shown.image is not None:
-        found = pixels_or_reason(encoder, shown.image)
+        found = pixels_or_reason(encoder, shown.image, image_tokens)
         if isinstance(found, Score):
             return Prepared([], dict.fromkeys(shown.rows, found))
         pixels = found

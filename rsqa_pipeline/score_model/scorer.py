@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 
 PROGRESS_FROM = 2_000
 """Candidates from which a progress bar is shown; fewer are done within seconds."""
+SMALLER_IMAGES = (1024, 256)
+"""Tokens that an image is given, one after the other, where memory runs out while it is prepared."""
 LENGTH_CLASS = 16
 """Tokens by which texts may differ and still count as of one length."""
 LONGEST = 4096
@@ -189,7 +191,10 @@ class Scorer:
                 failed.setdefault(id(one), Shown(one.image, {})).rows[place] = one.rows[place]
         again: dict[Place, Score] = {}
         for one in failed.values():
-            prepared = prepare(self._encoder, one, min(self.batch_tokens, LONGEST))
+            for image_tokens in (None, *SMALLER_IMAGES):  # the image alone may be more than there is memory to prepare
+                prepared = prepare(self._encoder, one, min(self.batch_tokens, LONGEST), image_tokens)
+                if not any(score.reason == "out_of_memory" for score in prepared.refused.values()):
+                    break
             again |= prepared.refused
             for sequence in prepared.sequences:
                 again |= self._score_batch([sequence], self._tensors([sequence]), shown)

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from typer.testing import CliRunner
 
+from rsqa_pipeline.cli import app
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.models.load import QwenVLProcessor
 from rsqa_pipeline.profile import Profile
@@ -95,6 +98,10 @@ def test_the_gate_in_a_real_registry(
     # a random model passes no probe: it is refused, and the numbers stand with the version
     assert not decision.promoted and tracking.version_at("score_model", "champion") is None
     assert "probe" in stored.tags["rsqa.promotion"]
+    path = tmp_path / "profile.yaml"
+    path.write_text(yaml.safe_dump(settings.model_dump(mode="json")))
+    told = CliRunner().invoke(app, ["promote", "--profile", str(path)])
+    assert told.exit_code == 4 and "version 1: refused" in told.output and "probe" in told.output
     tracking.record_decision("score_model", version, {}, promoted=True)
     with torch.no_grad():
         model.head.weight.mul_(-1)

@@ -29,7 +29,7 @@ def test_out_of_memory_is_met_with_halves_then_a_smaller_image_then_a_reason(
     base_models: Path, images: dict[str, str], project_root: Path, tmp_path: Path
 ) -> None:
     large = tmp_path / "large.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (900, 900, 3), np.uint8)).save(large)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (1200, 1200, 3), np.uint8)).save(large)
     script = Path(__file__).with_name("out_of_memory.py")
     done = subprocess.run(
         [sys.executable, script, base_models / "vlm", images["red"], large],

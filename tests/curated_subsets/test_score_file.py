@@ -18,9 +18,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from rsqa_pipeline.cli import app
-from rsqa_pipeline.models.load import load_processor
 from rsqa_pipeline.score_model.model import ScoreModel
 from rsqa_pipeline.tiny_models.pretrain import CHECKPOINTS
+from tests.curated_subsets.random_model import save_random_model
 
 ROWS = 40
 
@@ -29,13 +29,7 @@ ROWS = 40
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A score model on the shipped VLM, and a LLaVA file with sound and broken rows."""
     folder = tmp_path_factory.mktemp("score")
-    model = ScoreModel.from_base(str(CHECKPOINTS / "vlm"))
-    with torch.no_grad():
-        model.head.weight.normal_(generator=torch.Generator().manual_seed(1))
-    processor = load_processor(CHECKPOINTS / "vlm")
-    processor.tokenizer.model_max_length = 160
-    model.save_pretrained(folder / "model")
-    processor.save_pretrained(folder / "model")
+    save_random_model(folder / "model")
     rng = np.random.default_rng(0)
     for n in range(4):
         Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(folder / f"{n}.png")

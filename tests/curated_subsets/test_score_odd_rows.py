@@ -10,15 +10,12 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from rsqa_pipeline.cli import app
 from rsqa_pipeline.curated_subsets.export import export
-from rsqa_pipeline.models.load import load_processor
 from rsqa_pipeline.profile import SourceFile
-from rsqa_pipeline.score_model.model import ScoreModel
-from rsqa_pipeline.tiny_models.pretrain import CHECKPOINTS
+from tests.curated_subsets.random_model import save_random_model
 from tests.source_pairs.generated import two_tone_png, write_image
 
 SOUND = ["ميناء فيه سفن", "川の橋と港", "a\x07b\x1b[31m", "a plane ."]
@@ -28,13 +25,7 @@ SOUND = ["ميناء فيه سفن", "川の橋と港", "a\x07b\x1b[31m", "a pla
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A score model of 160 tokens on the shipped VLM, and a LLaVA file."""
     folder = tmp_path_factory.mktemp("odd")
-    model = ScoreModel.from_base(str(CHECKPOINTS / "vlm"))
-    with torch.no_grad():
-        model.head.weight.normal_(generator=torch.Generator().manual_seed(1))
-    processor = load_processor(CHECKPOINTS / "vlm")
-    processor.tokenizer.model_max_length = 160
-    model.save_pretrained(folder / "model")
-    processor.save_pretrained(folder / "model")
+    save_random_model(folder / "model")
     write_image(folder / "a.jpg", 1)
     (folder / "bomb.png").write_bytes(two_tone_png(30_000, 30_000))
     (folder / "data.json").write_text(json.dumps(_rows()))

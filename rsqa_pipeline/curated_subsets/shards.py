@@ -23,6 +23,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -35,6 +36,7 @@ from rsqa_pipeline.curated_subsets.engines import Engine
 from rsqa_pipeline.curated_subsets.lookups import EarlierScores, SeenIds
 from rsqa_pipeline.curated_subsets.scorers import ScorerSpec
 from rsqa_pipeline.curated_subsets.shard import Job, Row, Shard
+from rsqa_pipeline.exclusive import claim
 from rsqa_pipeline.records import QUARANTINE, Message, canonical_messages, sha256
 from rsqa_pipeline.source_pairs.clean import text_fault
 from rsqa_pipeline.source_pairs.source_row import RowFault
@@ -88,10 +90,35 @@ def score_table(
         total: number of rows, for the time left; None shows the rate alone.
 
     Raises:
-        DataError: ``out`` is there and is no such table. EngineError, ModelError.
+        DataError: ``out`` is there and is no such table, or is being written by another run. EngineError, ModelError.
     """
     folder = out.resolve().with_name(f"{out.stem}.shards")
+    with _claimed(folder):
+        return _score_into(folder, rows, scorer, out, stage, shard_rows, engine, total)
+
+
+@contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    """Two runs in one folder would each take the other's scratch for its own."""
     folder.mkdir(parents=True, exist_ok=True)
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        claim(file, folder)
+        yield
+    finally:
+        os.close(file)
+
+
+def _score_into(
+    folder: Path,
+    rows: Iterable[ScoreRow | RowFault],
+    scorer: ScorerSpec,
+    out: Path,
+    stage: str,
+    shard_rows: int,
+    engine: Engine,
+    total: int | None,
+) -> Scored:
     earlier = EarlierScores.build(out, folder)
     job = Job(scorer, stage, folder, earlier[0] if earlier else None)
     seed = f"{stage} {scorer.version} {earlier[1] if earlier else ''}"

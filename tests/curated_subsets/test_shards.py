@@ -203,3 +203,16 @@ def test_seen_ids_are_those_of_a_set(tmp_path_factory, keys):
         assert seen.add(key) is (key not in known)
         known.add(key)
     seen.close()
+
+
+def test_a_second_run_into_one_table_is_refused_while_the_first_one_writes(spec, image, tmp_path):
+    out = tmp_path / "scores.parquet"
+
+    def rows():
+        yield row("a", image, "one")
+        with pytest.raises(DataError, match="another run"):
+            run([row("a", image, "one")], spec, out)
+        yield row("b", image, "two")
+
+    assert score_table(rows(), spec, out, "score", 1, Engine()).rows == 2
+    assert run([row("a", image, "one")], spec, out).rows == 1  # and is welcome after it

@@ -5,7 +5,6 @@ It stands in the profile's state folder, outside the asset's scratch folder, whi
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import threading
@@ -14,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.exclusive import claim
 from rsqa_pipeline.preference_data.chat.request import Reply
 
 
@@ -51,10 +51,10 @@ class ReplyLog:
         self._places: dict[str, tuple[int, int]] = {}
         self._spent: dict[str, Spent] = {}
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            claim(self._file, path)
+        except DataError:
             os.close(self._file)
-            raise DataError(f"{path} is being written by another run; wait for it to end, or end it") from error
+            raise
         _sync_folder(path.parent)
         self._end = 0
         try:

@@ -130,17 +130,17 @@ class ScoreModel(nn.Module):
             inputs: images and what goes with them: `shared_backbone.hidden_states` tells, or, where nothing is shared,
                 the backbone's own arguments.
         """
-        if self.shares:
-            hidden = shared_backbone.hidden_states(self.backbone, input_ids, attention_mask, **inputs)
-        else:
-            hidden = self.backbone(
-                input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **inputs
-            ).last_hidden_state
         if ends is None:
             places = torch.arange(1, input_ids.shape[1] + 1, device=input_ids.device)
             last = (attention_mask * places).argmax(dim=1)
             ends = torch.stack([torch.arange(len(last), device=last.device), last], dim=1)
-        read = hidden[ends[:, 0], ends[:, 1]]
+        if self.shares:
+            read = shared_backbone.hidden_states(self.backbone, input_ids, attention_mask, ends, **inputs)
+        else:
+            hidden = self.backbone(
+                input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **inputs
+            ).last_hidden_state
+            read = hidden[ends[:, 0], ends[:, 1]]
         with torch.autocast(read.device.type, enabled=False):  # bfloat16 would tie scores that differ by a hundredth
             score = self.head(read.to(self.head.weight.dtype)).squeeze(-1).float()
         return F.softplus(score) if self.activation == "softplus" else score

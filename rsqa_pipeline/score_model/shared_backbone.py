@@ -1,16 +1,18 @@
 """Hidden states of a Qwen-VL backbone where candidates share sequences and images.
 
 An image is encoded once, however many rows show it; candidates of one image stand behind what they share, at the
-positions and with the sight that each would have alone.
+positions and with the sight that each would have alone. The last layer computes only what a score is read from.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import accumulate
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, Qwen3VLModel
 
 from rsqa_pipeline.models.branches import branch_positions, tree_mask
@@ -25,16 +27,18 @@ def hidden_states(
     backbone: PreTrainedModel,
     input_ids: Tensor,
     attention_mask: Tensor,
+    ends: Tensor,
     pixel_values: Tensor | None = None,
     image_grid_thw: Tensor | None = None,
     image_of_row: Tensor | None = None,
     branches: Tensor | None = None,
 ) -> Tensor:
-    """Last hidden states, (rows, tokens, hidden).
+    """Last hidden states of the tokens at ``ends``, (candidates, hidden).
 
     Args:
         input_ids: (rows, tokens).
         attention_mask: (rows, tokens), 1 for real tokens; at least one a row, padding on either side.
+        ends: row and token of each, (candidates, 2), none of them twice.
         pixel_values: patches of the batch's distinct images, (patches, channels * time * height * width).
         image_grid_thw: patches of each distinct image over time, height and width, (images, 3).
         image_of_row: which distinct image each row shows, (rows,), -1 for none. By default the images belong to the
@@ -61,14 +65,39 @@ def hidden_states(
     if branches is not None:
         tree = tree_mask(attention_mask, branches)
         sight = tree["full_attention"] if isinstance(backbone, Qwen3VLModel) else tree
-    hidden: Tensor = backbone.language_model(
-        inputs_embeds=embeddings,
-        attention_mask=sight,
-        position_ids=_positions(backbone, input_ids, attention_mask, at_image, grids, branches),
-        use_cache=False,
-        **deepstack,
-    ).last_hidden_state
-    return hidden
+    with _last_layer_only_at(backbone, ends, input_ids.shape):
+        hidden: Tensor = backbone.language_model(
+            inputs_embeds=embeddings,
+            attention_mask=sight,
+            position_ids=_positions(backbone, input_ids, attention_mask, at_image, grids, branches),
+            use_cache=False,
+            **deepstack,
+        ).last_hidden_state
+    return hidden[ends[:, 0], ends[:, 1]]
+
+
+@contextmanager
+def _last_layer_only_at(backbone: PreTrainedModel, ends: Tensor, shape: torch.Size) -> Iterator[None]:
+    """Within it the last layer's token-wise products, but keys and values, are those of the tokens at ``ends`` alone.
+
+    No other token's last state is read, and most of a layer's work is in these products. The other tokens' states are
+    not what the model would compute. Not where activations are computed again, as that is done outside.
+    """
+    layer = backbone.language_model.layers[-1]
+    with ExitStack() as hooks:
+        if not (layer.training and layer.gradient_checkpointing):
+            rows, tokens = ends[:, 0], ends[:, 1]
+
+            def only(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+                return (inputs[0][rows, tokens],)
+
+            def among_zeros(_: nn.Module, __: tuple[Tensor], output: Tensor) -> Tensor:
+                return output.new_zeros(*shape, output.shape[-1]).index_put((rows, tokens), output)
+
+            for module in (layer.self_attn.q_proj, layer.self_attn.o_proj, layer.mlp):
+                hooks.callback(module.register_forward_pre_hook(only).remove)
+                hooks.callback(module.register_forward_hook(among_zeros).remove)
+        yield
 
 
 def _image_features(

@@ -1,7 +1,8 @@
 """Kills the building of preferences and the training on them again and again, with a judge behind a real server.
 
-By hand, since it takes minutes: ``python -m tests.pipeline.judged_kills --kills 10``. It prints what it measured and
-ends with an error where the tables differ from an undisturbed run's or a kept reply was bought again.
+By hand, since it takes minutes: ``python -m tests.pipeline.judged_kills --kills 10``, or with ``--demo`` on all of the
+demo's captions and questions with its own settings (half an hour). It prints what it measured and ends with an error
+where the tables differ from an undisturbed run's or a kept reply was bought again.
 `tests/preference_data/test_killed_judge.py` is the short form, and tells what bought and kept mean.
 """
 
@@ -23,6 +24,7 @@ import pandas as pd
 import yaml
 from pandas.testing import assert_frame_equal
 
+from rsqa_pipeline.scenes.corpus import DEMO_SCENES
 from tests.pipeline.project import Project, checkout
 from tests.preference_data.chat_double import Answer, ChatDouble, Seen
 
@@ -30,8 +32,6 @@ STAGES = ("source_pairs", "tiny_models", "preference_data", "score_model")
 TABLES = ("text_preferences", "caption_preferences", "instruction_preferences")
 MARKS = ("relevance", "specificity", "completeness", "clarity", "richness")
 CONCURRENCY = 4
-START_SECONDS = 10.0
-"""Until a run is at work."""
 
 
 def script(seen: Seen, number: int) -> Answer:
@@ -42,19 +42,22 @@ def script(seen: Seen, number: int) -> Answer:
     return Answer(json.dumps({name: 1 + digest[i] % 5 for i, name in enumerate(MARKS)}), delay=0.01)
 
 
-def project(root: Path, url: str, captions: int) -> Project:
-    """A checkout of the small profile, judged by the server."""
-    made = checkout(root, captions)
+def project(root: Path, url: str, captions: int | None) -> Project:
+    """A checkout judged by the server: small, or where ``captions`` is None, with the demo's settings."""
+    made = checkout(root, captions or DEMO_SCENES)
     path = root / "configs/profiles/smoke.yaml"
     settings: dict[str, Any] = yaml.safe_load(path.read_text())
+    if captions is None:
+        settings = {**yaml.safe_load((root / "configs/profiles/demo.yaml").read_text()), "name": settings["name"]}
+    else:
+        settings["preference_data"].update(caption_images=captions // 2, instruction_samples=captions // 2)
+        settings["source_pairs"]["instruction_samples"] = captions
+        settings["score_model"]["phases"]["caption"]["epochs"] = 2
+    settings["score_model"]["state_steps"] = 5 if captions else 20
     server = {"url": url, "concurrency": CONCURRENCY}
     settings["preference_data"].update(
-        models={"judge": {"model": "judge", "server": server}}, judge="judge", judge_noise=0.0,
-        caption_images=captions // 2, instruction_samples=captions // 2,
-    )  # fmt: skip
-    settings["source_pairs"]["instruction_samples"] = captions
-    settings["score_model"]["state_steps"] = 5
-    settings["score_model"]["phases"]["caption"]["epochs"] = 2
+        models={"judge": {"model": "judge", "server": server}}, judge="judge", judge_noise=0.0
+    )
     path.write_text(yaml.safe_dump(settings, sort_keys=False))
     return made
 
@@ -85,31 +88,48 @@ def stage_at_work(made: Project) -> str:
     return next((name for name in order if name not in finished), "the end")
 
 
+def seconds_of(made: Project) -> float:
+    """How long a run takes that is left alone."""
+    started = time.monotonic()
+    assert start(made).wait() == 0, "the run failed"
+    return time.monotonic() - started
+
+
+def kill_runs(made: Project, kills: int, moments: random.Random, idle: float, work: float) -> None:
+    """Kills ``kills`` runs of the project at random moments of their work, and lets the last one end.
+
+    Args:
+        idle: seconds that a run takes with nothing to do.
+        work: seconds that all the work takes besides.
+    """
+    for number in range(kills):
+        process = start(made)
+        time.sleep(idle / 2 + moments.uniform(0, 2 * work / kills))
+        running = process.poll() is None
+        if running:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        print(f"kill {number + 1}: {'at ' + stage_at_work(made) if running else 'came too late'}", flush=True)
+    seconds_of(made)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--captions", type=int, default=400)
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--captions", type=int, default=400)
+    size.add_argument("--demo", dest="captions", action="store_const", const=None, help="all captions, demo's settings")
     parser.add_argument("--seed", type=int, default=5)
     words = parser.parse_args()
-    moments = random.Random(words.seed)
     with tempfile.TemporaryDirectory() as folder, ChatDouble(script) as calm, ChatDouble(script) as server:
         undisturbed = project(Path(folder) / "calm" / "project", calm.url, words.captions)
-        started = time.monotonic()
-        assert start(undisturbed).wait() == 0, "the undisturbed run failed"
-        length = time.monotonic() - started
-        print(f"undisturbed: {length:.0f} s, {len(calm.answered)} replies, {len(kept(undisturbed))} kept", flush=True)
+        length = seconds_of(undisturbed)
+        replies = len(calm.answered)
+        idle = seconds_of(undisturbed)
+        assert len(calm.answered) == replies, "a finished run asked again"
+        print(f"undisturbed: {length:.0f} s, {replies} replies, {len(kept(undisturbed))} kept", flush=True)
         killed = project(Path(folder) / "killed" / "project", server.url, words.captions)
-        for number in range(words.kills):
-            process = start(killed)
-            time.sleep(
-                moments.uniform(START_SECONDS, START_SECONDS + 2 * max(0.0, length - START_SECONDS) / words.kills)
-            )
-            running = process.poll() is None
-            if running:
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            print(f"kill {number + 1}: {'at ' + stage_at_work(killed) if running else 'came too late'}", flush=True)
-        assert start(killed).wait() == 0, "the last run failed"
+        kill_runs(killed, words.kills, random.Random(words.seed), idle, length - idle)
         again = len(server.answered) - len({asked(seen) for seen in server.answered})
         told = f"{len(server.answered)} replies, {again} of them a second time, {len(kept(killed))} kept"
         print(f"killed {words.kills} times: {told}")

@@ -71,7 +71,9 @@ def test_no_more_images_wait_than_stated(
     monkeypatch.setattr(Encoder, "pixels", counted)
     groups = [Group(Image.open(images["red"]), [], ["a red field"]) for _ in range(300)]
     scored = Scorer(model, processor, 192, "test", batch_tokens=250).score(groups)
-    assert len({score for (score,) in scored}) == 1
+    values = [score for (score,) in scored if score is not None]
+    assert len(values) == 300
+    assert max(values) - min(values) < 1e-4
     # two images fit a batch; one batch is scored, one is ready, and the threads hold one each
     assert image_loading.LOOK_AHEAD <= most <= image_loading.LOOK_AHEAD + 2 * (WINDOW + 3) + image_loading.THREADS
     assert alive == 0

@@ -24,6 +24,9 @@ class ScoreModelPhase(Optimizer):
     """plackett_luce learns from whole ranked lists where pairs share their chosen text and have judge's marks."""
     margin: NonNegative = 0.0
     """Lead asked of the chosen score, a point of difference between the judge's marks; bradley_terry only."""
+    min_gap: NonNegative = 0.0
+    """Difference between the judge's marks from which a pair is learned from. Below it noise decides which text is the
+    chosen one; such pairs are quarantined, held-out ones are measured all the same. Pairs without marks stay."""
     keep: Literal["last", "best"] = "last"
     """Which weights: after the last step, or where held-out accuracy, measured a few times, was best."""
     lora: Lora | None = None

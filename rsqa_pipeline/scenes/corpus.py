@@ -18,7 +18,7 @@ from rsqa_pipeline.scenes.captioners import CAPTIONERS
 from rsqa_pipeline.scenes.questions import ANSWERERS, Question, instruction_questions
 from rsqa_pipeline.scenes.truth import sample_scene
 
-DEMO_SCENES = 3600
+DEMO_SCENES = 5600
 DEMO_SEED = 7
 COLUMNS = ("scene", "source", "caption")
 

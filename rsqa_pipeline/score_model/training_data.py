@@ -97,7 +97,7 @@ class PairData:
         self._image_tokens: dict[Hashable, int] = {}
         learned: list[MarkedPair] = []
         for pair in tqdm(pairs, desc="prepare pairs", unit="pair", disable=len(pairs) < 500):
-            prepared = self._prepared(pair)
+            prepared = None if self._too_close(pair, phase.min_gap) else self._prepared(pair)
             if prepared is not None:
                 learned.append(prepared)
         ranked = phase.loss == "plackett_luce"
@@ -172,6 +172,13 @@ class PairData:
             "counts": torch.tensor([len(ranking.rows) for ranking in rankings]),
             "mark_gaps": torch.tensor([ranking.mark_gap for ranking in rankings]),
         }
+
+    def _too_close(self, pair: Pair, min_gap: float) -> bool:
+        marks = pair["chosen_mark"], pair["rejected_mark"]
+        if None in marks or marks[0] - marks[1] >= min_gap:
+            return False
+        self.faults.append((pair["pair_id"], "close_marks", f"{marks[0]:.2f} and {marks[1]:.2f}, asked {min_gap:g}"))
+        return True
 
     def _prepared(self, pair: Pair) -> MarkedPair | None:
         image = pair["image"]

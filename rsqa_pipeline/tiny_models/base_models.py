@@ -87,7 +87,7 @@ def _from_scratch(kind: Kind, material: OwnImages, settings: Profile, out: Path,
         vlm_perception_steps=scratch.perception_steps,
         clip_perception_steps=scratch.perception_steps,
         vlm_steps=scratch.vlm_steps,
-        vlm_harder_steps=0,  # of own images no truth is known that a caption could be altered by
+        vlm_harder_steps=(),  # of own images no truth is known that a caption could be altered by
         clip_steps=scratch.clip_steps,
         batch_size=scratch.batch_size,
         language_batch_size=scratch.language_batch_size,

@@ -23,10 +23,13 @@ _Value = TypeVar("_Value")
 
 FAULTS: Sequence[str] = ("scene", "object", "colour", "number", "place", "answer")
 """What can be wrong in a text: one fact of a caption, or an answer."""
-EVENLY = dict.fromkeys(("scene", "object", "colour", "number", "place"), 0.2)
-"""Share of each fault among altered texts, at first."""
-HARDER = {"scene": 0.1, "object": 0.2, "colour": 0.15, "number": 0.3, "place": 0.25}
-"""And later: more of what takes longer to learn."""
+FAULT_SHARES: Sequence[Mapping[str, float]] = (
+    dict.fromkeys(("scene", "object", "colour", "number", "place"), 0.2),
+    {"scene": 0.1, "object": 0.2, "colour": 0.15, "number": 0.3, "place": 0.25},
+    {"scene": 0.05, "object": 0.15, "colour": 0.4, "number": 0.15, "place": 0.25},
+)
+"""Share of each fault among altered texts, by part of the language phase: evenly at first, later more of what was still
+told badly after the part before."""
 WRITERS = ("expert", "expert", "plain")
 """Who writes the captions that are matched: mostly in full."""
 COUNTS = [1, 2, 3, 4, 5, 6]

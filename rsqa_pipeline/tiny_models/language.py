@@ -94,20 +94,45 @@ def language_loss(
     rows = _packed(tokens)
     ids, branches = _tensors(rows, prefix, processor.tokenizer.pad_token_id, model.device)
     hidden = _hidden(model, processor, seen[[row[0].text.image for row in rows]], ids, branches)
-    told: list[torch.Tensor] = []
-    matched: list[torch.Tensor] = []
+    said, closing = _read_places(rows, len(prefix))
+    loss = _answer_loss(model, hidden, ids, said)
+    if not closing:
+        return loss
+    at = torch.tensor([(row, token) for row, token, _ in closing])
+    labels = torch.tensor([matching.label(text) for _, _, text in closing], device=hidden.device)
+    matched = matching(hidden[at[:, 0], at[:, 1]]).float()
+    return loss + MATCHING_WEIGHT * F.cross_entropy(matched, labels)
+
+
+def _read_places(
+    rows: Sequence[Sequence[_Tokens]], shared: int
+) -> tuple[list[tuple[int, range]], list[tuple[int, int, Matched]]]:
+    """Row and tokens of each answer to learn; row and last token of each text that is matched."""
+    said: list[tuple[int, range]] = []
+    closing: list[tuple[int, int, Matched]] = []
     for row, line in enumerate(rows):
-        end = len(prefix)
+        end = shared
         for part in line:
             start, end = end, end + len(part.ids)
             if isinstance(part.text, Matched):
-                label = torch.tensor([matching.label(part.text)], device=hidden.device)
-                matched.append(F.cross_entropy(matching(hidden[row, end - 1 : end]).float(), label))
+                closing.append((row, end - 1, part.text))
             else:
-                logits = model.lm_head(hidden[row, start + part.asked - 1 : end - 1])
-                told.append(F.cross_entropy(logits.float(), ids[row, start + part.asked : end]))
-    loss = torch.stack(told).mean()
-    return loss + MATCHING_WEIGHT * torch.stack(matched).mean() if matched else loss
+                said.append((row, range(start + part.asked, end)))
+    return said, closing
+
+
+def _answer_loss(
+    model: Any, hidden: torch.Tensor, ids: torch.Tensor, said: Sequence[tuple[int, range]]
+) -> torch.Tensor:
+    """Mean over the answers of each one's mean cross-entropy a token.
+
+    All tokens are taken out of ``hidden`` at once: a slice an answer would cost a gradient of its whole size each.
+    """
+    places = torch.tensor([(row, token) for row, tokens in said for token in tokens], device=hidden.device)
+    weights = torch.tensor([1 / len(tokens) for _, tokens in said for _ in tokens], device=hidden.device)
+    logits = model.lm_head(hidden[places[:, 0], places[:, 1] - 1]).float()
+    losses = F.cross_entropy(logits, ids[places[:, 0], places[:, 1]], reduction="none")
+    return (weights * losses).sum() / len(said)
 
 
 def _hidden(
@@ -117,14 +142,16 @@ def _hidden(
     embeddings = model.get_input_embeddings()(ids)
     at_image = ids == processor.image_token_id
     embeddings = embeddings.masked_scatter(at_image[..., None], seen.to(embeddings.dtype))
-    mask = (branches >= 0).long()
+    seen_by = tree_mask((branches >= 0).long(), branches)["full_attention"]
+    unseen = torch.finfo(embeddings.dtype).min
+    mask = torch.zeros(seen_by.shape, dtype=embeddings.dtype, device=ids.device).masked_fill(~seen_by, unseen)
     shared = (branches == 0).long()
     side = round(seen.shape[1] ** 0.5) * processor.image_processor.merge_size
     grid = torch.tensor([[1, side, side]] * len(ids), device=ids.device)
     positions, _ = model.model.get_rope_index(ids, at_image.int(), image_grid_thw=grid, attention_mask=shared)
     states: torch.Tensor = model.model.language_model(
         inputs_embeds=embeddings,
-        attention_mask=tree_mask(mask, branches),
+        attention_mask={"full_attention": mask},
         position_ids=branch_positions(positions, shared, branches),
         use_cache=False,
     ).last_hidden_state

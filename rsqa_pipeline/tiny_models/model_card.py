@@ -38,13 +38,14 @@ def model_card(metrics: Metrics, schedule: Schedule, scenes: int, hardware: str)
         "## Data and training",
         f"- {scenes} scenes of PRETRAIN_SEEDS, which no profile's data use.",
         f"- VLM: vision tower on the scenes' truth, {schedule.vlm_perception_steps} steps of"
-        f" {schedule.batch_size} images;",
+        f" {schedule.batch_size} images: the scene's class and,",
+        "  cell by cell, the object's class and colour, how many of its kind there are, and where;",
         f"  then the language model alone, {schedule.vlm_steps} steps of {schedule.language_batch_size} images, each",
         "  with a caption, up to four questions, and six texts to match: right, or wrong in one fact drawn at random;",
-        f"  and {schedule.vlm_harder_steps} steps at half the rate with nine texts to match, wrong more often in number"
-        " and place.",
-        f"- CLIP: the same vision phase, {schedule.clip_perception_steps} steps; then captions,"
-        f" {schedule.clip_steps} steps of {schedule.batch_size} pairs.",
+        f"  and {' and '.join(map(str, schedule.vlm_harder_steps))} steps from half the rate with nine texts to match,"
+        " wrong more often in what is still told badly: number and place, then colour and place.",
+        f"- CLIP: the same vision phase without numbers and places, {schedule.clip_perception_steps} steps; then"
+        f" captions, {schedule.clip_steps} steps of {schedule.batch_size} pairs.",
         f"- Caption writers by share, VLM: {_shares(CAPTION_MIX)}.",
         f"- Caption writers by share, CLIP: {_shares(CLIP_CAPTION_MIX)};"
         f" of {', '.join(UNNAMED_CLASSES)}: layman only, so that it does not know these classes by name.",

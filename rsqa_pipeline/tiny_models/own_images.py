@@ -59,7 +59,8 @@ class OwnImages:
             )
         self.images = np.stack([_square(first[i]["image"], image_size) for i in tqdm(self.ids, "read", leave=False)])
         self._captioned = np.array([row for row, image_id in enumerate(self.ids) if image_id in self._captions])
-        self.targets: Mapping[str, Target] = {"scene_class": Target(1, len(self.classes))}
+        targets: Mapping[str, Target] = {"scene_class": Target(1, len(self.classes))}
+        self.vlm_targets = self.clip_targets = targets
         self._training = self.rows_of(*TRAINING_SPLITS)
 
     def rows_of(self, *splits: str) -> np.ndarray:
@@ -91,7 +92,7 @@ class OwnImages:
         rows = rng.choice(self._training, size)
         return augmented(self.images[rows], rng), self.labels(rows)
 
-    def language_batch(self, rng: np.random.Generator, size: int, harder: bool) -> tuple[np.ndarray, Sequence[Text]]:
+    def language_batch(self, rng: np.random.Generator, size: int, part: int) -> tuple[np.ndarray, Sequence[Text]]:
         rows = rng.choice(self._captioned, size)
         texts: list[Text] = []
         for position, row in enumerate(rows):

@@ -20,10 +20,10 @@ from rsqa_pipeline.tracking.run_logger import RunLogger
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 STATE = Path(".rsqa/pretrain-tiny")
 SCHEDULE = Schedule(
-    vlm_perception_steps=1400,
+    vlm_perception_steps=4000,
     clip_perception_steps=300,
     vlm_steps=2400,
-    vlm_harder_steps=2000,
+    vlm_harder_steps=(2000, 1200),
     clip_steps=400,
     batch_size=64,
     language_batch_size=24,

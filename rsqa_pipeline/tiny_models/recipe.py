@@ -37,7 +37,10 @@ class Material(Protocol):
 
     image_size: int
     """Side of the square images, in pixels."""
-    targets: Mapping[str, Target]
+    vlm_targets: Mapping[str, Target]
+    """What the VLM's tower learns to see."""
+    clip_targets: Mapping[str, Target]
+    """The same for CLIP's tower."""
     smoothing: float
     """Label smoothing of the perception phase, 0..1."""
     faults: Sequence[str]
@@ -51,11 +54,11 @@ class Material(Protocol):
     def perception_batch(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, Labels]:
         """uint8 images (size, s, s, 3) and what is known about them."""
 
-    def language_batch(self, rng: np.random.Generator, size: int, harder: bool) -> tuple[np.ndarray, Sequence[Text]]:
+    def language_batch(self, rng: np.random.Generator, size: int, part: int) -> tuple[np.ndarray, Sequence[Text]]:
         """uint8 images (size, s, s, 3) and one or more texts about each, an answer among them.
 
         Args:
-            harder: texts of the phase's second part, whose faults are harder to tell.
+            part: of the phase, from 0; the faults of the later parts' texts are harder to tell.
         """
 
     def caption_batch(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, Sequence[str]]:
@@ -69,8 +72,8 @@ class Schedule:
     vlm_perception_steps: int
     clip_perception_steps: int
     vlm_steps: int
-    vlm_harder_steps: int
-    """Of the language phase's second part, at half the rate; may be 0."""
+    vlm_harder_steps: tuple[int, ...]
+    """Of the language phase's further parts, each from half the rate down."""
     clip_steps: int
     batch_size: int
     language_batch_size: int
@@ -114,7 +117,7 @@ def make_vlm(
     """
     processor = train_vlm_processor(material.texts(), material.image_size)
     model = new_vlm(processor, schedule.seed).to(device_of(compute))
-    heads = Heads(material.targets, schedule.seed).to(device_of(compute))
+    heads = Heads(material.vlm_targets, schedule.seed).to(device_of(compute))
     tower = vlm_tower(model)
     steps = schedule.vlm_perception_steps
     _perceive("vlm_perception", steps, tower, model.model.visual, heads, material, schedule, compute, state, logger)
@@ -122,16 +125,18 @@ def make_vlm(
     standardize(model, heads, material, schedule)
     name_words(model, processor, heads, material.words)
     matching = Matching(material.faults).to(device_of(compute))
+    model.set_attn_implementation({"text_config": "eager"})  # its backward pass on a CPU is three times as fast
     size = schedule.language_batch_size
-    for phase, harder in (
-        (Phase("vlm_language", schedule.vlm_steps, size, 2e-3, schedule.seed + 1), False),
-        (Phase("vlm_harder", schedule.vlm_harder_steps, size, 1e-3, schedule.seed + 4), True),
-    ):
+    parts = [Phase("vlm_language", schedule.vlm_steps, size, 2e-3, schedule.seed + 1)]
+    for number, steps in enumerate(schedule.vlm_harder_steps, start=1):
+        parts.append(Phase(f"vlm_harder_{number}", steps, size, 1e-3, schedule.seed + 3 + number))
+    for part, phase in enumerate(parts):
 
-        def loss(rng: np.random.Generator, harder: bool = harder) -> torch.Tensor:
-            return language_loss(model, processor, matching, *material.language_batch(rng, size, harder))
+        def loss(rng: np.random.Generator, part: int = part) -> torch.Tensor:
+            return language_loss(model, processor, matching, *material.language_batch(rng, size, part))
 
         train(phase, [model, matching], loss, compute, state / f"{phase.name}.pt" if state else None, logger)
+    model.set_attn_implementation({"text_config": "sdpa"})
     return TrainedVlm(model, processor, heads)
 
 
@@ -165,10 +170,11 @@ def name_words(
         weight = heads.layer(target).weight
         told = weight - weight.mean(dim=0)
         for word, classes in meanings.items():
-            tokens = processor.tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
-            if len(tokens) == 1:
-                meant = told[list(classes)].sum(dim=0)
-                vectors[tokens[0]].mul_(0.5).add_(_NAMED * usual * meant / meant.norm())
+            for written in (f" {word}", word):
+                tokens = processor.tokenizer(written, add_special_tokens=False)["input_ids"]
+                if len(tokens) == 1:
+                    meant = told[list(classes)].sum(dim=0)
+                    vectors[tokens[0]].mul_(0.5).add_(_NAMED * usual * meant / meant.norm())
 
 
 def make_clip(
@@ -177,7 +183,7 @@ def make_clip(
     """Trains a CLIP from random weights; arguments as `make_vlm`."""
     tokenizer = train_clip_tokenizer(material.texts())
     model = new_clip(tokenizer, material.image_size, schedule.seed + 2).to(device_of(compute))
-    heads = Heads(material.targets, schedule.seed + 2).to(device_of(compute))
+    heads = Heads(material.clip_targets, schedule.seed + 2).to(device_of(compute))
     tower = clip_tower(model)
     steps = schedule.clip_perception_steps
     _perceive("clip_perception", steps, tower, model.vision_model, heads, material, schedule, compute, state, logger)

@@ -14,11 +14,10 @@ from rsqa_pipeline.scenes.captioners import CAPTIONERS
 from rsqa_pipeline.scenes.questions import ANSWERERS, instruction_questions
 from rsqa_pipeline.scenes.render import render
 from rsqa_pipeline.scenes.truth import CELL, IMAGE_SIZE, PRETRAIN_SEEDS, SceneTruth, sample_scene
-from rsqa_pipeline.scenes.vocabulary import COLOURS, OBJECTS, SCENES
+from rsqa_pipeline.scenes.vocabulary import COLOURS, NUMBERS, OBJECTS, PLACES, SCENES
 from rsqa_pipeline.tiny_models.checking import (
-    EVENLY,
+    FAULT_SHARES,
     FAULTS,
-    HARDER,
     matched_answer,
     matched_caption,
     matched_statement,
@@ -45,9 +44,8 @@ QUESTION_SHARE = {
 }
 _QUESTIONS = 4
 """Questions an image and step at most, besides its caption."""
-_MATCHED = 2
-"""Captions, statements and answers, of each so many an image and step, that the model learns to match; one more of
-each in the harder part."""
+_MATCHED = (2, 3, 3)
+"""Captions, statements and answers, of each so many an image and step, that the model learns to match, by part."""
 _TOKENIZER_SCENES = 1500
 _REASONING = (
     "<think>I see two red cars on the left.</think><answer>2</answer>",
@@ -56,7 +54,8 @@ _REASONING = (
 )
 _Writer = TypeVar("_Writer")
 _CELLS = (IMAGE_SIZE // CELL) ** 2
-_SCENES, _OBJECTS, _COLOURS = list(SCENES), list(OBJECTS), list(COLOURS)
+_SCENES, _OBJECTS, _COLOURS, _PLACES = list(SCENES), list(OBJECTS), list(COLOURS), list(PLACES)
+_LARGEST_GROUP = 6
 
 TARGETS: Mapping[str, Target] = {
     "scene_class": Target(1, len(_SCENES)),
@@ -66,32 +65,42 @@ TARGETS: Mapping[str, Target] = {
 }
 """The scene class; the class (0 for none) and colour of what stands in each cell of the 4 x 4 grid; and the cell's own
 number, since the tower has relative positions only and places need absolute ones."""
+VLM_TARGETS: Mapping[str, Target] = {
+    **TARGETS,
+    "group_count": Target(1, _LARGEST_GROUP, per_cell=True, weight=3.0),
+    "group_place": Target(1, len(_PLACES), per_cell=True, weight=2.0),
+}
+"""And, told by each object's own cell, how many of its kind there are and where: a tower counts over the whole image
+more easily than a language model of three layers does over its tokens."""
 
 
 WORDS: Mapping[str, Mapping[str, Sequence[int]]] = {
     "cell_object": {word: [1 + i] for i, name in enumerate(_OBJECTS) for word in (name, f"{name}s")},
     "cell_colour": {name: [i] for i, name in enumerate(_COLOURS)},
-    "cell_number": {
-        word: [cell for cell in range(_CELLS) if holds(*divmod(cell, IMAGE_SIZE // CELL))]
-        for word, holds in {
-            "left": lambda row, column: column < 2,
-            "right": lambda row, column: column >= 2,
-            "top": lambda row, column: row < 2,
-            "bottom": lambda row, column: row >= 2,
-        }.items()
+    "group_count": {
+        word: [i] for i, number in enumerate(range(1, _LARGEST_GROUP + 1)) for word in (NUMBERS[number], str(number))
+    },
+    "group_place": {
+        word: [i for i, place in enumerate(_PLACES) if word in place.split()]
+        for word in ("left", "right", "top", "bottom")
     },
 }
-"""Words for what TARGETS tells of a cell: target -> word -> the classes that the word names."""
+"""Words for what VLM_TARGETS tell of a cell: target -> word -> the classes that the word names."""
 
 
 def perception_labels(truths: Sequence[SceneTruth]) -> dict[str, torch.Tensor]:
-    """The labels of TARGETS, read off the truth; an empty cell's colour is UNKNOWN. A cell holds one object at most."""
+    """The labels of VLM_TARGETS, read off the truth; an empty cell's colour, count and place are UNKNOWN.
+
+    A cell holds one object at most.
+    """
     rows = len(truths)
     labels = {
         "scene_class": torch.tensor([_SCENES.index(truth.scene_class) for truth in truths]).unsqueeze(1),
         "cell_object": torch.zeros(rows, _CELLS, 1, dtype=torch.int64),
         "cell_colour": torch.full((rows, _CELLS, 1), UNKNOWN),
         "cell_number": torch.arange(_CELLS).view(1, _CELLS, 1).expand(rows, -1, -1),
+        "group_count": torch.full((rows, _CELLS, 1), UNKNOWN),
+        "group_place": torch.full((rows, _CELLS, 1), UNKNOWN),
     }
     for row, truth in enumerate(truths):
         for group in truth.groups:
@@ -99,6 +108,8 @@ def perception_labels(truths: Sequence[SceneTruth]) -> dict[str, torch.Tensor]:
                 cell = int((y0 + y1) / 2 // CELL) * (IMAGE_SIZE // CELL) + int((x0 + x1) / 2 // CELL)
                 labels["cell_object"][row, cell, 0] = 1 + _OBJECTS.index(group.object_class)
                 labels["cell_colour"][row, cell, 0] = _COLOURS.index(group.colour)
+                labels["group_count"][row, cell, 0] = group.count - 1
+                labels["group_place"][row, cell, 0] = _PLACES.index(group.place)
     return labels
 
 
@@ -120,7 +131,8 @@ class SceneMaterial:
     """
 
     image_size = IMAGE_SIZE
-    targets = TARGETS
+    vlm_targets = VLM_TARGETS
+    clip_targets = TARGETS
     smoothing = 0.0
     faults = FAULTS
     words = WORDS
@@ -148,9 +160,9 @@ class SceneMaterial:
         rows = self._draw(rng, size)
         return self._pool.images[rows], {name: values[rows] for name, values in self._pool.labels.items()}
 
-    def language_batch(self, rng: np.random.Generator, size: int, harder: bool) -> tuple[np.ndarray, Sequence[Text]]:
+    def language_batch(self, rng: np.random.Generator, size: int, part: int) -> tuple[np.ndarray, Sequence[Text]]:
         """Images with a caption, questions, and texts to match each."""
-        matched, shares = (_MATCHED + 1, HARDER) if harder else (_MATCHED, EVENLY)
+        matched, shares = _MATCHED[part], FAULT_SHARES[part]
         rows = self._draw(rng, size)
         texts: list[Text] = []
         for position, row in enumerate(rows):

@@ -113,3 +113,12 @@ def test_a_blank_image_changes_no_loss_and_gives_the_tower_gradients_of_0(
     (losses[1] + 0.0 * scores.sum()).backward()
     gradients = [parameter.grad for parameter in model.backbone.visual.parameters()]
     assert gradients and all(gradient is not None and not gradient.any() for gradient in gradients)
+
+
+def test_pairs_that_the_judge_hardly_tells_apart_are_not_learned_from(processor: QwenVLProcessor) -> None:
+    marks = [(4.0, 3.9), (4.0, 3.5), (None, None)]
+    rows = [pair(None, f"a field {n}", "b", chosen_mark=a, rejected_mark=b) for n, (a, b) in enumerate(marks)]
+    data = data_of(processor, rows, min_gap=0.5)
+    assert len(data.rankings) == 2
+    assert data.faults == [(rows[0]["pair_id"], "close_marks", "4.00 and 3.90, asked 0.5")]
+    assert len(data_of(processor, rows).rankings) == 3

@@ -29,7 +29,7 @@ TINY = Schedule(
     vlm_perception_steps=4,
     clip_perception_steps=2,
     vlm_steps=4,
-    vlm_harder_steps=2,
+    vlm_harder_steps=(2, 1),
     clip_steps=2,
     batch_size=4,
     language_batch_size=2,
@@ -142,9 +142,9 @@ def test_language_loss_is_the_models_own(scenes: SceneMaterial) -> None:
 
 
 @torch.no_grad()
-def teststandardized_tokens_are_of_unit_size_and_say_the_same(scenes: SceneMaterial) -> None:
+def test_standardized_tokens_are_of_unit_size_and_say_the_same(scenes: SceneMaterial) -> None:
     processor = train_vlm_processor(scenes.texts(), 64)
-    model, heads = new_vlm(processor, seed=0), Heads(scenes.targets, seed=0)
+    model, heads = new_vlm(processor, seed=0), Heads(scenes.vlm_targets, seed=0)
     images, _ = scenes.perception_batch(np.random.default_rng(0), 8)
     told = heads(vlm_tower(model)(images))
     standardize(model, heads, scenes, TINY)
@@ -157,7 +157,7 @@ def teststandardized_tokens_are_of_unit_size_and_say_the_same(scenes: SceneMater
 @torch.no_grad()
 def test_a_named_word_finds_the_image_token_of_what_it_names(scenes: SceneMaterial) -> None:
     processor = train_vlm_processor(scenes.texts(), 64)
-    model, heads = new_vlm(processor, seed=0), Heads(scenes.targets, seed=0)
+    model, heads = new_vlm(processor, seed=0), Heads(scenes.vlm_targets, seed=0)
     name_words(model, processor, heads, {"cell_colour": {"red": [1], "blue": [2]}})
     vectors = model.get_input_embeddings().weight
     red, blue = (vectors[processor.tokenizer(word)["input_ids"][0]] for word in (" red", " blue"))
@@ -208,6 +208,6 @@ def test_labels_tell_what_stands_in_each_cell() -> None:
 
 
 def test_material_depends_on_the_generator_alone(scenes: SceneMaterial) -> None:
-    first, again, other = (scenes.language_batch(np.random.default_rng(seed), 8, False) for seed in (1, 1, 2))
+    first, again, other = (scenes.language_batch(np.random.default_rng(seed), 8, 0) for seed in (1, 1, 2))
     assert first[1] == again[1] and first[1] != other[1]
     assert np.array_equal(first[0], again[0])

@@ -104,7 +104,7 @@ def kill_runs(made: Project, kills: int, moments: random.Random, idle: float, wo
     """
     for number in range(kills):
         process = start(made)
-        time.sleep(idle / 2 + moments.uniform(0, 2 * work / kills))
+        time.sleep(idle + moments.uniform(0, 1.3 * work / kills))  # so that work is left for the last one
         running = process.poll() is None
         if running:
             os.killpg(process.pid, signal.SIGKILL)

@@ -94,7 +94,29 @@ def score_table(
     """
     folder = out.resolve().with_name(f"{out.stem}.shards")
     with _claimed(folder):
-        return _score_into(folder, rows, scorer, out, stage, shard_rows, engine, total)
+        earlier = EarlierScores.build(out, folder)
+        job = Job(scorer, stage, folder, earlier[0] if earlier else None)
+        seed = f"{stage} {scorer.version} {earlier[1] if earlier else ''}"
+        names: list[str] = []
+        seen = SeenIds(folder / "ids.sqlite")
+        with tqdm(total=total, desc=stage, unit="row", mininterval=1) as bar:
+
+            def unfinished() -> Iterator[Shard]:
+                for shard in _cut(rows, shard_rows, seed, stage, seen):
+                    names.append(shard.name)
+                    if job.scores(shard.name).is_file():
+                        bar.update(len(shard))
+                    else:
+                        yield shard
+
+            for done in engine.run(job, unfinished()):
+                bar.update(done)
+        seen.close()
+        result = Scored()
+        result.quarantined = _merge(map(job.quarantine, names), QUARANTINE, quarantine_beside(out), "reason")[1]
+        result.rows, result.notes = _merge(map(job.scores, names), job.schema(), out, "note")
+        shutil.rmtree(folder)
+    return result
 
 
 @contextmanager
@@ -107,41 +129,6 @@ def _claimed(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(file)
-
-
-def _score_into(
-    folder: Path,
-    rows: Iterable[ScoreRow | RowFault],
-    scorer: ScorerSpec,
-    out: Path,
-    stage: str,
-    shard_rows: int,
-    engine: Engine,
-    total: int | None,
-) -> Scored:
-    earlier = EarlierScores.build(out, folder)
-    job = Job(scorer, stage, folder, earlier[0] if earlier else None)
-    seed = f"{stage} {scorer.version} {earlier[1] if earlier else ''}"
-    names: list[str] = []
-    seen = SeenIds(folder / "ids.sqlite")
-    with tqdm(total=total, desc=stage, unit="row", mininterval=1) as bar:
-
-        def unfinished() -> Iterator[Shard]:
-            for shard in _cut(rows, shard_rows, seed, stage, seen):
-                names.append(shard.name)
-                if job.scores(shard.name).is_file():
-                    bar.update(len(shard))
-                else:
-                    yield shard
-
-        for done in engine.run(job, unfinished()):
-            bar.update(done)
-    seen.close()
-    result = Scored()
-    result.quarantined = _merge(map(job.quarantine, names), QUARANTINE, quarantine_beside(out), "reason")[1]
-    result.rows, result.notes = _merge(map(job.scores, names), job.schema(), out, "note")
-    shutil.rmtree(folder)
-    return result
 
 
 def _cut(rows: Iterable[ScoreRow | RowFault], shard_rows: int, seed: str, stage: str, seen: SeenIds) -> Iterator[Shard]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -45,7 +47,7 @@ def prepared_ahead(encoder: Encoder, shown: Iterable[Shown], most: int) -> Itera
     Args:
         most: tokens of a sequence at most, if it has several candidates.
     """
-    pool = ThreadPoolExecutor(THREADS, thread_name_prefix="image")
+    pool = ThreadPoolExecutor(THREADS, thread_name_prefix="image", initializer=_give_way)
     waiting: deque[Future[Prepared]] = deque()
     try:
         for one in shown:
@@ -56,6 +58,12 @@ def prepared_ahead(encoder: Encoder, shown: Iterable[Shown], most: int) -> Itera
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _give_way() -> None:
+    """Puts this thread behind the model's, which all wait where one of them does."""
+    if sys.platform == "linux":  # elsewhere it would be the whole process
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
 def prepare(encoder: Encoder, shown: Shown, most: int, image_tokens: int | None = None) -> Prepared:

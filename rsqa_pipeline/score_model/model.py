@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
 from rsqa_pipeline.errors import ModelError
+from rsqa_pipeline.models.image_attention import attend_to_images_together
 from rsqa_pipeline.models.load import local_folder
 from rsqa_pipeline.models.patch_product import use_patch_products
 from rsqa_pipeline.score_model import checkpoint, shared_backbone
@@ -36,6 +37,8 @@ class ScoreModel(nn.Module):
         use_patch_products(backbone)
         self.shares = backbone.config.model_type in shared_backbone.FAMILIES
         """Whether candidates can share sequences and images; else each is a row of its own, its image beside it."""
+        if self.shares:
+            attend_to_images_together(backbone)
         self.head = nn.Linear(backbone.config.get_text_config().hidden_size, 1, bias=False)
         # From zero no text is preferred before anything is learned, whatever the seed.
         nn.init.zeros_(self.head.weight)

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import (
     CLIPImageProcessor,
     Idefics3Config,
@@ -27,6 +29,7 @@ from transformers import (
 )
 
 from rsqa_pipeline.errors import ModelError
+from rsqa_pipeline.models import image_attention
 from rsqa_pipeline.models.load import QwenVLProcessor, weights_version
 from rsqa_pipeline.models.scoring_group import Group
 from rsqa_pipeline.profile import Compute, Profile
@@ -37,6 +40,7 @@ from rsqa_pipeline.score_model.inputs import Encoder, Row
 from rsqa_pipeline.score_model.model import ScoreModel
 from rsqa_pipeline.score_model.scorer import Scorer
 from rsqa_pipeline.score_model.separate_inputs import encoder_for
+from rsqa_pipeline.tiny_models.architecture import new_vlm
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 from tests.score_model.conftest import TEXTS
 from tests.score_model.examples import pair, write_pairs
@@ -165,6 +169,48 @@ def test_images_encoded_in_pieces_score_as_all_at_once(
     monkeypatch.setattr(shared_backbone, "CPU_PATCHES", patches)
     with torch.inference_mode():
         torch.testing.assert_close(model(**batch), expected.detach(), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", *SHARED])
+def test_images_of_a_size_attend_in_one_call_as_each_alone(
+    family: str, processor: QwenVLProcessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        vlm = new_vlm(processor, seed=0) if family == "qwen2_vl" else qwen(family, processor)
+    tower = vlm.eval().model.visual
+    grids = torch.tensor([[1, 4, 4], [1, 4, 4], [1, 6, 2], [1, 4, 4], [1, 4, 4], [1, 4, 4]])
+    patches = torch.randn(int(grids.prod(dim=1).sum()), 3 * 2 * 8 * 8, generator=generator)
+    calls: list[int] = []
+
+    def counted(query: Tensor, *others: Tensor, **options: Any) -> Tensor:
+        calls.append(len(query))
+        return scaled_dot_product_attention(query, *others, **options)
+
+    monkeypatch.setattr(image_attention, "scaled_dot_product_attention", counted)
+
+    def of_tower() -> list[Tensor]:
+        found = vlm.model.get_image_features(patches, grids).pooler_output
+        slope = torch.autograd.grad(torch.cat(tuple(found)).square().sum(), tower.parameters(), allow_unused=True)
+        return [*found, *(part for part in slope if part is not None)]
+
+    expected = of_tower()
+    assert not calls
+    image_attention.attend_to_images_together(vlm.model)
+    torch.testing.assert_close(of_tower(), expected, atol=1e-4, rtol=1e-4)
+    assert [2, 1, 3] in [calls[start : start + 3] for start in range(len(calls))] and sum(calls) > len(calls)
+
+
+def test_another_attention_that_was_chosen_stays_and_none_is_saved(processor: QwenVLProcessor, tmp_path: Path) -> None:
+    vlm = new_vlm(processor, seed=0)
+    vlm.set_attn_implementation("eager")
+    assert ScoreModel(vlm.model).backbone.visual.config._attn_implementation == "eager"
+    vlm.set_attn_implementation("sdpa")
+    model = ScoreModel(vlm.model)
+    assert model.backbone.visual.config._attn_implementation == image_attention.BY_IMAGE
+    model.save_pretrained(tmp_path)
+    assert image_attention.BY_IMAGE not in (tmp_path / "config.json").read_text()
 
 
 @torch.inference_mode()

@@ -2,7 +2,8 @@
 
 By hand, since it takes minutes: ``python -m tests.pipeline.judged_kills --kills 10``, or with ``--demo`` on all of the
 demo's captions and questions with its own settings (half an hour). It prints what it measured and ends with an error
-where the tables differ from an undisturbed run's or a kept reply was bought again.
+where the tables differ from an undisturbed run's or a reply was bought twice. The server knows Idempotency-Key: replies
+that were under way at a kill are sent once more, and counted apart, since a server that does not know it bills them.
 `tests/preference_data/test_killed_judge.py` is the short form, and tells what bought and kept mean.
 """
 
@@ -121,7 +122,11 @@ def main() -> None:
     size.add_argument("--demo", dest="captions", action="store_const", const=None, help="all captions, demo's settings")
     parser.add_argument("--seed", type=int, default=5)
     words = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, ChatDouble(script) as calm, ChatDouble(script) as server:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ChatDouble(script) as calm,
+        ChatDouble(script, idempotent=True) as server,
+    ):
         undisturbed = project(Path(folder) / "calm" / "project", calm.url, words.captions)
         length = seconds_of(undisturbed)
         replies = len(calm.answered)
@@ -130,11 +135,11 @@ def main() -> None:
         print(f"undisturbed: {length:.0f} s, {replies} replies, {len(kept(undisturbed))} kept", flush=True)
         killed = project(Path(folder) / "killed" / "project", server.url, words.captions)
         kill_runs(killed, words.kills, random.Random(words.seed), idle, length - idle)
-        again = len(server.answered) - len({asked(seen) for seen in server.answered})
-        told = f"{len(server.answered)} replies, {again} of them a second time, {len(kept(killed))} kept"
-        print(f"killed {words.kills} times: {told}")
+        twice = len(server.seen) - len({asked(seen) for seen in server.seen})
+        told = f"{len(server.seen)} replies bought, {twice} of them twice, {server.replayed} sent once more"
+        print(f"killed {words.kills} times: {told}, {len(kept(killed))} kept")
         assert kept(killed) == kept(undisturbed), "the logs hold other replies"
-        assert again <= CONCURRENCY * words.kills
+        assert twice == 0 and server.replayed <= CONCURRENCY * words.kills
         for name in TABLES:
             for table in ("pairs", "quarantine"):
                 file = f"preference_data/{name}/{table}.parquet"

@@ -7,7 +7,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
@@ -63,11 +64,20 @@ class _Server(ThreadingHTTPServer):
 class ChatDouble:
     """The server, running in a thread of its own while the block lasts."""
 
-    def __init__(self, script: Script | None = None) -> None:
+    def __init__(self, script: Script | None = None, idempotent: bool = False) -> None:
+        """
+        Args:
+            idempotent: a completion that was made for an Idempotency-Key is sent once more to who comes with the same
+                key, as gateways that know the header do; it is not made, nor billed, again.
+        """
         self.script = script or (lambda seen, number: Answer())
         self.seen: list[Seen] = []
+        """Requests that an answer was made for; what a bill would list."""
         self.answered: list[Seen] = []
         """Requests whose completion was sent whole."""
+        self.replayed = 0
+        self._idempotent = idempotent
+        self._made: dict[str, Future[Answer]] = {}
         self._lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), _handler(self))
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -76,10 +86,24 @@ class ChatDouble:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
 
-    def note(self, seen: Seen) -> int:
+    def answer(self, seen: Seen, key: str) -> Answer:
+        """Makes an answer, or sends the one made for the key once more, whole this time."""
         with self._lock:
-            self.seen.append(seen)
-            return len(self.seen) - 1
+            made = self._made.get(key) if self._idempotent else None
+            if made is None:
+                mine = self._made[key] = Future[Answer]()
+                self.seen.append(seen)
+                number = len(self.seen) - 1
+            else:
+                self.replayed += 1
+        if made is not None:
+            return replace(made.result(), cut=False)
+        answer = self.script(seen, number)
+        time.sleep(answer.delay)
+        mine.set_result(answer)
+        if answer.status != 200:  # an error is nobody's reply
+            del self._made[key]
+        return answer
 
     def note_answered(self, seen: Seen) -> None:
         with self._lock:
@@ -126,8 +150,7 @@ def _handler(double: ChatDouble) -> type[BaseHTTPRequestHandler]:
                 return
             body = json.loads(data)
             seen = Seen(body, self.headers.get("Authorization"), time.monotonic())
-            answer = double.script(seen, double.note(seen))
-            time.sleep(answer.delay)
+            answer = double.answer(seen, self.headers["Idempotency-Key"])
             good = answer.body is None and answer.status == 200
             data = completion(answer.text, answer.usage) if good else (answer.body or b'{"error": "as told"}')
             try:

@@ -103,6 +103,16 @@ def test_a_passing_fault_is_asked_again(tmp_path, bad):
     assert isinstance(replies[0], Reply) and len(double.seen) == 2
 
 
+def test_a_reply_lost_on_its_way_is_sent_again_not_bought_again_where_the_server_knows_its_key(tmp_path):
+    def script(seen: Seen, number: int) -> Answer:
+        return Answer(cut=True) if number == 0 else Answer()
+
+    with ChatDouble(script, idempotent=True) as double, models(double.url, tmp_path) as opened:
+        replies = opened["gpt"].ask([request(0), request(0, draw=1)])
+    assert [reply.text for reply in replies] == [Answer().text] * 2
+    assert (len(double.seen), double.replayed) == (2, 1)  # another draw of the same prompt is another reply
+
+
 @pytest.mark.parametrize("as_date", [False, True])
 def test_retry_after_is_waited_for_by_every_prompt(tmp_path, as_date):
     def script(seen: Seen, number: int) -> Answer:

@@ -1,7 +1,7 @@
 """Kills scoring again and again at random moments and compares what comes out with an undisturbed run.
 
-    python -m tests.curated_subsets.kills --kills 20 --engine local --workers 2
-    python -m tests.curated_subsets.kills --kills 20 --engine ray --workers 2 --workers-only
+    python -m tests.curated_subsets.kills --kills 20 --engine local --workers 1 2 --rows 3000
+    python -m tests.curated_subsets.kills --kills 20 --engine ray --workers 2 --workers-only --rows 3000
 
 With ``--workers-only`` a worker is killed each time and not the run itself; without, the run, while its workers are
 left to themselves. Run with ``--score OUT`` it is the process that is killed.
@@ -177,6 +177,7 @@ def _finished_texts(out: Path) -> set[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--engine", default="local")
     parser.add_argument("--workers", type=int, nargs="+", default=[1], help="of the first run, the second, ...")
@@ -193,7 +194,8 @@ def main() -> int:
             return 3
         return 0
     with tempfile.TemporaryDirectory() as folder:
-        print(killed_runs(Path(folder), words.kills, words.engine, words.workers, words.seed, words.workers_only))
+        made = (words.kills, words.engine, words.workers, words.seed, words.workers_only, words.rows)
+        print(killed_runs(Path(folder), *made))
     return 0
 
 

@@ -63,7 +63,8 @@ def prepared_ahead(encoder: Encoder, shown: Iterable[Shown], most: int) -> Itera
 def _give_way() -> None:
     """Puts this thread behind the model's, which all wait where one of them does."""
     if sys.platform == "linux":  # elsewhere it would be the whole process
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + 10)
 
 
 def prepare(encoder: Encoder, shown: Shown, most: int, image_tokens: int | None = None) -> Prepared:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +23,7 @@ from rsqa_pipeline.records import Message
 from rsqa_pipeline.score_model.model import ScoreModel
 from rsqa_pipeline.score_model.scorer import Scorer
 from rsqa_pipeline.score_model.separate_inputs import encoder_for
+from rsqa_pipeline.score_model.sequences import Pixels
 
 QUESTION = [Message(role="user", content="Is the field red or blue?")]
 LONG = [Message(role="user", content="Is the field red or blue? " * 20)]
@@ -129,6 +133,22 @@ def test_an_image_is_opened_and_encoded_once(
     fields = [f"field {n}" for n in range(6)]
     scorer.score([Group(images["red"], [], fields), Group(images["red"], QUESTION, fields)])
     assert seen == [1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have a priority of their own on Linux alone")
+def test_threads_that_open_images_give_way_to_the_model(
+    scorer: Scorer, images: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels, found = scorer._encoder.pixels, set()
+
+    def noted(image: str | Image.Image, most: int | None = None) -> Pixels:
+        found.add(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return pixels(image, most)
+
+    monkeypatch.setattr(scorer._encoder, "pixels", noted)
+    before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    scorer.score([Group(image, [], ["a field"]) for image in images.values()])
+    assert found and min(found) > before == os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
 
 def test_an_image_that_cannot_be_used_costs_only_its_own_group(

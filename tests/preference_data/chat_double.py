@@ -100,9 +100,10 @@ class ChatDouble:
             return replace(made.result(), cut=False)
         answer = self.script(seen, number)
         time.sleep(answer.delay)
-        mine.set_result(answer)
         if answer.status != 200:  # an error is nobody's reply
-            del self._made[key]
+            with self._lock:
+                self._made.pop(key, None)
+        mine.set_result(answer)
         return answer
 
     def note_answered(self, seen: Seen) -> None:

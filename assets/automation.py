@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dagster as dg
 
-from rsqa_pipeline.lineage.hashes import file_md5
 from rsqa_pipeline.materialize import source_paths
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.stages import ASSETS
+from rsqa_pipeline.versions import file_md5
 
 EVERYTHING = "everything"
 

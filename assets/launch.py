@@ -17,10 +17,10 @@ from dvc.repo import Repo, lock_repo
 from dvc.stage import PipelineStage
 
 from rsqa_pipeline.errors import DataError, RsqaError
-from rsqa_pipeline.lineage.hashes import folder_version
 from rsqa_pipeline.materialize import manifests, standing
 from rsqa_pipeline.profile import Profile, default_profile
 from rsqa_pipeline.stages import ASSETS, STAGES, downstream, in_stage
+from rsqa_pipeline.versions import folder_version
 
 from .automation import EVERYTHING
 from .definitions import build

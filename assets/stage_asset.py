@@ -8,8 +8,8 @@ from typing import Any
 import dagster as dg
 
 from rsqa_pipeline.data_quality.checks import ADVISORY, check_names
-from rsqa_pipeline.lineage.hashes import code_version
 from rsqa_pipeline.stages import ASSETS, Asset
+from rsqa_pipeline.versions import code_version
 
 OWNERS = {
     "source_pairs": "team:data",

@@ -6,7 +6,7 @@
 
 one by one: the released code's way. A text at a time into batches of two, its image opened and encoded for it alone.
 padded: batches of ``--batch`` texts in the order they come, each with its image, padded to the longest.
-scorer: `rsqa_pipeline.score_model.scorer`.
+scorer: `rsqa_pipeline.score_model.scoring.scorer`.
 
 Weights are random, but for --size shipped. The ways take turns; seconds are the median over ``--repeats``. In float32
 scores are asserted equal.
@@ -30,14 +30,14 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel, Qwen2VLConfig, Qwen2VLModel
 
-from rsqa_pipeline.images import open_image
+from rsqa_pipeline.images.decode import open_image
 from rsqa_pipeline.models.conversation import as_chat, encode
 from rsqa_pipeline.models.load import QwenVLProcessor, load_processor
 from rsqa_pipeline.models.scoring_group import Group
 from rsqa_pipeline.records import Message
-from rsqa_pipeline.score_model.checkpoint import read_base
-from rsqa_pipeline.score_model.model import ScoreModel
-from rsqa_pipeline.score_model.scorer import Scorer
+from rsqa_pipeline.score_model.network.checkpoint import read_base
+from rsqa_pipeline.score_model.network.model import ScoreModel
+from rsqa_pipeline.score_model.scoring.scorer import Scorer
 from rsqa_pipeline.tiny_models.architecture import train_vlm_processor
 
 WORDS = ("a", "white", "red", "large", "dense", "road", "river", "field", "ship", "tank", "tree", "beside", "two")

@@ -23,10 +23,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rsqa_pipeline.curated_subsets.curate import curate_scores
-from rsqa_pipeline.curated_subsets.score_table import ScoreTable
-from rsqa_pipeline.curated_subsets.select_file import select_file
-from rsqa_pipeline.curation_settings import SubsetRule
+from rsqa_pipeline.curated_subsets.selection.apply_rule_streaming import select_file
+from rsqa_pipeline.curated_subsets.selection.score_file import curate_scores
+from rsqa_pipeline.curated_subsets.selection.score_reader import ScoreTable
+from rsqa_pipeline.profile.curated_subsets import SubsetRule
 
 Way = Callable[[Path, dict[str, object]], int]
 GROUP = 1_000_000

@@ -25,9 +25,9 @@ from typing import Literal
 
 from PIL import Image
 
-from rsqa_pipeline.curated_subsets.engines import Engine
-from rsqa_pipeline.curated_subsets.score_file import score_file
-from rsqa_pipeline.curated_subsets.shards import Scored, ScoreRow, score_table
+from rsqa_pipeline.curated_subsets.scoring.engines import Engine
+from rsqa_pipeline.curated_subsets.scoring.score_file import score_file
+from rsqa_pipeline.curated_subsets.scoring.shards import Scored, ScoreRow, score_table
 from rsqa_pipeline.models.scoring_group import Group, Score
 from rsqa_pipeline.profile import SourceFile
 

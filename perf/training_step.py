@@ -18,9 +18,9 @@ from PIL import Image
 from torch import Tensor
 from transformers import Qwen2VLConfig, Qwen2VLModel
 
-from rsqa_pipeline.score_model.inputs import Encoder, Row
-from rsqa_pipeline.score_model.losses import bradley_terry
-from rsqa_pipeline.score_model.model import ScoreModel
+from rsqa_pipeline.score_model.inputs.encoder import Encoder, Row
+from rsqa_pipeline.score_model.network.model import ScoreModel
+from rsqa_pipeline.score_model.training.losses import bradley_terry
 from rsqa_pipeline.tiny_models.architecture import train_vlm_processor
 
 WORDS = (

@@ -7,10 +7,10 @@ from typing import Any
 
 import yaml
 
-from rsqa_pipeline.lineage.hashes import PACKAGE, code_files
 from rsqa_pipeline.materialize import metrics_file, source_paths
 from rsqa_pipeline.profile import Profile, profile_path
 from rsqa_pipeline.stages import ASSETS, Asset
+from rsqa_pipeline.versions import PACKAGE, code_files
 
 _HEADER = """\
 # One DVC stage for each asset of the profile in params.yaml. Made by `rsqa stages --dvc > dvc.yaml` from

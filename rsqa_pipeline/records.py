@@ -1,6 +1,6 @@
 """The records that stages exchange, as Parquet tables joined by id.
 
-Every table lives in its asset's folder. A row's ``image`` is a reference (see `rsqa_pipeline.image_references`):
+Every table lives in its asset's folder. A row's ``image`` is a reference (see `rsqa_pipeline.images.references`):
 a file path, or a part of a file, ``archive.tar#offset+size``. On disk it is relative to the table's own folder, so a
 data folder can be moved or pulled elsewhere; `read_table` gives it back absolute.
 """

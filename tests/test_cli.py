@@ -13,7 +13,7 @@ from rsqa_pipeline.stages import ASSETS
 
 
 def rsqa(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "rsqa_pipeline.cli", *words]
+    command = [sys.executable, "-m", "rsqa_pipeline.cli.main", *words]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
 
 

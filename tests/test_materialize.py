@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from rsqa_pipeline.lineage.hashes import folder_version
 from rsqa_pipeline.materialize import CheckFailed, manifests, materialize, metrics_file, sees, standing
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.stages import ASSETS
 from rsqa_pipeline.tracking.run_logger import SilentLogger
+from rsqa_pipeline.versions import folder_version
 from tests.pipeline.project import smoke_settings
 
 TEXT, CAPTIONS = ASSETS["text_preferences"], ASSETS["image_text_pairs"]

@@ -9,10 +9,10 @@ from rsqa_pipeline.benchmarks import vqa
 from rsqa_pipeline.benchmarks.captioning import rouge_l
 from rsqa_pipeline.benchmarks.grounding import is_hit
 from rsqa_pipeline.benchmarks.task import BenchmarkTask
-from rsqa_pipeline.images import open_image
+from rsqa_pipeline.images.decode import open_image
 from rsqa_pipeline.models.generate import generate
 from rsqa_pipeline.models.load import Vlm
-from rsqa_pipeline.profile import Sampling
+from rsqa_pipeline.profile.types import Sampling
 from rsqa_pipeline.records import Message
 
 _BATCHES_OPEN = 8

@@ -28,7 +28,7 @@ from rsqa_pipeline.models.scoring_group import Group
 from rsqa_pipeline.plots import colour, new_panels, save
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.records import Message, Metrics, write_table
-from rsqa_pipeline.score_model.scorer import Scorer
+from rsqa_pipeline.score_model.scoring.scorer import Scorer
 from rsqa_pipeline.statistics import bootstrap_mean
 from rsqa_pipeline.tracking.run_logger import RunLogger
 

@@ -22,13 +22,13 @@ import pandas as pd
 import pyarrow as pa
 
 from rsqa_pipeline.benchmarks.linear_captioner import Floats, Words, fit_predict, words_right
-from rsqa_pipeline.curated_subsets.decide import decide
-from rsqa_pipeline.curation_settings import SubsetRule
+from rsqa_pipeline.curated_subsets.selection.apply_rule import decide
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.models.clip_embeddings import embed_images
 from rsqa_pipeline.models.load import base_model, load_clip
 from rsqa_pipeline.plots import colour, new_figure, save
 from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.profile.curated_subsets import SubsetRule
 from rsqa_pipeline.records import Metrics, read_table, write_table
 from rsqa_pipeline.statistics import CONFIDENCE, Interval
 from rsqa_pipeline.tracking.run_logger import RunLogger

@@ -12,14 +12,14 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import kendalltau, ks_2samp
 
-from rsqa_pipeline.curated_subsets.ranking import uniform, wanted
-from rsqa_pipeline.curated_subsets.score_table import ScoreTable
+from rsqa_pipeline.curated_subsets.selection.ranking import uniform, wanted
+from rsqa_pipeline.curated_subsets.selection.score_reader import ScoreTable
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.models.scoring_group import Group
 from rsqa_pipeline.plots import new_panels, save
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.records import Metrics, read_table
-from rsqa_pipeline.score_model.scorer import Scorer
+from rsqa_pipeline.score_model.scoring.scorer import Scorer
 from rsqa_pipeline.tracking.run_logger import RunLogger
 
 BINS = 10

@@ -11,9 +11,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from rsqa_pipeline.curated_subsets.explain import vanished
-from rsqa_pipeline.curation_settings import Drift
+from rsqa_pipeline.curated_subsets.selection.explain import vanished
 from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.profile.curated_subsets import Drift
 from rsqa_pipeline.records import Metrics
 from rsqa_pipeline.stages import Asset
 

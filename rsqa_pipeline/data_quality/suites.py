@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from rsqa_pipeline.image_references import parse_reference
+from rsqa_pipeline.images.references import parse_reference
 
 if TYPE_CHECKING:
     from great_expectations.expectations import Expectation

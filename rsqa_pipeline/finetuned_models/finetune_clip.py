@@ -35,9 +35,10 @@ from rsqa_pipeline.finetuned_models.training import (
     plot_losses,
     write_history,
 )
-from rsqa_pipeline.images import open_image
+from rsqa_pipeline.images.decode import open_image
 from rsqa_pipeline.models.load import Clip, base_model, device_of, load_clip
-from rsqa_pipeline.profile import Optimizer, Profile
+from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.profile.types import Optimizer
 from rsqa_pipeline.records import Metrics
 from rsqa_pipeline.tracking.run_logger import RunLogger
 

@@ -31,7 +31,8 @@ from rsqa_pipeline.finetuned_models.training import (
 )
 from rsqa_pipeline.models.conversation import as_chat
 from rsqa_pipeline.models.load import Vlm, base_model, load_vlm
-from rsqa_pipeline.profile import LoraOptimizer, Optimizer, Profile
+from rsqa_pipeline.profile import LoraOptimizer, Profile
+from rsqa_pipeline.profile.types import Optimizer
 from rsqa_pipeline.records import Metrics
 from rsqa_pipeline.tracking.run_logger import RunLogger
 

@@ -22,10 +22,11 @@ from transformers import (
 )
 
 from rsqa_pipeline.errors import ModelError
-from rsqa_pipeline.images import open_image
+from rsqa_pipeline.images.decode import open_image
 from rsqa_pipeline.models.load import device_of
 from rsqa_pipeline.plots import new_figure, save
-from rsqa_pipeline.profile import Compute, Optimizer
+from rsqa_pipeline.profile import Compute
+from rsqa_pipeline.profile.types import Optimizer
 from rsqa_pipeline.records import Message
 from rsqa_pipeline.tracking.run_logger import RunLogger
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.lineage.hashes import folder_version
 from rsqa_pipeline.lineage.manifest import ManifestStore
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.records import Metrics
 from rsqa_pipeline.tracking.run_logger import RunLogger
+from rsqa_pipeline.versions import folder_version
 
 
 def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:

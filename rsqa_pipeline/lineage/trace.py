@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.lineage.hashes import folder_version, source_version
 from rsqa_pipeline.lineage.manifest import Manifest, ManifestStore
 from rsqa_pipeline.materialize import manifests
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.stages import ASSETS
+from rsqa_pipeline.versions import folder_version, source_version
 
 
 @dataclass

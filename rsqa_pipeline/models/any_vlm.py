@@ -16,7 +16,8 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from rsqa_pipeline.errors import ModelError
 from rsqa_pipeline.models.generate import generate
 from rsqa_pipeline.models.load import VLM_FAMILIES, Vlm, load_vlm, load_weights
-from rsqa_pipeline.profile import Compute, Sampling
+from rsqa_pipeline.profile import Compute
+from rsqa_pipeline.profile.types import Sampling
 from rsqa_pipeline.records import Message
 
 

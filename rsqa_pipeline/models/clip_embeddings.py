@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from rsqa_pipeline.images import open_image
+from rsqa_pipeline.images.decode import open_image
 from rsqa_pipeline.models.load import Clip
 
 Floats = npt.NDArray[np.float32]

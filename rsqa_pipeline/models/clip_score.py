@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from PIL import Image
 
-from rsqa_pipeline.curation_settings import ClipText
-from rsqa_pipeline.images import ImageFault, content_hash, open_image
+from rsqa_pipeline.images.decode import ImageFault, content_hash, open_image
 from rsqa_pipeline.models.embedding_cache import EmbeddingCache
 from rsqa_pipeline.models.load import CLIP_FAMILIES, SIGLIP_FAMILIES, Clip, load_clip
 from rsqa_pipeline.models.scoring_group import Group, Score
 from rsqa_pipeline.profile import Compute
+from rsqa_pipeline.profile.curated_subsets import ClipText
 from rsqa_pipeline.records import Message
 
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from rsqa_pipeline.models.conversation import encode
 from rsqa_pipeline.models.load import QwenVLProcessor, Vlm
-from rsqa_pipeline.profile import Sampling
+from rsqa_pipeline.profile.types import Sampling
 from rsqa_pipeline.records import Message
 
 MAX_PROMPT_TOKENS = 8192

@@ -20,8 +20,8 @@ from rsqa_pipeline.preference_data.importers.add_imports import add_imports
 from rsqa_pipeline.preference_data.judge_measures import judge_measures
 from rsqa_pipeline.preference_data.model_judge import make_judge
 from rsqa_pipeline.preference_data.model_texts import ModelWriters
-from rsqa_pipeline.preference_settings import BASE_VLM
 from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.profile.preference_data import BASE_VLM
 from rsqa_pipeline.records import Metrics, sha256
 from rsqa_pipeline.tracking.run_logger import RunLogger
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.preference_data.candidate import NO_FAULT, Candidate, Subject
-from rsqa_pipeline.preference_settings import BASE_VLM
+from rsqa_pipeline.profile.preference_data import BASE_VLM
 from rsqa_pipeline.records import sha256
 from rsqa_pipeline.scenes.captioners import CAPTIONERS
 from rsqa_pipeline.scenes.truth import sample_scene

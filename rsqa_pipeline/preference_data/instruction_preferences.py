@@ -41,8 +41,8 @@ from rsqa_pipeline.preference_data.judge_measures import judge_measures
 from rsqa_pipeline.preference_data.model_judge import make_judge
 from rsqa_pipeline.preference_data.model_texts import ModelWriters
 from rsqa_pipeline.preference_data.rs_specific import rs_specific_answers
-from rsqa_pipeline.preference_settings import BASE_VLM
 from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.profile.preference_data import BASE_VLM
 from rsqa_pipeline.records import Metrics
 from rsqa_pipeline.scenes.asking import UnknownQuestionError, ask
 from rsqa_pipeline.scenes.truth import sample_scene

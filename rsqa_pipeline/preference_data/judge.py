@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from rsqa_pipeline.preference_data.candidate import NO_FAULT, Candidate
-from rsqa_pipeline.profile import PreferenceData
+from rsqa_pipeline.profile.preference_data import PreferenceData
 from rsqa_pipeline.records import Message, canonical_messages, sha256
 from rsqa_pipeline.scenes.marks import Marks, mark_answer, mark_caption
 from rsqa_pipeline.scenes.truth import sample_scene

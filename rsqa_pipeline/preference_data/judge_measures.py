@@ -20,7 +20,7 @@ from rsqa_pipeline.preference_data.build_pairs import Pairs
 from rsqa_pipeline.preference_data.judge import Judge, JudgeRequest
 from rsqa_pipeline.preference_data.labels import agreement, read_labels
 from rsqa_pipeline.preference_data.model_judge import ModelJudge
-from rsqa_pipeline.preference_settings import PreferenceData
+from rsqa_pipeline.profile.preference_data import PreferenceData
 from rsqa_pipeline.records import Metrics
 from rsqa_pipeline.source_pairs.split import unit_hash
 from rsqa_pipeline.statistics import wilson

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.images import ImageFault, open_image
+from rsqa_pipeline.images.decode import ImageFault, open_image
 from rsqa_pipeline.records import Metrics, canonical_messages, sha256
 from rsqa_pipeline.source_pairs.split import unit_hash
 from rsqa_pipeline.statistics import Interval, cohen_kappa, wilson

@@ -21,7 +21,7 @@ from rsqa_pipeline.preference_data.rubric import (
     read_reply,
     rubric_version,
 )
-from rsqa_pipeline.preference_settings import TRUTH_JUDGES, PreferenceData
+from rsqa_pipeline.profile.preference_data import TRUTH_JUDGES, PreferenceData
 from rsqa_pipeline.records import Message
 
 TRIES = 3

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from rsqa_pipeline.images import ImageFault, open_image
+from rsqa_pipeline.images.decode import ImageFault, open_image
 from rsqa_pipeline.models.conversation import CAPTION_PROMPT
 from rsqa_pipeline.models.generate import generate
 from rsqa_pipeline.models.load import Vlm, base_model, load_vlm
@@ -16,10 +16,10 @@ from rsqa_pipeline.preference_data.build_pairs import Pairs
 from rsqa_pipeline.preference_data.candidate import Candidate, Subject, unusable_text
 from rsqa_pipeline.preference_data.chat.model import ChatModel, ChatModels
 from rsqa_pipeline.preference_data.chat.request import ChatRequest, NoReply, Reply
-from rsqa_pipeline.preference_settings import BASE_VLM
 from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.profile.preference_data import BASE_VLM
+from rsqa_pipeline.profile.types import Sampling
 from rsqa_pipeline.records import Message, sha256
-from rsqa_pipeline.settings_types import Sampling
 
 BATCH = 64
 """Subjects generated for at once by the base VLM."""

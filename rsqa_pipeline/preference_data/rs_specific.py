@@ -14,7 +14,7 @@ from rsqa_pipeline.preference_data.candidate import Candidate, Subject
 from rsqa_pipeline.preference_data.chat.model import ChatModel
 from rsqa_pipeline.preference_data.chat.request import ChatRequest, NoReply
 from rsqa_pipeline.preference_data.model_texts import ModelWriters, reply_fault
-from rsqa_pipeline.preference_settings import RsSpecific
+from rsqa_pipeline.profile.preference_data import RsSpecific
 from rsqa_pipeline.records import Message, sha256
 from rsqa_pipeline.source_pairs.split import unit_hash
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from rsqa_pipeline.images import ImageFault, open_image
+from rsqa_pipeline.images.decode import ImageFault, open_image
 from rsqa_pipeline.report.blocks import UNKNOWN, Card, Fold, Gallery, Section, data_uri
 from rsqa_pipeline.report.reading import samples
 

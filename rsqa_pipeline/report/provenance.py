@@ -9,11 +9,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from safetensors import safe_open
 
-from rsqa_pipeline.lineage.hashes import folder_version
 from rsqa_pipeline.models.load import weights_version
 from rsqa_pipeline.report.blocks import Cell, Section, Table, count, words
 from rsqa_pipeline.report.reading import read_json
 from rsqa_pipeline.stages import ASSETS
+from rsqa_pipeline.versions import folder_version
 
 MAIN_TABLE = {
     "image_text_sample": "samples.parquet",

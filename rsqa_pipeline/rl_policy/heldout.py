@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.images import open_image
+from rsqa_pipeline.images.decode import open_image
 from rsqa_pipeline.models.generate import generate
 from rsqa_pipeline.models.load import Vlm
 from rsqa_pipeline.profile import RlPolicy
 from rsqa_pipeline.rl_policy.policy_reward import Rewards, measure
 from rsqa_pipeline.rl_policy.prompts import PolicyPrompt
 from rsqa_pipeline.rl_policy.reasoning import reasoning_prompt
-from rsqa_pipeline.score_model.scorer import Scorer
+from rsqa_pipeline.score_model.scoring.scorer import Scorer
 from rsqa_pipeline.statistics import bootstrap_mean, paired_difference
 
 SAMPLES = 2

@@ -17,7 +17,7 @@ from rsqa_pipeline.rl_policy.rewards import (
     open_ended_reward,
     read_answer,
 )
-from rsqa_pipeline.score_model.scorer import Scorer
+from rsqa_pipeline.score_model.scoring.scorer import Scorer
 
 Rewards = list[float | None]
 

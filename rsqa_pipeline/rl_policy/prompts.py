@@ -19,7 +19,7 @@ from rsqa_pipeline.models.scoring_group import Group
 from rsqa_pipeline.profile import RlPolicy
 from rsqa_pipeline.records import Message
 from rsqa_pipeline.rl_policy.rewards import read_boxes
-from rsqa_pipeline.score_model.scorer import Scorer
+from rsqa_pipeline.score_model.scoring.scorer import Scorer
 
 Kind = Literal["open_ended", "close_ended", "grounding"]
 

@@ -39,7 +39,7 @@ from rsqa_pipeline.rl_policy.heldout import compare, measure_heldout
 from rsqa_pipeline.rl_policy.policy_reward import reward_function
 from rsqa_pipeline.rl_policy.prompts import PolicyPrompt, select_prompts
 from rsqa_pipeline.rl_policy.reasoning import reasoned_answer, reasoning_prompt
-from rsqa_pipeline.score_model.scorer import Scorer
+from rsqa_pipeline.score_model.scoring.scorer import Scorer
 from rsqa_pipeline.tracking.run_logger import RunLogger
 
 GRPO_COLUMNS = {

@@ -14,9 +14,9 @@ from typing import Any
 from tqdm import tqdm
 
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.geotiff import Georeference, georeference
-from rsqa_pipeline.image_references import split_raster
-from rsqa_pipeline.images import ImageFault, decode_image, hash_image, read_bytes
+from rsqa_pipeline.images.decode import ImageFault, decode_image, hash_image, read_bytes
+from rsqa_pipeline.images.geotiff import Georeference, georeference
+from rsqa_pipeline.images.references import split_raster
 from rsqa_pipeline.records import Message, Metrics
 from rsqa_pipeline.source_pairs.source_row import Entry, FileSplit, RowFault, SourceRow
 

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.images import TarImages
+from rsqa_pipeline.images.decode import TarImages
 from rsqa_pipeline.profile import SourcePairs
 from rsqa_pipeline.records import Message
 from rsqa_pipeline.scenes.captioners import CAPTIONERS

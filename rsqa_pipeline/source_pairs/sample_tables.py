@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.geotiff import Georeference
+from rsqa_pipeline.images.geotiff import Georeference
 from rsqa_pipeline.records import (
     GEOREFERENCE,
     IMAGE_TEXT_SAMPLE,

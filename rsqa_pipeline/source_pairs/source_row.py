@@ -31,7 +31,7 @@ class SourceRow:
     key: str
     """The reader's own id of the row, unique in a sound file."""
     image: str
-    """Image reference (see `rsqa_pipeline.images`)."""
+    """Image reference (see `rsqa_pipeline.images.decode`)."""
     messages: list[Message]
     task: str
     source: str

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.images import open_image
+from rsqa_pipeline.images.decode import open_image
 from rsqa_pipeline.models.conversation import CAPTION_PROMPT
 from rsqa_pipeline.records import read_table
 from rsqa_pipeline.source_pairs.corruption import CorruptionKind

@@ -23,9 +23,9 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
-from rsqa_pipeline.lineage.hashes import folder_version
 from rsqa_pipeline.models.load import weights_version
 from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.versions import folder_version
 
 _MAX_DIGEST = 36  # what the tracking store's column holds; "<md5>.dir" is exactly that long
 

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rsqa_pipeline.curation_settings import CurationCurve
-from rsqa_pipeline.images import TarImages
+from rsqa_pipeline.images.decode import TarImages
 from rsqa_pipeline.models.load import weights_version
-from rsqa_pipeline.profile import Benchmarks, BestOfN, Compute, Profile, Sampling
+from rsqa_pipeline.profile import BestOfN, Compute, Profile
+from rsqa_pipeline.profile.curated_subsets import CurationCurve
+from rsqa_pipeline.profile.profile import Benchmarks
+from rsqa_pipeline.profile.types import Sampling
 from rsqa_pipeline.records import BENCHMARK_ITEM, write_table
 from rsqa_pipeline.tiny_models.architecture import (
     new_clip,

@@ -13,7 +13,7 @@ from rsqa_pipeline.models.load import load_processor
 from rsqa_pipeline.models.scoring_group import Group
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.records import Message, read_table
-from rsqa_pipeline.score_model.model import ScoreModel
+from rsqa_pipeline.score_model.network.model import ScoreModel
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 
 

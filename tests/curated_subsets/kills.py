@@ -28,12 +28,12 @@ import psutil
 import pyarrow.parquet as pq
 from PIL import Image
 
-from rsqa_pipeline.curated_subsets.engines import Engine
-from rsqa_pipeline.curated_subsets.score_file import score_file
-from rsqa_pipeline.curated_subsets.shards import quarantine_beside
-from rsqa_pipeline.curation_settings import EngineName
+from rsqa_pipeline.curated_subsets.scoring.engines import Engine
+from rsqa_pipeline.curated_subsets.scoring.score_file import score_file
+from rsqa_pipeline.curated_subsets.scoring.shards import quarantine_beside
 from rsqa_pipeline.errors import EngineError
 from rsqa_pipeline.profile import SourceFile
+from rsqa_pipeline.profile.curated_subsets import EngineName
 from tests.curated_subsets.counting_scorer import CountingSpec, passes
 
 ROWS = 600

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from rsqa_pipeline.models.load import load_processor
-from rsqa_pipeline.score_model.model import ScoreModel
+from rsqa_pipeline.score_model.network.model import ScoreModel
 from rsqa_pipeline.tiny_models.pretrain import CHECKPOINTS
 
 

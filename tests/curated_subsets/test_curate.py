@@ -13,11 +13,11 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
-from rsqa_pipeline.cli import app
-from rsqa_pipeline.curated_subsets.curate import curate_data, curate_scores, read_rule
-from rsqa_pipeline.curation_settings import SubsetRule
+from rsqa_pipeline.cli.main import app
+from rsqa_pipeline.curated_subsets.selection.score_file import curate_data, curate_scores, read_rule
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.profile import SourceFile
+from rsqa_pipeline.profile.curated_subsets import SubsetRule
 
 BEST_HALF = SubsetRule(selector="score_model", caption_fraction=0.5, instruction_fraction=0.5)
 

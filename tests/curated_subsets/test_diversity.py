@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsqa_pipeline.curated_subsets import diversity
-from rsqa_pipeline.curated_subsets.decide import decide
-from rsqa_pipeline.curated_subsets.diversity import facility_location, read_embeddings
-from rsqa_pipeline.curation_settings import SubsetRule
+from rsqa_pipeline.curated_subsets.selection import diversity
+from rsqa_pipeline.curated_subsets.selection.apply_rule import decide
+from rsqa_pipeline.curated_subsets.selection.diversity import facility_location, read_embeddings
 from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.profile.curated_subsets import SubsetRule
 
 
 def unit_rows(count: int, seed: int, width: int = 4) -> np.ndarray:

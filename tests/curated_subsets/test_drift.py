@@ -14,7 +14,7 @@ from PIL import Image
 from scipy.stats import kendalltau, ks_2samp
 from typer.testing import CliRunner
 
-from rsqa_pipeline.cli import app
+from rsqa_pipeline.cli.main import app
 from rsqa_pipeline.curated_subsets import drift
 from rsqa_pipeline.curated_subsets.drift import compare_scores, psi, read_scores, top_overlap
 from rsqa_pipeline.errors import DataError
@@ -22,7 +22,7 @@ from rsqa_pipeline.models.load import load_processor
 from rsqa_pipeline.models.scoring_group import Group
 from rsqa_pipeline.profile import load_profile
 from rsqa_pipeline.records import IMAGE_TEXT_SAMPLE, SCORED_SAMPLE, sample_id, write_table
-from rsqa_pipeline.score_model.model import ScoreModel
+from rsqa_pipeline.score_model.network.model import ScoreModel
 from rsqa_pipeline.tiny_models.pretrain import CHECKPOINTS
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 

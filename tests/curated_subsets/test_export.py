@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from rsqa_pipeline.curated_subsets.export import ExportCount, export, hf, tar_shards
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.images import read_bytes
+from rsqa_pipeline.images.decode import read_bytes
 from rsqa_pipeline.profile import SourceFile
 from rsqa_pipeline.source_pairs.readers.read_source import read_source
 from rsqa_pipeline.source_pairs.source_row import RowFault, SourceRow

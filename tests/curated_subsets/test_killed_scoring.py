@@ -9,9 +9,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from rsqa_pipeline.curated_subsets.engines import Engine
-from rsqa_pipeline.curated_subsets.score_file import score_file
-from rsqa_pipeline.curated_subsets.shards import quarantine_beside
+from rsqa_pipeline.curated_subsets.scoring.engines import Engine
+from rsqa_pipeline.curated_subsets.scoring.score_file import score_file
+from rsqa_pipeline.curated_subsets.scoring.shards import quarantine_beside
 from tests.curated_subsets.counting_scorer import CountingSpec, passes
 from tests.curated_subsets.kills import SHARD_ROWS, Killed, killed_runs, write_data
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from rsqa_pipeline.cli import app
+from rsqa_pipeline.cli.main import app
 from rsqa_pipeline.curated_subsets.export import export
 from rsqa_pipeline.profile import SourceFile
 from tests.curated_subsets.random_model import save_random_model

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from rsqa_pipeline.curated_subsets.engines import Engine
-from rsqa_pipeline.curated_subsets.lookups import SeenIds, short
-from rsqa_pipeline.curated_subsets.shard import FILE_SCORE, score_rows
-from rsqa_pipeline.curated_subsets.shards import Scored, ScoreRow, quarantine_beside, score_table
+from rsqa_pipeline.curated_subsets.scoring.earlier_scores import SeenIds, short
+from rsqa_pipeline.curated_subsets.scoring.engines import Engine
+from rsqa_pipeline.curated_subsets.scoring.shards import Scored, ScoreRow, quarantine_beside, score_table
+from rsqa_pipeline.curated_subsets.scoring.worker import FILE_SCORE, score_rows
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.models.scoring_group import Group, Score
 from rsqa_pipeline.source_pairs.source_row import RowFault

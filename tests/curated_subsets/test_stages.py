@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from rsqa_pipeline.curated_subsets import score_corpus, select
+from rsqa_pipeline.curated_subsets.scoring import corpus_scores as score_corpus
+from rsqa_pipeline.curated_subsets.selection import subset as select
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.models.load import weights_version
 from rsqa_pipeline.profile import load_profile

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from rsqa_pipeline.models.load import weights_version
-from rsqa_pipeline.profile import Compute, FinetunedModels, LoraOptimizer, Optimizer, Profile
+from rsqa_pipeline.profile import Compute, FinetunedModels, LoraOptimizer, Profile
+from rsqa_pipeline.profile.types import Optimizer
 from rsqa_pipeline.records import IMAGE_TEXT_SAMPLE, SUBSET, Message, sample_id, write_table
 from rsqa_pipeline.tiny_models.architecture import (
     new_clip,

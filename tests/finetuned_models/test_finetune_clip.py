@@ -13,7 +13,7 @@ import torch
 from rsqa_pipeline.finetuned_models import finetune_clip
 from rsqa_pipeline.finetuned_models.finetune_clip import CaptionedImages, contrastive_loss
 from rsqa_pipeline.finetuned_models.subset_samples import subset_samples
-from rsqa_pipeline.images import open_image
+from rsqa_pipeline.images.decode import open_image
 from rsqa_pipeline.models.load import base_model, load_clip, weights_version
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.tracking.run_logger import SilentLogger

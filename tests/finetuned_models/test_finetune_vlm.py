@@ -19,7 +19,7 @@ from rsqa_pipeline.finetuned_models.finetune_vlm import (
 )
 from rsqa_pipeline.finetuned_models.subset_samples import subset_samples
 from rsqa_pipeline.finetuned_models.training import History, Job, check_converged, lazy_dataset, supervised_dataset
-from rsqa_pipeline.images import ImageFault, open_image
+from rsqa_pipeline.images.decode import ImageFault, open_image
 from rsqa_pipeline.models.conversation import CAPTION_PROMPT
 from rsqa_pipeline.models.generate import generate
 from rsqa_pipeline.models.load import Vlm, base_model, load_vlm, weights_version

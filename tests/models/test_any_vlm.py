@@ -19,7 +19,8 @@ from transformers import (
 )
 
 from rsqa_pipeline.models.any_vlm import ProcessorVlm, load_any_vlm
-from rsqa_pipeline.profile import Compute, Sampling
+from rsqa_pipeline.profile import Compute
+from rsqa_pipeline.profile.types import Sampling
 
 WORDS = ["<pad>", "</s>", "<image>", "<unk>", "USER", "ASSISTANT", ":", "what", "is", "this", "?", "a", "port", "ship"]
 TEMPLATE = (

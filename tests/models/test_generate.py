@@ -7,7 +7,7 @@ from PIL import Image
 
 from rsqa_pipeline.models.generate import generate
 from rsqa_pipeline.models.load import Vlm
-from rsqa_pipeline.profile import Sampling
+from rsqa_pipeline.profile.types import Sampling
 from rsqa_pipeline.records import Message
 
 CHATS = [[Message(role="user", content=text)] for text in ("how many tanks?", "two white tanks", "hi")]

@@ -94,7 +94,7 @@ def checkout(root: Path, captions: int = 160) -> Project:
     (root / "dvc.lock").unlink(missing_ok=True)
     rows = project.captions.read_text(encoding="utf-8").splitlines(keepends=True)
     project.captions.write_text("".join(rows[: captions + 1]), encoding="utf-8")
-    dvc_yaml = project.call(sys.executable, "-m", "rsqa_pipeline.cli", "stages", "--dvc").stdout
+    dvc_yaml = project.call(sys.executable, "-m", "rsqa_pipeline.cli.main", "stages", "--dvc").stdout
     (root / "dvc.yaml").write_text(dvc_yaml)
     project.call("git", "init", "-q", "-b", "main")
     project.commit("checkout")

@@ -19,8 +19,8 @@ import yaml
 from pandas.testing import assert_frame_equal
 
 from rsqa_pipeline.data_quality.checks import ADVISORY
-from rsqa_pipeline.lineage.hashes import folder_version
 from rsqa_pipeline.stages import ASSETS, downstream
+from rsqa_pipeline.versions import folder_version
 from tests.pipeline.project import ROOT, Project, checkout
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.xdist_group("pipeline")]

@@ -12,8 +12,8 @@ from rsqa_pipeline.preference_data.chat.request import ChatRequest
 from rsqa_pipeline.preference_data.judge import JudgeRequest
 from rsqa_pipeline.preference_data.model_judge import MAX_REPLY_TOKENS, ModelJudge
 from rsqa_pipeline.preference_data.rubric import MarksReply, marks_prompt
-from rsqa_pipeline.preference_settings import ChatServer, TextModel
 from rsqa_pipeline.profile import Compute
+from rsqa_pipeline.profile.preference_data import ChatServer, TextModel
 
 CONCURRENCY = 4
 MODEL = "gpt-x"

@@ -21,8 +21,8 @@ from rsqa_pipeline.preference_data.chat.reply_log import ReplyLog, Spent
 from rsqa_pipeline.preference_data.chat.request import ChatRequest, NoReply, Reply
 from rsqa_pipeline.preference_data.chat.server import ServerError
 from rsqa_pipeline.preference_data.rubric import MarksReply
-from rsqa_pipeline.preference_settings import ChatServer, TextModel
 from rsqa_pipeline.profile import Compute
+from rsqa_pipeline.profile.preference_data import ChatServer, TextModel
 from rsqa_pipeline.records import Message
 from tests.preference_data.chat_double import KEY, Answer, ChatDouble, Script, Seen, closed_port
 

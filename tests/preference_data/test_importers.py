@@ -16,8 +16,8 @@ from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.preference_data.build_pairs import Pairs
 from rsqa_pipeline.preference_data.importers.add_imports import add_imports
 from rsqa_pipeline.preference_data.importers.trl_format import write
-from rsqa_pipeline.preference_settings import PairFile, PairImports
 from rsqa_pipeline.profile import load_profile
+from rsqa_pipeline.profile.preference_data import PairFile, PairImports
 from rsqa_pipeline.records import read_table
 
 

@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 from typer.testing import CliRunner
 
-from rsqa_pipeline.cli import app
+from rsqa_pipeline.cli.main import app
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.preference_data.labels import agreement, export_labels, letter_of_chosen, read_labels
 from rsqa_pipeline.records import PREFERENCE_PAIR, write_table

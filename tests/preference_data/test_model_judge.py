@@ -15,8 +15,8 @@ from rsqa_pipeline.preference_data.judge_measures import steadiness
 from rsqa_pipeline.preference_data.model_judge import TRIES, ModelJudge
 from rsqa_pipeline.preference_data.rs_specific import rephrase_prompt
 from rsqa_pipeline.preference_data.rubric import BadReply, comparison_prompt, marks_prompt, read_marks
-from rsqa_pipeline.preference_settings import ChatServer, TextModel
 from rsqa_pipeline.profile import Compute
+from rsqa_pipeline.profile.preference_data import ChatServer, TextModel
 from rsqa_pipeline.records import Message
 from rsqa_pipeline.scenes.marks import Marks
 from tests.preference_data.chat_double import MARKS, Answer, ChatDouble, Script, Seen

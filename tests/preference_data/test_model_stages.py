@@ -15,8 +15,8 @@ from rsqa_pipeline.preference_data.chat.budget import BudgetError
 from rsqa_pipeline.preference_data.chat.model import ChatModels
 from rsqa_pipeline.preference_data.chat.request import ChatRequest
 from rsqa_pipeline.preference_data.rs_specific import drawn_question, rs_questions
-from rsqa_pipeline.preference_settings import PreferenceData, TextModel
 from rsqa_pipeline.profile import Compute
+from rsqa_pipeline.profile.preference_data import PreferenceData, TextModel
 from rsqa_pipeline.records import read_table
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 from tests.preference_data.chat_double import Answer, ChatDouble, Seen

@@ -17,9 +17,10 @@ from safetensors.numpy import save_file
 from rsqa_pipeline import plots
 from rsqa_pipeline.benchmarks.curation_curve import plot_curve
 from rsqa_pipeline.curated_subsets.drift import compare_scores, plot_drift, write_drift
-from rsqa_pipeline.images import hash_image
+from rsqa_pipeline.images.decode import hash_image
 from rsqa_pipeline.models.load import weights_version
-from rsqa_pipeline.profile import Profile, ReportSettings
+from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.profile.profile import ReportSettings
 from rsqa_pipeline.records import (
     BENCHMARK_ITEM,
     IMAGE_TEXT_SAMPLE,

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rsqa_pipeline.lineage.hashes import folder_version
 from rsqa_pipeline.report import gallery, provenance
 from rsqa_pipeline.report.curation_report import render, run
 from rsqa_pipeline.report.downstream import paper_figures
 from rsqa_pipeline.report.reading import corpus
 from rsqa_pipeline.tracking.run_logger import SilentLogger
+from rsqa_pipeline.versions import folder_version
 from tests.report.synthetic_run import QUALITY, SETTINGS, Page, SyntheticRun
 
 

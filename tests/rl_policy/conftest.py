@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 
 from rsqa_pipeline.models.load import QwenVLProcessor
-from rsqa_pipeline.profile import Compute, Optimizer, Profile, RlPolicy, Sampling
+from rsqa_pipeline.profile import Compute, Profile, RlPolicy
+from rsqa_pipeline.profile.types import Optimizer, Sampling
 from rsqa_pipeline.records import IMAGE_TEXT_SAMPLE, Message, sample_id, write_table
 from rsqa_pipeline.rl_policy.reasoning import reasoned_answer, reasoning_prompt
-from rsqa_pipeline.score_model.model import ScoreModel
+from rsqa_pipeline.score_model.network.model import ScoreModel
 from rsqa_pipeline.tiny_models.architecture import new_vlm, train_vlm_processor
 
 QUESTIONS = {

@@ -14,7 +14,7 @@ from PIL import Image
 
 from rsqa_pipeline.models.load import QwenVLProcessor, weights_version
 from rsqa_pipeline.profile import Compute, Profile, load_profile
-from rsqa_pipeline.score_model.model import ScoreModel
+from rsqa_pipeline.score_model.network.model import ScoreModel
 from rsqa_pipeline.tiny_models.architecture import (
     new_clip,
     new_clip_image_processor,
@@ -77,7 +77,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture
 def profile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Profile]:
     """The demo profile with a small batch and short phases; ``profile(epochs=2)``. Its state lies in tmp_path."""
-    monkeypatch.setattr("rsqa_pipeline.profile._missing_paths", lambda profile: [])
+    monkeypatch.setattr("rsqa_pipeline.profile.loading._missing_paths", lambda profile: [])
     demo = load_profile("demo")
     monkeypatch.chdir(tmp_path)
 

@@ -15,8 +15,8 @@ import torch
 
 from rsqa_pipeline.models.load import QwenVLProcessor
 from rsqa_pipeline.models.scoring_group import Group
-from rsqa_pipeline.score_model.model import ScoreModel
-from rsqa_pipeline.score_model.scorer import Scorer
+from rsqa_pipeline.score_model.network.model import ScoreModel
+from rsqa_pipeline.score_model.scoring.scorer import Scorer
 
 ROOM = 96 << 20
 """Bytes that may be taken beyond what the process holds before it scores."""

@@ -34,12 +34,13 @@ from rsqa_pipeline.models.load import QwenVLProcessor, weights_version
 from rsqa_pipeline.models.scoring_group import Group
 from rsqa_pipeline.profile import Compute, Profile
 from rsqa_pipeline.records import Message
-from rsqa_pipeline.score_model import shared_backbone, train
-from rsqa_pipeline.score_model.checkpoint import read_processor
-from rsqa_pipeline.score_model.inputs import Encoder, Row
-from rsqa_pipeline.score_model.model import ScoreModel
-from rsqa_pipeline.score_model.scorer import Scorer
-from rsqa_pipeline.score_model.separate_inputs import encoder_for
+from rsqa_pipeline.score_model.inputs.encoder import Encoder, Row
+from rsqa_pipeline.score_model.inputs.separate_encoder import encoder_for
+from rsqa_pipeline.score_model.network import shared_backbone
+from rsqa_pipeline.score_model.network.checkpoint import read_processor
+from rsqa_pipeline.score_model.network.model import ScoreModel
+from rsqa_pipeline.score_model.scoring.scorer import Scorer
+from rsqa_pipeline.score_model.training import train
 from rsqa_pipeline.tiny_models.architecture import new_vlm
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 from tests.score_model.conftest import TEXTS

@@ -10,9 +10,9 @@ from torch import nn
 from rsqa_pipeline.models.load import QwenVLProcessor
 from rsqa_pipeline.models.patch_product import use_patch_products
 from rsqa_pipeline.records import Message
-from rsqa_pipeline.score_model.batches import in_batches
-from rsqa_pipeline.score_model.inputs import Encoder
-from rsqa_pipeline.score_model.sequences import TokenSequence
+from rsqa_pipeline.score_model.inputs.encoder import Encoder
+from rsqa_pipeline.score_model.inputs.sequences import TokenSequence
+from rsqa_pipeline.score_model.scoring.batches import in_batches
 
 
 def sequence(tokens: int, place: tuple[int, int]) -> TokenSequence:

@@ -12,9 +12,9 @@ import pytest
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.models.load import QwenVLProcessor
 from rsqa_pipeline.profile import Profile
-from rsqa_pipeline.score_model import evaluate
-from rsqa_pipeline.score_model.calibration import calibration, length_bias
-from rsqa_pipeline.score_model.model import ScoreModel
+from rsqa_pipeline.score_model.evaluation import evaluate
+from rsqa_pipeline.score_model.evaluation.calibration import calibration, length_bias
+from rsqa_pipeline.score_model.network.model import ScoreModel
 from rsqa_pipeline.score_model.pairs import agrees
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 from tests.score_model.examples import colour_pairs, pair, write_pairs

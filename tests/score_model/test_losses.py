@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsqa_pipeline.score_model.losses import bradley_terry, plackett_luce, ranking_loss
+from rsqa_pipeline.score_model.training.losses import bradley_terry, plackett_luce, ranking_loss
 
 scores = st.lists(st.floats(-20, 20), min_size=2, max_size=5)
 

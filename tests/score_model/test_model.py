@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from rsqa_pipeline.errors import ModelError
 from rsqa_pipeline.models.load import QwenVLProcessor
 from rsqa_pipeline.records import Message
-from rsqa_pipeline.score_model.inputs import Encoder, Row
-from rsqa_pipeline.score_model.model import ScoreModel
+from rsqa_pipeline.score_model.inputs.encoder import Encoder, Row
+from rsqa_pipeline.score_model.network.model import ScoreModel
 
 Batch = dict[str, torch.Tensor]
 

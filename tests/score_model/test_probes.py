@@ -7,7 +7,13 @@ from collections.abc import Sequence
 import pytest
 
 from rsqa_pipeline.models.scoring_group import Group
-from rsqa_pipeline.score_model.probes import PROBES, run_probes, self_preference, sound_captions, spoiled_pairs
+from rsqa_pipeline.score_model.evaluation.probes import (
+    PROBES,
+    run_probes,
+    self_preference,
+    sound_captions,
+    spoiled_pairs,
+)
 from tests.score_model.examples import pair
 
 CAPTIONS = [

@@ -10,13 +10,13 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from rsqa_pipeline.cli import app
+from rsqa_pipeline.cli.main import app
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.models.load import QwenVLProcessor
 from rsqa_pipeline.profile import Profile
-from rsqa_pipeline.score_model.model import ScoreModel
-from rsqa_pipeline.score_model.probes import ProbeResult
-from rsqa_pipeline.score_model.promotion import Decision, decide, promote
+from rsqa_pipeline.score_model.evaluation.probes import ProbeResult
+from rsqa_pipeline.score_model.evaluation.promotion import Decision, decide, promote
+from rsqa_pipeline.score_model.network.model import ScoreModel
 from rsqa_pipeline.stages import ASSETS
 from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking
 from tests.score_model.examples import colour_pairs, pair, write_pairs

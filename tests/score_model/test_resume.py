@@ -10,9 +10,9 @@ import torch
 
 from rsqa_pipeline.models.load import load_processor
 from rsqa_pipeline.profile import Profile
-from rsqa_pipeline.score_model import train
-from rsqa_pipeline.score_model.model import ScoreModel
-from rsqa_pipeline.score_model.training_state import Progress, TrainingState, state_key
+from rsqa_pipeline.score_model.network.model import ScoreModel
+from rsqa_pipeline.score_model.training import train
+from rsqa_pipeline.score_model.training.checkpoints import Progress, TrainingState, state_key
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 from tests.score_model.examples import colour_pairs, write_pairs
 from tests.score_model.runs import start, steps_saved, wait_for

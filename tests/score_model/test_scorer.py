@@ -20,10 +20,10 @@ from rsqa_pipeline.models.load import QwenVLProcessor, weights_version
 from rsqa_pipeline.models.scoring_group import Group
 from rsqa_pipeline.profile import Compute
 from rsqa_pipeline.records import Message
-from rsqa_pipeline.score_model.model import ScoreModel
-from rsqa_pipeline.score_model.scorer import Scorer
-from rsqa_pipeline.score_model.separate_inputs import encoder_for
-from rsqa_pipeline.score_model.sequences import Pixels
+from rsqa_pipeline.score_model.inputs.separate_encoder import encoder_for
+from rsqa_pipeline.score_model.inputs.sequences import Pixels
+from rsqa_pipeline.score_model.network.model import ScoreModel
+from rsqa_pipeline.score_model.scoring.scorer import Scorer
 
 QUESTION = [Message(role="user", content="Is the field red or blue?")]
 LONG = [Message(role="user", content="Is the field red or blue? " * 20)]

@@ -16,12 +16,12 @@ from PIL import Image
 
 from rsqa_pipeline.models.load import QwenVLProcessor
 from rsqa_pipeline.models.scoring_group import Group
-from rsqa_pipeline.score_model import image_loading
-from rsqa_pipeline.score_model.batches import WINDOW
-from rsqa_pipeline.score_model.inputs import Encoder
-from rsqa_pipeline.score_model.model import ScoreModel
-from rsqa_pipeline.score_model.scorer import Scorer
-from rsqa_pipeline.score_model.sequences import Pixels
+from rsqa_pipeline.score_model.inputs.encoder import Encoder
+from rsqa_pipeline.score_model.inputs.sequences import Pixels
+from rsqa_pipeline.score_model.network.model import ScoreModel
+from rsqa_pipeline.score_model.scoring import image_loading
+from rsqa_pipeline.score_model.scoring.batches import WINDOW
+from rsqa_pipeline.score_model.scoring.scorer import Scorer
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits and measures memory as Linux does")

@@ -17,16 +17,16 @@ from rsqa_pipeline.errors import DataError, ModelError
 from rsqa_pipeline.models.load import QwenVLProcessor
 from rsqa_pipeline.models.scoring_group import Group
 from rsqa_pipeline.profile import Profile
-from rsqa_pipeline.score_model import train
-from rsqa_pipeline.score_model.adapters import merge_adapters
-from rsqa_pipeline.score_model.inputs import Encoder, Row
-from rsqa_pipeline.score_model.losses import bradley_terry
-from rsqa_pipeline.score_model.model import ScoreModel
-from rsqa_pipeline.score_model.optimization import schedule
-from rsqa_pipeline.score_model.ranked_lists import Ranking
-from rsqa_pipeline.score_model.scorer import Scorer
-from rsqa_pipeline.score_model.training_data import PairData, training_order
-from rsqa_pipeline.score_model_settings import LastPhase, Lora, ScoreModelPhase, ScoreModelPhases
+from rsqa_pipeline.profile.score_model import LastPhase, Lora, ScoreModelPhase, ScoreModelPhases
+from rsqa_pipeline.score_model.inputs.encoder import Encoder, Row
+from rsqa_pipeline.score_model.network.adapters import merge_adapters
+from rsqa_pipeline.score_model.network.model import ScoreModel
+from rsqa_pipeline.score_model.scoring.scorer import Scorer
+from rsqa_pipeline.score_model.training import train
+from rsqa_pipeline.score_model.training.losses import bradley_terry
+from rsqa_pipeline.score_model.training.pair_batches import PairData, training_order
+from rsqa_pipeline.score_model.training.ranked_lists import Ranking
+from rsqa_pipeline.score_model.training.trainer import schedule
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 from tests.score_model.examples import colour_pairs, pair, write_pairs
 

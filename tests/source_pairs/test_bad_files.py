@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rsqa_pipeline.curated_subsets.engines import Engine
-from rsqa_pipeline.curated_subsets.score_file import score_file
+from rsqa_pipeline.curated_subsets.scoring.engines import Engine
+from rsqa_pipeline.curated_subsets.scoring.score_file import score_file
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.images import open_image
+from rsqa_pipeline.images.decode import open_image
 from rsqa_pipeline.profile import SourceFile
 from rsqa_pipeline.source_pairs.clean import CleanRow, ImageIndex, Quarantine, check_rows
 from rsqa_pipeline.source_pairs.readers import read_source as reading

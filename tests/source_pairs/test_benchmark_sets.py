@@ -9,7 +9,7 @@ import pytest
 
 from rsqa_pipeline.data_quality.suites import validate
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.images import open_image
+from rsqa_pipeline.images.decode import open_image
 from rsqa_pipeline.profile import SourceFile
 from rsqa_pipeline.records import read_table
 from rsqa_pipeline.source_pairs import benchmark_sets, image_text_pairs

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.images import ImageFault, hash_image
+from rsqa_pipeline.images.decode import ImageFault, hash_image
 from rsqa_pipeline.profile import SourceFile
 from rsqa_pipeline.records import read_table
 from rsqa_pipeline.source_pairs import image_text_pairs

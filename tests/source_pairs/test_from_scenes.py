@@ -9,7 +9,7 @@ import pytest
 
 from rsqa_pipeline.data_quality.suites import validate
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.images import hash_image, open_image, read_bytes
+from rsqa_pipeline.images.decode import hash_image, open_image, read_bytes
 from rsqa_pipeline.profile import Profile, SourceFile
 from rsqa_pipeline.records import read_table
 from rsqa_pipeline.scenes.corpus import write_demo_corpus

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from rsqa_pipeline import parquet_images
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.images import ImageFault, open_image, read_bytes
+from rsqa_pipeline.images import parquet as parquet_images
+from rsqa_pipeline.images.decode import ImageFault, open_image, read_bytes
 from rsqa_pipeline.profile import SourceFile
 from rsqa_pipeline.source_pairs.readers import hf_parquet, jsonl, webdataset
 from rsqa_pipeline.source_pairs.readers.read_source import read_source

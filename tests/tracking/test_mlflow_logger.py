@@ -10,9 +10,9 @@ import torch
 from mlflow.exceptions import MlflowException
 from safetensors.torch import save_file
 
-from rsqa_pipeline.lineage.hashes import folder_version
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking, registered_version
+from rsqa_pipeline.versions import folder_version
 
 
 def _tracking(root: str) -> MlflowTracking:

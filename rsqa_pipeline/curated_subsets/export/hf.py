@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rsqa_pipeline.curated_subsets.export.wanted import Wanted
-from rsqa_pipeline.image_references import parse_reference
+from rsqa_pipeline.images.references import parse_reference
 from rsqa_pipeline.profile import SourceFile
 from rsqa_pipeline.source_pairs.readers.json_row import facts_of
 from rsqa_pipeline.source_pairs.source_row import SourceRow

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from rsqa_pipeline.curated_subsets.export.wanted import Wanted
-from rsqa_pipeline.image_references import split_raster
+from rsqa_pipeline.images.references import split_raster
 from rsqa_pipeline.profile import SourceFile
 from rsqa_pipeline.source_pairs.readers.json_row import facts_of, values_of, write_turns
 from rsqa_pipeline.source_pairs.readers.read_source import images_folder

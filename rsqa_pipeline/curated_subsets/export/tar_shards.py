@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from rsqa_pipeline.curated_subsets.export.wanted import Wanted
-from rsqa_pipeline.images import TarImages
+from rsqa_pipeline.images.decode import TarImages
 from rsqa_pipeline.profile import SourceFile
 from rsqa_pipeline.source_pairs.readers.json_row import values_of
 

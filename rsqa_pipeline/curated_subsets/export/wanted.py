@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator
 
-from rsqa_pipeline.images import ImageFault, read_bytes
+from rsqa_pipeline.images.decode import ImageFault, read_bytes
 from rsqa_pipeline.profile import SourceFile
 from rsqa_pipeline.source_pairs.readers.read_source import read_source
 from rsqa_pipeline.source_pairs.source_row import Entry, SourceRow

@@ -7,7 +7,7 @@ import time
 
 from rsqa_pipeline.errors import RsqaError
 from rsqa_pipeline.preference_data.chat.reply_log import Spent
-from rsqa_pipeline.preference_settings import ChatServer
+from rsqa_pipeline.profile.preference_data import ChatServer
 
 
 class BudgetError(RsqaError):

@@ -7,15 +7,15 @@ from functools import cached_property
 
 from PIL import Image
 
-from rsqa_pipeline.images import ImageFault, open_image
+from rsqa_pipeline.images.decode import ImageFault, open_image
 from rsqa_pipeline.models.any_vlm import AnyVlm, load_any_vlm
 from rsqa_pipeline.models.load import local_folder, weights_version
 from rsqa_pipeline.preference_data.chat.reply_log import ReplyLog
 from rsqa_pipeline.preference_data.chat.request import ChatRequest, NoReply, Reply
-from rsqa_pipeline.preference_settings import TextModel
 from rsqa_pipeline.profile import Compute
+from rsqa_pipeline.profile.preference_data import TextModel
+from rsqa_pipeline.profile.types import Sampling
 from rsqa_pipeline.records import sha256
-from rsqa_pipeline.settings_types import Sampling
 
 BATCH = 16
 """Prompts generated for at once."""

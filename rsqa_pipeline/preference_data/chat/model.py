@@ -9,8 +9,8 @@ from typing import Protocol
 from rsqa_pipeline.preference_data.chat.reply_log import ReplyLog
 from rsqa_pipeline.preference_data.chat.request import ChatRequest, NoReply, Reply
 from rsqa_pipeline.preference_data.chat.server import ServerModel
-from rsqa_pipeline.preference_settings import TextModel
 from rsqa_pipeline.profile import Compute, Profile
+from rsqa_pipeline.profile.preference_data import TextModel
 from rsqa_pipeline.records import Metrics
 
 

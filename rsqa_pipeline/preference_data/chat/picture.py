@@ -7,7 +7,7 @@ import io
 
 from PIL import Image
 
-from rsqa_pipeline.images import open_image
+from rsqa_pipeline.images.decode import open_image
 
 LONGEST_SIDE = 2048
 """Pixels; what is larger is shrunk. Servers refuse bodies of some 20 MB and look at no more than this."""

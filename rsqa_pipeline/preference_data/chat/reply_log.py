@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.exclusive import claim
+from rsqa_pipeline.files import claim
 from rsqa_pipeline.preference_data.chat.request import Reply
 
 

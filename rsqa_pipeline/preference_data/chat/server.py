@@ -16,12 +16,12 @@ from tenacity.wait import wait_random_exponential
 from tqdm import tqdm
 
 from rsqa_pipeline.errors import RsqaError
-from rsqa_pipeline.images import ImageFault
+from rsqa_pipeline.images.decode import ImageFault
 from rsqa_pipeline.preference_data.chat.budget import Budget, Pace
 from rsqa_pipeline.preference_data.chat.completion import UncountedTokens, UnreadableBody, read_completion, request_body
 from rsqa_pipeline.preference_data.chat.reply_log import ReplyLog
 from rsqa_pipeline.preference_data.chat.request import ChatRequest, NoReply, Reply
-from rsqa_pipeline.preference_settings import ChatServer
+from rsqa_pipeline.profile.preference_data import ChatServer
 
 GIVE_UP_AFTER = 10
 """Prompts in a row without a reply, each tried ``tries`` times, before the run ends: the server is down, not busy."""

@@ -8,13 +8,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from rsqa_pipeline.images import ImageFault, TarImages, decode_image, hash_image, read_bytes
+from rsqa_pipeline.images.decode import ImageFault, TarImages, decode_image, hash_image, read_bytes
 from rsqa_pipeline.preference_data.build_pairs import Pairs
 from rsqa_pipeline.preference_data.candidate import pair_split, unusable_text
 from rsqa_pipeline.preference_data.importers import rlhf_v, rs_pairs, trl_format, ultrafeedback
 from rsqa_pipeline.preference_data.importers.imported_pair import BadRow, Entry, ImportedPair, ImportFault
-from rsqa_pipeline.preference_settings import PairFile
 from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.profile.preference_data import PairFile
 from rsqa_pipeline.records import Metrics, canonical_messages
 
 IMPORTERS: dict[str, Callable[[PairFile], Iterator[Entry]]] = {

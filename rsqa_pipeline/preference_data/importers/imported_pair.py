@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.preference_settings import PairFile
+from rsqa_pipeline.profile.preference_data import PairFile
 from rsqa_pipeline.records import Message
 
 ROWS_AT_ONCE = 256
@@ -30,7 +30,7 @@ class ImportedPair:
     chosen: str
     rejected: str
     image: bytes | str | None = None
-    """Bytes of an image file, a reference (see `rsqa_pipeline.images`), or None."""
+    """Bytes of an image file, a reference (see `rsqa_pipeline.images.decode`), or None."""
     family: str | None = None
     """The file's own word for it; None where it has none."""
 

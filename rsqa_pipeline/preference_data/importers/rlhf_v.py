@@ -26,7 +26,7 @@ from rsqa_pipeline.preference_data.importers.imported_pair import (
     rows_of,
     text_in,
 )
-from rsqa_pipeline.preference_settings import PairFile
+from rsqa_pipeline.profile.preference_data import PairFile
 from rsqa_pipeline.records import Message
 
 

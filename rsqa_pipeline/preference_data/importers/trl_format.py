@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rsqa_pipeline.images import ImageFault, read_bytes
+from rsqa_pipeline.images.decode import ImageFault, read_bytes
 from rsqa_pipeline.models.conversation import CAPTION_PROMPT
 from rsqa_pipeline.preference_data.importers.imported_pair import (
     BadRow,
@@ -32,7 +32,7 @@ from rsqa_pipeline.preference_data.importers.imported_pair import (
     image_in,
     rows_of,
 )
-from rsqa_pipeline.preference_settings import PairFile
+from rsqa_pipeline.profile.preference_data import PairFile
 from rsqa_pipeline.records import Message
 
 ROWS_AT_ONCE = 256

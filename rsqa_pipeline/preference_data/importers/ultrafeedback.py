@@ -24,7 +24,7 @@ from rsqa_pipeline.preference_data.importers.imported_pair import (
     conversation_pair,
     rows_of,
 )
-from rsqa_pipeline.preference_settings import PairFile
+from rsqa_pipeline.profile.preference_data import PairFile
 
 
 def read(file: PairFile) -> Iterator[Entry]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import Image
 
-from rsqa_pipeline.images import open_image
+from rsqa_pipeline.images.decode import open_image
 from rsqa_pipeline.models.embedding import BATCH, ImageEmbedder
 from rsqa_pipeline.source_pairs.duplicates.image_set import Floats, ImageSet, Rows
 

@@ -23,7 +23,7 @@ from PIL import Image
 from scipy.fft import dct
 from tqdm import tqdm
 
-from rsqa_pipeline.images import open_image
+from rsqa_pipeline.images.decode import open_image
 from rsqa_pipeline.source_pairs.duplicates.image_set import Floats, ImageSet, Rows
 
 SIZE = 32

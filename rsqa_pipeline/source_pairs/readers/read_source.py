@@ -9,8 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.geotiff import RasterChoice
-from rsqa_pipeline.image_references import parse_reference, with_raster
+from rsqa_pipeline.images.geotiff import RasterChoice
+from rsqa_pipeline.images.references import parse_reference, with_raster
 from rsqa_pipeline.profile import SourceFile
 from rsqa_pipeline.source_pairs.readers import (
     coco,

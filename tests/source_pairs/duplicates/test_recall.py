@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rsqa_pipeline.images import open_image
+from rsqa_pipeline.images.decode import open_image
 from rsqa_pipeline.scenes.render import render
 from rsqa_pipeline.scenes.truth import sample_scene
 from rsqa_pipeline.source_pairs.duplicates.read_images import PERCEPTUAL_THRESHOLD

@@ -13,7 +13,7 @@ from PIL import Image
 
 from rsqa_pipeline.data_quality.checks import run_checks
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.images import hash_image
+from rsqa_pipeline.images.decode import hash_image
 from rsqa_pipeline.materialize import source_paths
 from rsqa_pipeline.profile import Duplicates, Profile, SourceFile
 from rsqa_pipeline.records import Metrics, read_table

@@ -1,0 +1,1 @@
+"""The command line, `rsqa`: one module per group of commands."""

@@ -1,0 +1,106 @@
+"""`rsqa curate`: keep part of a file by its scores. `rsqa drift`: how far two versions' scores are apart."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from rsqa_pipeline.curated_subsets.selection.explain import vanished
+from rsqa_pipeline.curated_subsets.selection.score_file import Curated, curate_data, curate_scores, read_rule
+from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.profile import SourceFile
+from rsqa_pipeline.profile.curated_subsets import SubsetRule
+
+
+def curate(
+    scores: Annotated[Path, typer.Option("--scores", help="Parquet of `rsqa score`: key and score.")],
+    out: Annotated[Path, typer.Option("--out", help="What to write; rule, counts and reasons go to OUT.curation/.")],
+    data: Annotated[
+        Path | None, typer.Option("--data", help="The scored file; without it OUT is a Parquet file of the kept keys.")
+    ] = None,
+    form: Annotated[str, typer.Option("--format", help="Format of --data, as for `rsqa score`.")] = "llava",
+    images: Annotated[Path | None, typer.Option("--images", help="Folder of the images; default: the file's.")] = None,
+    keep: Annotated[
+        float | None, typer.Option("--keep", help="Best share to keep, captions and instructions apart, in (0, 1].")
+    ] = None,
+    rule: Annotated[Path | None, typer.Option("--rule", help="YAML file of a rule, in place of --keep.")] = None,
+    written_as: Annotated[
+        str, typer.Option("--as", help="Format of OUT: same (as --data), llava, webdataset, hf or jsonl.")
+    ] = "same",
+    seed: Annotated[int, typer.Option(help="Of random and drawn rules.", min=0)] = 0,
+) -> None:
+    """Keep the best part of a file by its scores, and say for every dropped row why."""
+    chosen = _rule(keep, rule)
+    folder = out.with_name(f"{out.name}.curation")
+    if data is None:
+        done = curate_scores(scores, chosen, seed, folder)
+        shutil.copyfile(folder / "ids.parquet", out)
+    else:
+        from rsqa_pipeline.curated_subsets.export import export
+
+        try:
+            source = SourceFile.model_validate({"format": form, "path": str(data), "images": images and str(images)})
+        except ValidationError as error:
+            faults = "; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
+            raise DataError(f"rsqa curate: {faults}") from None
+        done, keys = curate_data(scores, source, chosen, seed, folder)
+        export(source, keys, out, written_as)
+    _show(done, out, folder)
+
+
+def _rule(keep: float | None, rule: Path | None) -> SubsetRule:
+    if (keep is None) == (rule is None):
+        raise DataError("give either --keep, a share in (0, 1], or --rule, a YAML file")
+    if rule is not None:
+        return read_rule(rule)
+    if not 0 < (keep or 0) <= 1:
+        raise DataError(f"--keep {keep}: needs a share above 0 and up to 1")
+    return SubsetRule.model_validate(
+        {"selector": "score_model", "caption_fraction": keep, "instruction_fraction": keep}
+    )
+
+
+def _show(done: Curated, out: Path, folder: Path) -> None:
+    console = Console(width=None if sys.stdout.isatty() else 130)
+    if done.shares:
+        table = Table("samples", "of", "kept", "share, %", "95 % interval")
+        for row in done.shares:
+            share = f"{100 * row['share']:.1f}", f"{100 * row['low']:.1f} to {100 * row['high']:.1f}"
+            gone = " [bold red]NOTHING KEPT[/bold red]" if row["vanished"] else ""
+            name = f"{row['kind']}s, {row['by']} {row['value']}{gone}"
+            table.add_row(name, f"{row['samples']:,}", f"{row['kept']:,}", *share)
+        console.print(table)
+    console.print(f"{done.kept:,} kept: {out}")
+    for reason, count in sorted(done.dropped.items()):
+        console.print(f"{count:,} dropped: {reason}")
+    console.print(f"rule, reasons and shares: {folder}")
+    for lost in vanished(done.shares):
+        warning = f"WARNING: nothing is left of {lost}; a rule with `per` and `floor` keeps some"
+        Console(stderr=True).print(warning, style="bold red", highlight=False, markup=False)
+
+
+def drift(
+    old: Annotated[Path, typer.Argument(help="Score file of the version before: key or sample_id, score.")],
+    new: Annotated[Path, typer.Argument(help="Score file of a new model or corpus.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for drift.json and drift.png.")] = None,
+) -> None:
+    """Compare two score files: distributions by PSI and KS, ranks of common rows by Kendall's tau and top overlap."""
+    from rsqa_pipeline.curated_subsets.drift import compare_scores, plot_drift, read_scores, write_drift
+
+    before, after = read_scores(old), read_scores(new)
+    found = compare_scores(before, after)
+    table = Table("measure", "value")
+    rows: list[tuple[str, Any]] = list(found.as_dict().items())
+    for name, value in rows:
+        table.add_row(name.replace("_", " "), "not defined" if value is None else f"{value:,.4g}")
+    Console().print(table)
+    if out is not None:
+        write_drift(found, out / "drift.json")
+        plot_drift(before, after, (old.stem, new.stem), out / "drift.png")

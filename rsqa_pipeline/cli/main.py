@@ -1,0 +1,218 @@
+"""The command line, `rsqa`. Errors a user can solve are printed without a traceback and set the exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.tree import Tree
+
+from rsqa_pipeline.cli import curate as curate_command
+from rsqa_pipeline.cli import preferences as preference_commands
+from rsqa_pipeline.cli import score as score_command
+from rsqa_pipeline.errors import RsqaError
+from rsqa_pipeline.profile import Profile, default_profile, limited_profile, load_profile
+from rsqa_pipeline.stages import STAGES, in_stage
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app.add_typer(preference_commands.labels, name="labels")
+app.add_typer(preference_commands.pairs, name="pairs")
+app.command()(curate_command.curate)
+app.command()(curate_command.drift)
+console = Console(width=None if sys.stdout.isatty() else 130)
+
+ProfileOption = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        help="Profile name in configs/profiles or path of a YAML file. Default: the one in params.yaml.",
+    ),
+]
+LimitOption = Annotated[
+    int | None,
+    typer.Option("--limit", help="At most this many images a split (>= 30): a smoke run, with folders of its own."),
+]
+
+
+def _profile(name: str | None, limit: int | None = None) -> tuple[str, Profile]:
+    name = name or default_profile()
+    if limit is not None:
+        name = str(limited_profile(name, limit))
+    return name, load_profile(name)
+
+
+@app.command()
+def run(
+    assets: Annotated[list[str] | None, typer.Argument(help="Assets or stages; none means all.")] = None,
+    profile: ProfileOption = None,
+    limit: LimitOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Compute even what is unchanged.")] = False,
+) -> None:
+    """Make assets through Dagster: what is missing or stale, then the result table.
+
+    Killed at any moment, the same command goes on from the last finished asset.
+    """
+    name, settings = _profile(profile, limit)
+    from assets.launch import (  # Dagster and DVC: seconds to import, not needed for other commands
+        launch,
+        select,
+    )
+
+    result = launch(settings, name, select(assets or []), force)
+    from rsqa_pipeline.report.console import print_results
+
+    print_results(settings, console)
+    console.print(
+        f"{len(result.computed)} assets computed, {len(result.unchanged)} unchanged, "
+        f"{len(result.recorded)} recorded in dvc.lock; profile {settings.name}"
+    )
+
+
+@app.command()
+def trace(
+    target: Annotated[
+        str,
+        typer.Argument(help="An asset, or a registered model: models:/NAME@ALIAS or models:/NAME/NUMBER."),
+    ],
+    profile: ProfileOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a tree.")] = False,
+) -> None:
+    """Show what an asset or a registered model was made from, up to the sources, and what on disk differs now.
+
+    Exit code 3 where a file or folder on disk is not the recorded version.
+    """
+    from rsqa_pipeline.lineage.trace import trace as follow
+
+    _, settings = _profile(profile)
+    version, model = None, None
+    if target.startswith("models:/"):
+        from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking, registered_version
+
+        model = registered_version(MlflowTracking(settings), target)
+        target, version = model["asset"], model["data_version"]
+    root = follow(settings, target, version)
+    faults = root.mismatches()
+    if as_json:
+        found = {
+            "model": model,
+            "trace": root.as_dict(),
+            "mismatches": [[n.name, n.version, n.on_disk] for n in faults],
+        }
+        typer.echo(json.dumps(found, indent=1, sort_keys=True))
+    else:
+        from rsqa_pipeline.cli.lineage_tree import lineage_tree
+
+        title = (
+            f"{model['model']} version {model['version']}, weights {model['weights_version'][:12]}" if model else None
+        )
+        console.print(lineage_tree(root, title))
+        for node in faults:
+            console.print(f"[red]on disk: {node.name} {node.on_disk}, recorded {node.version}[/red]")
+        if not faults:
+            console.print("every file and folder on disk is the recorded version")
+    if faults:
+        raise typer.Exit(3)
+
+
+app.command("score")(score_command.score)
+
+
+@app.command()
+def promote(profile: ProfileOption = None) -> None:
+    """Make the newest score model the champion, if it is not worse than the standing one and passes every probe.
+
+    Both score the same held-out pairs. The decision and its numbers are stored with the model's version. Exit code 4
+    where the challenger is refused.
+    """
+    from rsqa_pipeline.score_model.evaluation.promotion import promote as compare
+    from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking
+
+    _, settings = _profile(profile)
+    version, decision = compare(settings, MlflowTracking(settings))
+    console.print(f"score_model version {version}: {'promoted to champion' if decision.promoted else 'refused'}")
+    for reason in decision.reasons:
+        console.print(f"  {reason}", markup=False)
+    if not decision.promoted:
+        raise typer.Exit(4)
+
+
+@app.command()
+def stages(
+    dvc: Annotated[bool, typer.Option("--dvc", help="Print dvc.yaml for the profile in params.yaml.")] = False,
+) -> None:
+    """List the stages and their assets in order."""
+    if dvc:
+        from rsqa_pipeline.dvc_stages import dvc_yaml
+
+        name, settings = _profile(None)
+        typer.echo(dvc_yaml(name, settings), nl=False)
+        return
+    tree = Tree("rsqa-pipeline")
+    for stage, purpose in STAGES.items():
+        branch = tree.add(f"[bold]{stage}[/bold]  {purpose}")
+        for asset in in_stage(stage):
+            branch.add(f"{asset.name}  [dim]{asset.description}[/dim]")
+    console.print(tree)
+
+
+@app.command()
+def ui(
+    profile: ProfileOption = None,
+    port: Annotated[int, typer.Option(help="TCP port on 127.0.0.1.")] = 3000,
+) -> None:
+    """Open the Dagster UI of a profile at http://127.0.0.1:PORT until interrupted."""
+    from assets.launch import prepare_environment
+
+    name, settings = _profile(profile)
+    prepare_environment(settings, name)
+    words = [
+        sys.executable,
+        "-m",
+        "dagster",
+        "dev",
+        "-w",
+        "workspace.yaml",
+        "-h",
+        "127.0.0.1",
+        "-p",
+        str(port),
+    ]
+    # Dagster copies SIGINT's handler to SIGTERM; ignored in a background shell, it could never be stopped.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    raise typer.Exit(subprocess.run(words, env=dict(os.environ), check=False).returncode)
+
+
+@app.command("pretrain-tiny")
+def pretrain_tiny(
+    out: Annotated[Path, typer.Option(help="Folder for vlm/ and clip/; a killed run in it is resumed.")],
+) -> None:
+    """Pre-train the shipped tiny VLM and CLIP on procedural scenes (about half an hour on 2 cores)."""
+    from rsqa_pipeline.tiny_models.pretrain import pretrain_tiny as pretrain
+    from rsqa_pipeline.tracking.run_logger import SilentLogger
+
+    figures = pretrain(out, logger=SilentLogger())
+    table = Table("measure", "value")
+    for name, value in figures.items():
+        table.add_row(name, f"{value:.3f}")
+    console.print(table)
+
+
+def main() -> None:
+    """Entry point: prints a user's error in one piece and exits with its code."""
+    try:
+        app()
+    except RsqaError as error:
+        Console(stderr=True).print(f"error: {error}", style="red", highlight=False, markup=False)
+        raise SystemExit(error.exit_code) from None
+
+
+if __name__ == "__main__":
+    main()

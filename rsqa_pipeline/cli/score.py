@@ -1,0 +1,101 @@
+"""`rsqa score`: a file in, a table of scores out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.profile import Compute, SourceFile
+from rsqa_pipeline.profile.curated_subsets import ClipText, EngineName
+
+if TYPE_CHECKING:
+    from rsqa_pipeline.curated_subsets.scoring.scorers import ModelSpec
+
+FORMATS = "karpathy, coco, llava, csv, jsonl, webdataset, hf_parquet, image_folder; or tensors (.npz, prepared)."
+
+
+def score(
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            help="Score model (ours or the released layout), or with --clip a CLIP or SigLIP: folder, hub id.",
+        ),
+    ],
+    data: Annotated[Path, typer.Option("--data", help="File or folder to score, see --format.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            help="Parquet file: key, image, image_hash, text_hash, score, model_version, note. Where it is there, rows "
+            "with the same image and text that this model has scored are not scored again, and another model's scores "
+            "stay in columns score@VERSION.",
+        ),
+    ],
+    form: Annotated[str, typer.Option("--format", help=FORMATS)] = "llava",
+    images: Annotated[Path | None, typer.Option("--images", help="Folder of the images; default: the file's.")] = None,
+    clip: Annotated[bool, typer.Option("--clip", help="CLIP score (cosine) instead; --model is then a CLIP.")] = False,
+    clip_text: Annotated[
+        ClipText,
+        typer.Option(help="With --clip, a text beyond its context: cut, or the mean over windows of that length."),
+    ] = "truncate",
+    batch_tokens: Annotated[
+        int, typer.Option(help="Tokens scored at once, images' and padding among them.", min=1)
+    ] = 4096,
+    batch_size: Annotated[int, typer.Option(help="With --clip, images and texts embedded at once.", min=1)] = 64,
+    shard_rows: Annotated[int, typer.Option(help="Rows a shard, the unit of resuming and of a worker.", min=1)] = 2000,
+    engine: Annotated[
+        EngineName, typer.Option(help="local: processes of this machine; ray: Ray Data (extra 'cluster', RAY_ADDRESS).")
+    ] = "local",
+    workers: Annotated[
+        int, typer.Option(help="Processes, or Ray actors; each loads the model, and takes a GPU of its own.", min=1)
+    ] = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Score every row of a file with a score model or a CLIP.
+
+    Killed, the same command goes on from the last finished shard, also with another batch size, device or number of
+    workers. Rows that cannot be scored stand with their reason in OUT's .quarantine.parquet.
+    """
+    from pydantic import ValidationError
+
+    from rsqa_pipeline.curated_subsets.scoring.engines import Engine
+    from rsqa_pipeline.curated_subsets.scoring.score_file import score_file
+
+    if form == "tensors":
+        _score_tensors(model, data, out)
+        return
+    try:
+        source = SourceFile.model_validate({"format": form, "path": str(data), "images": images and str(images)})
+        compute = Compute.model_validate({"device": device, "batch_tokens": batch_tokens})
+    except ValidationError as error:
+        faults = "; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
+        raise DataError(f"rsqa score: {faults}") from None
+    spec = _spec(model, compute, batch_size, clip_text if clip else None, out)
+    scored = score_file(spec, source, out, shard_rows, Engine(engine, workers))
+    typer.echo(f"{scored.rows} rows scored: {out}")
+    for note, count in sorted(scored.notes.items()):
+        typer.echo(f"{count} of them: {note}")
+    for reason, count in sorted(scored.quarantined.items()):
+        typer.echo(f"{count} quarantined: {reason}")
+
+
+def _spec(model: str, compute: Compute, batch_size: int, clip_text: ClipText | None, out: Path) -> ModelSpec:
+    from rsqa_pipeline.curated_subsets.scoring.scorers import ModelSpec
+
+    if clip_text is None:
+        return ModelSpec("score_model", model, compute, batch_size)
+    return ModelSpec("clip", model, compute, batch_size, clip_text, out.resolve().with_name(f"{out.stem}.embeddings"))
+
+
+def _score_tensors(model: str, data: Path, out: Path) -> None:
+    from rsqa_pipeline.curated_subsets.scoring.score_file import score_tensors
+    from rsqa_pipeline.models.load import local_folder, weights_version
+    from rsqa_pipeline.score_model.network.model import ScoreModel
+
+    folder = local_folder(model)
+    rows = score_tensors(ScoreModel.from_pretrained(folder), data, weights_version(folder), out)
+    typer.echo(f"{rows} rows scored: {out}")

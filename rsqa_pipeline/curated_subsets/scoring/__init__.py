@@ -1,0 +1,1 @@
+"""Scores of a corpus or file: shards, workers, engines, resume."""

@@ -1,0 +1,123 @@
+"""A score for every sample of the corpus, by the score model or by CLIP (paper, curation); see `shards`.
+
+Shards and the table made before live in the profile's state folder, so that a killed asset goes on and a grown corpus
+costs its new samples alone. Their folder's name is a key of the scoring code and the number format; another key's
+folder is deleted.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+from scipy.stats import spearmanr
+
+from rsqa_pipeline.curated_subsets.corpus import TABLES, stream_corpus
+from rsqa_pipeline.curated_subsets.plots import plot_scores
+from rsqa_pipeline.curated_subsets.scoring.engines import Engine
+from rsqa_pipeline.curated_subsets.scoring.scorers import ModelSpec
+from rsqa_pipeline.curated_subsets.scoring.shards import Scored, ScoreRow, quarantine_beside, score_table
+from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.images.geotiff import AS_IT_IS
+from rsqa_pipeline.images.references import parse_reference
+from rsqa_pipeline.models.load import base_model
+from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.records import SCORED_SAMPLE, Metrics
+from rsqa_pipeline.tracking.run_logger import RunLogger
+from rsqa_pipeline.versions import code_version, settings_version
+
+
+def run_score_model(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
+    """Scores the corpus with the trained score model: scores.parquet, quarantine.parquet, a histogram."""
+    path = str(inputs["score_model"] / "model")
+    spec = ModelSpec("score_model", path, settings.compute, settings.curated_subsets.batch_size)
+    _, metrics = _run(inputs, out, settings, logger, spec, _state(settings, "pair_scores"), "score (unbounded)")
+    return metrics
+
+
+def run_clip(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
+    """Scores the corpus with the base CLIP: scores.parquet, quarantine.parquet, a histogram."""
+    curation, state = settings.curated_subsets, _state(settings, "clip_scores")
+    path = base_model(inputs["base_models"], "clip")
+    spec = ModelSpec("clip", path, settings.compute, curation.batch_size, curation.clip_text, state / "embeddings")
+    scored, metrics = _run(inputs, out, settings, logger, spec, state, "CLIP score (cosine)")
+    return {**metrics, "truncated_texts": float(scored.notes["text_cut"])}
+
+
+def _state(settings: Profile, stage: str) -> Path:
+    """Folder of the stage's shards and of its table made before, whatever the model, batch size, device and engine."""
+    parts = {"code": code_version("curated_subsets.scoring.corpus_scores"), "dtype": settings.compute.dtype}
+    folder = settings.state / "scores" / stage / settings_version(parts)[:32]
+    for other in folder.parent.iterdir() if folder.parent.is_dir() else ():
+        if other != folder:
+            shutil.rmtree(other)
+    return folder
+
+
+def _run(
+    inputs: Mapping[str, Path],
+    out: Path,
+    settings: Profile,
+    logger: RunLogger,
+    spec: ModelSpec,
+    state: Path,
+    score_name: str,
+) -> tuple[Scored, Metrics]:
+    stage, curation = state.parent.name, settings.curated_subsets
+    total = sum(1 for _ in stream_corpus(inputs, ["sample_id"]))
+    if not total:
+        raise DataError(f"no sample of split 'corpus' in {' or '.join(str(inputs[asset]) for asset in TABLES)}")
+    table = state / "scores.parquet"
+    engine = Engine(curation.engine, curation.workers)
+    scored = score_table(_rows(inputs), spec, table, stage, curation.shard_rows, engine, total)
+    _write_scores(table, out / "scores.parquet")
+    shutil.copyfile(quarantine_beside(table), out / "quarantine.parquet")
+    with_score = _with_score(inputs, out / "scores.parquet")
+    plot_scores(with_score, score_name, out / "plots" / "score_histogram.png")
+    metrics: Metrics = {
+        "input_rows": float(total),
+        "kept_rows": float(scored.rows),
+        "quarantined_rows": float(scored.quarantined.total()),
+        **{f"quarantined/{reason}": float(count) for reason, count in sorted(scored.quarantined.items())},
+        **_score_metrics(with_score),
+    }
+    logger.log_params({"scorer": stage, "model_version": spec.version})
+    logger.log_metrics(metrics)
+    return scored, metrics
+
+
+def _rows(inputs: Mapping[str, Path]) -> Iterator[ScoreRow]:
+    for row in stream_corpus(inputs, ["sample_id", "image_id", "image", "messages"]):
+        plain = row["image"] is None or parse_reference(row["image"]).raster == AS_IT_IS
+        yield ScoreRow(row["sample_id"], row["image"], row["messages"] or [], row["image_id"] if plain else None)
+
+
+def _write_scores(table: Path, out: Path) -> None:
+    """The table's newest scores as rows of SCORED_SAMPLE."""
+    with pq.ParquetWriter(out, SCORED_SAMPLE) as writer:
+        file = pq.ParquetFile(table, pre_buffer=False)  # else all that was read stays in memory
+        for batch in file.iter_batches(columns=["key", "score", "model_version"]):
+            writer.write_batch(batch.rename_columns(SCORED_SAMPLE.names))
+
+
+def _with_score(inputs: Mapping[str, Path], scores: Path) -> pd.DataFrame:
+    """Columns sample_id, kind, source, true_quality (NaN where not known), score, model_version of the scored rows."""
+    samples = pd.DataFrame(stream_corpus(inputs, ["sample_id", "source", "true_quality"]))
+    samples = samples.drop(columns="split").astype({"true_quality": float})
+    return samples.merge(pd.read_parquet(scores), on="sample_id", validate="one_to_one")
+
+
+def _score_metrics(scored: pd.DataFrame) -> Metrics:
+    """Mean and spread of the scores by kind, and their rank correlation with the true quality where that is known."""
+    metrics: Metrics = {}
+    for kind, rows in scored.groupby("kind"):
+        metrics[f"mean_score_{kind}s"] = float(rows["score"].mean())
+        metrics[f"score_deviation_{kind}s"] = float(rows["score"].std(ddof=0))
+        known = rows.dropna(subset=["true_quality"])
+        if known["score"].nunique() > 1 and known["true_quality"].nunique() > 1:
+            rank_correlation = spearmanr(known["score"], known["true_quality"]).statistic
+            metrics[f"rank_correlation_with_truth_{kind}s"] = float(rank_correlation)
+    return metrics

@@ -1,0 +1,73 @@
+"""``rsqa score``: a score for every row of a file in a known format, without a pipeline around it; see `shards`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+
+from rsqa_pipeline.curated_subsets.scoring.engines import Engine
+from rsqa_pipeline.curated_subsets.scoring.scorers import ScorerSpec
+from rsqa_pipeline.curated_subsets.scoring.shards import Scored, ScoreRow, score_table
+from rsqa_pipeline.curated_subsets.scoring.worker import FILE_SCORE, write_whole
+from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.profile import SourceFile
+from rsqa_pipeline.source_pairs.readers.read_source import read_source
+from rsqa_pipeline.source_pairs.source_row import RowFault
+
+if TYPE_CHECKING:
+    from rsqa_pipeline.score_model.network.model import ScoreModel
+
+STAGE = "score"
+
+
+def score_file(scorer: ScorerSpec, source: SourceFile, out: Path, shard_rows: int, engine: Engine) -> Scored:
+    """Writes ``out`` (rows of FILE_SCORE in the file's order) and, beside it, ``<stem>.quarantine.parquet``.
+
+    The file is read twice: its rows are counted first, for the time left, which costs little beside scoring.
+
+    Args:
+        source: format and path of the file; what else it says (limit, class names) is followed too.
+        out: a Parquet file; where it is there, it is gone on with (see `shards`).
+
+    Raises:
+        DataError: the file as a whole cannot be read, or ``out`` is no table of scores. EngineError, ModelError.
+    """
+    total = sum(1 for _ in tqdm(read_source(source), desc="count", unit="row", mininterval=1))
+    return score_table(_rows(source), scorer, out, STAGE, shard_rows, engine, total)
+
+
+def _rows(source: SourceFile) -> Iterator[ScoreRow | RowFault]:
+    for entry in read_source(source):
+        yield entry if isinstance(entry, RowFault) else ScoreRow(entry.key, entry.image, entry.messages)
+
+
+def score_tensors(model: ScoreModel, file: Path, version: str, out: Path) -> int:
+    """Scores rows that a processor has prepared already, and writes rows of FILE_SCORE; keys are their numbers.
+
+    Args:
+        file: ``.npz`` with ``input_ids`` and ``attention_mask`` (rows, tokens) and, for images, ``pixel_values``
+            (patches, values) and ``image_grid_thw`` (images, 3); what else it holds is left alone.
+
+    Raises:
+        DataError: no such file, or an array is missing.
+    """
+    import torch  # seconds to import, and `score_file` needs it in its workers only
+
+    try:
+        with np.load(file) as arrays:
+            names = ("input_ids", "attention_mask", "pixel_values", "image_grid_thw")
+            found = {name: torch.from_numpy(arrays[name]) for name in names if name in arrays}
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file} is no .npz file of arrays: {error}") from error
+    missing = {"input_ids", "attention_mask"} - set(found)
+    if missing:
+        raise DataError(f"{file}: {', '.join(sorted(missing))} missing; it holds {', '.join(sorted(found)) or 'none'}")
+    with torch.inference_mode():
+        scores = model(**found).tolist()
+    rows = [{"key": str(n), "score": score, "model_version": version} for n, score in enumerate(scores)]
+    write_whole(out, FILE_SCORE, rows)
+    return len(rows)

@@ -1,0 +1,203 @@
+"""Scores a corpus shard by shard into one table: whatever the engine, the same rows in the corpus' order.
+
+What a run leaves, killed at any moment:
+
+- A shard's tables appear whole (scratch file, then rename). The next run skips finished shards, whatever its batch
+  size, device, engine or number of workers: a shard is named by its place and the hash of its rows, the model version
+  and the table made before. With another ``shard_rows`` the shards are others, and are scored anew. A kill costs the
+  shards that were being scored, one a worker.
+- The table itself appears whole at the end; until then the one made before stands.
+
+What a table made before is good for: a row with the same image bytes and the same text that has a score of this very
+model version keeps it and is not scored again, so a corpus that has grown costs its new rows alone. A row scored by
+other models keeps those scores in columns of their own (``score@<version>``). Rows that were quarantined are tried
+again. What no longer is in the corpus is no longer in the table.
+
+Memory does not grow with the corpus: rows are read as a stream, look-ups are on disk, shards are merged one by one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from rsqa_pipeline.curated_subsets.scoring.earlier_scores import EarlierScores, SeenIds
+from rsqa_pipeline.curated_subsets.scoring.engines import Engine
+from rsqa_pipeline.curated_subsets.scoring.scorers import ScorerSpec
+from rsqa_pipeline.curated_subsets.scoring.worker import Job, Row, Shard
+from rsqa_pipeline.files import claim
+from rsqa_pipeline.records import QUARANTINE, Message, canonical_messages, sha256
+from rsqa_pipeline.source_pairs.clean import text_fault
+from rsqa_pipeline.source_pairs.source_row import RowFault
+
+_ROW_GROUP = 20_000
+"""Rows a row group of the table; shards can be smaller."""
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """A row to score, as a caller gives it."""
+
+    key: str
+    image: str | None
+    messages: list[Message]
+    image_hash: str | None = None
+    """sha256 of the image's bytes where the caller knows it; else the image is read for it."""
+
+
+@dataclass
+class Scored:
+    """What a table holds."""
+
+    rows: int = 0
+    quarantined: Counter[str] = field(default_factory=Counter)
+    """Rows by reason."""
+    notes: Counter[str] = field(default_factory=Counter)
+    """Scored rows by note."""
+
+
+def quarantine_beside(out: Path) -> Path:
+    """Where the rows without a score stand."""
+    return out.with_name(f"{out.stem}.quarantine.parquet")
+
+
+def score_table(
+    rows: Iterable[ScoreRow | RowFault],
+    scorer: ScorerSpec,
+    out: Path,
+    stage: str,
+    shard_rows: int,
+    engine: Engine,
+    total: int | None = None,
+) -> Scored:
+    """Writes ``out`` (rows of `shard.FILE_SCORE`) and, beside it, ``<stem>.quarantine.parquet`` (of QUARANTINE).
+
+    Every row ends in one of the two; see the module's docstring for what is scored.
+
+    Args:
+        out: a Parquet file; its shards stand beside it in ``<stem>.shards`` until all are done.
+        total: number of rows, for the time left; None shows the rate alone.
+
+    Raises:
+        DataError: ``out`` is there and is no such table, or is being written by another run. EngineError, ModelError.
+    """
+    folder = out.resolve().with_name(f"{out.stem}.shards")
+    with _claimed(folder):
+        earlier = EarlierScores.build(out, folder)
+        job = Job(scorer, stage, folder, earlier[0] if earlier else None)
+        seed = f"{stage} {scorer.version} {earlier[1] if earlier else ''}"
+        names: list[str] = []
+        seen = SeenIds(folder / "ids.sqlite")
+        with tqdm(total=total, desc=stage, unit="row", mininterval=1) as bar:
+
+            def unfinished() -> Iterator[Shard]:
+                for shard in _cut(rows, shard_rows, seed, stage, seen):
+                    names.append(shard.name)
+                    if job.scores(shard.name).is_file():
+                        bar.update(len(shard))
+                    else:
+                        yield shard
+
+            for done in engine.run(job, unfinished()):
+                bar.update(done)
+        seen.close()
+        result = Scored()
+        result.quarantined = _merge(map(job.quarantine, names), QUARANTINE, quarantine_beside(out), "reason")[1]
+        result.rows, result.notes = _merge(map(job.scores, names), job.schema(), out, "note")
+        shutil.rmtree(folder)
+    return result
+
+
+@contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    """Two runs in one folder would each take the other's scratch for its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        claim(file, folder)
+        yield
+    finally:
+        os.close(file)
+
+
+def _cut(rows: Iterable[ScoreRow | RowFault], shard_rows: int, seed: str, stage: str, seen: SeenIds) -> Iterator[Shard]:
+    remaining = iter(rows)
+    number = 0
+    while chunk := list(islice(remaining, shard_rows)):
+        usable: list[Row] = []
+        refused: list[dict[str, str]] = []
+        digest = hashlib.sha256(seed.encode())
+        for row in chunk:
+            text_hash = ""
+            fault = _fault(row, seen)
+            if fault is not None:
+                found = {"reason": fault[0], "detail": _printable(fault[1])}
+                refused.append({"stage": stage, "sample_id": _printable(row.key), **found})
+            elif isinstance(row, ScoreRow):
+                text_hash = sha256(canonical_messages(row.messages))
+                usable.append(
+                    {
+                        "key": row.key,
+                        "image": row.image,
+                        "image_hash": row.image_hash,
+                        "text_hash": text_hash,
+                        "messages": row.messages,
+                    }
+                )
+            parts = (row.key, row.image or "", getattr(row, "image_hash", None) or "", text_hash, str(fault))
+            digest.update(sha256(*(part.encode("utf-8", "surrogatepass") for part in parts)).encode())
+        yield Shard(f"{number:08d}-{digest.hexdigest()[:16]}", usable, refused)
+        number += 1
+
+
+def _fault(row: ScoreRow | RowFault, seen: SeenIds) -> tuple[str, str] | None:
+    """(reason, detail) of a row that needs no model to be refused."""
+    new = seen.add(row.key)
+    if isinstance(row, RowFault):
+        return row.reason, row.detail
+    if not new:
+        return "duplicate_id", f"the file has the id {row.key!r} before"
+    for name, value in (("id", row.key), ("image's name", row.image or "")):
+        if _printable(value) != value:
+            return "not_utf8", f"the {name} has bytes that are not UTF-8: {value}"
+    return text_fault(row.messages)
+
+
+def _merge(parts: Iterable[Path], schema: pa.Schema, out: Path, counted: str) -> tuple[int, Counter[str]]:
+    """One table of all parts, in their order; returns its rows, and how often each value of ``counted`` stands there.
+
+    Holds one row group at a time.
+    """
+    scratch = out.with_name(f"{out.name}.{os.getpid()}.scratch")
+    rows, counts = 0, Counter[str]()
+    with pq.ParquetWriter(scratch, schema) as writer:
+        group: list[pa.Table] = []
+        held = 0
+        for part in parts:
+            table = pq.read_table(part, schema=schema)
+            counts.update(value for value in table.column(counted).to_pylist() if value is not None)
+            group.append(table)
+            held += len(table)
+            rows += len(table)
+            if held >= _ROW_GROUP:
+                writer.write_table(pa.concat_tables(group))
+                group, held = [], 0
+        if group:
+            writer.write_table(pa.concat_tables(group))
+    scratch.replace(out)
+    return rows, counts
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,1 @@
+"""Which samples to keep, and why the others are dropped."""

@@ -1,0 +1,266 @@
+"""The same selection as `decide`, over a score file of any length: exact, and in memory that the file does not fill.
+
+Memory: a byte a row for what is kept, one batch, and a histogram of half a MiB a group; the ranks of an explanation add
+8 bytes a row. The rows' keys go to scratch files. There the cut is found 16 bits of the keys at a time, by counting, in
+four passes. Only where equal keys stand on both sides of it are their ids looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rsqa_pipeline.curated_subsets.corpus import Kind
+from rsqa_pipeline.curated_subsets.selection.apply_rule import SCORED
+from rsqa_pipeline.curated_subsets.selection.diversity import facility_location, read_embeddings
+from rsqa_pipeline.curated_subsets.selection.explain import DROPPED
+from rsqa_pipeline.curated_subsets.selection.ranking import (
+    in_words,
+    is_drawn,
+    percentile,
+    quota,
+    ranking_keys,
+    wanted,
+)
+from rsqa_pipeline.curated_subsets.selection.score_reader import NOT_SCORED, Chunk, ScoreTable, SpilledKeys, least_ids
+from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.profile.curated_subsets import SubsetRule
+
+Mask = npt.NDArray[np.bool_]
+MOST_GROUPS = 256
+_BINS = 1 << 16
+_OTHER_REASONS = ("below_threshold", "too_similar", "no_score")
+
+
+class FileSelection(Protocol):
+    """What a rule does with every row of a score file."""
+
+    kept: Mask
+
+    def explained(self, dropped: Mask) -> Iterator[Any]:
+        """Record batches of `explain.DROPPED` for the rows marked in ``dropped``."""
+        ...
+
+
+def select_file(table: ScoreTable, rule: SubsetRule, seed: int, scratch: Path) -> FileSelection:
+    """What `decide` does, row by row of a score file; without a column ``kind`` all rows are of one kind.
+
+    Args:
+        scratch: folder for files of 10 bytes a row and simple rule; the caller deletes it after the last use.
+
+    Raises:
+        DataError: a column that the rule names is missing, ``per`` has more than MOST_GROUPS groups, or the rule has a
+            fraction for each kind and the file no kinds.
+    """
+    if rule.parts:
+        parts = [select_file(table, part, seed, scratch / str(number)) for number, part in enumerate(rule.parts)]
+        return _Combined(parts, union=bool(rule.any_of))
+    return _Selected(table, rule, seed, scratch)
+
+
+class _Combined:
+    def __init__(self, parts: list[FileSelection], union: bool) -> None:
+        self._parts, self._union = parts, union
+        self.kept: Mask = reduce(np.logical_or if union else np.logical_and, [part.kept for part in parts])
+
+    def explained(self, dropped: Mask) -> Iterator[Any]:
+        """By the first rule that drops a row."""
+        left = dropped
+        for part in self._parts[:1] if self._union else self._parts:
+            yield from part.explained(left & ~part.kept)
+            left = left & part.kept
+
+
+@dataclass
+class _Group:
+    """Rows of one kind, with one value of ``per``."""
+
+    kind: Kind | None
+    rows: int = 0
+    scored: int = 0
+    passing: int = 0
+
+
+class _Selected:
+    def __init__(self, table: ScoreTable, rule: SubsetRule, seed: int, scratch: Path) -> None:
+        self._table, self._rule, self._seed = table, rule, seed
+        self._has_kinds = "kind" in table.columns
+        if not self._has_kinds and rule.caption_fraction != rule.instruction_fraction:
+            raise DataError(
+                "the rule has one fraction for captions and another for instructions, and the score file no column kind"
+            )
+        self._groups: list[_Group] = []
+        self._numbers: dict[tuple[str | None, str], int] = {}
+        self._keys = SpilledKeys(scratch, table.batch_rows)
+        self._keys.write(self._rows())
+        self._count()
+        self._pool = self._best(self._pool_size)
+        self.kept = self._diverse() if rule.diverse else self._pool
+
+    def _rows(self) -> Iterator[tuple[npt.NDArray[np.float64], npt.NDArray[np.uint16], Mask]]:
+        """Keys, groups and whether the rule lets them through, batch by batch."""
+        rule, names = self._rule, [self._table.id]
+        score = self._table.column(str(rule.selector)) if rule.selector in SCORED else None
+        per = self._table.column(rule.per) if rule.per else None
+        names += [name for name in (score, per, "kind" if self._has_kinds else None) if name]
+        for _, batch in self._table.batches(list(dict.fromkeys(names))):
+            ids = batch.column(self._table.id).to_pylist() if is_drawn(rule) else [""] * len(batch)
+            scores = batch.column(score).to_numpy(zero_copy_only=False).astype(np.float64) if score else None
+            keys = ranking_keys(rule, ids, scores, self._seed)
+            passes = np.ones(len(batch), dtype=bool)
+            if rule.threshold is not None and scores is not None:
+                passes = scores >= rule.threshold
+            yield keys, self._group_numbers(batch, per), passes
+
+    def _group_numbers(self, batch: Any, per: str | None) -> npt.NDArray[np.uint16]:
+        if not self._has_kinds and per is None:
+            self._groups = self._groups or [_Group(None)]
+            return np.zeros(len(batch), dtype=np.uint16)
+        kinds = batch.column("kind").to_pandas() if self._has_kinds else pd.Series("", index=range(len(batch)))
+        values = batch.column(per).to_pandas().astype("string").fillna("") if per else [""] * len(batch)
+        numbers, found = pd.MultiIndex.from_arrays([kinds, values]).factorize()
+        for name in found:
+            if name not in self._numbers:
+                self._numbers[name] = len(self._numbers)
+                self._groups.append(_Group(name[0] or None))
+        if len(self._groups) > MOST_GROUPS:
+            raise DataError(f"per {per!r} has more than {MOST_GROUPS} groups, too many to select from a file by")
+        return np.array([self._numbers[name] for name in found], dtype=np.uint16)[numbers]
+
+    def _count(self) -> None:
+        for chunk in self._keys.chunks():
+            everything = np.ones(len(chunk.codes), dtype=bool)
+            for name, rows in (("rows", everything), ("scored", chunk.codes != NOT_SCORED), ("passing", chunk.passing)):
+                counts = np.bincount(chunk.groups[rows], minlength=len(self._groups))
+                for group, count in zip(self._groups, counts.tolist(), strict=True):
+                    setattr(group, name, getattr(group, name) + count)
+
+    def _quota(self, group: _Group) -> int:
+        return quota(self._rule, group.kind, group.rows)
+
+    def _pool_size(self, group: _Group) -> int:
+        top = wanted(group.rows, self._rule.diverse.top) if self._rule.diverse else 0
+        return max(self._quota(group), top)
+
+    def _best(self, size: Callable[[_Group], int]) -> Mask:
+        """The best rows of each group, so many as ``size`` says; equal keys by id."""
+        left = np.array([min(size(group), group.passing) for group in self._groups], dtype=np.int64)
+        cuts, ties = np.zeros(len(left), dtype=np.uint64), np.zeros(len(left), dtype=np.int64)
+        for shift in (48, 32, 16, 0):
+            bins = self._histograms(cuts, shift)
+            for number in np.flatnonzero(left):
+                above = np.cumsum(bins[number, ::-1])
+                down = int(np.searchsorted(above, left[number]))
+                ties[number] = bins[number, _BINS - 1 - down]
+                left[number] -= above[down] - ties[number]
+                cuts[number] |= np.uint64(_BINS - 1 - down) << np.uint64(shift)
+        cuts[left == 0] = np.iinfo(np.uint64).max
+        mask = np.zeros(self._table.rows, dtype=bool)
+        whole = left == ties
+        for chunk in self._keys.chunks():
+            cut = cuts[chunk.groups]
+            taken = (chunk.codes > cut) | ((chunk.codes == cut) & whole[chunk.groups])
+            mask[chunk.start : chunk.start + len(cut)] = taken & chunk.passing
+        for number in np.flatnonzero(left < ties):
+            self._take_ties(mask, int(number), cuts[number], int(left[number]))
+        return mask
+
+    def _histograms(self, cuts: npt.NDArray[np.uint64], shift: int) -> npt.NDArray[np.int64]:
+        """(groups, 65536) passing rows by 16 bits of their keys from ``shift`` on, those above being the cut's."""
+        bins = np.zeros((len(cuts), _BINS), dtype=np.int64)
+        for chunk in self._keys.chunks():
+            inside = chunk.passing
+            if shift < 48:
+                above = np.uint64(shift + 16)
+                inside = inside & ((chunk.codes >> above) == (cuts >> above)[chunk.groups])
+            digits = ((chunk.codes[inside] >> np.uint64(shift)) & np.uint64(_BINS - 1)).astype(np.int64)
+            places = chunk.groups[inside].astype(np.int64) * _BINS + digits
+            bins += np.bincount(places, minlength=bins.size).reshape(bins.shape)
+        return bins
+
+    def _take_ties(self, mask: Mask, number: int, cut: np.uint64, count: int) -> None:
+        def ties() -> Iterator[tuple[npt.NDArray[np.int64], Any]]:
+            for ids, chunk in self._with_ids():
+                tied = (chunk.codes == cut) & (chunk.groups == number) & chunk.passing
+                yield np.flatnonzero(tied) + chunk.start, ids.filter(pa.array(tied))
+
+        last = least_ids(lambda: (ids for _, ids in ties()), count)
+        for rows, ids in ties():
+            mask[rows[pc.less_equal(ids, last).to_numpy(zero_copy_only=False)]] = True
+
+    def _with_ids(self) -> Iterator[tuple[Any, Chunk]]:
+        """Ids of consecutive rows, with their keys."""
+        return self._keys.beside(batch.column(0) for _, batch in self._table.batches([self._table.id]))
+
+    def _diverse(self) -> Mask:
+        diverse = self._rule.diverse
+        assert diverse is not None
+        members: list[list[tuple[str, int]]] = [[] for _ in self._groups]
+        for ids, chunk in self._with_ids():
+            rows = np.flatnonzero(self._pool[chunk.start : chunk.start + len(chunk.codes)])
+            for name, row in zip(ids.take(pa.array(rows)).to_pylist(), rows.tolist(), strict=True):
+                members[chunk.groups[row]].append((name, chunk.start + row))
+        kept = self._pool.copy()
+        for group, pool in zip(self._groups, members, strict=True):
+            if len(pool) > self._quota(group):
+                pool.sort()  # by id: the choice must not hang on the order of the rows
+                vectors = read_embeddings(diverse.embeddings, [name for name, _ in pool])
+                kept[[row for _, row in pool]] = False
+                kept[[pool[place][1] for place in facility_location(vectors, self._quota(group))]] = True
+        return kept
+
+    def explained(self, dropped: Mask) -> Iterator[Any]:
+        """See `FileSelection`."""
+        ordered = [self._sorted_codes(number) for number in range(len(self._groups))]
+        kinds = pa.array([group.kind for group in self._groups], pa.string())
+        rules = pa.array([in_words(self._rule, group.kind) for group in self._groups], pa.string())
+        reasons = pa.array(["not_drawn" if is_drawn(self._rule) else "outside_top", *_OTHER_REASONS])
+        for ids, chunk in self._with_ids():
+            rows = np.flatnonzero(dropped[chunk.start : chunk.start + len(chunk.codes)])
+            codes, groups = chunk.codes[rows], chunk.groups[rows]
+            reason = np.where(chunk.passing[rows], 0, 1)
+            reason[self._pool[chunk.start + rows]] = 2
+            reason[codes == NOT_SCORED] = 3
+            ranks, shares = self._ranks(codes, groups, ordered)
+            missing = codes == NOT_SCORED
+            columns = [
+                ids.take(pa.array(rows)).cast(pa.string()),
+                kinds.take(pa.array(groups)),
+                pa.array(ranks, pa.int64(), mask=missing),
+                pa.array(shares, pa.float64(), mask=missing),
+                rules.take(pa.array(groups)),
+                reasons.take(pa.array(reason)),
+            ]
+            yield pa.record_batch(columns, DROPPED)
+
+    def _ranks(
+        self, codes: npt.NDArray[np.uint64], groups: npt.NDArray[np.uint16], ordered: list[npt.NDArray[np.uint64]]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Rank and percentile of each row among the sorted keys of its group."""
+        ranks, shares = np.zeros(len(codes), dtype=np.int64), np.zeros(len(codes))
+        for number in np.unique(groups):
+            rows = np.flatnonzero(groups == number)
+            rows = rows[np.argsort(codes[rows])]  # sorted needles are found many times faster
+            scored = len(ordered[number])
+            ranks[rows] = scored - np.searchsorted(ordered[number], codes[rows], side="right") + 1
+            shares[rows] = percentile(ranks[rows], scored)
+        return ranks, shares
+
+    def _sorted_codes(self, number: int) -> npt.NDArray[np.uint64]:
+        codes = np.empty(self._groups[number].scored, dtype=np.uint64)
+        filled = 0
+        for chunk in self._keys.chunks():
+            found = chunk.codes[(chunk.groups == number) & (chunk.codes != NOT_SCORED)]
+            codes[filled : filled + len(found)] = found
+            filled += len(found)
+        codes.sort()
+        return codes

@@ -1,0 +1,94 @@
+"""The number that a rule ranks samples by, and how many of them it keeps; in memory and streamed alike."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from rsqa_pipeline.curated_subsets.corpus import Kind
+from rsqa_pipeline.profile.curated_subsets import SubsetRule
+
+Keys = npt.NDArray[np.float64]
+
+
+def uniform(ids: Sequence[str], seed: int) -> Keys:
+    """(n,) numbers in [0, 1) that hang on seed and id alone, whatever other samples there are and their order."""
+    start = hashlib.sha256(_sized(str(seed).encode()))
+
+    def digest(name: bytes) -> bytes:
+        ended = start.copy()
+        ended.update(_sized(name))
+        return ended.digest()[:8]
+
+    words = np.frombuffer(b"".join(digest(name.encode()) for name in ids), dtype=">u8")
+    return (words >> np.uint64(12)).astype(np.float64) / 2.0**52
+
+
+def ranking_keys(rule: SubsetRule, ids: Sequence[str], scores: Keys | None, seed: int) -> Keys:
+    """(n,) keys of a rule with a selector: higher is kept first, equal keys go by id, NaN is not eligible.
+
+    A drawn rule's keys are score / temperature plus Gumbel noise, so that the k best keys are k draws without
+    replacement with odds proportional to exp(score / temperature) (Efraimidis and Spirakis, 2006).
+
+    Args:
+        scores: (n,) by the rule's selector, NaN where there is none; None for the selectors all and random.
+    """
+    if rule.selector == "all":
+        return np.zeros(len(ids))
+    if rule.selector == "random":
+        return uniform(ids, seed)
+    assert scores is not None
+    if rule.temperature is None:
+        return scores + 0.0  # -0.0 and 0.0 are one score
+    noise = -np.log(-np.log(np.maximum(uniform(ids, seed), 2.0**-53)))
+    return scores / rule.temperature + noise
+
+
+def wanted(samples: int, share: float) -> int:
+    """How many of ``samples`` a fraction keeps: the nearest whole number, halves up, at least one."""
+    return min(samples, max(1, math.floor(samples * share + 0.5)))
+
+
+def fraction(rule: SubsetRule, kind: Kind | None) -> float:
+    """Of one kind; None where kinds are not told apart, and the rule has one fraction for both."""
+    return rule.instruction_fraction if kind == "instruction" else rule.caption_fraction
+
+
+def quota(rule: SubsetRule, kind: Kind | None, samples: int) -> int:
+    """How many of a group's ``samples`` the rule keeps: the fraction, and not below the floor."""
+    return max(wanted(samples, fraction(rule, kind)), min(samples, rule.floor))
+
+
+def is_drawn(rule: SubsetRule) -> bool:
+    """Whether chance takes part."""
+    return rule.selector == "random" or rule.temperature is not None
+
+
+def in_words(rule: SubsetRule, kind: Kind | None) -> str:
+    """A rule with a selector as one line: ``score_model: best 30% of each scene_class, at least 5``."""
+    share = f"{100 * fraction(rule, kind):g}%"
+    words = f"{rule.selector}: {share} drawn" if is_drawn(rule) else f"{rule.selector}: best {share}"
+    if rule.temperature is not None:
+        words += f" at temperature {rule.temperature:g}"
+    words += f" of each {rule.per}" if rule.per else f" of {kind}s" if kind else ""
+    if rule.floor:
+        words += f", at least {rule.floor}"
+    if rule.threshold is not None:
+        words += f", score at least {rule.threshold:g}"
+    if rule.diverse:
+        words += f", diverse within the best {100 * rule.diverse.top:g}%"
+    return words
+
+
+def percentile(rank: npt.NDArray[np.float64] | npt.NDArray[np.int64], scored: int) -> npt.NDArray[np.float64]:
+    """Share of ``scored`` samples, in %, that a sample of this rank (1 is best) ranks above or level with."""
+    return 100.0 * (scored - rank + 1) / max(scored, 1)
+
+
+def _sized(part: bytes) -> bytes:
+    """As `records.sha256` feeds a part to the hash."""
+    return len(part).to_bytes(8, "big") + part

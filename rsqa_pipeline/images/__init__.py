@@ -1,0 +1,1 @@
+"""Open one image safely: file, tar member, Parquet cell, GeoTIFF."""

@@ -1,0 +1,70 @@
+"""How an image is named: by file, by part of a tar, by cell of a Parquet file, and what of a raster is shown.
+
+=======================================  ===============================================
+``RSICD_images/airport_1.jpg``           a file
+``images.tar#512+4311``                  4,311 bytes of an uncompressed tar, from 512 on
+``train.parquet#17:image``               row 17 (from 0) of the column ``image``
+``scene.tif#bands=4,3,2;stretch=1,99``   either part may be missing; may follow any other
+=======================================  ===============================================
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from rsqa_pipeline.images.geotiff import AS_IT_IS, RasterChoice
+
+_RASTER = re.compile(
+    r"(?P<rest>.+)#(?:bands=(?P<bands>\d+(?:,\d+)*))?;?"
+    r"(?:stretch=(?P<stretch>\d+(?:\.\d+)?,\d+(?:\.\d+)?))?"
+)
+_TAR_PART = re.compile(r"(?P<file>.+)#(?P<start>\d+)\+(?P<size>\d+)", re.DOTALL)
+_CELL = re.compile(r"(?P<file>.+\.parquet)#(?P<row>\d+):(?P<column>.+)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class ImageReference:
+    """A reference taken apart.
+
+    Example: ``ImageReference("images.tar", start=512, size=4311)``
+    """
+
+    file: str
+    start: int | None = None
+    size: int | None = None
+    """Of the part of a tar, bytes."""
+    row: int | None = None
+    column: str | None = None
+    """The cell of a Parquet file."""
+    raster: RasterChoice = AS_IT_IS
+
+
+def parse_reference(reference: str) -> ImageReference:
+    """Takes a reference apart; whatever has none of the other forms is a file's name."""
+    rest, raster = split_raster(reference)
+    if part := _TAR_PART.fullmatch(rest):
+        return ImageReference(part["file"], start=int(part["start"]), size=int(part["size"]), raster=raster)
+    if cell := _CELL.fullmatch(rest):
+        return ImageReference(cell["file"], row=int(cell["row"]), column=cell["column"], raster=raster)
+    return ImageReference(rest, raster=raster)
+
+
+def split_raster(reference: str) -> tuple[str, RasterChoice]:
+    """The reference without the part that says what of a raster is shown, and that part."""
+    found = _RASTER.fullmatch(reference)
+    if found is None or not (found["bands"] or found["stretch"]):
+        return reference, AS_IT_IS
+    low_high = [float(value) for value in (found["stretch"] or "").split(",") if value]
+    return found["rest"], RasterChoice(
+        bands=tuple(int(band) for band in found["bands"].split(",")) if found["bands"] else None,
+        stretch=(low_high[0], low_high[1]) if low_high else None,
+    )
+
+
+def with_raster(reference: str, choice: RasterChoice) -> str:
+    """The reference with what of the raster is shown; as it is where nothing was chosen."""
+    bands = f"bands={','.join(map(str, choice.bands))}" if choice.bands else ""
+    stretch = f"stretch={choice.stretch[0]:g},{choice.stretch[1]:g}" if choice.stretch else ""
+    said = ";".join(part for part in (bands, stretch) if part)
+    return f"{reference}#{said}" if said else reference

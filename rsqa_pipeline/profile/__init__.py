@@ -1,0 +1,46 @@
+"""Typed settings. A profile file is the only place that settings come from."""
+
+from rsqa_pipeline.profile.loading import (
+    PROFILE_FOLDER,
+    default_profile,
+    known_profiles,
+    limited_profile,
+    load_profile,
+    profile_path,
+)
+from rsqa_pipeline.profile.profile import (
+    BestOfN,
+    Compute,
+    FinetunedModels,
+    LoraOptimizer,
+    Profile,
+    RlPolicy,
+    ScratchRecipe,
+    ScratchSteps,
+    TinyModels,
+)
+from rsqa_pipeline.profile.score_model import ScoreModelSettings
+from rsqa_pipeline.profile.source_pairs import Corruption, Duplicates, SourceFile, SourcePairs
+
+__all__ = [
+    "PROFILE_FOLDER",
+    "BestOfN",
+    "Compute",
+    "Corruption",
+    "Duplicates",
+    "FinetunedModels",
+    "LoraOptimizer",
+    "Profile",
+    "RlPolicy",
+    "ScoreModelSettings",
+    "ScratchRecipe",
+    "ScratchSteps",
+    "SourceFile",
+    "SourcePairs",
+    "TinyModels",
+    "default_profile",
+    "known_profiles",
+    "limited_profile",
+    "load_profile",
+    "profile_path",
+]

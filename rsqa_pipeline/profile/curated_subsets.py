@@ -1,0 +1,125 @@
+"""Profile section ``curated_subsets``: how the corpus is scored and which part of it each subset keeps."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from rsqa_pipeline.profile.types import Count, Fraction, Section
+
+Selector = Literal["all", "random", "clip_score", "score_model"]
+
+
+class Diversity(Section):
+    """Keeps samples that differ: facility location over embeddings, within the top part."""
+
+    embeddings: str
+    """Parquet file with columns ``sample_id`` (or ``key``) and ``embedding`` (a list of numbers, of one length)."""
+    top: Fraction
+    """Best share of the samples to choose among; the rule's fraction is what is left of all."""
+
+
+class SubsetRule(Section):
+    """Which samples to keep: a selector with its conditions, or the intersection or union of other rules.
+
+    Example: ``{selector: score_model, caption_fraction: 0.3, instruction_fraction: 0.6, per: scene_class, floor: 5}``
+    """
+
+    selector: Selector | None = None
+    caption_fraction: Fraction = 1.0
+    instruction_fraction: Fraction = 1.0
+    threshold: float | None = None
+    """Least score to keep, in the score's own unit; the fractions still hold."""
+    temperature: Annotated[float, Field(gt=0)] | None = None
+    """Draw without replacement with odds proportional to exp(score / temperature), in place of taking the best."""
+    per: str | None = None
+    """Column of the samples, e.g. scene_class, source or image_id: the fractions are of each of its groups."""
+    floor: Annotated[int, Field(ge=0)] = 0
+    """Keep at least so many of each group, as far as it has them."""
+    diverse: Diversity | None = None
+    all_of: list[SubsetRule] = Field(default=[])
+    """Keep what every one of these rules keeps."""
+    any_of: list[SubsetRule] = Field(default=[])
+    """Keep what at least one of these rules keeps."""
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> SubsetRule:
+        kinds = [name for name in ("selector", "all_of", "any_of") if getattr(self, name)]
+        if len(kinds) != 1:
+            raise ValueError(f"needs exactly one of selector, all_of, any_of; found {', '.join(kinds) or 'none'}")
+        beside = sorted(self.model_fields_set - {kinds[0]})
+        if kinds != ["selector"] and beside:
+            raise ValueError(f"{kinds[0]} stands alone; {', '.join(beside)} belongs into its rules")
+        scored = [name for name in ("threshold", "temperature") if getattr(self, name) is not None]
+        if scored and self.selector in ("all", "random"):
+            raise ValueError(f"{scored[0]} needs a score; selector {self.selector} has none")
+        if self.floor and self.per is None:
+            raise ValueError("floor needs per: the column whose groups it is for")
+        if self.diverse and self.diverse.top < max(self.caption_fraction, self.instruction_fraction):
+            raise ValueError(f"diverse.top {self.diverse.top} must not be below the fractions to keep")
+        return self
+
+    @property
+    def parts(self) -> list[SubsetRule]:
+        """The rules that an intersection or union is made of; none for a rule with a selector."""
+        return self.all_of or self.any_of
+
+    @property
+    def selectors(self) -> set[str]:
+        """Every selector that takes part."""
+        own = {str(self.selector)} if self.selector else set()
+        return own.union(*(part.selectors for part in self.parts))
+
+    @property
+    def embedding_files(self) -> list[str]:
+        """Outside files that the rule reads."""
+        own = [self.diverse.embeddings] if self.diverse else []
+        return own + [path for part in self.parts for path in part.embedding_files]
+
+
+class Subsets(Section):
+    """The subsets compared downstream, all data first (paper, Table 1)."""
+
+    all: SubsetRule
+    random_30: SubsetRule
+    clip_score_30: SubsetRule
+    score_model_30: SubsetRule
+
+
+class Drift(Section):
+    """How far scores may move from one version of the score model to the next before a check warns."""
+
+    samples: Count
+    """Captions that both versions score, drawn by hash."""
+    max_psi: Annotated[float, Field(gt=0)] = 0.25
+    """Population stability index; by custom above 0.25 is a shift."""
+    min_top_overlap: Fraction = 0.5
+    """Jaccard index of the best 30 % by one version and by the other."""
+
+
+EngineName = Literal["local", "ray"]
+ClipText = Literal["truncate", "windowed_mean"]
+
+
+class CuratedSubsets(Section):
+    batch_size: Count
+    """Images, and texts, that CLIP scores at once; for the score model see ``compute.batch_tokens``."""
+    shard_rows: Count
+    """Rows scored as one piece: what a kill can cost, and what a worker takes at a time."""
+    engine: EngineName = "local"
+    """``ray`` scores on a Ray cluster (extra ``cluster``), or on one that it starts on this machine."""
+    workers: Count = 1
+    """Processes (Ray: actors) that score, each with a model of its own, spread over the GPUs."""
+    clip_text: ClipText = "truncate"
+    """What CLIP does with a text beyond its context: cut its end off, or take the mean of its windows' vectors."""
+    subsets: Subsets
+    drift: Drift
+
+
+class CurationCurve(Section):
+    """A downstream figure over the fraction kept, by a cheap proxy model (asset ``curation_curve``)."""
+
+    fractions: list[Fraction] = Field(min_length=2)
+    rankings: list[Literal["score_model", "clip_score", "random"]] = Field(min_length=1)
+    seeds: Annotated[int, Field(ge=2)]

@@ -1,0 +1,137 @@
+"""The whole profile, as types. A profile file is the only place that settings come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from rsqa_pipeline.profile.curated_subsets import CuratedSubsets, CurationCurve
+from rsqa_pipeline.profile.preference_data import PreferenceData
+from rsqa_pipeline.profile.score_model import ScoreModelSettings
+from rsqa_pipeline.profile.source_pairs import SourcePairs
+from rsqa_pipeline.profile.types import Count, Fraction, NonNegative, Optimizer, Sampling, Section
+
+
+class Compute(Section):
+    """Where models run."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    batch_tokens: Count = 4096
+    """Tokens that the score model scores at once: rows times the longest, images' tokens among them."""
+    launch: list[str] = Field(default=[])
+    """Words that start the score model's training in several processes, put before ``-m module job``: accelerate's
+    or torchrun's, e.g. ``[accelerate, launch, --multi_gpu, --num_processes, "8"]``. Empty: within the stage's own."""
+
+
+class ScratchSteps(Section):
+    """Optimizer steps of each part of the from-scratch recipe."""
+
+    perception_steps: Count
+    vlm_steps: Count
+    clip_steps: Count
+
+
+class ScratchRecipe(ScratchSteps):
+    """How small models are made from nothing on the profile's own images: perception first, then language."""
+
+    image_size: Count = 64
+    batch_size: Count = 64
+    language_batch_size: Count = 24
+    """Images a step of the language phase; each has several texts."""
+    smoke: ScratchSteps
+    """The steps of a run with ``--limit``."""
+
+
+class TinyModels(Section):
+    """The VLM and the CLIP that everything starts from: a folder, a hub id, or ``scratch``."""
+
+    vlm: str
+    clip: str
+    revision: str | None = None
+    trust_remote_code: bool = False
+    scratch: ScratchRecipe | None = None
+
+
+class LoraOptimizer(Optimizer):
+    lora_rank: Count
+    lora_alpha: Count
+
+
+class FinetunedModels(Section):
+    clip: Optimizer
+    vlm_captions: Optimizer
+    """Step P: captions, only the vision-language connector trains."""
+    vlm_instructions: LoraOptimizer
+    """Step S: instructions, LoRA on the language model, and the connector."""
+    max_length: Count
+
+
+class RlPolicy(Section):
+    start_from: Literal["vlm_all", "vlm_random_30", "vlm_clip_score_30", "vlm_score_model_30"] = "vlm_score_model_30"
+    reasoning_samples: Annotated[int, Field(ge=0)]
+    """Reasoning answers learned before GRPO ("R1"); 0 starts GRPO at once ("Zero")."""
+    reasoning: Optimizer
+    prompts: Count
+    heldout_prompts: Count
+    rollouts: Annotated[int, Field(ge=2)]
+    sampling: Sampling
+    grpo: Optimizer
+    kl: NonNegative
+    format_weight: Fraction = 0.3
+    accuracy_weight: Fraction = 0.7
+    open_ended_beta: Annotated[float, Field(gt=0)] = 0.2
+
+
+class BestOfN(Section):
+    items: Count
+    counts: list[Count] = Field(min_length=1)
+    sampling: Sampling
+
+
+class Benchmarks(Section):
+    batch_size: Count
+    max_new_tokens: Count
+    bootstrap_resamples: Count
+    best_of_n: BestOfN
+    curve: CurationCurve
+
+
+class ReportSettings(Section):
+    gallery_size: Count
+
+
+class Profile(Section):
+    """Everything a run depends on besides its data and code."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    description: str
+    seed: Annotated[int, Field(ge=0)] = 0
+    compute: Compute
+    tiny_models: TinyModels
+    source_pairs: SourcePairs
+    preference_data: PreferenceData
+    score_model: ScoreModelSettings
+    curated_subsets: CuratedSubsets
+    finetuned_models: FinetunedModels
+    rl_policy: RlPolicy
+    benchmarks: Benchmarks
+    report: ReportSettings
+
+    @model_validator(mode="after")
+    def _fsdp_needs_processes(self) -> Profile:
+        if self.score_model.fsdp and not self.compute.launch:
+            raise ValueError("score_model.fsdp splits the model over several processes, and compute.launch starts none")
+        return self
+
+    @property
+    def data(self) -> Path:
+        """Folder of this profile's outputs, relative to the project's root."""
+        return Path("data") / self.name
+
+    @property
+    def state(self) -> Path:
+        """Folder of this profile's local state (Dagster, MLflow, manifests), never versioned."""
+        return Path(".rsqa") / self.name

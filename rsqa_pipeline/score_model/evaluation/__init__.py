@@ -1,0 +1,1 @@
+"""How good the score model is: accuracy, calibration, probes, promotion."""

@@ -1,0 +1,183 @@
+"""How far to trust the scores: held-out preference accuracy, against CLIP score and chance (paper, Table 6).
+
+Accuracy is the share of held-out pairs whose two scores stand in the right order. A tie counts as wrong.
+Right is told twice: by the judge's label (the chosen text), and, where the truth is known, by the sign of
+its margin; pairs that are equally good in truth have no true order and are left out there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.models.clip_score import ClipScorer
+from rsqa_pipeline.models.load import base_model
+from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.records import QUARANTINE, Metrics, write_table
+from rsqa_pipeline.score_model.evaluation import evaluation_plots
+from rsqa_pipeline.score_model.evaluation.calibration import Calibration, calibration, length_bias
+from rsqa_pipeline.score_model.evaluation.probes import run_probes, self_preference
+from rsqa_pipeline.score_model.pairs import Pair, ScoredPair, agrees, read_pairs, score_pairs
+from rsqa_pipeline.score_model.scoring.scorer import Scorer
+from rsqa_pipeline.statistics import Interval, paired_difference, wilson
+from rsqa_pipeline.tracking.run_logger import RunLogger
+
+ALL = "all"
+"""Stands for every family together."""
+LABELS = ("judge", "truth")
+
+Scored = Mapping[str, Sequence[ScoredPair]]
+"""Selector -> scores of each pair, in the pairs' order."""
+
+
+@dataclass(frozen=True)
+class AccuracyRow:
+    """One figure of ``accuracy.json``: ``{"selector": "score_model", "family": "caption", "label": "truth",
+    "value": 0.94, "low": 0.91, "high": 0.96, "n": 310}``.
+    """
+
+    selector: str
+    family: str
+    label: str
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
+    """Asset ``score_model_report``: accuracy, its difference to CLIP score, calibration, probes, plots."""
+    pairs: list[Pair] = []
+    for name in ("caption_preferences", "instruction_preferences"):
+        pairs.extend(read_pairs(inputs[name], "heldout"))
+    if not pairs:
+        raise DataError("no held-out pair to measure on; raise preference_data.heldout_share or the number of images")
+    resamples = settings.benchmarks.bootstrap_resamples
+    model = Scorer.load(inputs["score_model"] / "model", settings.compute)
+    clip = ClipScorer.load(base_model(inputs["base_models"], "clip"), settings.compute, settings.benchmarks.batch_size)
+    scored = {"score_model": score_pairs(model, pairs), "clip_score": score_pairs(clip, pairs)}
+    rows = accuracy_rows(pairs, scored)
+    differences = difference_rows(pairs, scored, resamples, settings.seed)
+    gaps = [_gap(pair) for pair in scored["score_model"]]
+    reliability = calibration([gap for gap in gaps if gap is not None])
+    lengths = length_bias(pairs, gaps)
+    ceiling = _judge_against_truth(pairs)
+    _write(out / "accuracy.json", [asdict(row) for row in rows])
+    _write(out / "difference.json", differences)
+    trust = {
+        "calibration": asdict(reliability),
+        "length_bias": lengths,
+        "judge_agrees_with_truth": asdict(ceiling) if ceiling else None,
+    }
+    _write(out / "calibration.json", trust)
+    probed = run_probes(model, pairs)
+    _write(out / "probes.json", [asdict(probe) for probe in probed])
+    _write(out / "self_preference.json", self_preference(pairs, gaps))
+    unscored = _quarantine(out, pairs, scored["score_model"])
+    evaluation_plots.accuracy_bars(rows, out / "plots" / "accuracy.png")
+    evaluation_plots.reliability(reliability, out / "plots" / "calibration.png")
+    evaluation_plots.probe_bars(probed, out / "plots" / "probes.png")
+    evaluation_plots.gap_against_length(pairs, gaps, out / "plots" / "length_bias.png")
+    counts = {"input_rows": len(pairs), "kept_rows": len(pairs) - unscored, "quarantined_rows": unscored}
+    falls: Metrics = {f"probe.{p.probe}.{key}": getattr(p, key) for p in probed for key in ("value", "low")}
+    return counts | falls | _metrics(rows, differences, reliability, lengths, ceiling)
+
+
+def accuracy_rows(pairs: Sequence[Pair], scored: Scored) -> list[AccuracyRow]:
+    """Accuracy with Wilson intervals for every selector, family and label that has a pair, and chance."""
+    rows = []
+    for label in LABELS:
+        for family in [ALL, *sorted({pair["family"] for pair in pairs})]:
+            measured = {selector: _verdicts(pairs, scores, family, label) for selector, scores in scored.items()}
+            for selector, verdicts in measured.items():
+                known = [verdict for verdict in verdicts if verdict is not None]
+                if known:
+                    interval = wilson(sum(known), len(known))
+                    rows.append(AccuracyRow(selector, family, label, **asdict(interval)))
+            pairs_with_order = max((sum(v is not None for v in verdicts) for verdicts in measured.values()), default=0)
+            if pairs_with_order:
+                # Chance is known exactly: each order is as likely.
+                rows.append(AccuracyRow("random", family, label, 0.5, 0.5, 0.5, pairs_with_order))
+    return rows
+
+
+def difference_rows(
+    pairs: Sequence[Pair], scored: Scored, resamples: int, seed: int
+) -> list[dict[str, str | float | int]]:
+    """Score model's accuracy minus CLIP score's over the pairs that both scored, bootstrapped."""
+    rows: list[dict[str, str | float | int]] = []
+    for label in LABELS:
+        for family in [ALL, *sorted({pair["family"] for pair in pairs})]:
+            ours = _verdicts(pairs, scored["score_model"], family, label)
+            theirs = _verdicts(pairs, scored["clip_score"], family, label)
+            both = [(a, b) for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None]
+            if both:
+                interval = paired_difference([a for a, _ in both], [b for _, b in both], resamples, seed)
+                rows.append(
+                    {"selector": "score_model", "baseline": "clip_score", "family": family, "label": label}
+                    | asdict(interval)
+                )
+    return rows
+
+
+def _verdicts(pairs: Sequence[Pair], scores: Sequence[ScoredPair], family: str, label: str) -> list[bool | None]:
+    """One verdict a pair of the family, in order; None where there is no score or no order."""
+    return [
+        agrees(scored, 1.0 if label == "judge" else (pair["true_margin"] or 0.0))
+        for pair, scored in zip(pairs, scores, strict=True)
+        if family in (ALL, pair["family"])
+    ]
+
+
+def _judge_against_truth(pairs: Sequence[Pair]) -> Interval | None:
+    """How often the judge chose what is better in truth: the ceiling that its noise sets."""
+    margins = [pair["true_margin"] for pair in pairs if pair["true_margin"]]
+    return wilson(sum(margin > 0 for margin in margins), len(margins)) if margins else None
+
+
+def _gap(scored: ScoredPair) -> float | None:
+    chosen, rejected = scored
+    return None if chosen is None or rejected is None else chosen - rejected
+
+
+def _quarantine(out: Path, pairs: Sequence[Pair], scored: Sequence[ScoredPair]) -> int:
+    rows = [
+        {
+            "stage": "score_model.score_model_report",
+            "sample_id": pair["pair_id"],
+            "reason": "not_scored",
+            "detail": "no score for the chosen or the rejected text",
+        }
+        for pair, scores in zip(pairs, scored, strict=True)
+        if None in scores
+    ]
+    return write_table(out / "quarantine.parquet", QUARANTINE, rows)
+
+
+def _metrics(
+    rows: Sequence[AccuracyRow],
+    differences: Sequence[Mapping[str, Any]],
+    reliability: Calibration,
+    lengths: Mapping[str, float | None],
+    ceiling: Interval | None,
+) -> Metrics:
+    metrics: Metrics = {
+        f"accuracy.{row.selector}.{row.family}.{row.label}": row.value for row in rows if row.selector != "random"
+    }
+    for row in differences:
+        if row["family"] == ALL:
+            metrics |= {f"difference.{row['label']}.{key}": row[key] for key in ("value", "low", "high")}
+    if reliability.ece is not None:
+        metrics["expected_calibration_error"] = reliability.ece
+    metrics |= {f"length_bias.{key}": value for key, value in lengths.items() if value is not None}
+    if ceiling is not None:
+        metrics["judge_agrees_with_truth"] = ceiling.value
+    return metrics
+
+
+def _write(file: Path, value: object) -> None:
+    file.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,150 @@
+"""The gate between ``challenger`` and ``champion``: a new score model replaces the old one only where it is not worse.
+
+Both score the same held-out pairs. The challenger is promoted where McNemar's exact test does not find it worse, no
+family of pairs is worse by more than a margin (the paired interval considered), and every probe passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.score_model.evaluation.probes import ProbeResult, run_probes
+from rsqa_pipeline.score_model.pairs import Pair, ScoredPair, agrees, read_pairs, score_pairs
+from rsqa_pipeline.score_model.scoring.scorer import Scorer
+from rsqa_pipeline.stages import ASSETS
+from rsqa_pipeline.statistics import mcnemar, paired_difference
+
+SIGNIFICANCE = 0.05
+PREFERENCES = ("caption_preferences", "instruction_preferences")
+
+
+class Registry(Protocol):
+    """Where versions of the score model and their aliases are kept."""
+
+    def version_at(self, model: str, alias: str) -> str | None: ...
+
+    def download(self, model: str, version: str) -> Path: ...
+
+    def record_decision(self, model: str, version: str, decision: dict[str, Any], promoted: bool) -> None: ...
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether the challenger is promoted, why, and the numbers behind it; stored with the model version."""
+
+    promoted: bool
+    reasons: list[str]
+    """Why not; or why, where it is promoted."""
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+
+def promote(settings: Profile, registry: Registry) -> tuple[str, Decision]:
+    """Compares the registered ``challenger`` with the ``champion`` and promotes it where the gate lets it.
+
+    The held-out pairs are those of the preference data on disk. An image's pairs are held out by the image's own hash,
+    so that neither model has learned from them, whenever it was trained.
+
+    Returns:
+        The challenger's version and the decision, which is stored with that version.
+
+    Raises:
+        DataError: no challenger is registered, or there are no held-out pairs.
+    """
+    version = registry.version_at("score_model", "challenger")
+    if version is None:
+        raise DataError("no score model is registered; run `rsqa run score_model` first")
+    pairs = [pair for name in PREFERENCES for pair in read_pairs(ASSETS[name].folder(settings), "heldout")]
+    challenger = Scorer.load(registry.download("score_model", version), settings.compute)
+    standing = registry.version_at("score_model", "champion")
+    champion = None
+    if standing is not None:
+        old = Scorer.load(registry.download("score_model", standing), settings.compute)
+        champion = score_pairs(old, pairs)
+    decision = decide(
+        pairs,
+        score_pairs(challenger, pairs),
+        champion,
+        run_probes(challenger, pairs),
+        settings.score_model.promotion_margin,
+        settings.benchmarks.bootstrap_resamples,
+        settings.seed,
+    )
+    stored = {**asdict(decision), "champion_version": standing}
+    registry.record_decision("score_model", version, stored, decision.promoted)
+    return version, decision
+
+
+def decide(
+    pairs: Sequence[Pair],
+    challenger: Sequence[ScoredPair],
+    champion: Sequence[ScoredPair] | None,
+    probes: Sequence[ProbeResult],
+    margin: float,
+    resamples: int,
+    seed: int,
+) -> Decision:
+    """The decision over the judge's labels of held-out pairs.
+
+    Args:
+        challenger: its scores of each pair, in the pairs' order.
+        champion: likewise; None where there is none yet, and then only the probes decide.
+        margin: accuracy, 0..1, that a family may lose: refused where the paired difference is below minus the margin.
+
+    Raises:
+        DataError: no pair that both models scored.
+    """
+    failed = [
+        f"probe {probe.probe}: the score falls in {probe.value:.3f} [{probe.low:.3f}, {probe.high:.3f}] of {probe.n}, "
+        "needs more than chance"
+        for probe in probes
+        if not probe.passed
+    ]
+    numbers: dict[str, Any] = {"probes": {probe.probe: probe.value for probe in probes}, "pairs": len(pairs)}
+    if champion is None:
+        reasons = failed or ["there is no champion yet, and every probe passes"]
+        return Decision(not failed, reasons, numbers)
+    worse = _compare(pairs, challenger, champion, margin, resamples, seed, numbers)
+    reasons = failed + worse
+    return Decision(not reasons, reasons or [numbers["verdict"]], numbers)
+
+
+def _compare(
+    pairs: Sequence[Pair],
+    challenger: Sequence[ScoredPair],
+    champion: Sequence[ScoredPair],
+    margin: float,
+    resamples: int,
+    seed: int,
+    numbers: dict[str, Any],
+) -> list[str]:
+    verdicts = [
+        (str(pair["family"]), new, old)
+        for pair, new, old in zip(pairs, map(agrees, challenger), map(agrees, champion), strict=True)
+        if new is not None and old is not None
+    ]
+    if not verdicts:
+        raise DataError("challenger and champion scored no held-out pair in common; materialize the preferences first")
+    new, old = [v[1] for v in verdicts], [v[2] for v in verdicts]
+    p = mcnemar(new, old)
+    gain = sum(new) / len(new) - sum(old) / len(old)
+    numbers |= {
+        "challenger": sum(new) / len(new),
+        "champion": sum(old) / len(old),
+        "mcnemar_p": p,
+        "compared": len(new),
+    }
+    numbers["verdict"] = f"accuracy {gain:+.4f} against the champion on {len(new)} pairs, McNemar p = {p:.3g}"
+    worse = [f"worse than the champion: {numbers['verdict']}"] if gain < 0 and p < SIGNIFICANCE else []
+    numbers["families"] = {}
+    for family in sorted({v[0] for v in verdicts}):
+        mine = [v for v in verdicts if v[0] == family]
+        lost = paired_difference([v[1] for v in mine], [v[2] for v in mine], resamples, seed)
+        numbers["families"][family] = {"value": lost.value, "low": lost.low, "high": lost.high, "n": lost.n}
+        if lost.value < -margin:
+            worse.append(f"family {family}: accuracy {lost} against the champion, more than {margin:g} is lost")
+    return worse

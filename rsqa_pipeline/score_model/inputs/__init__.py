@@ -1,0 +1,1 @@
+"""Texts and images as the tensors that a backbone takes."""

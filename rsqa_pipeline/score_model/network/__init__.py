@@ -1,0 +1,1 @@
+"""The score model itself: backbone, head, adapters, checkpoints."""

@@ -1,0 +1,212 @@
+"""Score-model checkpoints on disk: our layout, the released one, and the checks before loading either.
+
+Ours is config.json (the backbone's config, ``architectures: ["ScoreModel"]``, ``score_activation``) and
+safetensors named as the model's own parameters. The released layout is an older transformers': a flat
+Qwen2-VL config with ``architectures: ["Qwen2Reward"]``, the language model under ``model.``, the vision
+tower under ``visual.``, the head as ``reward_head.weight``, and always softplus (paper, released code).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import save_torch_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import CONFIG_MAPPING, AutoModel, AutoProcessor, PretrainedConfig, PreTrainedModel
+from transformers.processing_utils import ProcessorMixin
+
+from rsqa_pipeline.errors import ModelError
+from rsqa_pipeline.models.load import load_processor, local_folder
+from rsqa_pipeline.score_model.network import shared_backbone
+
+OURS, RELEASED = "ScoreModel", "Qwen2Reward"
+FAMILIES = (*shared_backbone.FAMILIES, "idefics3", "llava")
+"""Model types of backbones. The last two give each candidate a row and an image of its own."""
+RELEASED_PREFIXES = {
+    "model.": "backbone.language_model.",
+    "visual.": "backbone.visual.",
+    "reward_head.": "head.",
+}
+SHOWN = 5
+"""Tensor names shown in an error."""
+
+
+def read_base(path_or_id: str, revision: str | None = None) -> PreTrainedModel:
+    """The backbone of an image-text checkpoint, float32, without its language head.
+
+    Raises:
+        ModelError: no such checkpoint, no safetensors, a family that is not supported, missing tensors.
+    """
+    folder = local_folder(path_or_id, revision)
+    _check_family(folder, _config_json(folder))
+    _weight_files(folder)
+    try:
+        backbone, info = AutoModel.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{folder} cannot be loaded as an image-text backbone: {error}") from error
+    if info["missing_keys"]:
+        raise ModelError(f"{folder} lacks tensors of the backbone: {_some(info['missing_keys'])}")
+    return backbone
+
+
+def read_processor(path_or_id: str | Path) -> ProcessorMixin:
+    """The processor beside a checkpoint, of whatever family.
+
+    Raises:
+        ModelError: there is none, or it cannot be read.
+    """
+    folder = local_folder(path_or_id)
+    if _config_json(folder).get("model_type") in shared_backbone.FAMILIES:
+        return load_processor(folder)
+    try:
+        return AutoProcessor.from_pretrained(folder)
+    except (OSError, ValueError, TypeError, ImportError) as error:
+        raise ModelError(f"{folder}: processor cannot be read: {error}") from error
+
+
+def read_config(folder: Path) -> tuple[PretrainedConfig, Any]:
+    """The backbone's config and the output's activation."""
+    settings = _config_json(folder)
+    architecture = (settings.get("architectures") or ["none"])[0]
+    if architecture == RELEASED:
+        activation = "softplus"
+    elif architecture == OURS:
+        activation = settings.pop("score_activation", None)
+        if activation not in ("none", "softplus"):
+            raise ModelError(f"{folder}/config.json: score_activation must be none or softplus, found {activation!r}")
+    else:
+        raise ModelError(
+            f"{folder} is no score model: its architecture is {architecture!r}, known are {OURS} and "
+            f"{RELEASED}; start from a VLM with ScoreModel.from_base"
+        )
+    _check_family(folder, settings)
+    return CONFIG_MAPPING[settings["model_type"]].from_dict(settings), activation
+
+
+def _check_family(folder: Path, settings: Mapping[str, Any]) -> None:
+    if settings.get("model_type") not in FAMILIES:
+        raise ModelError(
+            f"{folder}: a score model needs an image-text backbone whose model_type is one of {', '.join(FAMILIES)}; "
+            f"found {settings.get('model_type')!r}"
+        )
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """All tensors under the model's own names, whichever layout they are stored in."""
+    tensors: dict[str, Tensor] = {}
+    for file in _weight_files(folder):
+        try:
+            tensors.update(load_file(file))
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{file} is not a readable safetensors file: {error}") from error
+    if (_config_json(folder).get("architectures") or [None])[0] == RELEASED:
+        return {_from_released(name): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def check_tensors(folder: Path, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Raises ModelError naming missing, unknown and misshapen tensors, all kinds at once."""
+    misshapen = [
+        f"{name} {list(found[name].shape)} instead of {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in found and found[name].shape != tensor.shape
+    ]
+    kinds = {
+        "missing": [name for name in expected if name not in found],
+        "unknown": [name for name in found if name not in expected],
+        "misshapen": misshapen,
+    }
+    faults = [f"{kind}: {_some(names)}" for kind, names in kinds.items() if names]
+    if faults:
+        raise ModelError(f"{folder} does not hold the tensors that its config.json asks for; " + "; ".join(faults))
+
+
+def write(folder: Path, config: PretrainedConfig, activation: str, tensors: Mapping[str, Tensor]) -> None:
+    """Our layout."""
+    settings = _settings(config) | {"architectures": [OURS], "score_activation": activation}
+    _write(folder, settings, dict(tensors))
+
+
+def write_released(folder: Path, config: PretrainedConfig, tensors: Mapping[str, Tensor]) -> None:
+    """The released layout."""
+    settings = _settings(config)
+    text = settings.pop("text_config")
+    rope = dict(text.pop("rope_parameters"))
+    flat = {key: value for key, value in text.items() if key not in ("model_type", "layer_types")}
+    flat["rope_theta"] = rope.pop("rope_theta")
+    # The older transformers reads the rope's kind from "type"; "default" with sections is multimodal rope
+    # there.
+    flat["rope_scaling"] = rope | {"type": rope["rope_type"]}
+    settings = flat | settings | {"architectures": [RELEASED], "ranked_candidate_num": 2}
+    settings["vision_config"] = {
+        key: value for key, value in settings["vision_config"].items() if key != "rope_parameters"
+    } | {"model_type": "qwen2_vl"}
+    _write(folder, settings, {_to_released(name): tensor for name, tensor in tensors.items()})
+
+
+def _settings(config: PretrainedConfig) -> dict[str, Any]:
+    """The config without the folder it was read from, which differs from machine to machine."""
+    settings: dict[str, Any] = config.to_dict()
+    for part in (settings, *settings.values()):
+        if isinstance(part, dict):
+            part.pop("_name_or_path", None)
+    return settings
+
+
+def _write(folder: Path, settings: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
+    (folder / "config.json").write_text(text, encoding="utf-8")
+    save_torch_state_dict({name: tensor.detach().cpu() for name, tensor in tensors.items()}, str(folder))
+
+
+def _from_released(name: str) -> str:
+    for old, new in RELEASED_PREFIXES.items():
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name  # left as it is, so that the check names it as unknown
+
+
+def _to_released(name: str) -> str:
+    old, new = next((old, new) for old, new in RELEASED_PREFIXES.items() if name.startswith(new))
+    return old + name.removeprefix(new)
+
+
+def _config_json(folder: Path) -> dict[str, Any]:
+    file = folder / "config.json"
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{folder} holds no config.json, so it is no checkpoint") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelError(f"{file} cannot be read: {error}") from error
+    if not isinstance(settings, dict):
+        raise ModelError(f"{file} must hold a JSON object, found {type(settings).__name__}")
+    return settings
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The checkpoint's safetensors files, one or several; an absent shard shows as missing tensors."""
+    files = sorted(folder.glob("*.safetensors"))
+    if files:
+        return files
+    pickles = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".pkl", ".ckpt"))
+    if pickles:
+        raise ModelError(
+            f"{folder} holds pickled weights ({_some(pickles)}), which can run code when loaded; "
+            "convert them to safetensors where you trust them, this project reads nothing else"
+        )
+    raise ModelError(f"{folder} holds no *.safetensors file")
+
+
+def _some(names: list[str]) -> str:
+    rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(sorted(names)[:SHOWN]) + rest

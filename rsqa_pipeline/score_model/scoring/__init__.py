@@ -1,0 +1,1 @@
+"""The only scoring code: the scorer and what feeds it."""

@@ -1,0 +1,143 @@
+"""Versions of data, code and settings, all by content.
+
+A data version is the md5 that DVC gives a folder, so that Dagster's data version, ``dvc.lock`` and the MLflow dataset
+digest are one string.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from rsqa_pipeline.errors import DataError
+
+PACKAGE = Path(__file__).resolve().parent
+
+# Types and wiring that every module imports. A change there cannot change a stage's result: settings count by value,
+# and the table of stages only names what the other hashes already cover.
+_NOT_CODE = ("errors", "profile", "stages", "tracking.run_logger")
+
+
+def file_md5(path: Path) -> str:
+    """Hex md5 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def folder_version(folder: Path) -> str:
+    """Data version of a folder: ``<md5>.dir`` as DVC computes it (empty sub-folders do not count).
+
+    Raises DataError where the folder is missing.
+    """
+    if not folder.is_dir():
+        raise DataError(f"no folder {folder}; make it with `rsqa run {folder.name}` or get it with `dvc pull`")
+    return _folder_version(folder.resolve(), _signature(folder.resolve()))
+
+
+def source_version(path: Path) -> str:
+    """Version of an outside file or folder."""
+    return folder_version(path) if path.is_dir() else file_md5(path)
+
+
+def settings_version(settings: Any) -> str:
+    """Hex sha256 of the canonical JSON of settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def code_files(module: str) -> list[Path]:
+    """Files below the package that the module's result depends on: itself, all it imports, and data beside those.
+
+    ``module`` is named below the package, e.g. ``score_model.train``. Imports inside functions count.
+    """
+    modules = sorted(_closure(module))
+    files = {_module_file(name) for name in modules}
+    for folder in {file.parent for file in files} - {PACKAGE}:
+        files.update(_data_files(folder))
+    return sorted(files)
+
+
+def code_version(module: str) -> str:
+    """Hex sha256 over what `code_files` say: statements of Python files, bytes of data files.
+
+    Comments, docstrings and layout do not count, so that rewording makes no output stale.
+    """
+    digest = hashlib.sha256()
+    for file in code_files(module):
+        content = _statements(file) if file.suffix == ".py" else file_md5(file)
+        digest.update(f"{file.relative_to(PACKAGE).as_posix()} {content}\n".encode())
+    return digest.hexdigest()
+
+
+@cache
+def _statements(file: Path) -> str:
+    """Hex sha256 of a Python file's syntax tree without docstrings."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            # also the strings below attributes: an expression that is a constant has no effect
+            node.body = [
+                part for part in node.body if not (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant))
+            ]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+@cache
+def _folder_version(folder: Path, signature: str) -> str:
+    files = sorted((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.relative_to(folder).as_posix())
+    entries = [{"md5": file_md5(p), "relpath": p.relative_to(folder).as_posix()} for p in files]
+    return hashlib.md5(json.dumps(entries, sort_keys=True).encode()).hexdigest() + ".dir"
+
+
+def _signature(folder: Path) -> str:
+    """Names, sizes and times: tells within one process whether a folder must be hashed again."""
+    stats = [(p.relative_to(folder).as_posix(), p.stat()) for p in sorted(folder.rglob("*")) if p.is_file()]
+    return hashlib.md5(repr([(name, s.st_size, s.st_mtime_ns, s.st_ino) for name, s in stats]).encode()).hexdigest()
+
+
+def _closure(module: str) -> set[str]:
+    found, waiting = set(), [module]
+    while waiting:
+        name = waiting.pop()
+        if name in found or any(name == part or name.startswith(part + ".") for part in _NOT_CODE):
+            continue
+        found.add(name)
+        waiting.extend(_imports(_module_file(name)))
+    return found
+
+
+@cache
+def _imports(file: Path) -> tuple[str, ...]:
+    """Modules below the package that a file imports, anywhere in it."""
+    prefix = PACKAGE.name + "."
+    names = []
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names += [f"{node.module}.{alias.name}" for alias in node.names] + [node.module]
+    below = (name.removeprefix(prefix) for name in names if name.startswith(prefix))
+    return tuple(sorted({name for name in below if _is_module(name)}))
+
+
+def _module_path(name: str) -> Path:
+    return PACKAGE.joinpath(*name.split("."))
+
+
+def _is_module(name: str) -> bool:
+    path = _module_path(name)
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
+
+
+def _module_file(name: str) -> Path:
+    path = _module_path(name)
+    return path.with_suffix(".py") if path.with_suffix(".py").is_file() else path / "__init__.py"
+
+
+def _data_files(folder: Path) -> list[Path]:
+    """Prompts, task files, templates: what a module reads from beside itself. Weights count as sources instead."""
+    suffixes = {".yaml", ".json", ".html", ".jinja", ".css", ".txt"}
+    return [p for p in folder.rglob("*") if p.suffix in suffixes and "checkpoints" not in p.parts]

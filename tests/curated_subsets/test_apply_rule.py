@@ -1,0 +1,194 @@
+"""What a rule does with each sample: conditions by hand, and what must hold for any scores."""
+
+import math
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from rsqa_pipeline.curated_subsets.selection.apply_rule import decide
+from rsqa_pipeline.curated_subsets.selection.explain import Shares, dropped_rows, length_of, vanished
+from rsqa_pipeline.curated_subsets.selection.ranking import uniform
+from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.profile.curated_subsets import SubsetRule
+from rsqa_pipeline.records import sha256
+from rsqa_pipeline.statistics import wilson
+
+
+def table(scores: list[float | None], classes: list[str | None] | None = None) -> pd.DataFrame:
+    """Captions c000, c001, .. with these scores and classes."""
+    ids = [f"c{number:03d}" for number in range(len(scores))]
+    frame = pd.DataFrame({"sample_id": ids, "kind": "caption"})
+    frame["score_model"] = pd.Series(scores, dtype=float)
+    frame["scene_class"] = pd.Series(classes or ["port"] * len(scores), dtype=object)
+    return frame
+
+
+def rule(**fields: object) -> SubsetRule:
+    return SubsetRule.model_validate({"selector": "score_model", **fields})
+
+
+def kept(samples: pd.DataFrame, chosen: SubsetRule, seed: int = 0) -> list[str]:
+    return sorted(samples.loc[decide(samples, chosen, seed)["kept"], "sample_id"])
+
+
+def test_threshold_keeps_equal_scores_and_the_fraction_still_holds():
+    samples = table([1.0, 2.0, 3.0, 4.0])
+    assert kept(samples, rule(threshold=2.0)) == ["c001", "c002", "c003"]
+    assert kept(samples, rule(threshold=2.0, caption_fraction=0.5)) == ["c002", "c003"]
+
+
+def test_fraction_of_each_group_and_not_below_the_floor():
+    samples = table([9, 8, 7, 6, 1, 2, None], ["port", "port", "port", "port", "farm", "farm", None])
+    half = {"caption_fraction": 0.5, "per": "scene_class"}
+    assert kept(samples, rule(**half)) == ["c000", "c001", "c005"]
+    # the farm has two and keeps both; a sample without a class stands alone, and has no score
+    assert kept(samples, rule(**half, floor=3)) == ["c000", "c001", "c002", "c004", "c005"]
+
+
+def test_intersection_and_union():
+    samples = table([4, 3, 2, 1]).assign(clip_score=[1.0, 4.0, 2.0, 3.0])
+    parts = [
+        {"selector": "score_model", "caption_fraction": 0.5},
+        {"selector": "clip_score", "caption_fraction": 0.5},
+    ]
+    assert kept(samples, SubsetRule.model_validate({"all_of": parts})) == ["c001"]
+    assert kept(samples, SubsetRule.model_validate({"any_of": parts})) == ["c000", "c001", "c003"]
+
+
+def test_every_dropped_sample_has_its_rank_percentile_and_reason():
+    samples = table([4, 3, 3, 1, None])
+    rows = dropped_rows(samples, decide(samples, rule(caption_fraction=0.4, threshold=2), 0))
+    told = [(row["key"], row["rank"], row["percentile"], row["reason"]) for row in rows]
+    assert [entry[:2] + entry[3:] for entry in told] == [
+        ("c002", 2, "outside_top"),
+        ("c003", 4, "below_threshold"),
+        ("c004", None, "no_score"),
+    ]
+    assert [entry[2] for entry in told] == [75, 25, None]
+    assert {row["rule"] for row in rows} == {"score_model: best 40% of captions, score at least 2"}
+
+
+def test_an_intersection_names_the_first_rule_that_drops_a_sample():
+    samples = table([4, 3, 2, 1]).assign(clip_score=[1.0, 2.0, 3.0, 4.0])
+    both = SubsetRule.model_validate(
+        {"all_of": [{"selector": "score_model", "caption_fraction": 0.75}, {"selector": "clip_score", "threshold": 2}]}
+    )
+    reasons = {
+        row["key"]: (row["rule"].split(":")[0], row["reason"])
+        for row in dropped_rows(samples, decide(samples, both, 0))
+    }
+    assert reasons == {"c000": ("clip_score", "below_threshold"), "c003": ("score_model", "outside_top")}
+
+
+def test_draws_follow_the_temperature():
+    """Without replacement the first of two draws goes by odds exp(score / temperature): 3 to 1 here."""
+    samples = table([math.log(3.0), 0.0])
+    drawn = rule(caption_fraction=0.5, temperature=1.0)
+    wins = sum(kept(samples, drawn, seed) == ["c000"] for seed in range(2000))
+    assert 1500 - 5 * 19.4 < wins < 1500 + 5 * 19.4  # binomial deviation: 19.4
+    cold = rule(caption_fraction=0.5, temperature=0.01)
+    assert all(kept(samples, cold, seed) == ["c000"] for seed in range(50))
+
+
+def test_draws_are_those_of_the_records_hash():
+    ids = ["a", "sample/1", "ü"]
+    expected = [int(sha256("7", name)[:13], 16) / 16**13 for name in ids]
+    assert uniform(ids, 7).tolist() == expected
+
+
+def test_a_missing_column_is_named_with_those_at_hand():
+    with pytest.raises(DataError, match="needs column 'region'; the samples have sample_id, kind, score_model"):
+        decide(table([1.0]), rule(per="region"), 0)
+    with pytest.raises(DataError, match="'clip_score'"):
+        decide(table([1.0]), SubsetRule(selector="clip_score"), 0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, "exactly one of selector, all_of, any_of; found none"),
+        ({"selector": "all", "any_of": [{"selector": "all"}]}, "found selector, any_of"),
+        ({"all_of": [{"selector": "all"}], "threshold": 1}, "all_of stands alone; threshold belongs into its rules"),
+        ({"selector": "random", "temperature": 1}, "temperature needs a score; selector random has none"),
+        ({"selector": "score_model", "floor": 3}, "floor needs per"),
+        ({"selector": "all", "diverse": {"embeddings": "e", "top": 0.5}}, "must not be below the fractions"),
+        ({"selector": "score_model", "temperature": 0}, "greater than 0"),
+    ],
+)
+def test_rules_that_make_no_sense_are_refused(fields, words):
+    with pytest.raises(ValidationError, match=words):
+        SubsetRule.model_validate(fields)
+
+
+scored = st.lists(
+    st.tuples(st.one_of(st.none(), st.floats(-9, 9, width=16)), st.sampled_from(["a", "b", None])),
+    min_size=1,
+    max_size=40,
+)
+rules = st.builds(
+    lambda fraction, per, floor, threshold, temperature: rule(
+        caption_fraction=fraction,
+        per=per,
+        floor=floor if per else 0,
+        threshold=threshold,
+        temperature=temperature,
+    ),
+    st.floats(0.01, 1),
+    st.sampled_from([None, "scene_class"]),
+    st.integers(0, 4),
+    st.one_of(st.none(), st.floats(-9, 9)),
+    st.sampled_from([None, 2.0]),
+)
+
+
+def drawn_table(rows: list[tuple[float | None, str | None]]) -> pd.DataFrame:
+    return table([score for score, _ in rows], [name for _, name in rows])
+
+
+@settings(deadline=None, max_examples=60)
+@given(scored, rules, st.randoms(use_true_random=False))
+def test_order_of_rows_does_not_matter(rows, chosen, random):
+    samples = drawn_table(rows)
+    order = list(range(len(samples)))
+    random.shuffle(order)
+    shuffled = samples.iloc[order].reset_index(drop=True)
+    one, other = (dropped_rows(frame, decide(frame, chosen, 3)) for frame in (samples, shuffled))
+    assert repr(one) == repr(other)
+
+
+@settings(deadline=None, max_examples=60)
+@given(scored, rules)
+def test_floor_and_threshold_hold_in_every_group(rows, chosen):
+    samples = drawn_table(rows)
+    decided = decide(samples, chosen, 0)
+    chosen_rows = samples[decided["kept"]]
+    assert chosen_rows["score_model"].notna().all()
+    passing = samples[samples["score_model"] >= (-99 if chosen.threshold is None else chosen.threshold)]
+    assert set(chosen_rows.index) <= set(passing.index)
+    if chosen.per:
+        have, keeps = (Counter(frame["scene_class"].fillna("none")) for frame in (passing, chosen_rows))
+        assert all(keeps[name] >= min(count, chosen.floor) for name, count in have.items())
+    assert (decided["reason"].isna() == decided["kept"]).all()
+
+
+def test_shares_have_intervals_and_a_vanished_class_is_told_loudly():
+    shares = Shares()
+    samples = table([1.0] * 6, ["port", "port", "farm", "farm", "farm", None])
+    samples = samples.assign(source="human", words=[3, 5, 6, 12, 25, 90])
+    halves = np.array([True, False, False, False, False, True])
+    shares.add(samples.iloc[:2], halves[:2])
+    shares.add(samples.iloc[2:], halves[2:])
+    rows = {(row["by"], row["value"]): row for row in shares.rows()}
+    port = rows["scene_class", "port"]
+    expected = wilson(1, 2)
+    assert (port["samples"], port["kept"], port["dropped"]) == (2, 1, 1)
+    assert (port["share"], port["low"], port["high"]) == (expected.value, expected.low, expected.high)
+    assert rows["scene_class", "unknown"]["kept"] == 1 and rows["source", "human"]["samples"] == 6
+    assert rows["words", "up to 5"]["samples"] == 2 and rows["words", "over 40"]["kept"] == 1
+    assert vanished(shares.rows()) == ["scene_class 'farm' (3 captions)"]
+    assert [length_of(words) for words in (0, 5, 6, 40, 41)] == ["up to 5", "up to 5", "6 to 10", "21 to 40", "over 40"]

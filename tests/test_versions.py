@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.records import sha256
-from rsqa_pipeline.versions import PACKAGE, code_files, code_version, file_md5, folder_version, settings_version
+from rsqa_pipeline.versions import (
+    PACKAGE,
+    _statements,
+    code_files,
+    code_version,
+    file_md5,
+    folder_version,
+    settings_version,
+)
 
 
 def test_folder_version_by_hand(tmp_path: Path) -> None:

@@ -7,38 +7,23 @@ import os
 import dagster as dg
 
 from rsqa_pipeline.profile import default_profile, load_profile
+from rsqa_pipeline.stages import assets_of
 
-from . import (
-    curated_subsets,
-    finetuned_models,
-    gathering,
-    preference_data,
-    rl_policy,
-    score_model,
-    source_pairs,
-    tiny_models,
-)
-from .automation import everything, nightly, source_sensor
+from .automation import everything_job, nightly_schedule, source_sensor
 from .resources import FolderIOManager, Pipeline
+from .stage_asset import stage_asset
 
 
 def build(profile_name: str, force: bool = False) -> dg.Definitions:
-    """The code location for one profile."""
-    modules = [
-        source_pairs,
-        tiny_models,
-        preference_data,
-        score_model,
-        curated_subsets,
-        finetuned_models,
-        rl_policy,
-        gathering,
-    ]
+    """The code location of one profile."""
+    profile = load_profile(profile_name)
+    assets = assets_of(profile)
+    everything = everything_job(assets)
     return dg.Definitions(
-        assets=dg.load_assets_from_modules(modules),
+        assets=[stage_asset(asset) for asset in assets.values()],
         jobs=[everything],
-        schedules=[nightly],
-        sensors=[source_sensor(load_profile(profile_name))],
+        schedules=[nightly_schedule(everything)],
+        sensors=[source_sensor(everything, assets)],
         resources={
             "pipeline": Pipeline(profile_name=profile_name, force=force),
             "folder": FolderIOManager(profile_name=profile_name),

@@ -16,15 +16,14 @@ import yaml
 from dvc.repo import Repo, lock_repo
 from dvc.stage import PipelineStage
 
-from rsqa_pipeline.errors import DataError, RsqaError
-from rsqa_pipeline.materialize import manifests, standing
+from rsqa_pipeline.errors import DataError, RsqaError, UsageError
+from rsqa_pipeline.materialize import current_manifest, manifests
 from rsqa_pipeline.profile import Profile, default_profile
-from rsqa_pipeline.stages import ASSETS, STAGES, downstream, in_stage
+from rsqa_pipeline.stages import STAGES, assets_of, downstream, in_stage
 from rsqa_pipeline.versions import folder_version
 
 from .automation import EVERYTHING
 from .definitions import build
-from .resources import TRACKED_STAGES
 
 _INSTANCE = """\
 telemetry: {enabled: false}
@@ -34,7 +33,7 @@ concurrency: {runs: {max_concurrent_runs: 2}, pools: {default_limit: 1, granular
 """
 
 
-_FRONT_DOOR = "rsqa/front_door"
+_LAUNCHED_BY = "rsqa/launched_by"
 
 
 @dataclass
@@ -51,29 +50,30 @@ class RunFailed(RsqaError):
     """An asset failed; the assets that do not depend on it are made."""
 
 
-def select(words: Sequence[str]) -> list[str]:
-    """Asset names meant by asset and stage names, in the table's order; none means all.
+def select(profile: Profile, names: Sequence[str]) -> list[str]:
+    """Asset names meant by asset and stage names, in order; none means all.
 
-    Raises DataError naming what is unknown and what there is.
+    Raises UsageError naming what is unknown and what there is.
     """
-    unknown = [word for word in words if word not in ASSETS and word not in STAGES]
+    assets = assets_of(profile)
+    unknown = [name for name in names if name not in assets and name not in STAGES]
     if unknown:
-        raise DataError(
+        raise UsageError(
             f"no asset or stage {', '.join(map(repr, unknown))}; "
-            f"stages: {', '.join(STAGES)}; assets: {', '.join(ASSETS)}"
+            f"stages: {', '.join(STAGES)}; assets: {', '.join(assets)}"
         )
-    wanted = {a.name for word in words for a in (in_stage(word) if word in STAGES else [ASSETS[word]])}
-    return [name for name in ASSETS if name in wanted or not words]
+    wanted = {a.name for name in names for a in (in_stage(assets, name) if name in STAGES else [assets[name]])}
+    return [name for name in assets if name in wanted or not names]
 
 
 def stale(profile: Profile) -> list[str]:
-    """Assets whose output is missing, was made by another recipe, or is downstream of such a one."""
+    """Assets whose output is missing, was made from something else than now, or is downstream of such an asset."""
     store = manifests(profile)
     found: set[str] = set()
-    for asset in ASSETS.values():
-        if found.intersection(asset.inputs) or standing(profile, asset, store) is None:
+    for asset in assets_of(profile).values():
+        if found.intersection(asset.inputs) or current_manifest(profile, asset, store) is None:
             found.add(asset.name)
-    return [name for name in ASSETS if name in found]
+    return [name for name in assets_of(profile) if name in found]
 
 
 def launch(profile: Profile, profile_name: str, names: Sequence[str], force: bool = False) -> LaunchResult:
@@ -90,14 +90,15 @@ def launch(profile: Profile, profile_name: str, names: Sequence[str], force: boo
     prepare_environment(profile, profile_name)
     needed = set(names) if force else set(stale(profile))
     wanted = [name for name in names if name in needed]
+    assets = assets_of(profile)
     result = LaunchResult(unchanged=[name for name in names if name not in wanted])
     if wanted:
         failures = _run(profile, profile_name, wanted, force, result)
         if failures:
             _record(profile, result)
             below = sorted(
-                {name for failed in failures for name in downstream(failed)} & set(wanted),
-                key=list(ASSETS).index,
+                {name for failed in failures for name in downstream(assets, failed)} & set(wanted),
+                key=list(assets).index,
             )
             lines = [f"{name}: {message}" for name, message in failures.items()]
             not_made = f"\nnot made, since they depend on it: {', '.join(below)}" if below else ""
@@ -124,13 +125,13 @@ def recorded_by_dvc(profile: Profile) -> bool:
 def _run(profile: Profile, profile_name: str, wanted: list[str], force: bool, result: LaunchResult) -> dict[str, str]:
     """One Dagster run; fills in ``result`` and returns the failures by asset."""
     job = build(profile_name, force).resolve_job_def(EVERYTHING)
-    with _only_run(profile), dg.DagsterInstance.get() as instance:
-        _bury_dead_runs(instance)
+    with _run_lock(profile), dg.DagsterInstance.get() as instance:
+        _fail_killed_runs(instance)
         outcome = job.execute_in_process(
             instance=instance,
             asset_selection=[dg.AssetKey(name) for name in wanted],
             raise_on_error=False,
-            tags={_FRONT_DOOR: "dvc" if "DVC_STAGE" in os.environ else "cli"},
+            tags={_LAUNCHED_BY: "dvc" if "DVC_STAGE" in os.environ else "cli"},
         )
     _finish_tracking(profile, wanted, outcome.run_id, outcome.success)
     failures: dict[str, str] = {}
@@ -145,7 +146,7 @@ def _run(profile: Profile, profile_name: str, wanted: list[str], force: bool, re
 
 
 @contextmanager
-def _only_run(profile: Profile) -> Iterator[None]:
+def _run_lock(profile: Profile) -> Iterator[None]:
     """Holds the profile's lock, which the system drops when the process ends, however it ends."""
     with (profile.state / "run.lock").open("w") as lock:
         try:
@@ -157,20 +158,21 @@ def _only_run(profile: Profile) -> Iterator[None]:
         yield
 
 
-def _bury_dead_runs(instance: dg.DagsterInstance) -> None:
+def _fail_killed_runs(instance: dg.DagsterInstance) -> None:
     """Ends runs of this door that Dagster still believes alive, and frees their pool slots.
 
     Called with the lock held, so a run that has not finished was killed; its slot would block the pool forever.
     """
     alive = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
     for run in instance.get_runs(alive):
-        if _FRONT_DOOR in run.tags:
+        if _LAUNCHED_BY in run.tags:
             instance.report_run_failed(run, "the process was killed")
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
 def _finish_tracking(profile: Profile, wanted: Sequence[str], run_id: str, succeeded: bool) -> None:
-    if any(ASSETS[name].stage in TRACKED_STAGES for name in wanted):
+    assets = assets_of(profile)
+    if any(STAGES[assets[name].stage].tracked for name in wanted):
         from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking  # seconds to import
 
         MlflowTracking(profile).finish(run_id, succeeded)
@@ -190,18 +192,18 @@ def _record(profile: Profile, result: LaunchResult) -> None:
     """
     if "DVC_STAGE" in os.environ or not recorded_by_dvc(profile):
         return
-    locked = _locked_versions()
+    locked, assets = _locked_versions(), assets_of(profile)
     store = manifests(profile)
     changed = [
         name
-        for name, asset in ASSETS.items()
+        for name, asset in assets.items()
         if asset.folder(profile).is_dir()
         and locked.get(name) != folder_version(asset.folder(profile))
-        and standing(profile, asset, store) is not None
+        and current_manifest(profile, asset, store) is not None
     ]
     changed += [name for name in result.computed if name not in changed]  # same output, but code or settings changed
     logging.getLogger("dvc").setLevel(logging.ERROR)  # a line for each asset says nothing new
-    result.recorded.extend(sorted(changed, key=list(ASSETS).index))
+    result.recorded.extend(sorted(changed, key=list(assets).index))
     if not changed:
         return
     # as `dvc commit --force` for each, but dvc.yaml and dvc.lock, slow to parse, are read and written once

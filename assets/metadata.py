@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from rsqa_pipeline.data_quality.checks import ADVISORY, MAIN_TABLE, CheckResult
 from rsqa_pipeline.materialize import Materialization
-from rsqa_pipeline.stages import ASSETS, Asset
+from rsqa_pipeline.stages import Asset
 
 _ROWS_SHOWN = 5
 _CELL_CHARACTERS = 200
@@ -29,7 +29,7 @@ def check_result(asset: Asset, check: CheckResult | dict[str, Any]) -> dg.AssetC
     )
 
 
-def output_metadata(done: Materialization) -> dict[str, Any]:
+def output_metadata(asset: Asset, done: Materialization) -> dict[str, Any]:
     """Counts, metrics, versions, the first rows of the main tables and the plots of an output."""
     manifest = done.manifest
     metadata: dict[str, Any] = {
@@ -42,7 +42,7 @@ def output_metadata(done: Materialization) -> dict[str, Any]:
     tables = [path for path in sorted(done.folder.glob("*.parquet")) if path.name != "quarantine.parquet"]
     for path in tables:
         metadata[path.stem] = dg.MetadataValue.md(_first_rows(path))
-    main = done.folder / MAIN_TABLE.get(ASSETS[manifest.asset].records or "", "")
+    main = done.folder / MAIN_TABLE.get(asset.records or "", "")
     counted = [main] if main in tables else tables
     if counted:
         metadata["dagster/row_count"] = max(pq.read_metadata(path).num_rows for path in counted)

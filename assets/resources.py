@@ -10,17 +10,14 @@ from typing import Any
 import dagster as dg
 
 from rsqa_pipeline.errors import RsqaError
-from rsqa_pipeline.materialize import CheckFailed, Materialization, materialize
+from rsqa_pipeline.materialize import CheckFailed, Materialization, materialize, settings_of
 from rsqa_pipeline.profile import Profile, load_profile
-from rsqa_pipeline.stages import ASSETS, Asset
+from rsqa_pipeline.stages import STAGES, Asset, assets_of
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 
 from .metadata import check_result, output_metadata
 
 Materialized = Iterator[dg.AssetCheckResult | dg.MaterializeResult]
-
-TRACKED_STAGES = {"tiny_models", "score_model", "finetuned_models", "rl_policy", "benchmarks"}
-"""Stages whose assets train or measure: each gets an MLflow run."""
 
 
 class Pipeline(dg.ConfigurableResource):
@@ -33,26 +30,30 @@ class Pipeline(dg.ConfigurableResource):
     def profile(self) -> Profile:
         return load_profile(self.profile_name)
 
-    def materialize(self, context: dg.AssetExecutionContext, **inputs: Path) -> Materialized:
-        """Makes the asset that ``context`` is for, from its upstream folders; yields its checks and its version."""
-        asset = ASSETS[context.asset_key.path[-1]]
+    @cached_property
+    def assets(self) -> dict[str, Asset]:
+        return assets_of(self.profile)
+
+    def materialize(self, context: dg.AssetExecutionContext, name: str, inputs: dict[str, Path]) -> Materialized:
+        """Makes the asset from its upstream folders; yields its checks and its version."""
+        asset = self.assets[name]
         try:
             done = self._materialize(asset, context.run_id, inputs)
         except CheckFailed as failure:
             yield from (check_result(asset, check) for check in failure.checks)
             raise dg.Failure(str(failure), allow_retries=False) from failure
         except RsqaError as error:
-            raise dg.Failure(str(error), allow_retries=bool(asset.stage == "preference_data")) from error
+            raise dg.Failure(str(error), allow_retries=STAGES[asset.stage].retried) from error
         yield dg.MaterializeResult(
             asset_key=asset.name,
             data_version=dg.DataVersion(done.manifest.data_version),
-            metadata=output_metadata(done),
+            metadata=output_metadata(asset, done),
             check_results=[check_result(asset, check) for check in done.manifest.checks],
         )
 
     def _materialize(self, asset: Asset, run_id: str, inputs: dict[str, Path]) -> Materialization:
         run = {"dagster_run": run_id}
-        if asset.stage not in TRACKED_STAGES:
+        if not STAGES[asset.stage].tracked:
             return materialize(self.profile, asset, inputs, SilentLogger(), run, force=self.force)
         from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking  # seconds to import
 
@@ -73,10 +74,12 @@ class FolderIOManager(dg.ConfigurableIOManager):
         raise dg.DagsterInvariantViolationError(f"{context.asset_key.to_user_string()} must write its own folder")
 
     def load_input(self, context: dg.InputContext) -> Path:
-        return ASSETS[context.asset_key.path[-1]].folder(load_profile(self.profile_name))
+        profile = load_profile(self.profile_name)
+        return assets_of(profile)[context.asset_key.path[-1]].folder(profile)
 
 
 def _flat(profile: Profile, asset: Asset) -> dict[str, object]:
+    """The settings that the asset sees as MLflow parameters, one per leaf."""
     flat: dict[str, object] = {"profile": profile.name}
 
     def add(prefix: str, value: Any) -> None:
@@ -86,7 +89,6 @@ def _flat(profile: Profile, asset: Asset) -> dict[str, object]:
         else:
             flat[prefix] = value
 
-    dump = profile.model_dump(mode="json")
-    for section in ("seed", "compute", *asset.sections):
-        add(section, dump[section])
+    for key, value in settings_of(profile, asset).items():
+        add(key, value)
     return flat

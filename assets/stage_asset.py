@@ -1,56 +1,43 @@
-"""The decorator that gives an asset what the table of stages says of it."""
+"""Dagster assets, generated from the table of stages."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from pathlib import Path
 
 import dagster as dg
 
 from rsqa_pipeline.data_quality.checks import ADVISORY, check_names
-from rsqa_pipeline.stages import ASSETS, Asset
+from rsqa_pipeline.stages import STAGES, Asset
 from rsqa_pipeline.versions import code_version
 
-OWNERS = {
-    "source_pairs": "team:data",
-    "preference_data": "team:data",
-    "curated_subsets": "team:data",
-    "tiny_models": "team:modelling",
-    "score_model": "team:modelling",
-    "finetuned_models": "team:modelling",
-    "rl_policy": "team:modelling",
-    "benchmarks": "team:evaluation",
-    "report": "team:evaluation",
-}
+from .resources import Materialized, Pipeline
 
 _RETRY = dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL)
 
 
-def stage_asset(
-    name: str, ins: Mapping[str, dg.AssetIn] | None = None
-) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-    """Asset ``name`` of the table: group, description, kinds, owner, code version, pool, checks.
+def stage_asset(asset: Asset) -> dg.AssetsDefinition:
+    """The Dagster asset of a line of the table: its arguments are the asset's inputs."""
+    stage = STAGES[asset.stage]
 
-    Args:
-        ins: argument -> upstream asset, where an argument is not named like its asset.
-    """
-    asset = ASSETS[name]
-    return dg.asset(
-        name=name,
-        ins=ins,
+    @dg.asset(
+        name=asset.name,
+        ins={name: dg.AssetIn(name) for name in asset.inputs},
         group_name=asset.stage,
         description=asset.description,
         kinds=_kinds(asset),
-        owners=[OWNERS[asset.stage]],
+        owners=[stage.owner],
         code_version=code_version(asset.module)[:12],
         pool="gpu" if asset.gpu else None,
-        # Only stages that ask a hub or a judge's server can fail for a while and then work.
-        retry_policy=_RETRY if asset.stage in ("tiny_models", "preference_data") else None,
+        retry_policy=_RETRY if stage.retried else None,
         check_specs=[
-            dg.AssetCheckSpec(check, asset=name, blocking=check not in ADVISORY) for check in check_names(asset)
+            dg.AssetCheckSpec(check, asset=asset.name, blocking=check not in ADVISORY) for check in check_names(asset)
         ],
         io_manager_key="folder",
     )
+    def materialize_asset(context: dg.AssetExecutionContext, pipeline: Pipeline, **inputs: Path) -> Materialized:
+        yield from pipeline.materialize(context, asset.name, inputs)
+
+    return materialize_asset
 
 
 def _kinds(asset: Asset) -> set[str]:

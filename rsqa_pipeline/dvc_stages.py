@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
-from rsqa_pipeline.materialize import metrics_file, source_paths
+from rsqa_pipeline.materialize import input_folders, metrics_file
 from rsqa_pipeline.profile import Profile, profile_path
-from rsqa_pipeline.stages import ASSETS, Asset
+from rsqa_pipeline.stages import Asset, assets_of
 from rsqa_pipeline.versions import PACKAGE, code_files
 
 _HEADER = """\
@@ -20,18 +20,35 @@ _HEADER = """\
 
 def dvc_yaml(profile_name: str, profile: Profile) -> str:
     """``dvc.yaml`` for one profile: commands, dependencies on code and data, parameters, outputs, metrics."""
-    stages = {asset.name: _stage(profile_name, profile, asset) for asset in ASSETS.values()}
+    stages = {asset.name: _stage(profile_name, profile, asset) for asset in assets_of(profile).values()}
     return _HEADER + yaml.safe_dump({"stages": stages}, sort_keys=False, width=120)
 
 
 def _stage(profile_name: str, profile: Profile, asset: Asset) -> dict[str, Any]:
     code = [(Path(PACKAGE.name) / file.relative_to(PACKAGE)).as_posix() for file in code_files(asset.module)]
-    upstream = [ASSETS[name].folder(profile).as_posix() for name in asset.inputs]
-    sources = [path.as_posix() for path in source_paths(profile, asset)]
+    upstream = [folder.as_posix() for folder in input_folders(profile, asset).values()]
+    sources = [Path(path).as_posix() for path in asset.sources]
+    file = profile_path(profile_name)
     return {
         "cmd": f"rsqa run --profile {profile_name} {asset.name}",
         "deps": sorted(upstream) + sorted(sources) + sorted(code),
-        "params": [{profile_path(profile_name).as_posix(): ["seed", "compute", *asset.sections]}],
-        "outs": [asset.folder(profile).as_posix()],
+        "params": [{file.as_posix(): _written_keys(file, asset)}],
+        # persist: `rsqa run` compares the output with what it would be made from before it makes it again
+        "outs": [{asset.folder(profile).as_posix(): {"persist": True}}],
         "metrics": [{metrics_file(profile, asset).as_posix(): {"cache": False}}],
     }
+
+
+def _written_keys(file: Path, asset: Asset) -> list[str]:
+    """The asset's keys that the profile's file writes down; DVC knows no default, and refuses a missing key."""
+    settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+
+    def written(key: str) -> bool:
+        value = settings
+        for part in key.split("."):
+            if not isinstance(value, dict) or part not in value:
+                return False
+            value = value[part]
+        return True
+
+    return [key for key in asset.keys if written(key)]

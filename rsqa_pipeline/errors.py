@@ -11,6 +11,12 @@ class RsqaError(Exception):
     exit_code = 1
 
 
+class UsageError(RsqaError):
+    """What was asked for does not exist or does not fit together. Found before any work; nothing has been written."""
+
+    exit_code = 2
+
+
 class ProfileError(RsqaError):
     """The profile cannot be used. Carries every fault at once; nothing has been written."""
 

@@ -18,7 +18,7 @@ from rsqa_pipeline.data_quality.checks import ADVISORY, CheckResult, run_checks
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.lineage.manifest import Manifest, ManifestStore, Recipe
 from rsqa_pipeline.profile import Profile
-from rsqa_pipeline.stages import ASSETS, Asset
+from rsqa_pipeline.stages import Asset, assets_of
 from rsqa_pipeline.tracking.run_logger import RunLogger
 from rsqa_pipeline.versions import code_version, folder_version, source_version
 
@@ -54,48 +54,37 @@ def manifests(profile: Profile) -> ManifestStore:
     return store
 
 
-def sees(profile: Profile, asset: Asset) -> Profile:
-    """The profile as the asset's function gets it: sections outside its list are absent and fail when touched."""
-    names = ("name", "seed", "compute", *asset.sections)
-    return Profile.model_construct(**{name: getattr(profile, name) for name in names})
+def restricted_profile(profile: Profile, asset: Asset) -> Profile:
+    """The profile as the asset's function gets it: keys outside its list are absent and fail when they are read."""
+    return _restricted(profile, [key.split(".") for key in ("name", *asset.keys)])
 
 
-def source_paths(profile: Profile, asset: Asset) -> list[Path]:
-    """Outside files and folders that the asset reads: corpus files, local checkpoints, embeddings, pairs and labels of
-    others."""
-    paths: list[str | None] = []
-    if asset.reads_source is not None:
-        source = getattr(profile.source_pairs, asset.reads_source)
-        paths += [source.path, source.images]
-    duplicates = profile.source_pairs.duplicates
-    if duplicates is not None and asset.reads_source in ("captions", "instructions"):
-        paths += [path for source in duplicates.benchmarks.values() for path in (source.path, source.images)]
-        models = (duplicates.image_model, duplicates.text_model)
-        paths += [model for model in models if model is not None and Path(model).is_dir()]
-    if asset.name == "base_models":
-        paths += [name for name in (profile.tiny_models.vlm, profile.tiny_models.clip) if Path(name).is_dir()]
-    if asset.records == "subset":
-        paths += getattr(profile.curated_subsets.subsets, asset.subset).embedding_files
-    if asset.makes_pairs is not None:
-        paths += profile.preference_data.outside_paths(asset.makes_pairs)
-    return [Path(path) for path in dict.fromkeys(paths) if path is not None]
+def settings_of(profile: Profile, asset: Asset) -> dict[str, Any]:
+    """Value of every key of the profile that the asset reads, as JSON, and its options."""
+    dump = profile.model_dump(mode="json")
+    values = {key: _at(dump, key.split(".")) for key in asset.keys}
+    return values | ({"options": json.loads(json.dumps(asset.options))} if asset.options else {})
 
 
 def recipe_of(profile: Profile, asset: Asset, inputs: Mapping[str, Path]) -> Recipe:
     """What the asset's output would be made from now. Raises DataError where an input is missing."""
-    dump = profile.model_dump(mode="json")
     return Recipe(
         code_version=code_version(asset.module),
-        settings={name: dump[name] for name in ("seed", "compute", *asset.sections)},
+        settings=settings_of(profile, asset),
         inputs={name: folder_version(folder) for name, folder in inputs.items()},
-        sources={path.as_posix(): source_version(path) for path in source_paths(profile, asset)},
+        sources={Path(path).as_posix(): source_version(Path(path)) for path in asset.sources},
     )
 
 
-def standing(profile: Profile, asset: Asset, store: ManifestStore) -> Manifest | None:
-    """The manifest of the output on disk if it was made by today's recipe, else None."""
-    folder = asset.folder(profile)
-    upstream = {name: ASSETS[name].folder(profile) for name in asset.inputs}
+def input_folders(profile: Profile, asset: Asset) -> dict[str, Path]:
+    """Folder of each of the asset's inputs."""
+    assets = assets_of(profile)
+    return {name: assets[name].folder(profile) for name in asset.inputs}
+
+
+def current_manifest(profile: Profile, asset: Asset, store: ManifestStore) -> Manifest | None:
+    """The manifest of the output on disk if it was made from what the asset would be made from now, else None."""
+    folder, upstream = asset.folder(profile), input_folders(profile, asset)
     if not all(path.is_dir() for path in (folder, *upstream.values())):
         return None
     manifest = store.find(asset.name, folder_version(folder))
@@ -122,7 +111,7 @@ def materialize(
     """
     started = time.monotonic()
     store, folder = manifests(profile), asset.folder(profile)
-    manifest = None if force else standing(profile, asset, store)
+    manifest = None if force else current_manifest(profile, asset, store)
     if manifest is not None:
         _write_metrics(profile, asset, manifest.metrics)
         return Materialization(manifest, folder, reused=True, seconds=time.monotonic() - started)
@@ -131,7 +120,7 @@ def materialize(
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     begun = datetime.now(UTC).isoformat(timespec="seconds")
-    metrics = asset.load()(inputs, scratch, sees(profile, asset), logger)
+    metrics = asset.load()(inputs, scratch, restricted_profile(profile, asset), logger, **asset.options)
     checks = run_checks(asset, scratch, metrics, profile)
     if not all(check.passed for check in checks if check.name not in ADVISORY):
         rejected = folder.parent / f".{asset.name}.rejected"
@@ -152,6 +141,25 @@ def materialize(
 def metrics_file(profile: Profile, asset: Asset) -> Path:
     """Where an asset's metrics stand for `dvc metrics` and for people."""
     return Path("metrics") / profile.name / f"{asset.name}.json"
+
+
+def _restricted(section: Any, keys: list[list[str]]) -> Any:
+    """A section with no more than the fields that the keys name, below it and deeper."""
+    fields: dict[str, Any] = {}
+    for name in dict.fromkeys(key[0] for key in keys):
+        below = [key[1:] for key in keys if key[0] == name]
+        value = section[name] if isinstance(section, dict) else getattr(section, name)
+        fields[name] = _restricted(value, below) if all(below) else value
+    if isinstance(section, dict):
+        return fields
+    restricted = type(section).model_construct(**fields)
+    for name in set(restricted.__dict__) - set(fields):  # defaults, which would hide that a key is not listed
+        del restricted.__dict__[name]
+    return restricted
+
+
+def _at(settings: Any, key: list[str]) -> Any:
+    return _at(settings[key[0]], key[1:]) if key else settings
 
 
 def _swap(scratch: Path, folder: Path) -> None:

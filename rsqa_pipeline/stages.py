@@ -1,66 +1,72 @@
-"""The table of stages: every asset, in order, with what it reads, what makes it and which settings it sees.
+"""The pipeline, in order: every stage, and every asset with what it reads, what makes it and which settings it sees.
 
-The Dagster assets, ``dvc.yaml`` and the README's list are checked against this table. A *stage* is a folder of the
-library, a Dagster group and a section of the profile; an *asset* is one output of it, with a folder
-``data/<profile>/<stage>/<asset>`` and a DVC stage of its own, so that a change reruns no more than it must.
+A *stage* is a folder of the library, a section of the profile and a Dagster group. An *asset* is one output of a stage:
+a folder ``data/<profile>/<stage>/<asset>``, a Dagster asset and a DVC stage. The table is built from the profile: each
+subset, with the models fine-tuned on it, is a line of the profile. Dagster assets, ``dvc.yaml`` and the output of
+``rsqa stages`` are generated from this table.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.records import Metrics
-from rsqa_pipeline.tracking.run_logger import RunLogger
 
-StageFunction = Callable[[Mapping[str, Path], Path, Profile, RunLogger], Metrics]
-
-SUBSETS = ("all", "random_30", "clip_score_30", "score_model_30")
-
-STAGES = {
-    "source_pairs": "read, validate, hash and split image-text data",
-    "tiny_models": "the VLM and the CLIP that everything starts from",
-    "preference_data": "candidate texts, judge's marks, chosen/rejected pairs",
-    "score_model": "learn a scalar score from the pairs, phase by phase",
-    "curated_subsets": "score the corpus, keep the best part, and the baselines' parts",
-    "finetuned_models": "one CLIP and one VLM for each subset",
-    "rl_policy": "GRPO with the score model as part of the reward",
-    "benchmarks": "classification, retrieval, VQA, grounding, best of N",
-    "report": "tables, plots, galleries and the lineage of all of it",
-}
+StageFunction = Callable[..., Metrics]
+"""``run(inputs, out, settings, logger, **options) -> metrics``."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What the assets of one folder of the library have in common."""
+
+    name: str
+    purpose: str
+    owner: str
+    tracked: bool = False
+    """Trains or measures: each asset gets an MLflow run."""
+    retried: bool = False
+    """Asks a hub or a server, which can fail for a while and then work."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Asset:
     """One output of the pipeline."""
 
     name: str
     stage: str
     description: str
-    inputs: tuple[str, ...]
     function: str
     """``module:function`` below ``rsqa_pipeline``."""
-    sections: tuple[str, ...]
-    """Sections of the profile that it sees, besides ``seed`` and ``compute``."""
-    reads_source: str | None = None
-    """Field of ``source_pairs`` naming the outside file it reads."""
-    makes_pairs: Literal["text", "caption", "instruction"] | None = None
-    """Kind of preference pairs that it makes, and may import."""
-    gpu: bool = False
+    inputs: tuple[str, ...] = ()
+    """Upstream assets."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the function, besides inputs, settings and logger."""
+    settings: tuple[str, ...] = ()
+    """Dotted keys of the profile that it reads besides ``name`` and ``seed``; it is stale when one of them changes."""
+    sources: tuple[str, ...] = ()
+    """Outside files and folders that it reads."""
     records: str | None = None
-    """Record type of its main table, for the data-quality checks."""
-
-    @property
-    def subset(self) -> str:
-        """The subset in the name of a per-subset asset."""
-        return next(s for s in SUBSETS if self.name.endswith("_" + s))
+    """Record type of its main table."""
+    checks: tuple[str, ...] = ()
+    """Data-quality checks besides ``metrics_are_numbers`` (`data_quality.checks`)."""
+    families: tuple[str, ...] = ()
+    """Families of preference pairs that it must hold."""
+    gpu: bool = False
+    """Runs models: it takes the pool ``gpu``, and is stale when ``compute`` changes."""
 
     def folder(self, profile: Profile) -> Path:
         return profile.data / self.stage / self.name
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Every key of the profile that its output depends on."""
+        return ("seed", *(("compute",) if self.gpu else ()), *self.settings)
 
     @property
     def module(self) -> str:
@@ -74,275 +80,422 @@ class Asset:
         return function
 
 
-def _assets() -> list[Asset]:
-    pairs, samples, bench, base = "image_text_pairs", "instruction_samples", "benchmark_sets", "base_models"
-    corpus = (pairs, samples)
-    models = tuple(f"clip_{s}" for s in SUBSETS), tuple(f"vlm_{s}" for s in SUBSETS)
-    source, prefs, score, subsets = "source_pairs", "preference_data", "score_model", "curated_subsets"
-    tuned, rl, marks = "finetuned_models", "rl_policy", "benchmarks"
-    table = [
-        Asset(
-            bench,
-            source,
-            "test items on scenes never trained on",
-            (),
-            "source_pairs.benchmark_sets:run",
-            (source,),
-            "benchmarks",
-            records="benchmark_item",
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage(name="source_pairs", purpose="read, validate, hash and split image-text data", owner="team:data"),
+        Stage(
+            name="tiny_models",
+            purpose="the VLM and the CLIP that everything starts from",
+            owner="team:modelling",
+            tracked=True,
+            retried=True,
         ),
-        Asset(
-            pairs,
-            source,
-            "captions with their images, validated and split by scene",
-            (bench,),
-            "source_pairs.image_text_pairs:run",
-            (source,),
-            "captions",
-            records="image_text_sample",
+        Stage(
+            name="preference_data",
+            purpose="candidate texts, judge's marks, chosen/rejected pairs",
+            owner="team:data",
+            retried=True,
         ),
-        Asset(
-            samples,
-            source,
-            "question-answer samples to fine-tune on",
-            (bench,),
-            "source_pairs.instruction_samples:run",
-            (source,),
-            "instructions",
-            records="image_text_sample",
+        Stage(
+            name="score_model",
+            purpose="learn a scalar score from the pairs, phase by phase",
+            owner="team:modelling",
+            tracked=True,
         ),
-        Asset(
-            base,
-            "tiny_models",
-            "the VLM and CLIP to start from: shipped, from a hub, or warm-started here",
-            (pairs,),
-            "tiny_models.base_models:run",
-            ("tiny_models",),
-            gpu=True,
+        Stage(
+            name="curated_subsets",
+            purpose="score the corpus, keep the best part, and the baselines' parts",
+            owner="team:data",
         ),
-        Asset(
-            "text_preferences",
-            prefs,
-            "text-only pairs for the head",
-            (),
-            "preference_data.text_preferences:run",
-            (prefs,),
-            makes_pairs="text",
-            records="preference_pair",
+        Stage(
+            name="finetuned_models",
+            purpose="one CLIP and one VLM per subset and seed",
+            owner="team:modelling",
+            tracked=True,
         ),
-        Asset(
-            "caption_preferences",
-            prefs,
-            "captions by several captioners, judged on five dimensions",
-            (pairs, base),
-            "preference_data.caption_preferences:run",
-            (prefs,),
-            makes_pairs="caption",
-            gpu=True,
-            records="preference_pair",
+        Stage(
+            name="rl_policy",
+            purpose="GRPO with the score model as part of the reward",
+            owner="team:modelling",
+            tracked=True,
         ),
-        Asset(
-            "instruction_preferences",
-            prefs,
-            "close- and open-ended answers against their reference",
-            (samples, base),
-            "preference_data.instruction_preferences:run",
-            (prefs,),
-            makes_pairs="instruction",
-            gpu=True,
-            records="preference_pair",
+        Stage(
+            name="benchmarks",
+            purpose="classification, retrieval, VQA, grounding, best of N",
+            owner="team:evaluation",
+            tracked=True,
         ),
-        Asset(
-            "score_head",
-            score,
-            "phase 1: the head, on text pairs",
-            ("text_preferences", base),
-            "score_model.training.train:run_text_phase",
-            (score,),
-            gpu=True,
-        ),
-        Asset(
-            "caption_score_model",
-            score,
-            "phase 2: vision and head, on caption pairs",
-            ("caption_preferences", "score_head"),
-            "score_model.training.train:run_caption_phase",
-            (score,),
-            gpu=True,
-        ),
-        Asset(
-            "score_model",
-            score,
-            "phase 3: language and head, on instruction pairs, caption pairs replayed",
-            ("instruction_preferences", "caption_preferences", "text_preferences", "caption_score_model"),
-            "score_model.training.train:run_instruction_phase",
-            (score,),
-            gpu=True,
-        ),
-        Asset(
-            "score_model_report",
-            score,
-            "held-out preference accuracy, against CLIP score and chance",
-            ("score_model", "caption_preferences", "instruction_preferences", base),
-            "score_model.evaluation.evaluate:run",
-            (score, marks),
-            gpu=True,
-        ),
-        Asset(
-            "pair_scores",
-            subsets,
-            "score of every corpus sample by the score model",
-            ("score_model", *corpus),
-            "curated_subsets.scoring.corpus_scores:run_score_model",
-            (subsets,),
-            gpu=True,
-            records="scored_sample",
-        ),
-        Asset(
-            "clip_scores",
-            subsets,
-            "CLIP score of every corpus sample",
-            (base, *corpus),
-            "curated_subsets.scoring.corpus_scores:run_clip",
-            (subsets,),
-            gpu=True,
-            records="scored_sample",
-        ),
-        *(
-            Asset(
-                f"subset_{s}",
-                subsets,
-                f"ids kept by the rule {s}",
-                ("pair_scores", "clip_scores", *corpus),
-                f"curated_subsets.selection.subset:run_{s}",
-                (subsets,),
-                records="subset",
-            )
-            for s in SUBSETS
-        ),
-        Asset(
-            "score_drift",
-            subsets,
-            "how far the score model's last phase moved its scores",
-            ("pair_scores", "caption_score_model", pairs),
-            "curated_subsets.drift:run",
-            (subsets,),
-            gpu=True,
-        ),
-        *(
-            Asset(
-                f"clip_{s}",
-                tuned,
-                f"CLIP fine-tuned on the captions of {s}",
-                (f"subset_{s}", pairs, base),
-                "finetuned_models.finetune_clip:run",
-                (tuned,),
-                gpu=True,
-            )
-            for s in SUBSETS
-        ),
-        *(
-            Asset(
-                f"vlm_{s}",
-                tuned,
-                f"VLM fine-tuned on the captions, then the instructions of {s}",
-                (f"subset_{s}", *corpus, base),
-                "finetuned_models.finetune_vlm:run",
-                (tuned,),
-                gpu=True,
-            )
-            for s in SUBSETS
-        ),
-        Asset(
-            "rl_policy",
-            rl,
-            "GRPO with rule and score-model rewards",
-            ("vlm_score_model_30", samples, "score_model"),
-            "rl_policy.train_grpo:run",
-            (rl,),
-            gpu=True,
-        ),
-        Asset(
-            "rl_policy_rules_only",
-            rl,
-            "GRPO with rule rewards alone",
-            ("vlm_score_model_30", samples, "score_model"),
-            "rl_policy.train_grpo:run_rules_only",
-            (rl,),
-            gpu=True,
-        ),
-        Asset(
-            "clip_benchmark",
-            marks,
-            "zero-shot classification and retrieval of every CLIP",
-            (bench, base, *models[0]),
-            "benchmarks.clip_benchmark:run",
-            (marks,),
-            gpu=True,
-        ),
-        Asset(
-            "vlm_benchmark",
-            marks,
-            "VQA, grounding and multiple choice of every VLM and policy",
-            (bench, base, *models[1], "rl_policy", "rl_policy_rules_only"),
-            "benchmarks.vlm_benchmark:run",
-            (marks,),
-            gpu=True,
-        ),
-        Asset(
-            "best_of_n_benchmark",
-            marks,
-            "accuracy of each selector over N answers",
-            (bench, "vlm_score_model_30", "score_model", base),
-            "benchmarks.best_of_n:run",
-            (marks,),
-            gpu=True,
-        ),
-        Asset(
-            "curation_curve",
-            marks,
-            "a cheap proxy's figure over the fraction kept, for each ranking",
-            ("pair_scores", "clip_scores", pairs, base, bench),
-            "benchmarks.curation_curve:run",
-            (marks,),
-            gpu=True,
-        ),
-    ]
-    everything = tuple(asset.name for asset in table)
-    table.append(
-        Asset(
-            "curation_report",
-            "report",
-            "one HTML page: tables, plots, galleries, versions",
-            everything,
-            "report.curation_report:run",
-            ("description", "report", subsets),
-        )
+        Stage(name="report", purpose="tables, plots, galleries and the lineage of all of it", owner="team:evaluation"),
     )
-    table.append(
-        Asset(
-            "lineage_manifest",
-            "report",
-            "what made each output: versions, settings, code, runs",
-            (*everything, "curation_report"),
-            "lineage.bundle:run",
-            ("report",),
-        )
-    )
-    return table
+}
+
+TABLE_CHECKS = ("great_expectations", "rows_add_up", "few_quarantined")
+PAIR_CHECKS = ("great_expectations", "rows_add_up", "families_counted")
 
 
-ASSETS: dict[str, Asset] = {asset.name: asset for asset in _assets()}
+def assets_of(profile: Profile) -> dict[str, Asset]:
+    """Every asset of a profile by name, in an order in which inputs come first."""
+    table: list[Asset] = []
+    for stage in (
+        _source_pairs,
+        _tiny_models,
+        _preference_data,
+        _score_model,
+        _curated_subsets,
+        _finetuned_models,
+        _rl_policy,
+        _benchmarks,
+    ):
+        table += stage(profile)
+    table += _report(tuple(asset.name for asset in table))
+    return {asset.name: asset for asset in table}
 
 
-def in_stage(stage: str) -> list[Asset]:
-    return [asset for asset in ASSETS.values() if asset.stage == stage]
+def in_stage(assets: Mapping[str, Asset], stage: str) -> list[Asset]:
+    """The assets of one stage, in order."""
+    return [asset for asset in assets.values() if asset.stage == stage]
 
 
-def downstream(name: str) -> list[str]:
-    """Every asset that depends on ``name``, directly or not, in the table's order."""
+def downstream(assets: Mapping[str, Asset], name: str) -> list[str]:
+    """Every asset that depends on ``name``, directly or not, in order."""
     reached = {name}
-    for asset in ASSETS.values():
+    for asset in assets.values():
         if reached.intersection(asset.inputs):
             reached.add(asset.name)
-    return [other for other in ASSETS if other in reached and other != name]
+    return [other for other in assets if other in reached and other != name]
+
+
+def _source_pairs(profile: Profile) -> Iterator[Asset]:
+    pairs = profile.source_pairs
+    duplicates = pairs.duplicates.paths if pairs.duplicates else ()
+    checked = ("source_pairs.max_image_pixels", "source_pairs.max_quarantined_share")
+    yield Asset(
+        name="benchmark_sets",
+        stage="source_pairs",
+        description="test items on scenes never trained on",
+        function="source_pairs.benchmark_sets:run",
+        # which files the other sources read decides which rows of a file without splits may be test items
+        settings=(
+            "source_pairs.benchmarks",
+            "source_pairs.benchmark_items",
+            "source_pairs.captions.path",
+            "source_pairs.instructions.path",
+            *checked,
+        ),
+        sources=pairs.benchmarks.paths,
+        records="benchmark_item",
+        checks=TABLE_CHECKS,
+    )
+    yield Asset(
+        name="image_text_pairs",
+        stage="source_pairs",
+        description="captions with their images, validated and split by scene",
+        function="source_pairs.image_text_pairs:run",
+        inputs=("benchmark_sets",),
+        settings=("source_pairs.captions", "source_pairs.preference_share", "source_pairs.duplicates", *checked),
+        sources=pairs.captions.paths + duplicates,
+        records="image_text_sample",
+        checks=TABLE_CHECKS,
+    )
+    yield Asset(
+        name="instruction_samples",
+        stage="source_pairs",
+        description="question-answer samples to fine-tune on",
+        function="source_pairs.instruction_samples:run",
+        inputs=("benchmark_sets",),
+        settings=(
+            "source_pairs.instructions",
+            "source_pairs.instruction_samples",
+            "source_pairs.preference_share",
+            "source_pairs.duplicates",
+            *checked,
+        ),
+        sources=pairs.instructions.paths + duplicates,
+        records="image_text_sample",
+        checks=TABLE_CHECKS,
+    )
+
+
+def _tiny_models(profile: Profile) -> Iterator[Asset]:
+    yield Asset(
+        name="base_models",
+        stage="tiny_models",
+        description="the VLM and CLIP to start from: shipped, from a hub, or warm-started here",
+        function="tiny_models.base_models:run",
+        inputs=("image_text_pairs",),
+        settings=("tiny_models",),
+        sources=profile.tiny_models.paths,
+        gpu=True,
+    )
+
+
+def _preference_data(profile: Profile) -> Iterator[Asset]:
+    preferences = profile.preference_data
+    yield Asset(
+        name="text_preferences",
+        stage="preference_data",
+        description="text-only pairs for the head",
+        function="preference_data.text_preferences:run",
+        settings=("preference_data",),
+        sources=preferences.outside_paths("text"),
+        records="preference_pair",
+        checks=PAIR_CHECKS,
+        families=("text",),
+    )
+    yield Asset(
+        name="caption_preferences",
+        stage="preference_data",
+        description="captions by several captioners, judged on five dimensions",
+        function="preference_data.caption_preferences:run",
+        inputs=("image_text_pairs", "base_models"),
+        settings=("preference_data",),
+        sources=preferences.outside_paths("caption"),
+        records="preference_pair",
+        checks=PAIR_CHECKS,
+        families=("caption",),
+        gpu=True,
+    )
+    yield Asset(
+        name="instruction_preferences",
+        stage="preference_data",
+        description="close- and open-ended answers against their reference",
+        function="preference_data.instruction_preferences:run",
+        inputs=("instruction_samples", "base_models"),
+        settings=("preference_data",),
+        sources=preferences.outside_paths("instruction"),
+        records="preference_pair",
+        checks=PAIR_CHECKS,
+        families=("rs_specific",) if preferences.rs_specific else (),
+        gpu=True,
+    )
+
+
+def _score_model(profile: Profile) -> Iterator[Asset]:
+    training = tuple(
+        f"score_model.{key}"
+        for key in (
+            "activation",
+            "max_length",
+            "tokens_per_pass",
+            "gradient_checkpointing",
+            "fsdp",
+            "state_steps",
+        )
+    )
+    yield Asset(
+        name="score_head",
+        stage="score_model",
+        description="phase 1: the head, on text pairs",
+        function="score_model.training.train:run_text_phase",
+        inputs=("text_preferences", "base_models"),
+        settings=(*training, "score_model.phases.text"),
+        gpu=True,
+    )
+    yield Asset(
+        name="caption_score_model",
+        stage="score_model",
+        description="phase 2: vision and head, on caption pairs",
+        function="score_model.training.train:run_caption_phase",
+        inputs=("caption_preferences", "score_head"),
+        settings=(*training, "score_model.phases.caption"),
+        gpu=True,
+    )
+    yield Asset(
+        name="score_model",
+        stage="score_model",
+        description="phase 3: language and head, on instruction pairs, caption pairs replayed",
+        function="score_model.training.train:run_instruction_phase",
+        inputs=("instruction_preferences", "caption_preferences", "text_preferences", "caption_score_model"),
+        settings=(*training, "score_model.phases.instruction"),
+        gpu=True,
+    )
+    yield Asset(
+        name="score_model_report",
+        stage="score_model",
+        description="held-out preference accuracy, against CLIP score and chance",
+        function="score_model.evaluation.evaluate:run",
+        inputs=("score_model", "caption_preferences", "instruction_preferences", "base_models"),
+        settings=("benchmarks.bootstrap_resamples", "benchmarks.batch_size"),
+        checks=("probes_pass",),
+        gpu=True,
+    )
+
+
+def _curated_subsets(profile: Profile) -> Iterator[Asset]:
+    corpus = ("image_text_pairs", "instruction_samples")
+    scoring = tuple(f"curated_subsets.{key}" for key in ("batch_size", "shard_rows", "engine", "workers"))
+    yield Asset(
+        name="pair_scores",
+        stage="curated_subsets",
+        description="score of every corpus sample by the score model",
+        function="curated_subsets.scoring.corpus_scores:run_score_model",
+        inputs=("score_model", *corpus),
+        settings=(*scoring, "source_pairs.max_quarantined_share"),
+        records="scored_sample",
+        checks=TABLE_CHECKS,
+        gpu=True,
+    )
+    yield Asset(
+        name="clip_scores",
+        stage="curated_subsets",
+        description="CLIP score of every corpus sample",
+        function="curated_subsets.scoring.corpus_scores:run_clip",
+        inputs=("base_models", *corpus),
+        settings=(*scoring, "curated_subsets.clip_text", "source_pairs.max_quarantined_share"),
+        records="scored_sample",
+        checks=TABLE_CHECKS,
+        gpu=True,
+    )
+    for name, rule in profile.curated_subsets.subsets.items():
+        yield Asset(
+            name=f"subset_{name}",
+            stage="curated_subsets",
+            description=f"ids of the samples that the rule {name} keeps",
+            function="curated_subsets.selection.subset:run",
+            inputs=("pair_scores", "clip_scores", *corpus),
+            options={"subset": name},
+            settings=(f"curated_subsets.subsets.{name}",),
+            sources=tuple(rule.embedding_files),
+            records="subset",
+            checks=("great_expectations", "no_group_vanishes"),
+        )
+    yield Asset(
+        name="score_drift",
+        stage="curated_subsets",
+        description="how far the score model's last phase moved its scores",
+        function="curated_subsets.drift:run",
+        inputs=("pair_scores", "caption_score_model", "image_text_pairs"),
+        settings=("curated_subsets.drift",),
+        checks=("score_drift_small",),
+        gpu=True,
+    )
+
+
+def _finetuned_models(profile: Profile) -> Iterator[Asset]:
+    for name in profile.curated_subsets.subsets:
+        yield Asset(
+            name=f"clip_{name}",
+            stage="finetuned_models",
+            description=f"CLIP fine-tuned on the captions of {name}",
+            function="finetuned_models.finetune_clip:run",
+            inputs=(f"subset_{name}", "image_text_pairs", "base_models"),
+            options={"subset": name},
+            settings=("finetuned_models.seeds", "finetuned_models.clip"),
+            gpu=True,
+        )
+    for name in profile.curated_subsets.subsets:
+        yield Asset(
+            name=f"vlm_{name}",
+            stage="finetuned_models",
+            description=f"VLM fine-tuned on the captions, then the instructions of {name}",
+            function="finetuned_models.finetune_vlm:run",
+            inputs=(f"subset_{name}", "image_text_pairs", "instruction_samples", "base_models"),
+            options={"subset": name},
+            settings=tuple(
+                f"finetuned_models.{key}" for key in ("seeds", "vlm_captions", "vlm_instructions", "max_length")
+            ),
+            gpu=True,
+        )
+
+
+POLICIES = {
+    "rl_policy": "GRPO with rule and score-model rewards",
+    "rl_policy_rules_only": "GRPO with rule rewards alone",
+}
+
+
+def _rl_policy(profile: Profile) -> Iterator[Asset]:
+    start = f"vlm_{profile.policy_start}"
+    for name, description in POLICIES.items():
+        yield Asset(
+            name=name,
+            stage="rl_policy",
+            description=description,
+            function="rl_policy.train_grpo:run",
+            inputs=(start, "instruction_samples", "score_model"),
+            options={"policy": name, "start_from": start, "score_reward": name == "rl_policy"},
+            settings=("rl_policy", "finetuned_models.seeds"),
+            gpu=True,
+        )
+
+
+def _benchmarks(profile: Profile) -> Iterator[Asset]:
+    subsets = list(profile.curated_subsets.subsets)
+    tuned = {family: {name: f"{family}_{name}" for name in subsets} for family in ("clip", "vlm")}
+    rows = ("curated_subsets.subsets", "finetuned_models.seeds")
+    figures = ("benchmarks.batch_size", "benchmarks.bootstrap_resamples")
+    yield Asset(
+        name="clip_benchmark",
+        stage="benchmarks",
+        description="zero-shot classification and retrieval of every CLIP",
+        function="benchmarks.clip_benchmark:run",
+        inputs=("benchmark_sets", "base_models", *tuned["clip"].values()),
+        options={"models": tuned["clip"], "comparisons": _comparisons(profile)},
+        settings=(*figures, *rows),
+        gpu=True,
+    )
+    yield Asset(
+        name="vlm_benchmark",
+        stage="benchmarks",
+        description="VQA, grounding and multiple choice of every VLM and policy",
+        function="benchmarks.vlm_benchmark:run",
+        inputs=("benchmark_sets", "base_models", *tuned["vlm"].values(), *POLICIES),
+        options={
+            "models": tuned["vlm"],
+            "policies": list(POLICIES),
+            "comparisons": [*_comparisons(profile), *_policy_comparisons(profile)],
+        },
+        settings=(*figures, *rows, "benchmarks.max_new_tokens"),
+        gpu=True,
+    )
+    main = f"vlm_{profile.curated_subsets.main}"
+    yield Asset(
+        name="best_of_n_benchmark",
+        stage="benchmarks",
+        description="accuracy of each selector over N answers",
+        function="benchmarks.best_of_n:run",
+        inputs=("benchmark_sets", main, "score_model", "base_models"),
+        options={"model": main},
+        settings=(*figures, "benchmarks.best_of_n", "finetuned_models.seeds"),
+        gpu=True,
+    )
+    yield Asset(
+        name="curation_curve",
+        stage="benchmarks",
+        description="a cheap proxy's figure over the fraction kept, for each ranking",
+        function="benchmarks.curation_curve:run",
+        inputs=("pair_scores", "clip_scores", "image_text_pairs", "base_models", "benchmark_sets"),
+        settings=(*figures, "benchmarks.curve"),
+        gpu=True,
+    )
+
+
+def _comparisons(profile: Profile) -> list[tuple[str, str]]:
+    """(model, baseline): the main subset against the untuned base and against every other subset."""
+    main = profile.curated_subsets.main
+    return [(main, other) for other in ("base", *profile.curated_subsets.subsets) if other != main]
+
+
+def _policy_comparisons(profile: Profile) -> list[tuple[str, str]]:
+    """(model, baseline): the policy against the model that it started from, and against the one without scores."""
+    policy, rules_only = POLICIES
+    return [(policy, profile.policy_start), (policy, rules_only)]
+
+
+def _report(everything: tuple[str, ...]) -> Iterator[Asset]:
+    yield Asset(
+        name="curation_report",
+        stage="report",
+        description="one HTML page: tables, plots, galleries, versions",
+        function="report.curation_report:run",
+        inputs=everything,
+        settings=("description", "report", "curated_subsets.subsets", "curated_subsets.main", "finetuned_models.seeds"),
+    )
+    yield Asset(
+        name="lineage_manifest",
+        stage="report",
+        description="what made each output: versions, settings, code, runs",
+        function="lineage.bundle:run",
+        inputs=(*everything, "curation_report"),
+    )

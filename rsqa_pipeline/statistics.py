@@ -73,6 +73,42 @@ def bootstrap_mean(values: Values, resamples: int, seed: int) -> Interval:
     return Interval(value, min(float(low), value), max(float(high), value), len(sample))
 
 
+def hierarchical_mean(values: npt.NDArray[np.float64], resamples: int, seed: int) -> Interval:
+    """Mean over training seeds and items, with a percentile bootstrap over both.
+
+    Every resample draws seeds with replacement, and items with replacement, the same items for each drawn seed: the
+    models of all seeds answer the same items. So the interval covers another training run on other items. With one
+    seed it is `bootstrap_mean`.
+
+    Args:
+        values: (seeds, items), any unit.
+        resamples: number of bootstrap samples, >= 1.
+        seed: of the generator.
+
+    Returns:
+        The interval; ``n`` counts items.
+
+    Raises:
+        ValueError: not a table with at least one seed and one item, or a value that is not finite.
+    """
+    table = np.asarray(values, dtype=np.float64)
+    if table.ndim != 2 or not table.size:
+        raise ValueError(f"needs one row per seed and one column per item, at least one of each; found {table.shape}")
+    if len(table) == 1:
+        return bootstrap_mean(table[0], resamples, seed)
+    if not np.isfinite(table).all():
+        raise ValueError(f"{int((~np.isfinite(table)).sum())} of {table.size} values are not finite numbers")
+    seeds, items = table.shape
+    rng = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    for index in range(resamples):
+        # the mean over drawn seeds, then over drawn items, is the mean over the whole drawn table
+        means[index] = table[rng.integers(0, seeds, seeds)].mean(axis=0)[rng.integers(0, items, items)].mean()
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    value = float(table.mean())
+    return Interval(value, min(float(low), value), max(float(high), value), items)
+
+
 def paired_difference(a: Values, b: Values, resamples: int, seed: int) -> Interval:
     """Mean of a - b over the same items, in the same order, with a percentile bootstrap over items.
 

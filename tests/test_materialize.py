@@ -7,14 +7,22 @@ from typing import Any
 
 import pytest
 
-from rsqa_pipeline.materialize import CheckFailed, manifests, materialize, metrics_file, sees, standing
+from rsqa_pipeline.materialize import (
+    CheckFailed,
+    current_manifest,
+    input_folders,
+    manifests,
+    materialize,
+    metrics_file,
+    restricted_profile,
+)
 from rsqa_pipeline.profile import Profile
-from rsqa_pipeline.stages import ASSETS
+from rsqa_pipeline.stages import assets_of
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 from rsqa_pipeline.versions import folder_version
 from tests.pipeline.project import smoke_settings
 
-TEXT, CAPTIONS = ASSETS["text_preferences"], ASSETS["image_text_pairs"]
+TEXT, CAPTIONS = "text_preferences", "image_text_pairs"
 
 
 @pytest.fixture
@@ -28,8 +36,11 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, project_root: Path
     return settings
 
 
-def make(settings: dict[str, Any], asset: Any = TEXT, **more: Any) -> Any:
-    return materialize(Profile.model_validate(settings), asset, {}, SilentLogger(), **more)
+def make(settings: dict[str, Any], name: str = TEXT, **more: Any) -> Any:
+    profile = Profile.model_validate(settings)
+    asset = assets_of(profile)[name]
+    inputs = {name: folder for name, folder in input_folders(profile, asset).items() if folder.is_dir()}
+    return materialize(profile, asset, inputs, SilentLogger(), **more)
 
 
 def test_the_same_recipe_is_computed_once(settings: dict[str, Any]) -> None:
@@ -72,17 +83,38 @@ def test_a_failed_check_keeps_the_old_output(settings: dict[str, Any]) -> None:
     assert [check.name for check in failure.value.checks if not check.passed] == ["few_quarantined"]
     assert folder_version(good.folder) == good.manifest.data_version
     assert (good.folder.parent / ".image_text_pairs.rejected" / "quarantine.parquet").is_file()
-    assert standing(Profile.model_validate(settings), CAPTIONS, manifests(Profile.model_validate(settings))) is None
+    profile = Profile.model_validate(settings)
+    assert current_manifest(profile, assets_of(profile)[CAPTIONS], manifests(profile)) is None
 
 
-def test_a_function_sees_its_sections_only(settings: dict[str, Any]) -> None:
-    seen = sees(Profile.model_validate(settings), TEXT)
-    assert seen.preference_data.text_pairs == settings["preference_data"]["text_pairs"]
-    with pytest.raises(AttributeError, match="benchmarks"):
-        _ = seen.benchmarks
+def test_a_key_that_an_asset_does_not_read_leaves_it_alone(settings: dict[str, Any]) -> None:
+    """Staleness follows the keys that an asset reads, not the section that they are in."""
+    make(settings, "benchmark_sets")
+    before = make(settings, CAPTIONS)
+    settings["source_pairs"]["benchmark_items"] = 9
+    settings["source_pairs"]["instruction_samples"] = 250
+    settings["compute"]["batch_tokens"] = 8192
+    assert make(settings, CAPTIONS).reused
+    settings["source_pairs"]["preference_share"] = 0.5
+    again = make(settings, CAPTIONS)
+    assert not again.reused and again.manifest.data_version != before.manifest.data_version
+
+
+def test_a_function_gets_its_keys_only(settings: dict[str, Any]) -> None:
+    profile = Profile.model_validate(settings)
+    captions = restricted_profile(profile, assets_of(profile)[CAPTIONS])
+    assert captions.source_pairs.preference_share == settings["source_pairs"]["preference_share"]
+    for missing in ("benchmarks", "compute"):
+        with pytest.raises(AttributeError, match=missing):
+            getattr(captions, missing)
+    for missing in ("instruction_samples", "benchmark_items"):
+        with pytest.raises(AttributeError, match=missing):
+            getattr(captions.source_pairs, missing)
+    with pytest.raises(AttributeError):
+        _ = captions.rl_policy
 
 
 def test_metrics_stand_beside_the_data(settings: dict[str, Any]) -> None:
-    made = make(settings)
-    text = metrics_file(Profile.model_validate(settings), TEXT).read_text()
+    made, profile = make(settings), Profile.model_validate(settings)
+    text = metrics_file(profile, assets_of(profile)[TEXT]).read_text()
     assert '"kept_rows"' in text and made.manifest.metrics["kept_rows"] > 0

@@ -12,9 +12,12 @@ import pytest
 import yaml
 
 from rsqa_pipeline.dvc_stages import dvc_yaml
-from rsqa_pipeline.profile import Profile, default_profile, load_profile
-from rsqa_pipeline.stages import ASSETS, STAGES, downstream, in_stage
+from rsqa_pipeline.materialize import settings_of
+from rsqa_pipeline.profile import default_profile, known_profiles, load_profile
+from rsqa_pipeline.profile.curated_subsets import SubsetRule
+from rsqa_pipeline.stages import STAGES, assets_of, downstream, in_stage
 
+ASSETS = assets_of(load_profile("demo"))
 ORCHESTRATORS = {"dagster", "dvc", "dvc_data", "assets"}
 
 
@@ -27,14 +30,31 @@ def test_inputs_come_earlier_in_the_table_and_stages_in_order() -> None:
         seen.append(asset.name)
 
 
-def test_every_function_and_section_exists() -> None:
-    for asset in ASSETS.values():
+@pytest.mark.parametrize("name", known_profiles())
+def test_every_function_and_key_exists(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rsqa_pipeline.profile.loading._missing_paths", lambda settings: [])  # paths of others
+    profile = load_profile(name)
+    for asset in assets_of(profile).values():
         assert callable(asset.load()), asset.name
-        assert set(asset.sections) <= set(Profile.model_fields), asset.name
+        assert set(settings_of(profile, asset)) >= set(asset.keys), asset.name
+
+
+def test_a_subset_is_a_line_of_the_profile() -> None:
+    """One more subset is one more asset of each kind, and nothing else changes but what gathers all of them."""
+    profile = load_profile("demo")
+    rule = SubsetRule(selector="oracle", caption_fraction=0.1)
+    subsets = {**profile.curated_subsets.subsets, "oracle_p10": rule}
+    larger = profile.model_copy(
+        update={"curated_subsets": profile.curated_subsets.model_copy(update={"subsets": subsets})}
+    )
+    more = assets_of(larger)
+    assert set(more) - set(ASSETS) == {"subset_oracle_p10", "clip_oracle_p10", "vlm_oracle_p10"}
+    changed = {name for name in ASSETS if ASSETS[name] != more[name]}
+    assert changed == {"clip_benchmark", "vlm_benchmark", "curation_report", "lineage_manifest"}
 
 
 def test_downstream_of_captions_leaves_independent_assets_out() -> None:
-    below = downstream("image_text_pairs")
+    below = downstream(ASSETS, "image_text_pairs")
     assert "score_model" in below and "curation_report" in below
     assert not {"instruction_samples", "benchmark_sets", "text_preferences"} & set(below)
 
@@ -53,8 +73,9 @@ def test_library_imports_no_orchestrator() -> None:
 
 def test_loading_every_stage_loads_no_orchestrator() -> None:
     code = (
-        "import sys; from rsqa_pipeline.stages import ASSETS; import rsqa_pipeline.cli.main\n"
-        "[asset.load() for asset in ASSETS.values()]\n"
+        "import sys; from rsqa_pipeline.stages import assets_of; import rsqa_pipeline.cli.main\n"
+        "from rsqa_pipeline.profile import load_profile\n"
+        "[asset.load() for asset in assets_of(load_profile('demo')).values()]\n"
         f"found = sorted({ORCHESTRATORS!r} & set(sys.modules)); sys.exit(f'loaded {{found}}' if found else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -105,4 +126,4 @@ def test_readme_lists_the_stages_in_order() -> None:
 
 def test_every_asset_stands_in_the_readme() -> None:
     text = Path("README.md").read_text(encoding="utf-8")
-    assert [stage for stage in STAGES if not all(f"`{a.name}`" in text for a in in_stage(stage))] == []
+    assert [stage for stage in STAGES if not all(f"`{a.name}`" in text for a in in_stage(ASSETS, stage))] == []

@@ -20,7 +20,7 @@ from rsqa_pipeline.cli import preferences as preference_commands
 from rsqa_pipeline.cli import score as score_command
 from rsqa_pipeline.errors import RsqaError
 from rsqa_pipeline.profile import Profile, default_profile, limited_profile, load_profile
-from rsqa_pipeline.stages import STAGES, in_stage
+from rsqa_pipeline.stages import STAGES, assets_of, in_stage
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(preference_commands.labels, name="labels")
@@ -66,7 +66,7 @@ def run(
         select,
     )
 
-    result = launch(settings, name, select(assets or []), force)
+    result = launch(settings, name, select(settings, assets or []), force)
     from rsqa_pipeline.report.console import print_results
 
     print_results(settings, console)
@@ -146,19 +146,21 @@ def promote(profile: ProfileOption = None) -> None:
 
 @app.command()
 def stages(
-    dvc: Annotated[bool, typer.Option("--dvc", help="Print dvc.yaml for the profile in params.yaml.")] = False,
+    profile: ProfileOption = None,
+    dvc: Annotated[bool, typer.Option("--dvc", help="Print the profile's dvc.yaml.")] = False,
 ) -> None:
     """List the stages and their assets in order."""
+    name, settings = _profile(profile)
     if dvc:
         from rsqa_pipeline.dvc_stages import dvc_yaml
 
-        name, settings = _profile(None)
         typer.echo(dvc_yaml(name, settings), nl=False)
         return
     tree = Tree("rsqa-pipeline")
-    for stage, purpose in STAGES.items():
-        branch = tree.add(f"[bold]{stage}[/bold]  {purpose}")
-        for asset in in_stage(stage):
+    assets = assets_of(settings)
+    for stage in STAGES.values():
+        branch = tree.add(f"[bold]{stage.name}[/bold]  {stage.purpose}")
+        for asset in in_stage(assets, stage.name):
             branch.add(f"{asset.name}  [dim]{asset.description}[/dim]")
     console.print(tree)
 

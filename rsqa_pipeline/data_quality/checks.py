@@ -48,19 +48,7 @@ class CheckResult:
 
 def check_names(asset: Asset) -> list[str]:
     """Names of the checks that `run_checks` makes for an asset."""
-    if asset.name == "score_model_report":
-        return ["metrics_are_numbers", "probes_pass"]
-    if asset.name == "score_drift":
-        return ["metrics_are_numbers", "score_drift_small"]
-    if asset.records is None:
-        return ["metrics_are_numbers"]
-    names = ["metrics_are_numbers", "great_expectations"]
-    names.append("no_group_vanishes" if asset.records == "subset" else "rows_add_up")
-    if asset.records == "preference_pair":
-        names.append("families_counted")
-    if asset.records in ("image_text_sample", "benchmark_item", "scored_sample"):
-        names.append("few_quarantined")
-    return names
+    return ["metrics_are_numbers", *asset.checks]
 
 
 def run_checks(asset: Asset, folder: Path, metrics: Metrics, profile: Profile) -> list[CheckResult]:
@@ -72,7 +60,7 @@ def run_checks(asset: Asset, folder: Path, metrics: Metrics, profile: Profile) -
         "score_drift_small": lambda: _score_drift_small(metrics, profile.curated_subsets.drift),
         "great_expectations": lambda: _great_expectations(asset, folder),
         "rows_add_up": lambda: _rows_add_up(metrics),
-        "families_counted": lambda: _families_counted(asset, folder, metrics, profile),
+        "families_counted": lambda: _families_counted(asset, folder, metrics),
         "few_quarantined": lambda: _few_quarantined(metrics, profile.source_pairs.max_quarantined_share),
     }
     return [checks[name]() for name in check_names(asset)]
@@ -127,14 +115,11 @@ def _score_drift_small(metrics: Metrics, limits: Drift) -> CheckResult:
     return CheckResult("score_drift_small", passed, detail, {"psi": shift, "top_30_jaccard": overlap})
 
 
-def _families_counted(asset: Asset, folder: Path, metrics: Metrics, profile: Profile) -> CheckResult:
+def _families_counted(asset: Asset, folder: Path, metrics: Metrics) -> CheckResult:
     """Every family that the asset must have has pairs, and the metrics count them as the table does."""
     column = pq.read_table(folder / MAIN_TABLE["preference_pair"], columns=["family"])["family"]
     found = {str(row["values"]): float(row["counts"]) for row in column.value_counts().to_pylist()}
-    wanted = {"text": ["text"], "caption": ["caption"], "instruction": []}[str(asset.makes_pairs)]
-    if asset.makes_pairs == "instruction" and profile.preference_data.rs_specific is not None:
-        wanted.append("rs_specific")
-    missing = [family for family in wanted if family not in found]
+    missing = [family for family in asset.families if family not in found]
     told = {name.removeprefix("pairs/"): count for name, count in metrics.items() if name.startswith("pairs/")}
     counts = ", ".join(f"{count:.0f} {family}" for family, count in sorted(found.items()))
     detail = f"pairs: {counts or 'none'}"

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.errors import DataError, UsageError
 from rsqa_pipeline.lineage.manifest import Manifest, ManifestStore
 from rsqa_pipeline.materialize import manifests
 from rsqa_pipeline.profile import Profile
-from rsqa_pipeline.stages import ASSETS
+from rsqa_pipeline.stages import assets_of
 from rsqa_pipeline.versions import folder_version, source_version
 
 
@@ -51,8 +51,9 @@ def trace(profile: Profile, asset: str, data_version: str | None = None) -> Trac
     Raises:
         DataError: the asset or version was never recorded here.
     """
-    if asset not in ASSETS:
-        raise DataError(f"no asset {asset!r}; known: {', '.join(ASSETS)}")
+    assets = assets_of(profile)
+    if asset not in assets:
+        raise UsageError(f"no asset {asset!r}; known: {', '.join(assets)}")
     store = manifests(profile)
     if data_version is None:
         history = store.history(asset)
@@ -65,7 +66,10 @@ def trace(profile: Profile, asset: str, data_version: str | None = None) -> Trac
 
 
 def _standing_version(profile: Profile, asset: str) -> str | None:
-    folder = ASSETS[asset].folder(profile)
+    known = assets_of(profile).get(asset)
+    if known is None:  # recorded when the profile had such an asset
+        return None
+    folder = known.folder(profile)
     return folder_version(folder) if folder.is_dir() else None
 
 

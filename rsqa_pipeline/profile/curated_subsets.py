@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 
 from rsqa_pipeline.profile.types import Count, Fraction, Section
 
-Selector = Literal["all", "random", "clip_score", "score_model"]
+Selector = Literal["all", "random", "clip_score", "score_model", "oracle"]
+"""``oracle`` ranks by the true quality, where the source knows it: the bound of what any ranking can give."""
 
 
 class Diversity(Section):
@@ -26,6 +27,8 @@ class SubsetRule(Section):
     Example: ``{selector: score_model, caption_fraction: 0.3, instruction_fraction: 0.6, per: scene_class, floor: 5}``
     """
 
+    label: str | None = None
+    """What tables and plots call the subset; by default its name."""
     selector: Selector | None = None
     caption_fraction: Fraction = 1.0
     instruction_fraction: Fraction = 1.0
@@ -48,7 +51,7 @@ class SubsetRule(Section):
         kinds = [name for name in ("selector", "all_of", "any_of") if getattr(self, name)]
         if len(kinds) != 1:
             raise ValueError(f"needs exactly one of selector, all_of, any_of; found {', '.join(kinds) or 'none'}")
-        beside = sorted(self.model_fields_set - {kinds[0]})
+        beside = sorted(self.model_fields_set - {kinds[0], "label"})
         if kinds != ["selector"] and beside:
             raise ValueError(f"{kinds[0]} stands alone; {', '.join(beside)} belongs into its rules")
         scored = [name for name in ("threshold", "temperature") if getattr(self, name) is not None]
@@ -78,15 +81,6 @@ class SubsetRule(Section):
         return own + [path for part in self.parts for path in part.embedding_files]
 
 
-class Subsets(Section):
-    """The subsets compared downstream, all data first (paper, Table 1)."""
-
-    all: SubsetRule
-    random_30: SubsetRule
-    clip_score_30: SubsetRule
-    score_model_30: SubsetRule
-
-
 class Drift(Section):
     """How far scores may move from one version of the score model to the next before a check warns."""
 
@@ -98,6 +92,8 @@ class Drift(Section):
     """Jaccard index of the best 30 % by one version and by the other."""
 
 
+RESERVED_NAMES = {"base", "rl_policy", "rl_policy_rules_only"}
+SubsetName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
 EngineName = Literal["local", "ray"]
 ClipText = Literal["truncate", "windowed_mean"]
 
@@ -113,8 +109,20 @@ class CuratedSubsets(Section):
     """Processes (Ray: actors) that score, each with a model of its own, spread over the GPUs."""
     clip_text: ClipText = "truncate"
     """What CLIP does with a text beyond its context: cut its end off, or take the mean of its windows' vectors."""
-    subsets: Subsets
+    subsets: dict[SubsetName, SubsetRule] = Field(min_length=1)
+    """What is kept, by name: each is an asset, and so are the CLIP and the VLM fine-tuned on it (paper, Table 1)."""
+    main: str
+    """The subset that comparisons are about; best of N and, by default, GRPO start from its VLM."""
     drift: Drift
+
+    @model_validator(mode="after")
+    def _main_is_a_subset(self) -> CuratedSubsets:
+        if self.main not in self.subsets:
+            raise ValueError(f"main {self.main!r} is not a subset; known: {', '.join(self.subsets)}")
+        reserved = sorted(set(self.subsets) & RESERVED_NAMES)
+        if reserved:
+            raise ValueError(f"subsets: {', '.join(reserved)} is the name of another row of the tables; rename it")
+        return self
 
 
 class CurationCurve(Section):

@@ -164,11 +164,11 @@ class PreferenceData(Section):
             )
         return faults
 
-    def outside_paths(self, kind: Literal["text", "caption", "instruction"]) -> list[str]:
+    def outside_paths(self, kind: Literal["text", "caption", "instruction"]) -> tuple[str, ...]:
         """Files and folders named here that the pairs of a kind are made from: imports, labels, local models."""
         files: list[PairFile] = getattr(self.imports, kind)
-        paths = [path for file in files for path in (file.path, file.images)]
+        paths: list[str | None] = [path for file in files for path in (file.path, file.images)]
         if kind != "text":
             paths += [self.labels]
             paths += [m.model for m in self.models.values() if m.server is None and Path(m.model).is_dir()]
-        return [path for path in paths if path is not None]
+        return tuple(dict.fromkeys(path for path in paths if path is not None))

@@ -54,6 +54,11 @@ class TinyModels(Section):
     trust_remote_code: bool = False
     scratch: ScratchRecipe | None = None
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Local folders among the models."""
+        return tuple(name for name in dict.fromkeys((self.vlm, self.clip)) if Path(name).is_dir())
+
 
 class LoraOptimizer(Optimizer):
     lora_rank: Count
@@ -61,6 +66,8 @@ class LoraOptimizer(Optimizer):
 
 
 class FinetunedModels(Section):
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    """Each fine-tuned model is trained once per seed; benchmarks report the mean with an interval over seeds."""
     clip: Optimizer
     vlm_captions: Optimizer
     """Step P: captions, only the vision-language connector trains."""
@@ -68,9 +75,16 @@ class FinetunedModels(Section):
     """Step S: instructions, LoRA on the language model, and the connector."""
     max_length: Count
 
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> FinetunedModels:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must differ, found {self.seeds}")
+        return self
+
 
 class RlPolicy(Section):
-    start_from: Literal["vlm_all", "vlm_random_30", "vlm_clip_score_30", "vlm_score_model_30"] = "vlm_score_model_30"
+    start_from: str | None = None
+    """Subset whose VLM the policies start from; by default ``curated_subsets.main``."""
     reasoning_samples: Annotated[int, Field(ge=0)]
     """Reasoning answers learned before GRPO ("R1"); 0 starts GRPO at once ("Zero")."""
     reasoning: Optimizer
@@ -125,6 +139,18 @@ class Profile(Section):
         if self.score_model.fsdp and not self.compute.launch:
             raise ValueError("score_model.fsdp splits the model over several processes, and compute.launch starts none")
         return self
+
+    @model_validator(mode="after")
+    def _policy_starts_from_a_subset(self) -> Profile:
+        if self.policy_start not in self.curated_subsets.subsets:
+            known = ", ".join(self.curated_subsets.subsets)
+            raise ValueError(f"rl_policy.start_from: {self.policy_start!r} is not a subset; known: {known}")
+        return self
+
+    @property
+    def policy_start(self) -> str:
+        """Subset whose VLM the policies start from."""
+        return self.rl_policy.start_from or self.curated_subsets.main
 
     @property
     def data(self) -> Path:

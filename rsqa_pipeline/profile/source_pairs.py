@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -38,6 +39,11 @@ class SourceFile(Section):
     stretch: tuple[Percent, Percent] | None = None
     """Of TIFFs: percentiles of each band that become 0 and 255. Default: 8-bit values stay, others take 2, 98."""
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The file and the image folder, as far as they are named."""
+        return tuple(path for path in (self.path, self.images) if path is not None)
+
     @model_validator(mode="after")
     def _bands_can_be_shown(self) -> SourceFile:
         if self.bands is not None and len(self.bands) not in (1, 3):
@@ -61,6 +67,13 @@ class Duplicates(Section):
     """Cosine from which on questions are alike."""
     benchmarks: dict[str, SourceFile] = Field(default={})
     """Further test sets that must not be trained on, by name; the profile's own is one always."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Files of the further test sets, and local model folders."""
+        files = [path for source in self.benchmarks.values() for path in source.paths]
+        models = [model for model in (self.image_model, self.text_model) if model is not None]
+        return (*files, *(model for model in models if Path(model).is_dir()))
 
 
 class SourcePairs(Section):

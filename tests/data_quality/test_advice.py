@@ -9,7 +9,7 @@ import pytest
 from rsqa_pipeline.data_quality.checks import ADVISORY, check_names, run_checks
 from rsqa_pipeline.profile import load_profile
 from rsqa_pipeline.records import SUBSET
-from rsqa_pipeline.stages import ASSETS
+from rsqa_pipeline.stages import assets_of
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def profile(project_root: Path):
 
 
 def test_a_vanished_source_is_named_and_stops_nothing(tmp_path: Path, profile) -> None:
-    asset = ASSETS["subset_random_30"]
+    asset = assets_of(profile)["subset_random_p30s60"]
     assert "no_group_vanishes" in check_names(asset) and "no_group_vanishes" in ADVISORY
     row = {"kind": "caption", "by": "source", "value": "vague", "samples": 57, "vanished": True}
     pq.write_table(SUBSET.empty_table(), tmp_path / "ids.parquet")
@@ -39,6 +39,6 @@ def test_a_vanished_source_is_named_and_stops_nothing(tmp_path: Path, profile) -
     ],
 )
 def test_drift_is_held_against_the_profile(metrics, passed: bool, tmp_path: Path, profile) -> None:
-    checks = {check.name: check for check in run_checks(ASSETS["score_drift"], tmp_path, metrics, profile)}
+    checks = {check.name: check for check in run_checks(assets_of(profile)["score_drift"], tmp_path, metrics, profile)}
     assert checks["score_drift_small"].passed is passed and "score_drift_small" in ADVISORY
     assert "max_psi" in checks["score_drift_small"].detail

@@ -16,7 +16,7 @@ from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.score_model.evaluation.probes import ProbeResult, run_probes
 from rsqa_pipeline.score_model.pairs import Pair, ScoredPair, agrees, read_pairs, score_pairs
 from rsqa_pipeline.score_model.scoring.scorer import Scorer
-from rsqa_pipeline.stages import ASSETS
+from rsqa_pipeline.stages import assets_of
 from rsqa_pipeline.statistics import mcnemar, paired_difference
 
 SIGNIFICANCE = 0.05
@@ -58,7 +58,7 @@ def promote(settings: Profile, registry: Registry) -> tuple[str, Decision]:
     version = registry.version_at("score_model", "challenger")
     if version is None:
         raise DataError("no score model is registered; run `rsqa run score_model` first")
-    pairs = [pair for name in PREFERENCES for pair in read_pairs(ASSETS[name].folder(settings), "heldout")]
+    pairs = [pair for name in PREFERENCES for pair in read_pairs(assets_of(settings)[name].folder(settings), "heldout")]
     challenger = Scorer.load(registry.download("score_model", version), settings.compute)
     standing = registry.version_at("score_model", "champion")
     champion = None

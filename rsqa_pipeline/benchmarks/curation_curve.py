@@ -22,7 +22,7 @@ import pandas as pd
 import pyarrow as pa
 
 from rsqa_pipeline.benchmarks.linear_captioner import Floats, Vocabulary, fit_predict, words_right
-from rsqa_pipeline.curated_subsets.selection.apply_rule import decide
+from rsqa_pipeline.curated_subsets.selection.apply_rule import apply_rule
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.models.clip_embeddings import embed_images
 from rsqa_pipeline.models.load import base_model, load_clip
@@ -195,10 +195,10 @@ def _train_and_test(data: CurveData, ranking: str, fraction: float, seeds: int, 
     """
     rule = SubsetRule.model_validate({"selector": ranking, "caption_fraction": fraction})
     values = []
-    kept = np.flatnonzero(decide(data.samples, rule, seed)["kept"])
+    kept = np.flatnonzero(apply_rule(data.samples, rule, seed)["kept"])
     for number in range(seeds):
         if ranking == "random":
-            kept = np.flatnonzero(decide(data.samples, rule, seed + number)["kept"])
+            kept = np.flatnonzero(apply_rule(data.samples, rule, seed + number)["kept"])
         drawn = np.random.default_rng([seed, number]).integers(0, len(kept), len(kept))
         weights = np.bincount(drawn, minlength=len(kept)).astype(np.float64)
         predicted = fit_predict(data.images[kept], data.words[kept], weights, data.test_images)

@@ -44,8 +44,8 @@ class TestSet:
 def best_ranks(similarities: npt.NDArray[np.float32], relevant: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     """(n,) rank of each query's best relevant candidate, 1 is best.
 
-    The rank is 1 + the number of irrelevant candidates that do not score lower. Ties and NaN similarities therefore count
-    against the model.
+    The rank is 1 + the number of irrelevant candidates that do not score lower. Ties and NaN similarities therefore
+    count against the model.
 
     Args:
         similarities: (n, candidates).

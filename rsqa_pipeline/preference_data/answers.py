@@ -48,7 +48,8 @@ def is_right(task: str, answer: str, reference: str) -> bool:
 
 
 def scene_answers(subject: Subject, truth: SceneTruth, seed: int) -> list[Candidate]:
-    """Answers by scene answerers: nearly all of them for a close-ended question, some drawn by hash for an open-ended one.
+    """Answers by scene answerers: nearly all of them for a close-ended question, some drawn by hash for an
+    open-ended one.
 
     As with captioners, the draw may leave out the reference, so that the pairs also order poorer answers.
     """
@@ -62,7 +63,8 @@ def scene_answers(subject: Subject, truth: SceneTruth, seed: int) -> list[Candid
 
 
 def class_answers(subject: Subject, scene_class: str, reference: str, classes: list[str]) -> list[Candidate]:
-    """The correct answer to a question about a real image's class, and the wrong answers that corruptions make of it."""
+    """The correct answer to a question about a real image's class, and the wrong answers that corruptions make of
+    it."""
     question = _class_question(subject)
     candidates = [Candidate(subject, reference, REFERENCE, NO_FAULT)]
     for kind in get_args(CorruptionKind):

@@ -25,7 +25,8 @@ class Judged:
 
 @dataclass
 class Pairs:
-    """An asset's pairs and quarantine. Each *rival*, a candidate that is not chosen, becomes a pair or is quarantined."""
+    """An asset's pairs and quarantine. Each *rival*, a candidate that is not chosen, becomes a pair or is
+    quarantined."""
 
     stage: str
     rows: list[dict[str, Any]] = field(default_factory=list)

@@ -1,11 +1,11 @@
 """Candidate captions of one image by several captioners of different skill (paper, ICPD).
 
 The profile names the captioners. If the scenes are known, they are scene captioners. On real images they are ``human``
-(one of the image's own captions) and kinds of corruption, applied to another of its own captions. In both cases they may
-also be ``vlm``, the base VLM sampled at temperature, and the models of the profile (`model_texts`).
+(one of the image's own captions) and kinds of corruption, applied to another of its own captions. In both cases they
+may also be ``vlm``, the base VLM sampled at temperature, and the models of the profile (`model_texts`).
 
-At most `CAPTIONERS_PER_IMAGE` of them, drawn by hash, caption an image. If all captioned every image, the best one would
-always be chosen and the pairs would never order two poorer ones; but a corpus is ranked over its whole range.
+At most `CAPTIONERS_PER_IMAGE` of them, drawn by hash, caption an image. If all captioned every image, the best one
+would always be chosen and the pairs would never order two poorer ones; but a corpus is ranked over its whole range.
 """
 
 from __future__ import annotations

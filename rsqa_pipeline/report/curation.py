@@ -61,7 +61,8 @@ def section(inputs: Mapping[str, Path], frame: pd.DataFrame, seed: int) -> Repor
             *curve_blocks(inputs),
             *drift_blocks(inputs),
         ],
-        lead="Every corpus sample is scored and ranked. The top part by score model is compared with the top part by CLIP "
+        lead="Every corpus sample is scored and ranked. The top part by score model is compared with the top part by "
+        "CLIP "
         "score, with a random part of the same size, and with all data.",
     )
 

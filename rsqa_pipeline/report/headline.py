@@ -30,7 +30,8 @@ class KeptQuality:
 
     @property
     def recorded_faults(self) -> bool:
-        """Whether faults were inserted on purpose. If so, their share is more informative than a quality by kind of fault."""
+        """Whether faults were inserted on purpose. If so, their share is more informative than a quality by kind of
+        fault."""
         return any(share is not None for share in self.faulty.values())
 
 
@@ -41,7 +42,7 @@ def section(inputs: Mapping[str, Path], frame: pd.DataFrame, seed: int) -> Repor
         frame: the corpus, from `reading.corpus`.
     """
     found = read_json(inputs["score_model_report"] / "accuracy.json")
-    accuracy = {s: preferences.accuracy(found, s, preferences.EVERY, "judge") for s in preferences.SELECTORS}
+    accuracy = {s: preferences.accuracy(found, s, preferences.ALL_FAMILIES, "judge") for s in preferences.SELECTORS}
     kept = KeptQuality(
         {subset: true_quality(frame, subset, "caption", seed) for subset in SUBSETS}, fault_shares(inputs, frame)
     )
@@ -82,14 +83,15 @@ def _quality_text(kept: KeptQuality) -> str:
     if kept.recorded_faults:
         value = {subset: _format_share(share) for subset, share in kept.faulty.items()}
         return (
-            f"{said} Of its captions, {value['score_model_30']} contain a fault that was inserted on purpose; of CLIP "
+            f"{opening} Of its captions, {value['score_model_30']} contain a fault that was inserted on purpose; of "
+            f"CLIP "
             f"score's, {value['clip_score_30']}; of a random part of the same size, {value['random_30']}."
         )
     if any(mean is None for mean in kept.true_quality.values()):
-        return f"{said} The true quality of that part is not known."
+        return f"{opening} The true quality of that part is not known."
     value = {subset: f"{mean.value:.2f}" for subset, mean in kept.true_quality.items() if mean is not None}
     return (
-        f"{said} The mean true quality of its captions is {value['score_model_30']} of 5. It is "
+        f"{opening} The mean true quality of its captions is {value['score_model_30']} of 5. It is "
         f"{value['clip_score_30']} for CLIP score's part and {value['random_30']} for a random part of the same size."
     )
 
@@ -102,7 +104,8 @@ def _comparison_text(tallies: Mapping[str, Counter[str]]) -> str:
     ]
     total = tallies["all"].total()
     return (
-        f"A CLIP and a VLM fine-tuned on that part are compared with other models on {total} benchmark metrics by paired "
+        f"A CLIP and a VLM fine-tuned on that part are compared with other models on {total} benchmark metrics by "
+        f"paired "
         f"95 % intervals: {'; '.join(parts)}."
     )
 
@@ -134,7 +137,7 @@ def _quality_tile(kept: KeptQuality) -> Tile:
     return Tile(label, cells[downstream.CURATED], [(name_of(subset), cells[subset]) for subset in BASELINES])
 
 
-def _downstream_tile(inputs: Mapping[str, Path], family: str, metric_key: downstream.Place, label: str) -> Tile:
+def _downstream_tile(inputs: Mapping[str, Path], family: str, metric_key: downstream.MetricKey, label: str) -> Tile:
     results = rows(inputs[f"{family}_benchmark"] / "results.parquet")
     found = {row["model"]: row for row in results if (row["task"], row["metric"]) == metric_key}
     cells = {

@@ -32,7 +32,8 @@ def section(inputs: Mapping[str, Path]) -> ReportSection:
         "Does the score model prefer the better text?",
         [accuracy_table(folder), probe_table(folder), Plots(drawings), score_model_curves(inputs)],
         lead="Share of held-out pairs whose preferred text gets the higher score. Chance is 50 %. The paper's 7B "
-        f"model reaches {paper:.2f} % on its own pairs. {_judge_and_calibration(read_json(folder / 'calibration.json'))}",
+        f"model reaches {paper:.2f} % on its own pairs. "
+        f"{_judge_and_calibration(read_json(folder / 'calibration.json'))}",
     )
 
 

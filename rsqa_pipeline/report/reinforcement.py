@@ -101,7 +101,8 @@ def reward_table(inputs: Mapping[str, Path]) -> Table:
         "Held-out prompts",
         ["policy", "part", *MOMENTS],
         table,
-        note="Mean over held-out prompts, with answers sampled as in training. The difference is paired by prompt. Both "
+        note="Mean over held-out prompts, with answers sampled as in training. The difference is paired by prompt. "
+        "Both "
         "policies are measured by the full reward, including the score model's part.",
     )
 

@@ -23,7 +23,8 @@ _FORMATS = ("karpathy", "class_questions", "coco", "csv", "jsonl", "webdataset",
 def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
     """Writes items.parquet and quarantine.parquet (and images.tar for scenes).
 
-    ``input_rows`` counts the rows of the source's test split; ``items/<task>`` counts the items made from the kept rows.
+    ``input_rows`` counts the rows of the source's test split; ``items/<task>`` counts the items made from the kept
+    rows.
 
     Raises:
         DataError: the source cannot be used at all, has no test rows, or names no splits and is trained on.

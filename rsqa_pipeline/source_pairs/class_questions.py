@@ -81,7 +81,8 @@ def tasks_for(classes: list[str]) -> list[ClassTask]:
 def class_question_entries(
     entries: Iterable[Entry], count: int, seed: int
 ) -> tuple[list[Entry], dict[str, ClassQuestion]]:
-    """Returns at most ``count`` questions about training images, spread over images and kinds, and the questions by key.
+    """Returns at most ``count`` questions about training images, spread over images and kinds, and the questions by
+    key.
 
     A fault of the source is kept if its image has no row, or if it names no image.
     """

@@ -42,8 +42,8 @@ class Quarantine:
         )
 
     def metrics(self, kept: int) -> Metrics:
-        """Counts ``input_rows``, ``kept_rows`` and ``quarantined_rows``; of the latter also ``duplicate_rows`` (exact and
-        near), ``benchmark_rows`` (found in a benchmark) and ``quarantined/<reason>``."""
+        """Counts ``input_rows``, ``kept_rows`` and ``quarantined_rows``; of the latter also ``duplicate_rows``
+        (exact and near), ``benchmark_rows`` (found in a benchmark) and ``quarantined/<reason>``."""
         reasons = Counter(row["reason"] for row in self.rows)
         return {
             "input_rows": float(kept + len(self.rows)),

@@ -88,7 +88,8 @@ class CaptionPool:
 
     @classmethod
     def of(cls, rows: Iterable[Mapping[str, Any]]) -> CaptionPool:
-        """Builds the pool from rows with ``image_id``, ``scene_class`` and ``messages``; only single captions are used."""
+        """Builds the pool from rows with ``image_id``, ``scene_class`` and ``messages``; only single captions are
+        used."""
         pool = cls()
         classes: dict[str, str | None] = {}
         for row in rows:
@@ -102,7 +103,8 @@ class CaptionPool:
         return pool
 
     def caption_of_another(self, image_id: str, scene_class: str | None, key: str) -> str | None:
-        """A caption of an image of the class confused with ``scene_class``, or of any class; None without another image."""
+        """A caption of an image of the class confused with ``scene_class``, or of any class; None without another
+        image."""
         wanted = swapped_class(scene_class, self.classes) if scene_class else None
         images = self._images.get(wanted) or self._images.get(None, [])
         others = [other for other in _next_two(images, sha256(key, "donor")) if other != image_id]
@@ -113,7 +115,8 @@ class CaptionPool:
 
 
 def _next_two(ids: list[str], point: str) -> list[str]:
-    """The two ids that follow ``point`` on the ring of sorted ids, so that adding or removing an id moves few choices."""
+    """The two ids that follow ``point`` on the ring of sorted ids, so that adding or removing an id moves few
+    choices."""
     start = bisect_left(ids, point)
     return [ids[(start + step) % len(ids)] for step in range(min(2, len(ids)))]
 

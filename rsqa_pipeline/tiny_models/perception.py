@@ -115,7 +115,8 @@ def vlm_tower(model: Any) -> Tower:
 
 
 def clip_tower(model: Any) -> Tower:
-    """CLIP's vision tower: its patches, averaged 2 x 2 to the VLM's cells, plus the pooled token that CLIP compares with text."""
+    """CLIP's vision tower: its patches, averaged 2 x 2 to the VLM's cells, plus the pooled token that CLIP compares
+    with text."""
 
     def tokens(images: np.ndarray) -> torch.Tensor:
         seen = model.vision_model(normalized(images).to(model.device))

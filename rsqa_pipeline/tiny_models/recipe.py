@@ -1,4 +1,5 @@
-"""The recipe: perception first, then language. The same code trains on embedded scenes and on a profile's own images."""
+"""The recipe: perception first, then language. The same code trains on embedded scenes and on a profile's own
+images."""
 
 from __future__ import annotations
 
@@ -88,7 +89,8 @@ class TrainedVlm:
     """The linear heads of the perception phase, used as probes on the vision tower."""
 
     def save(self, folder: Path) -> None:
-        """Writes model and processor; weights as float16, which halves the files without a relevant change in answers."""
+        """Writes model and processor; weights as float16, which halves the files without a relevant change in
+        answers."""
         _save_half(self.model, folder)
         self.processor.save_pretrained(folder)
 

@@ -29,7 +29,8 @@ MEASUREMENT_COMPUTE = Compute(device="cpu", dtype="float32")
 
 
 def vlm_accuracies(folder: Path, heads: Heads) -> Metrics:
-    """Probe on the vision tower, answers to the benchmark's questions, facts in captions. All shares 0..1, but the caption mark 1..5."""
+    """Probe on the vision tower, answers to the benchmark's questions, facts in captions. All shares 0..1, but the
+    caption mark 1..5."""
     vlm = load_vlm(folder, MEASUREMENT_COMPUTE)
     metrics = _probe(vlm_tower(vlm.model), heads)
     pool = ScenePool(PROBE_SEEDS[PROBE_SCENES : PROBE_SCENES + ASKED_SCENES])

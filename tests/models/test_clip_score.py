@@ -120,7 +120,7 @@ def test_long_text_is_cut_to_the_context_counted_and_noted(scorer, images):
 
 
 def test_windowed_mean_is_the_mean_of_the_windows_unit_vectors(clip, images):
-    """By hand: 100 words in windows of 75 tokens, each between the start and end marks."""
+    """By hand: 100 words in windows of 75 tokens, each between the start and end tokens."""
     words = TEXTS[2].split() * 20
     long = " ".join(words)
     scorer = ClipScorer(clip, 3, "windowed_mean")

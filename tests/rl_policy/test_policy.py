@@ -180,9 +180,9 @@ def test_token_types_mark_the_image_tokens_for_prompts_of_different_lengths(
     seen: list[bool] = []
 
     def check(_: torch.nn.Module, args: tuple[()], kwargs: dict[str, torch.Tensor]) -> None:
-        ids, marks = kwargs["input_ids"], kwargs["mm_token_type_ids"]
-        if ids.shape == marks.shape:
-            seen.append(torch.equal(marks.bool(), ids == policy.model.config.image_token_id))
+        ids, types = kwargs["input_ids"], kwargs["mm_token_type_ids"]
+        if ids.shape == types.shape:
+            seen.append(torch.equal(types.bool(), ids == policy.model.config.image_token_id))
 
     policy.model.model.register_forward_pre_hook(check, with_kwargs=True)
     training_run = TrainingRun(settings.seed, settings.compute, tmp_path, SilentLogger())

@@ -80,7 +80,7 @@ def curate_scores(scores: Path, rule: SubsetRule, seed: int, folder: Path) -> Se
                     frame = batch.to_pandas()
                     shares.add(frame if "kind" in frame else frame.assign(kind="sample"), taken)
         with pq.ParquetWriter(folder / "explained.parquet", DROPPED) as dropped:
-            for rows in selected.explained(~selected.kept):
+            for rows in selected.explain(~selected.kept):
                 for entry in pc.value_counts(rows.column("reason")).to_pylist():
                     reasons[entry["values"]] += entry["counts"]
                 dropped.write_batch(rows)

@@ -61,7 +61,8 @@ class LocalModel:
         return faults
 
     def _generate(self, batch: Mapping[str, ChatRequest], images: Mapping[str, Image.Image | None]) -> dict[str, str]:
-        """One text per key. Prompts that differ in sampling, or in whether they have an image, are generated separately."""
+        """One text per key. Prompts that differ in sampling, or in whether they have an image, are generated
+        separately."""
         by_sampling: dict[tuple[float, float, int, bool], list[str]] = {}
         for key, request in batch.items():
             sampling_key = (request.temperature, request.top_p, request.max_new_tokens, request.image is not None)

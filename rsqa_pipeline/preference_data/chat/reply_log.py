@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.files import claim
+from rsqa_pipeline.files import acquire
 from rsqa_pipeline.preference_data.chat.request import Reply
 
 
@@ -51,7 +51,7 @@ class ReplyLog:
         self._offsets: dict[str, tuple[int, int]] = {}
         self._spent: dict[str, Spent] = {}
         try:
-            claim(self._file, path)
+            acquire(self._file, path)
         except DataError:
             os.close(self._file)
             raise

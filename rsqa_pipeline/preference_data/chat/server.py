@@ -178,7 +178,8 @@ class ServerModel:
         except UncountedTokens as error:
             log.append_lost(key, self.identity)
             raise ServerError(
-                f"model {self._name}: {self._address} does not report token counts, so max_tokens cannot be enforced; set "
+                f"model {self._name}: {self._address} does not report token counts, so max_tokens cannot be enforced; "
+                f"set "
                 "max_calls instead"
             ) from error
 

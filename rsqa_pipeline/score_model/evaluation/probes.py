@@ -150,7 +150,8 @@ PROBES: Mapping[str, Corruption] = {
 
 
 def self_preference(pairs: Sequence[Pair], gaps: Sequence[float | None]) -> list[dict[str, Any]]:
-    """How often each captioner's texts win by score and by label; more often by score means that the model favours them.
+    """How often each captioner's texts win by score and by label; more often by score means that the model favours
+    them.
 
     A captioner wins by label if its text is the chosen one, and by score if its text has the higher score.
 

@@ -32,7 +32,8 @@ class SeparateEncoder(ChatEncoder):
         self._tokenizer_lock = threading.Lock()  # any call, even for an image, changes a fast tokenizer's settings
 
     def pixels(self, image: str | Image.Image, max_tokens: int | None = None) -> Pixels:
-        """As `ChatEncoder.pixels`; these families fix the number of tokens per image, so images are not made smaller."""
+        """As `ChatEncoder.pixels`; these families fix the number of tokens per image, so images are not made
+        smaller."""
         decoded, placeholder = load_image(image), self.processor.image_token
         with self._tokenizer_lock:
             prepared = self.processor(

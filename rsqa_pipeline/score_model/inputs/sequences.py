@@ -58,7 +58,8 @@ def concatenate(texts: Mapping[CandidateIndex, list[int]], shared: int, pixels: 
 def pack(
     texts: Mapping[CandidateIndex, list[int]], pixels: Pixels | None, max_tokens: int | None
 ) -> Iterator[TokenSequence]:
-    """Sequences of at most ``max_tokens`` tokens, or of one candidate; each begins with the tokens that all texts share."""
+    """Sequences of at most ``max_tokens`` tokens, or of one candidate; each begins with the tokens that all texts
+    share."""
     shared = shared_length(list(texts.values()))
     pending: dict[CandidateIndex, list[int]] = {}
     tokens = shared

@@ -45,8 +45,8 @@ FALLBACK_IMAGE_TOKENS = (1024, 256)
 LENGTH_CLASS = 16
 """Tokens by which texts may differ and still count as equally long."""
 MAX_SEQUENCE_TOKENS = 4096
-"""Maximum tokens of a sequence with several candidates. Attention also computes what its mask hides, and that part grows
-with the length."""
+"""Maximum tokens of a sequence with several candidates. Attention also computes what its mask hides, and that part
+grows with the length."""
 
 Tensors = dict[str, Tensor]
 
@@ -122,7 +122,8 @@ class Scorer:
     def _group_by_image(
         self, groups: Sequence[ScoringGroup], scores: dict[CandidateIndex, Score]
     ) -> dict[CandidateIndex, CandidatesOfImage]:
-        """Candidate -> the candidates of its image, shorter ones first; adds those that cannot be shown to ``scores``."""
+        """Candidate -> the candidates of its image, shorter ones first; adds those that cannot be shown to
+        ``scores``."""
         by_image: dict[str | int | CandidateIndex, CandidatesOfImage] = {}
         for g, group in enumerate(groups):
             image = group.image
@@ -195,7 +196,8 @@ class Scorer:
     def _retry_alone(
         self, scores: dict[CandidateIndex, Score], by_candidate: dict[CandidateIndex, CandidatesOfImage]
     ) -> dict[CandidateIndex, Score]:
-        """Scores of those that ran out of memory, now with no other image held, so that neighbours have no influence."""
+        """Scores of those that ran out of memory, now with no other image held, so that neighbours have no
+        influence."""
         failed: dict[int, CandidatesOfImage] = {}
         for index, score in scores.items():
             if score.reason == "out_of_memory":

@@ -31,8 +31,8 @@ class NearPairs:
 
 
 def near_pairs(queries: ImageSet, rows: Ints, database: ImageSet, database_rows: Ints, threshold: float) -> NearPairs:
-    """Finds pairs (row of ``queries``, row of ``database``) with a similarity of at least ``threshold``. If both sets are
-    the same object, an image is not paired with itself.
+    """Finds pairs (row of ``queries``, row of ``database``) with a similarity of at least ``threshold``. If both
+    sets are the same object, an image is not paired with itself.
 
     Args:
         rows, database_rows: the images to search with, and the images to search in.

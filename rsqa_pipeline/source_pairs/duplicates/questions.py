@@ -23,8 +23,8 @@ def question_of(messages: Sequence[Message]) -> str:
 
 
 def text_vectors(texts: Sequence[str], model: str | None, compute: Compute) -> Any:
-    """(n, width) unit vectors: embeddings by ``model``, a folder or hub id. Without a model: sparse TF-IDF weights of the
-    words, fitted on these texts.
+    """(n, width) unit vectors: embeddings by ``model``, a folder or hub id. Without a model: sparse TF-IDF weights
+    of the words, fitted on these texts.
 
     Raises:
         ModelError: the model cannot be loaded.

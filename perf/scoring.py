@@ -33,7 +33,7 @@ from transformers import PreTrainedModel, Qwen2VLConfig, Qwen2VLModel
 from rsqa_pipeline.images.decode import open_image
 from rsqa_pipeline.models.conversation import as_chat, encode
 from rsqa_pipeline.models.load import QwenVLProcessor, load_processor
-from rsqa_pipeline.models.scoring_group import Group
+from rsqa_pipeline.models.scoring_group import ScoringGroup
 from rsqa_pipeline.records import Message
 from rsqa_pipeline.score_model.network.checkpoint import read_base
 from rsqa_pipeline.score_model.network.model import ScoreModel
@@ -57,7 +57,7 @@ SIZES: dict[str, dict[str, dict[str, int]]] = {
 }
 """Shapes of Qwen2-VL; 7b is Qwen2-VL-7B's own."""
 
-Way = Callable[[Sequence[Group]], list[float]]
+Way = Callable[[Sequence[ScoringGroup]], list[float]]
 
 
 def new_processor(side: int) -> QwenVLProcessor:
@@ -99,7 +99,7 @@ def new_backbone(processor: QwenVLProcessor, size: str, dtype: torch.dtype) -> Q
     return Qwen2VLModel._from_config(config, dtype=dtype)
 
 
-def new_groups(folder: Path, case: str, count: int) -> list[Group]:
+def new_groups(folder: Path, case: str, count: int) -> list[ScoringGroup]:
     """``count`` groups, each with a 600 x 600 JPEG of its own; captions have 10 to 90 words, answers 5 to 40."""
     rng = np.random.default_rng(0)
     candidates = {"best of 16": 16, "pairs": 2, "one caption": 1}[case]
@@ -110,7 +110,7 @@ def new_groups(folder: Path, case: str, count: int) -> list[Group]:
         coarse.resize((600, 600), Image.Resampling.BICUBIC).save(path, quality=90)
         lengths = rng.integers(5, 41, candidates) if candidates == 16 else rng.integers(10, 91, candidates)
         texts = [" ".join(rng.choice(WORDS, length)) for length in lengths]
-        groups.append(Group(str(path), QUESTION if candidates == 16 else [], texts))
+        groups.append(ScoringGroup(str(path), QUESTION if candidates == 16 else [], texts))
     return groups
 
 
@@ -118,7 +118,7 @@ def in_batches_of(size: int, model: ScoreModel, plain: PreTrainedModel, processo
     """Texts in the order they come, ``size`` at once, each with its image beside it, by transformers alone."""
 
     @torch.inference_mode()
-    def way(groups: Sequence[Group]) -> list[float]:
+    def way(groups: Sequence[ScoringGroup]) -> list[float]:
         rows = [(group, text) for group in groups for text in group.candidates]
         scores: list[float] = []
         for start in range(0, len(rows), size):
@@ -136,7 +136,7 @@ def in_batches_of(size: int, model: ScoreModel, plain: PreTrainedModel, processo
 
 
 def scorer_way(scorer: Scorer) -> Way:
-    def way(groups: Sequence[Group]) -> list[float]:
+    def way(groups: Sequence[ScoringGroup]) -> list[float]:
         scored = scorer.score_or_reason(groups)
         missing = [score.reason for of_group in scored for score in of_group if score.value is None]
         assert not missing, f"not scored: {missing[:3]}"
@@ -145,7 +145,7 @@ def scorer_way(scorer: Scorer) -> Way:
     return way
 
 
-def compare(ways: dict[str, Way], groups: Sequence[Group], repeats: int) -> dict[str, dict[str, float]]:
+def compare(ways: dict[str, Way], groups: Sequence[ScoringGroup], repeats: int) -> dict[str, dict[str, float]]:
     """Median seconds of a clock and of all threads, texts a second, largest difference to the first way's scores."""
     scores: dict[str, list[float]] = {}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -187,7 +187,7 @@ def matmul_peak(device: str, dtype: torch.dtype) -> float:
     return best
 
 
-def flops(way: Way, groups: Sequence[Group]) -> int:
+def flops(way: Way, groups: Sequence[ScoringGroup]) -> int:
     with FlopCounterMode(display=False) as counter:
         way(groups)
     return counter.get_total_flops()

@@ -28,7 +28,7 @@ from PIL import Image
 from rsqa_pipeline.curated_subsets.scoring.engines import Engine
 from rsqa_pipeline.curated_subsets.scoring.score_file import score_file
 from rsqa_pipeline.curated_subsets.scoring.shards import Scored, ScoreRow, score_table
-from rsqa_pipeline.models.scoring_group import Group, Score
+from rsqa_pipeline.models.scoring_group import Score, ScoringGroup
 from rsqa_pipeline.profile import SourceFile
 
 SHARD_ROWS = 2000
@@ -46,7 +46,7 @@ class TrivialSpec:
     def load(self, worker: int) -> TrivialSpec:
         return self
 
-    def score_or_reason(self, groups: Sequence[Group]) -> list[list[Score]]:
+    def score_or_reason(self, groups: Sequence[ScoringGroup]) -> list[list[Score]]:
         return [[Score(zlib.crc32(text.encode()) / 2**32) for text in group.candidates] for group in groups]
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import Qwen2VLConfig, Qwen2VLModel
 
-from rsqa_pipeline.score_model.inputs.encoder import Encoder, Row
+from rsqa_pipeline.score_model.inputs.encoder import CandidateRow, ChatEncoder
 from rsqa_pipeline.score_model.network.model import ScoreModel
 from rsqa_pipeline.score_model.training.losses import bradley_terry
 from rsqa_pipeline.tiny_models.architecture import train_vlm_processor
@@ -42,7 +42,7 @@ WORDS = (
 PATCH, MERGE = 14, 2
 
 
-def score_model(encoder: Encoder, width: int, layers: int) -> ScoreModel:
+def score_model(encoder: ChatEncoder, width: int, layers: int) -> ScoreModel:
     """A Qwen2-VL score model of random weights, all of it trained."""
     token = encoder.processor.tokenizer.convert_tokens_to_ids
     heads = width // 64
@@ -69,16 +69,16 @@ def captions(count: int, words: int) -> list[list[str]]:
     return [[" ".join(rng.choice(WORDS, words)) for _ in range(4)] for _ in range(count)]
 
 
-def batches(encoder: Encoder, images: int, side: int, words: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def batches(encoder: ChatEncoder, images: int, side: int, words: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The same texts and images as arguments of the model: shared, and a row and an image each."""
     rng = np.random.default_rng(0)
     pixels = [encoder.pixels(Image.fromarray(rng.integers(0, 256, (side, side, 3), np.uint8))) for _ in range(images)]
     rows = [
-        Row(encoder.tokens([], text, True), image)
+        CandidateRow(encoder.tokens([], text, True), image)
         for image, texts in enumerate(captions(images, words))
         for text in texts
     ]
-    own = [Row(row.tokens, place) for place, row in enumerate(rows)]
+    own = [CandidateRow(row.tokens, place) for place, row in enumerate(rows)]
     shared = encoder.batch(rows, dict(enumerate(pixels)))
     return shared, encoder.batch(own, {place: replace(pixels[place // 4]) for place in range(len(own))})
 
@@ -106,7 +106,7 @@ def main() -> None:
     given = parser.parse_args()
     processor = train_vlm_processor(WORDS * 5, given.side)
     processor.image_processor.patch_size, processor.image_processor.merge_size = PATCH, MERGE
-    encoder = Encoder(processor, 4096)
+    encoder = ChatEncoder(processor, 4096)
     model = score_model(encoder, given.width, given.layers)
     found: dict[str, tuple[float, float, float]] = {}
     batch_of = dict(zip(("shared", "naive"), batches(encoder, given.images, given.side, given.words), strict=True))

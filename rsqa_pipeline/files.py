@@ -8,7 +8,7 @@ from pathlib import Path
 from rsqa_pipeline.errors import DataError
 
 
-def claim(file: int, path: Path) -> None:
+def acquire(file: int, path: Path) -> None:
     """Claims ``path``, open as ``file``, for this process until that is closed, by a kill too.
 
     Raises:

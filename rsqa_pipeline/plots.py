@@ -33,7 +33,7 @@ SUBSET_COLOURS: dict[str, str] = {
 KEPT, DROPPED = "#d1495b", "#c3c9d2"
 """Colours of what a selection keeps and drops, where no selector is meant."""
 
-_LOOK: Any = {
+_STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 11,
     "axes.titlesize": 12,
@@ -77,7 +77,7 @@ def new_panels(columns: int, width: float = 10.0, height: float = 4.0) -> tuple[
 
     Agg draws it, whatever the display; it belongs to its caller alone (pyplot keeps no record of it).
     """
-    matplotlib.rcParams.update(_LOOK)
+    matplotlib.rcParams.update(_STYLE)
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(1, columns, squeeze=False)

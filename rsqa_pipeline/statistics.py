@@ -17,7 +17,7 @@ CONFIDENCE = 0.95
 Z = 1.959963984540054
 """97.5 % quantile of the normal distribution."""
 
-_DRAWS_AT_ONCE = 4_000_000
+_MAX_DRAWS_IN_MEMORY = 4_000_000
 """Resampled values held in memory together: 32 MB as float64."""
 
 Values = Sequence[float] | Sequence[bool] | npt.NDArray[np.float64] | npt.NDArray[np.bool_]
@@ -186,7 +186,7 @@ def _resampled_means(
     sample: npt.NDArray[np.float64], resamples: int, rng: np.random.Generator
 ) -> npt.NDArray[np.float64]:
     """Means of ``resamples`` draws with replacement, (resamples,), a bounded number of draws at a time."""
-    rows = max(1, _DRAWS_AT_ONCE // len(sample))
+    rows = max(1, _MAX_DRAWS_IN_MEMORY // len(sample))
     means = [
         sample[rng.integers(0, len(sample), size=(min(rows, resamples - done), len(sample)))].mean(axis=1)
         for done in range(0, resamples, rows)

@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).resolve().parent
 
 # Types and wiring that every module imports. A change there cannot change a stage's result: settings count by value,
 # and the table of stages only names what the other hashes already cover.
-_NOT_CODE = ("errors", "profile", "stages", "tracking.run_logger")
+_EXCLUDED_MODULES = ("errors", "profile", "stages", "tracking.run_logger")
 
 
 def file_md5(path: Path) -> str:
@@ -53,7 +53,7 @@ def code_files(module: str) -> list[Path]:
 
     ``module`` is named below the package, e.g. ``score_model.train``. Imports inside functions count.
     """
-    modules = sorted(_closure(module))
+    modules = sorted(_import_closure(module))
     files = {_module_file(name) for name in modules}
     for folder in {file.parent for file in files} - {PACKAGE}:
         files.update(_data_files(folder))
@@ -67,13 +67,13 @@ def code_version(module: str) -> str:
     """
     digest = hashlib.sha256()
     for file in code_files(module):
-        content = _statements(file) if file.suffix == ".py" else file_md5(file)
+        content = _statements_hash(file) if file.suffix == ".py" else file_md5(file)
         digest.update(f"{file.relative_to(PACKAGE).as_posix()} {content}\n".encode())
     return digest.hexdigest()
 
 
 @cache
-def _statements(file: Path) -> str:
+def _statements_hash(file: Path) -> str:
     """Hex sha256 of a Python file's syntax tree without docstrings."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
@@ -98,11 +98,11 @@ def _signature(folder: Path) -> str:
     return hashlib.md5(repr([(name, s.st_size, s.st_mtime_ns, s.st_ino) for name, s in stats]).encode()).hexdigest()
 
 
-def _closure(module: str) -> set[str]:
+def _import_closure(module: str) -> set[str]:
     found, waiting = set(), [module]
     while waiting:
         name = waiting.pop()
-        if name in found or any(name == part or name.startswith(part + ".") for part in _NOT_CODE):
+        if name in found or any(name == part or name.startswith(part + ".") for part in _EXCLUDED_MODULES):
             continue
         found.add(name)
         waiting.extend(_imports(_module_file(name)))

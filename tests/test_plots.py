@@ -28,8 +28,8 @@ def test_same_plot_same_bytes_without_a_date(tmp_path: Path) -> None:
 
 def test_panels_stand_side_by_side() -> None:
     _, panels = plots.new_panels(3, 9, 3)
-    places = [axes.get_subplotspec().colspan.start for axes in panels]
-    assert places == [0, 1, 2]
+    columns = [axes.get_subplotspec().colspan.start for axes in panels]
+    assert columns == [0, 1, 2]
 
 
 def test_a_subset_has_its_selectors_colour() -> None:

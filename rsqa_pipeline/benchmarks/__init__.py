@@ -1,1 +1,1 @@
-"""What a model gets right, with intervals and chance levels."""
+"""Benchmarks: accuracy of every model, with intervals and chance levels."""

@@ -1,4 +1,4 @@
-"""Asks a VLM the items of a task and marks what it says. Serves the benchmark and best of N alike."""
+"""Asks a VLM the items of a task and grades its replies. Used by the benchmark and by best of N."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from rsqa_pipeline.models.load import Vlm
 from rsqa_pipeline.profile.types import Sampling
 from rsqa_pipeline.records import Message
 
-_BATCHES_OPEN = 8
-"""Batches whose images are held in memory together."""
+_MAX_OPEN_BATCHES = 8
+"""Batches whose images are held in memory at the same time."""
 
 
 def context_of(task: BenchmarkTask, item: dict[str, Any]) -> list[Message]:
-    """The user's turn: the task's prompt with the item's question and lettered choices."""
+    """The user turn: the task's prompt with the item's question and lettered choices."""
     choices = vqa.choice_lines(item["choices"] or [])
     text = task.prompts[0].replace("{choices}", choices).replace("{question}", item["question"] or "")
     return [Message(role="user", content=text)]
 
 
-def mark(task: BenchmarkTask, item: dict[str, Any], reply: str | None) -> float:
-    """The mark of a reply by the task's rule, in [0, 1]; a missing or unreadable one gets 0."""
+def grade(task: BenchmarkTask, item: dict[str, Any], reply: str | None) -> float:
+    """Grade of a reply by the task's rule, in [0, 1]. A missing or unreadable reply gets 0."""
     return rouge_l(reply, item["captions"]) if task.reply == "caption" else float(is_right(task, item, reply))
 
 
 def is_right(task: BenchmarkTask, item: dict[str, Any], reply: str | None) -> bool:
-    """Whether a reply is right, for tasks where it is or is not; a missing or unreadable one is wrong."""
+    """Whether a reply is right, for tasks with right and wrong replies. A missing or unreadable reply is wrong."""
     match task.reply:
         case "word":
             return vqa.is_correct(reply, item["answer"])
@@ -54,23 +54,26 @@ def ask(
     sampling: Sampling | None = None,
     samples: int = 1,
 ) -> list[list[str]]:
-    """``samples`` replies to each context about its image, greedy unless ``sampling`` is given.
+    """``samples`` replies per context about its image; greedy unless ``sampling`` is given.
 
-    Questions of one length are asked together, so that little is padding; replies come in the contexts' order.
+    Contexts of similar length are batched together to reduce padding. Replies are in the order of the contexts.
 
     Args:
-        contexts: chats that end with the user's turn.
-        references: image of each. Raises ImageFault where one cannot be opened.
-        batch_size: contexts at once.
+        contexts: chats that end with a user turn.
+        references: image of each context.
+        batch_size: contexts per batch.
+
+    Raises:
+        ImageFault: an image cannot be opened.
     """
     texts = [context[-1]["content"] for context in contexts]
-    order = sorted(range(len(texts)), key=lambda place: (len(texts[place]), texts[place], place))
+    order = sorted(range(len(texts)), key=lambda index: (len(texts[index]), texts[index], index))
     replies: list[list[str]] = [[] for _ in texts]
-    for start in range(0, len(order), _BATCHES_OPEN * batch_size):
-        places = order[start : start + _BATCHES_OPEN * batch_size]
-        chats = [contexts[place] for place in places]
-        images = [open_image(references[place]) for place in places]
-        said = generate(vlm, chats, images, sampling, max_new_tokens, batch_size, seed + start, samples)
-        for place, answers in zip(places, said, strict=True):
-            replies[place] = answers
+    for start in range(0, len(order), _MAX_OPEN_BATCHES * batch_size):
+        indices = order[start : start + _MAX_OPEN_BATCHES * batch_size]
+        chats = [contexts[index] for index in indices]
+        images = [open_image(references[index]) for index in indices]
+        generated = generate(vlm, chats, images, sampling, max_new_tokens, batch_size, seed + start, samples)
+        for index, answers in zip(indices, generated, strict=True):
+            replies[index] = answers
     return replies

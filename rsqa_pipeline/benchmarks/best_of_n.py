@@ -1,8 +1,7 @@
-"""Best of N: the fine-tuned VLM answers N times, a selector keeps one (paper, best of N).
+"""Best of N: the fine-tuned VLM answers N times and a selector keeps one answer (paper, best of N).
 
-Selectors: score model, CLIP score, majority vote, a random pick, and the oracle that takes a right answer
-where there is one. N answers are drawn once; the value at n < N is the mean over subsets of n of them, see
-`selectors`.
+Selectors: score model, CLIP score, majority vote, a random pick, and an oracle that picks a right answer if there
+is one. N answers are drawn once; the value at n < N is the mean over all subsets of n answers, see `selectors`.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from rsqa_pipeline.benchmarks.task import load_tasks
 from rsqa_pipeline.benchmarks.vqa import normalise
 from rsqa_pipeline.models.clip_score import ClipScorer
 from rsqa_pipeline.models.load import base_model, load_vlm
-from rsqa_pipeline.models.scoring_group import Group
+from rsqa_pipeline.models.scoring_group import ScoringGroup
 from rsqa_pipeline.plots import colour, new_panels, save
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.records import Message, Metrics, write_table
@@ -33,7 +32,7 @@ from rsqa_pipeline.statistics import bootstrap_mean
 from rsqa_pipeline.tracking.run_logger import RunLogger
 
 TASKS = ("choice", "count", "grounding", "presence")
-"""Tasks whose answers vary when they are sampled."""
+"""Tasks whose sampled answers vary."""
 SELECTORS = ("score_model", "clip_score", "majority_vote", "random", "oracle")
 COMPARED = tuple(("score_model", other) for other in ("random", "majority_vote", "clip_score"))
 
@@ -58,7 +57,7 @@ CANDIDATE = pa.schema(
         ("place", pa.int64()),  # 0 is the first answer drawn
         ("text", pa.string()),
         ("correct", pa.float64()),
-        ("score_model", pa.float64()),  # missing where it could not be scored
+        ("score_model", pa.float64()),  # null if the answer could not be scored
         ("clip_score", pa.float64()),
         ("score_model_version", pa.string()),
         ("clip_version", pa.string()),
@@ -70,7 +69,7 @@ CANDIDATE = pa.schema(
 
 @dataclass
 class Answers:
-    """The N answers to one item, their marks and their scores (None where there is none), place by place."""
+    """The N answers to one item with their grades and scores (None if missing), all in the same order."""
 
     item: dict[str, Any]
     task: str
@@ -84,7 +83,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     """Writes ``curve``, ``comparisons``, ``candidates`` (parquet) and ``plots/best_of_n.png``.
 
     Raises:
-        DataError: the item table has no item of any task of `TASKS`.
+        DataError: the item table has no item of any task in `TASKS`.
     """
     rules = settings.benchmarks.best_of_n
     tasks = read_items(inputs["benchmark_sets"], [task for task in load_tasks("vlm") if task.name in TASKS])
@@ -93,8 +92,8 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     drawn = draw_answers(inputs["vlm_score_model_30"] / "model", tasks, settings)
     scorer = Scorer.load(inputs["score_model"] / "model", settings.compute)
     clip = ClipScorer.load(base_model(inputs["base_models"], "clip"), settings.compute, settings.benchmarks.batch_size)
-    for name, judge in (("score_model", scorer), ("clip_score", clip)):
-        add_scores(drawn, name, judge)
+    for name, model in (("score_model", scorer), ("clip_score", clip)):
+        add_scores(drawn, name, model)
     values = selector_values(drawn, rules.counts, settings.seed)
     curve = _curve(values, drawn, settings.benchmarks.bootstrap_resamples, settings.seed)
     write_table(out / "curve.parquet", CURVE, curve)
@@ -109,9 +108,9 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
 
 
 def draw_answers(folder: Path, tasks: TaskItems, settings: Profile) -> list[Answers]:
-    """N sampled answers to every item, marked; N is the greatest of the profile's counts."""
-    rules, marks = settings.benchmarks.best_of_n, settings.benchmarks
-    vlm, most = load_vlm(folder, settings.compute), max(rules.counts)
+    """N sampled and graded answers per item; N is the largest of the profile's counts."""
+    rules, config = settings.benchmarks.best_of_n, settings.benchmarks
+    vlm, max_answers = load_vlm(folder, settings.compute), max(rules.counts)
     drawn = []
     for task, items in tqdm(tasks, desc="best of N answers", unit="task"):
         contexts = [context_of(task, item) for item in items]
@@ -120,10 +119,10 @@ def draw_answers(folder: Path, tasks: TaskItems, settings: Profile) -> list[Answ
             contexts,
             [item["image"] for item in items],
             rules.sampling.max_new_tokens,
-            max(1, marks.batch_size // most),
+            max(1, config.batch_size // max_answers),
             settings.seed,
             rules.sampling,
-            most,
+            max_answers,
         )
         for item, context, texts in zip(items, contexts, replies, strict=True):
             correct = [float(is_right(task, item, text)) for text in texts]
@@ -131,16 +130,16 @@ def draw_answers(folder: Path, tasks: TaskItems, settings: Profile) -> list[Answ
     return drawn
 
 
-def add_scores(drawn: Sequence[Answers], name: str, judge: Scorer | ClipScorer) -> None:
-    """Scores every distinct answer once, an item's answers together, so its image is encoded once."""
-    groups = [Group(a.item["image"], a.context, list(dict.fromkeys(a.texts))) for a in drawn]
-    for answers, group, scores in zip(drawn, groups, judge.score(groups), strict=True):
+def add_scores(drawn: Sequence[Answers], name: str, scorer: Scorer | ClipScorer) -> None:
+    """Scores each distinct answer once. The answers to one item are scored together, so its image is encoded once."""
+    groups = [ScoringGroup(a.item["image"], a.context, list(dict.fromkeys(a.texts))) for a in drawn]
+    for answers, group, scores in zip(drawn, groups, scorer.score(groups), strict=True):
         by_text = dict(zip(group.candidates, scores, strict=True))
         answers.scores[name] = [by_text[text] for text in answers.texts]
 
 
 def selector_values(drawn: Sequence[Answers], counts: Sequence[int], seed: int) -> dict[tuple[str, int], list[float]]:
-    """(selector, n) -> expected mark in [0, 1] of each item, in the items' order."""
+    """(selector, n) -> expected grade in [0, 1] of each item, in the order of the items."""
     rng = np.random.default_rng(seed)
     values: dict[tuple[str, int], list[float]] = {(name, n): [] for name in SELECTORS for n in sorted(counts)}
     for answers in drawn:
@@ -157,13 +156,13 @@ def selector_values(drawn: Sequence[Answers], counts: Sequence[int], seed: int) 
 def _curve(
     values: Mapping[tuple[str, int], list[float]], drawn: Sequence[Answers], resamples: int, seed: int
 ) -> list[dict[str, Any]]:
-    """Rows of `CURVE`: each task, then all tasks together."""
+    """Rows of `CURVE`: for each task, then for all tasks together."""
     rows = []
-    of_task = np.array([answers.task for answers in drawn])
-    for task in [*dict.fromkeys(of_task.tolist()), ALL_TASKS]:
-        chosen = of_task == task if task != ALL_TASKS else np.ones(len(drawn), dtype=bool)
-        for (selector, n), marks in values.items():
-            mean = bootstrap_mean(np.asarray(marks)[chosen], resamples, seed)
+    task_names = np.array([answers.task for answers in drawn])
+    for task in [*dict.fromkeys(task_names.tolist()), ALL_TASKS]:
+        chosen = task_names == task if task != ALL_TASKS else np.ones(len(drawn), dtype=bool)
+        for (selector, n), grades in values.items():
+            mean = bootstrap_mean(np.asarray(grades)[chosen], resamples, seed)
             bounds = {"value": mean.value, "low": mean.low, "high": mean.high, "items": mean.n}
             rows.append({"selector": selector, "task": task, "n": n, **bounds})
     return rows
@@ -172,11 +171,11 @@ def _curve(
 def _comparisons(
     values: Mapping[tuple[str, int], list[float]], drawn: Sequence[Answers], n: int, resamples: int, seed: int
 ) -> list[dict[str, Any]]:
-    """The score model against other selectors at the greatest n, paired by item, by task and over all."""
+    """The score model against other selectors at the largest n, paired by item, per task and over all tasks."""
     outcomes = [
-        Outcome(selector, answers.item["item_id"], task, f"best_of_{n}", None, mark)
+        Outcome(selector, answers.item["item_id"], task, f"best_of_{n}", None, grade)
         for selector in dict.fromkeys(name for pair in COMPARED for name in pair)
-        for answers, mark in zip(drawn, values[selector, n], strict=True)
+        for answers, grade in zip(drawn, values[selector, n], strict=True)
         for task in (answers.task, ALL_TASKS)
     ]
     return compare(outcomes, COMPARED, resamples, seed)
@@ -187,17 +186,17 @@ def _candidate_rows(answers: Answers) -> list[dict[str, Any]]:
         {
             "item_id": answers.item["item_id"],
             "task": answers.task,
-            "place": place,
+            "place": index,
             "text": text,
-            "correct": answers.correct[place],
-            **{name: scores[place] for name, scores in answers.scores.items()},
+            "correct": answers.correct[index],
+            **{name: scores[index] for name, scores in answers.scores.items()},
         }
-        for place, text in enumerate(answers.texts)
+        for index, text in enumerate(answers.texts)
     ]
 
 
 def _plot(path: Path, curve: Sequence[Mapping[str, Any]]) -> None:
-    """One panel a task, and one of all: share right over n, a line with a 95 % band for each selector."""
+    """One panel per task and one for all tasks: share right over n, one line with a 95 % band per selector."""
     tasks = list(dict.fromkeys(row["task"] for row in curve))
     figure, panels = new_panels(len(tasks), 2.9 * len(tasks) + 0.6, 3.8)
     for axes, task in zip(panels, tasks, strict=True):

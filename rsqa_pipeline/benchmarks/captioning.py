@@ -1,4 +1,4 @@
-"""How near a caption comes to the reference captions of its image."""
+"""How close a caption is to the reference captions of its image."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ _ROUGE = RougeScorer(["rougeL"], use_stemmer=False)
 
 
 def rouge_l(reply: str | None, references: Sequence[str]) -> float:
-    """ROUGE-L F1 (longest common subsequence of words) with the best reference, in [0, 1]; 0 for no reply."""
+    """ROUGE-L F1 (longest common subsequence of words) against the best-matching reference, in [0, 1]; 0 for no
+    reply."""
     if not reply or not reply.strip():
         return 0.0
     return float(max(_ROUGE.score(reference, reply)["rougeL"].fmeasure for reference in references))
 
 
 def other_caption_level(references: Sequence[Sequence[str]]) -> float:
-    """What the first caption of the next image gets: a fluent caption written without looking."""
+    """Mean ROUGE-L of fluent captions written without looking: each image gets the first caption of the next image."""
     shifted = [*references[1:], references[0]]
     return sum(rouge_l(other[0], own) for own, other in zip(references, shifted, strict=True)) / len(references)

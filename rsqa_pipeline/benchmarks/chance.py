@@ -1,4 +1,4 @@
-"""What a model that does not look at the image would get: the level that each figure is shown beside."""
+"""Chance levels: the result of a model that does not look at the image. Each metric is reported beside its level."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def chance_level(task: BenchmarkTask, metric: Metric, items: Sequence[dict[str, 
     """Chance level of a metric on these items, in [0, 1].
 
     uniform_class: k guesses among the classes that occur. uniform_choice: a random letter.
-    most_frequent_answer: the most frequent answer always, which is never below a uniform guess. fixed_box:
-    the median box always.
-    other_caption: a reference of another image. random_ranking: candidates in random order.
+    most_frequent_answer: always the most frequent answer, which is never below a uniform guess.
+    fixed_box: always the median box. other_caption: a reference caption of another image.
+    random_ranking: candidates in random order.
     """
     match task.chance:
         case "uniform_class":
@@ -36,9 +36,9 @@ def chance_level(task: BenchmarkTask, metric: Metric, items: Sequence[dict[str, 
         case "other_caption":
             return other_caption_level([item["captions"] for item in items])
         case "random_ranking":
-            relevant = TestSet.of([item["captions"] for item in items]).relevant
+            relevant = TestSet.from_captions([item["captions"] for item in items]).relevant
             if metric.direction == "image_to_text":
                 return float(random_recall(relevant, metric.k).mean())
-            # every caption is a query, also one that stands twice: weighted as the metric weights it
+            # every caption is a query, duplicates included, as in the metric
             by_text = random_recall(relevant.T, metric.k)
             return float(np.mean([by_text[of_image].mean() for of_image in relevant]))

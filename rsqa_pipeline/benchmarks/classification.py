@@ -1,4 +1,4 @@
-"""Zero-shot classification by CLIP (paper, evaluation): class names in templates, the nearest wins."""
+"""Zero-shot classification with CLIP (paper, evaluation): class names in templates, the nearest text wins."""
 
 from __future__ import annotations
 
@@ -17,24 +17,23 @@ def class_embeddings(clip: Clip, classes: Sequence[str], templates: Sequence[str
     """(classes, width) unit rows: the mean over templates of each class's unit text embeddings.
 
     Args:
-        classes: names as data spells them; ``storage_tanks`` is read as "storage tanks".
-        templates: with ``{class}``.
+        classes: names as spelled in the data; ``storage_tanks`` is read as "storage tanks".
+        templates: each contains ``{class}``.
     """
-    texts = [template.replace("{class}", spoken(name)) for name in classes for template in templates]
+    texts = [template.replace("{class}", display_name(name)) for name in classes for template in templates]
     vectors = embed_texts(clip, texts, batch_size).reshape(len(classes), len(templates), -1)
     return unit_rows(vectors.mean(axis=1))
 
 
-def spoken(class_name: str) -> str:
-    """A class name as people write it."""
+def display_name(class_name: str) -> str:
+    """A class name with spaces instead of underscores."""
     return class_name.replace("_", " ")
 
 
 def truth_ranks(similarities: Floats, truth: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """(n,) rank of each row's true column, 1 is best.
 
-    Ties, and similarities that are not numbers, count against the model: a collapsed CLIP ranks the truth
-    last.
+    Ties and NaN similarities count against the model: a collapsed CLIP ranks the truth last.
 
     Args:
         similarities: (n, classes).

@@ -1,4 +1,4 @@
-"""Every CLIP, base and fine-tuned: zero-shot classification and retrieval (paper, evaluation)."""
+"""Benchmarks every CLIP, base and fine-tuned: zero-shot classification and retrieval (paper, evaluation)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rsqa_pipeline.benchmarks.results import (
     COMPARED,
     Outcome,
     compare,
-    figures_of,
+    metric_infos,
     plot_results,
     summarise,
     write_results,
@@ -30,7 +30,7 @@ from rsqa_pipeline.tracking.run_logger import RunLogger
 
 SUBSET_MODELS = ("all", "random_30", "clip_score_30", "score_model_30")
 
-_SHOWN = (
+_PLOTTED = (
     ("classification", "top_1", "class\ntop-1"),
     ("classification", "top_5", "class\ntop-5"),
     ("retrieval", "image_to_text_r1", "image to text\nR@1"),
@@ -46,7 +46,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     Raises:
         DataError: the item table has no item of any CLIP task.
     """
-    marks = settings.benchmarks
+    config = settings.benchmarks
     tasks = read_items(inputs["benchmark_sets"], load_tasks("clip"))
     logger.log_params({f"{task.name}.version": task.version for task, _ in tasks})
     folders = {"base": base_model(inputs["base_models"], "clip")}
@@ -54,23 +54,23 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     outcomes: list[Outcome] = []
     for model, folder in tqdm(folders.items(), desc="clip benchmark", unit="model"):
         clip = load_clip(folder, settings.compute)
-        outcomes += evaluate(clip, model, tasks, marks.batch_size)
-    figures = figures_of(tasks)
-    results = summarise(outcomes, figures, marks.bootstrap_resamples, settings.seed)
-    comparisons = compare(outcomes, COMPARED, marks.bootstrap_resamples, settings.seed)
+        outcomes += evaluate(clip, model, tasks, config.batch_size)
+    infos = metric_infos(tasks)
+    results = summarise(outcomes, infos, config.bootstrap_resamples, settings.seed)
+    comparisons = compare(outcomes, COMPARED, config.bootstrap_resamples, settings.seed)
     metrics = write_results(out, outcomes, results, comparisons)
-    plot_results(out / "plots" / "accuracy.png", results, [s for s in _SHOWN if s[:2] in figures])
+    plot_results(out / "plots" / "accuracy.png", results, [s for s in _PLOTTED if s[:2] in infos])
     return metrics
 
 
 def evaluate(clip: Clip, model: str, tasks: TaskItems, batch_size: int) -> list[Outcome]:
-    """Marks of one CLIP on every item of every task; an image that several items share is embedded once."""
+    """Outcomes of one CLIP on every item of every task. An image shared by several items is embedded once."""
     references = {item["image_id"]: item["image"] for _, items in tasks for item in items}
     vectors = embed_images(clip, list(references.values()), batch_size)
-    place = {image_id: row for row, image_id in enumerate(references)}
+    row_of_image = {image_id: row for row, image_id in enumerate(references)}
     outcomes = []
     for task, items in tasks:
-        images = vectors[[place[item["image_id"]] for item in items]]
+        images = vectors[[row_of_image[item["image_id"]] for item in items]]
         if task.name == "classification":
             outcomes += _classify(clip, model, task, items, images, batch_size)
         else:
@@ -84,27 +84,27 @@ def _classify(
     classes = sorted({item["answer"] for item in items})
     similarities = images @ class_embeddings(clip, classes, task.prompts, batch_size).T
     ranks = truth_ranks(similarities, np.array([classes.index(item["answer"]) for item in items]))
-    said = [classes[column] for column in similarities.argmax(axis=1)]
+    predicted = [classes[column] for column in similarities.argmax(axis=1)]
     return [
         Outcome(model, item["item_id"], task.name, metric.name, name, float(rank <= metric.k))
         for metric in task.metrics
-        for item, name, rank in zip(items, said, ranks, strict=True)
+        for item, name, rank in zip(items, predicted, ranks, strict=True)
     ]
 
 
 def _retrieve(
     clip: Clip, model: str, task: BenchmarkTask, items: list[dict[str, Any]], images: Floats, batch_size: int
 ) -> list[Outcome]:
-    test = TestSet.of([item["captions"] for item in items])
+    test = TestSet.from_captions([item["captions"] for item in items])
     similarities = images @ embed_texts(clip, test.texts, batch_size).T
     by_image = best_ranks(similarities, test.relevant)
     by_text = dict(zip(test.texts, best_ranks(similarities.T, test.relevant.T), strict=True))
     outcomes = []
     for metric in task.metrics:
         for item, rank in zip(items, by_image, strict=True):
-            # an image's captions rise and fall together, so the interval draws them together, as one item
+            # captions of one image are correlated, so the interval resamples them together, as one item
             ranks = [rank] if metric.direction == "image_to_text" else [by_text[text] for text in item["captions"]]
             hits = float(np.mean([r <= metric.k for r in ranks]))
-            said = " ".join(str(int(r)) for r in ranks)
-            outcomes.append(Outcome(model, item["item_id"], task.name, metric.name, said, hits))
+            prediction = " ".join(str(int(r)) for r in ranks)
+            outcomes.append(Outcome(model, item["item_id"], task.name, metric.name, prediction, hits))
     return outcomes

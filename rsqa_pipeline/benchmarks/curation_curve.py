@@ -1,11 +1,11 @@
-"""How much to keep: a downstream figure over the fraction of captions kept, for each ranking, with its interval band.
+"""How much to keep: a downstream metric over the fraction of captions kept, per ranking, with an interval band.
 
-The paper fine-tunes whole models on a few fractions. Here a cheap proxy, the linear captioner, learns from each part
-and is asked for the words of the test images' captions (`linear_captioner.words_right`), so that fractions, rankings
-and seeds can be many. On the demo it puts the four subsets where the VLMs fine-tuned on them stand: the score model's
-part well ahead, all data and CLIP score's part level, random last. Retrieval by a linear map onto CLIP's text
-embeddings had smaller gaps, retrieval by TF-IDF another order. The curve is a guide to the fraction, and no figure of a
-fine-tuned model; instructions are not in it.
+The paper fine-tunes whole models on a few fractions. Here a cheap proxy, the linear captioner, is trained on each part
+and predicts the words of the test images' captions (`linear_captioner.words_right`). This makes many fractions,
+rankings and seeds affordable. On the demo the proxy orders the four subsets like the VLMs fine-tuned on them: the score
+model's part well ahead, all data and CLIP score's part level, random last. Retrieval by a linear map onto CLIP's text
+embeddings had smaller gaps, retrieval by TF-IDF another order. The curve guides the choice of the fraction. It is not a
+result of a fine-tuned model, and it does not cover instructions.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from rsqa_pipeline.benchmarks.linear_captioner import Floats, Words, fit_predict, words_right
-from rsqa_pipeline.curated_subsets.selection.apply_rule import decide
+from rsqa_pipeline.benchmarks.linear_captioner import Floats, Vocabulary, fit_predict, words_right
+from rsqa_pipeline.curated_subsets.selection.apply_rule import apply_rule
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.models.clip_embeddings import embed_images
 from rsqa_pipeline.models.load import base_model, load_clip
@@ -50,18 +50,18 @@ CURVE = pa.schema(
 _NAMES = {"score_model": "score model", "clip_score": "CLIP score", "random": "random"}
 SCORES = {"score_model": "pair_scores", "clip_score": "clip_scores"}
 
-Marks = dict[tuple[str, float], Floats]
-"""(ranking, fraction) -> (seeds, test images) words right."""
+WordsRight = dict[tuple[str, float], Floats]
+"""(ranking, fraction) -> (seeds, test images) share of words right."""
 
 
 @dataclass(frozen=True)
-class Task:
-    """The corpus' captions and the test images."""
+class CurveData:
+    """The captions of the corpus and the test images."""
 
     samples: pd.DataFrame
     """sample_id, kind, score_model, clip_score."""
     images: Floats
-    """(captions, width) embeddings of their images."""
+    """(captions, width) embeddings of the captions' images."""
     words: Any
     """(captions, words) sparse."""
     test_images: Floats
@@ -77,38 +77,38 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
         inputs: ``pair_scores``, ``clip_scores``, ``image_text_pairs``, ``base_models``, ``benchmark_sets``.
 
     Raises:
-        DataError: no caption of split "corpus", or no test image with captions.
+        DataError: no caption of split "corpus", no test image with captions, or no word in common.
     """
-    marks = settings.benchmarks
-    task = _task(inputs, settings)
-    fractions = sorted(marks.curve.fractions)
+    config = settings.benchmarks
+    data = _load_data(inputs, settings)
+    fractions = sorted(config.curve.fractions)
     found = {
-        (ranking, fraction): _learn(task, ranking, fraction, marks.curve.seeds, settings.seed)
-        for ranking in marks.curve.rankings
+        (ranking, fraction): _train_and_test(data, ranking, fraction, config.curve.seeds, settings.seed)
+        for ranking in config.curve.rankings
         for fraction in fractions
     }
     rows = []
     for (ranking, fraction), (captions, values) in found.items():
-        band = asdict(seed_and_item_band(values, marks.bootstrap_resamples, settings.seed))
+        band = asdict(seed_and_item_band(values, config.bootstrap_resamples, settings.seed))
         rows.append({"ranking": ranking, "fraction": fraction, "captions": captions, **band})
-    values_of: Marks = {name: values for name, (_, values) in found.items()}
+    words_right_of: WordsRight = {name: values for name, (_, values) in found.items()}
     smallest: dict[str, dict[str, float]] = {
-        ranking: smallest_as_good(values_of, ranking, marks.bootstrap_resamples, settings.seed)
-        for ranking in marks.curve.rankings
+        ranking: smallest_sufficient_fraction(words_right_of, ranking, config.bootstrap_resamples, settings.seed)
+        for ranking in config.curve.rankings
     }
-    baseline = _same_words_for_all(task)
+    baseline = _constant_prediction(data)
     write_table(out / "curve.parquet", CURVE, rows)
-    notes = {"rankings": smallest, "same_words_for_all": baseline, "seeds": marks.curve.seeds}
+    notes = {"rankings": smallest, "same_words_for_all": baseline, "seeds": config.curve.seeds}
     (out / "smallest.json").write_text(json.dumps(notes, indent=1) + "\n", encoding="utf-8")
     plot_curve(rows, smallest, baseline, out / "plots" / "curation_curve.png")
     metrics = {f"{row['ranking']}/{row['fraction']:g}": float(row["value"]) for row in rows}
-    metrics |= {f"smallest_fraction/{name}": float(of["smallest_fraction"]) for name, of in smallest.items()}
+    metrics |= {f"smallest_fraction/{name}": float(result["smallest_fraction"]) for name, result in smallest.items()}
     logger.log_metrics(metrics)
     return metrics
 
 
 def seed_and_item_band(values: Floats, resamples: int, seed: int) -> Interval:
-    """Mean of (seeds, items) marks with a 95 % percentile bootstrap that draws seeds and items anew."""
+    """Mean of (seeds, items) values with a 95 % percentile bootstrap that resamples seeds and items."""
     rng = np.random.default_rng(seed)
     seeds, items = values.shape
     means = np.empty(resamples)
@@ -120,15 +120,15 @@ def seed_and_item_band(values: Floats, resamples: int, seed: int) -> Interval:
     return Interval(value, min(float(low), value), max(float(high), value), items)
 
 
-def smallest_as_good(marks: Marks, ranking: str, resamples: int, seed: int) -> dict[str, float]:
-    """The smallest fraction that is not significantly worse than the ranking's best one.
+def smallest_sufficient_fraction(values: WordsRight, ranking: str, resamples: int, seed: int) -> dict[str, float]:
+    """The smallest fraction that is not significantly worse than the ranking's best fraction.
 
-    Not worse: the paired interval of best minus it, over seeds and test images, reaches zero.
+    Not significantly worse: the paired interval of best minus this fraction, over seeds and test images, reaches zero.
     """
-    fractions = sorted(fraction for name, fraction in marks if name == ranking)
-    best = max(fractions, key=lambda fraction: (marks[ranking, fraction].mean(), -fraction))
+    fractions = sorted(fraction for name, fraction in values if name == ranking)
+    best = max(fractions, key=lambda fraction: (values[ranking, fraction].mean(), -fraction))
     for fraction in fractions:
-        gap = seed_and_item_band(marks[ranking, best] - marks[ranking, fraction], resamples, seed)
+        gap = seed_and_item_band(values[ranking, best] - values[ranking, fraction], resamples, seed)
         if gap.low <= 0:
             break
     figures = {"difference": gap.value, "low": gap.low, "high": gap.high}
@@ -138,15 +138,18 @@ def smallest_as_good(marks: Marks, ranking: str, resamples: int, seed: int) -> d
 def plot_curve(
     rows: list[dict[str, Any]], smallest: Mapping[str, Mapping[str, float]], baseline: float, path: Path
 ) -> None:
-    """Words right over the fraction kept, a line and a band a ranking; a ring marks the smallest fraction as good."""
+    """Words right over the fraction kept, one line and band per ranking.
+
+    A ring marks the smallest fraction that is not significantly worse than the best.
+    """
     figure, axes = new_figure(7.0, 4.2)
-    for ranking, of in smallest.items():
+    for ranking, result in smallest.items():
         line = [row for row in rows if row["ranking"] == ranking]
         share = [100 * row["fraction"] for row in line]
         lows, highs, values = ([100 * row[name] for row in line] for name in ("low", "high", "value"))
         axes.fill_between(share, lows, highs, color=colour(ranking), alpha=0.15, linewidth=0)
         axes.plot(share, values, "o-", color=colour(ranking), label=_NAMES[ranking])
-        at = share.index(100 * of["smallest_fraction"])
+        at = share.index(100 * result["smallest_fraction"])
         axes.plot(share[at], values[at], "o", markersize=14, fillstyle="none", color=colour(ranking))
     axes.axhline(100 * baseline, color="black", linestyle="dashed", linewidth=1.3, label="same words for all images")
     axes.set_title("What a linear captioner learns from the part kept")
@@ -156,52 +159,54 @@ def plot_curve(
     save(figure, path)
 
 
-def _task(inputs: Mapping[str, Path], settings: Profile) -> Task:
+def _load_data(inputs: Mapping[str, Path], settings: Profile) -> CurveData:
     rows = [row for row in read_table(inputs["image_text_pairs"] / "samples.parquet") if row["split"] == "corpus"]
     items = [row for row in read_table(inputs["benchmark_sets"] / "items.parquet") if row["captions"]]
     if not rows or not items:
-        raise DataError(f"needs captions to learn from and test images with captions, found {len(rows)}, {len(items)}")
+        raise DataError(f"needs corpus captions and test images with captions, found {len(rows)} and {len(items)}")
     texts = [row["messages"][-1]["content"] for row in rows]
     samples = pd.DataFrame({"sample_id": [row["sample_id"] for row in rows], "kind": "caption"})
     for name, asset in SCORES.items():
         scores = {row["sample_id"]: row["score"] for row in read_table(inputs[asset] / "scores.parquet")}
         samples[name] = samples["sample_id"].map(scores).astype(float)
-    words = Words(texts)
-    asked = words.of([" ".join(item["captions"]) for item in items]).toarray() > 0
-    known = asked.any(axis=1)
+    words = Vocabulary(texts)
+    test_words = words.encode([" ".join(item["captions"]) for item in items]).toarray() > 0
+    known = test_words.any(axis=1)
     if not known.any():
-        raise DataError("no caption of a test image has a word of the corpus; are they in one language?")
+        raise DataError("no caption of a test image shares a word with the corpus; are both in the same language?")
     clip = load_clip(base_model(inputs["base_models"], "clip"), settings.compute)
     references = {row["image_id"]: row["image"] for row in rows}
     vectors = embed_images(clip, list(references.values()), settings.benchmarks.batch_size).astype(np.float64)
-    place = {image_id: number for number, image_id in enumerate(references)}
-    shown = [item["image"] for item, usable in zip(items, known, strict=True) if usable]
-    return Task(
+    row_of_image = {image_id: number for number, image_id in enumerate(references)}
+    test_references = [item["image"] for item, usable in zip(items, known, strict=True) if usable]
+    return CurveData(
         samples,
-        vectors[[place[row["image_id"]] for row in rows]],
-        words.of(texts),
-        embed_images(clip, shown, settings.benchmarks.batch_size).astype(np.float64),
-        asked[known],
+        vectors[[row_of_image[row["image_id"]] for row in rows]],
+        words.encode(texts),
+        embed_images(clip, test_references, settings.benchmarks.batch_size).astype(np.float64),
+        test_words[known],
     )
 
 
-def _learn(task: Task, ranking: str, fraction: float, seeds: int, seed: int) -> tuple[int, Floats]:
-    """Captions kept, and (seeds, items) words right. Each seed draws the kept captions anew, with replacement; the
-    random ranking also keeps others."""
+def _train_and_test(data: CurveData, ranking: str, fraction: float, seeds: int, seed: int) -> tuple[int, Floats]:
+    """Number of captions kept, and (seeds, items) share of words right.
+
+    Each seed resamples the kept captions with replacement. The random ranking also keeps other captions per seed.
+    """
     rule = SubsetRule.model_validate({"selector": ranking, "caption_fraction": fraction})
     values = []
-    kept = np.flatnonzero(decide(task.samples, rule, seed)["kept"])
+    kept = np.flatnonzero(apply_rule(data.samples, rule, seed)["kept"])
     for number in range(seeds):
         if ranking == "random":
-            kept = np.flatnonzero(decide(task.samples, rule, seed + number)["kept"])
+            kept = np.flatnonzero(apply_rule(data.samples, rule, seed + number)["kept"])
         drawn = np.random.default_rng([seed, number]).integers(0, len(kept), len(kept))
         weights = np.bincount(drawn, minlength=len(kept)).astype(np.float64)
-        predicted = fit_predict(task.images[kept], task.words[kept], weights, task.test_images)
-        values.append(words_right(predicted, task.test_words))
+        predicted = fit_predict(data.images[kept], data.words[kept], weights, data.test_images)
+        values.append(words_right(predicted, data.test_words))
     return len(kept), np.stack(values)
 
 
-def _same_words_for_all(task: Task) -> float:
-    """Words right of the corpus' most frequent words: what needs no look at an image."""
-    frequency = np.asarray(task.words.mean(axis=0)).ravel()
-    return float(words_right(np.tile(frequency, (len(task.test_words), 1)), task.test_words).mean())
+def _constant_prediction(data: CurveData) -> float:
+    """Share of words right if the corpus' most frequent words are predicted for every image."""
+    frequency = np.asarray(data.words.mean(axis=0)).ravel()
+    return float(words_right(np.tile(frequency, (len(data.test_words), 1)), data.test_words).mean())

@@ -1,7 +1,7 @@
-"""Marks of boxes: exactly one box in pixels of the stored image, right at IoU 0.5 or more (paper, evaluation:
+"""Grades boxes: exactly one box in pixels of the stored image, right at IoU 0.5 or more (paper, evaluation:
 VG-DIOR).
 
-Boxes are never guessed to be fractions: a reply in other units is a wrong reply.
+Units are never guessed: a box in fractions of the image is wrong.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import numpy as np
 
 from rsqa_pipeline.rl_policy.rewards import Box, iou, read_boxes
 
-THRESHOLD = 0.5
-"""Least IoU of a right box."""
+MIN_IOU = 0.5
+"""Smallest IoU of a right box."""
 
 
 def read_one_box(prediction: str | None) -> Box | None:
-    """The ``[x0, y0, x1, y1]`` of a reply, pixels; None where there is none, several, or one without area."""
+    """The ``[x0, y0, x1, y1]`` of a reply, in pixels; None for no box, several boxes, or a box without area."""
     boxes = read_boxes(prediction or "")
     if len(boxes) != 1:
         return None
@@ -26,15 +26,15 @@ def read_one_box(prediction: str | None) -> Box | None:
 
 
 def is_hit(prediction: str | None, boxes: Sequence[Sequence[float]]) -> bool:
-    """True where the reply is one box that meets one of the reference boxes with IoU >= 0.5."""
+    """True if the reply is one box with IoU >= 0.5 to one of the reference boxes."""
     box = read_one_box(prediction)
-    return box is not None and any(iou(box, _box(reference)) >= THRESHOLD for reference in boxes)
+    return box is not None and any(iou(box, _box(reference)) >= MIN_IOU for reference in boxes)
 
 
 def fixed_box_accuracy(items: Sequence[Sequence[Sequence[float]]]) -> float:
-    """Accuracy in [0, 1] of one box for every item, unseen: the median of each side over all items."""
+    """Accuracy in [0, 1] of the same box for every item: the median of each side over all items."""
     box = _box(np.median([boxes[0] for boxes in items], axis=0).tolist())
-    return float(np.mean([any(iou(box, _box(b)) >= THRESHOLD for b in boxes) for boxes in items]))
+    return float(np.mean([any(iou(box, _box(b)) >= MIN_IOU for b in boxes) for boxes in items]))
 
 
 def _box(values: Sequence[float]) -> Box:

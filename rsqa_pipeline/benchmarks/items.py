@@ -1,4 +1,4 @@
-"""The benchmark items that the tasks use."""
+"""Reads the benchmark items that the tasks use."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ TaskItems = list[tuple[BenchmarkTask, list[dict[str, Any]]]]
 
 
 def read_items(folder: Path, tasks: Sequence[BenchmarkTask]) -> TaskItems:
-    """Each task with its items, in the table's order; a task that the data has no items for is left out.
+    """Each task with its items, in table order. A task without items is left out.
 
-    Items are rows of `records.BENCHMARK_ITEM`, image references absolute.
+    Items are rows of `records.BENCHMARK_ITEM` with absolute image references.
 
     Raises:
-        DataError: no item of any of the tasks.
+        DataError: the table has no item of any of the tasks.
     """
     table = folder / "items.parquet"
     items = read_table(table)
@@ -28,5 +28,5 @@ def read_items(folder: Path, tasks: Sequence[BenchmarkTask]) -> TaskItems:
     if not used:
         wanted = ", ".join(sorted({task.items for task in tasks}))
         held = ", ".join(sorted({item["task"] for item in items})) or "nothing (see quarantine.parquet beside it)"
-        raise DataError(f"{table} holds {held}; needed are items of at least one of: {wanted}")
+        raise DataError(f"{table} holds {held}; needs items of at least one of: {wanted}")
     return used

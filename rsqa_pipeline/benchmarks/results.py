@@ -1,4 +1,4 @@
-"""From marks to tables: every figure with its interval and its chance level, every comparison paired."""
+"""Turns outcomes into tables: every metric with its interval and chance level, every comparison paired."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ PREDICTION = pa.schema(
         ("item_id", pa.string()),
         ("task", pa.string()),
         ("metric", pa.string()),
-        ("prediction", pa.string()),  # what the model said, whole; a class name; a rank
-        ("correct", pa.float64()),  # 0 or 1, or a share where an item is several queries
+        ("prediction", pa.string()),  # the whole reply, a class name, or ranks
+        ("correct", pa.float64()),  # 0 or 1; a share if the item has several queries
     ]
 )
 """Example: ``{"model": "base", "item_id": "count-17", "task": "count", "metric": "accuracy", "prediction":
@@ -53,14 +53,14 @@ COMPARISON = pa.schema(
         ("difference", pa.float64()),  # model minus baseline over the same items, in [-1, 1]
         ("low", pa.float64()),
         ("high", pa.float64()),
-        ("p_value", pa.float64()),  # exact McNemar; sign test where items are graded
+        ("p_value", pa.float64()),  # exact McNemar; sign test for fractional grades
     ]
 )
 """Example: ``{"task": "count", "metric": "accuracy", "model": "score_model_30", "baseline": "all",
 "difference": 0.07, "low": 0.02, "high": 0.12, "p_value": 0.008}``"""
 
 ALL_TASKS = "all_tasks"
-"""Name of the row over the items of every task together."""
+"""Task name of the row over the items of all tasks."""
 
 COMPARED = (
     ("score_model_30", "base"),
@@ -70,12 +70,12 @@ COMPARED = (
     ("rl_policy", "score_model_30"),
     ("rl_policy", "rl_policy_rules_only"),
 )
-"""Model and baseline of every comparison: what the paper claims, in its order."""
+"""(model, baseline) of every comparison: the paper's claims, in its order."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One item's mark under one metric for one model."""
+    """Grade of one model on one item under one metric."""
 
     model: str
     item_id: str
@@ -86,44 +86,44 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """How a task's metric is summarised: its chance level in [0, 1]; are items just right or wrong?"""
+class MetricInfo:
+    """How a metric of a task is summarised: its chance level in [0, 1], and whether items are only right or wrong."""
 
     chance: float
     binary: bool
 
 
-Figures = Mapping[tuple[str, str], Figure]
+MetricInfos = Mapping[tuple[str, str], MetricInfo]
 
 
 def pooled(outcomes: Sequence[Outcome], metric: str) -> list[Outcome]:
-    """The same marks under the task `ALL_TASKS` and one metric: each item counts once, whatever its task."""
+    """The same outcomes under the task `ALL_TASKS` and one metric: each item counts once, regardless of its task."""
     return [Outcome(o.model, o.item_id, ALL_TASKS, metric, o.prediction, o.correct) for o in outcomes]
 
 
-def summarise(outcomes: Sequence[Outcome], figures: Figures, resamples: int, seed: int) -> list[dict[str, Any]]:
-    """Rows of `RESULT`, in the outcomes' order."""
+def summarise(outcomes: Sequence[Outcome], infos: MetricInfos, resamples: int, seed: int) -> list[dict[str, Any]]:
+    """Rows of `RESULT`, in the order of the outcomes."""
     rows = []
     frame = pd.DataFrame([asdict(outcome) for outcome in outcomes])
     for names, group in frame.groupby(["model", "task", "metric"], sort=False):
         model, task, metric = (str(name) for name in cast(tuple[str, ...], names))
-        figure = figures[task, metric]
-        interval = _interval(group["correct"].tolist(), figure.binary, resamples, seed)
-        rows.append({"model": model, "task": task, "metric": metric, **asdict(interval), "chance": figure.chance})
+        info = infos[task, metric]
+        interval = _interval(group["correct"].tolist(), info.binary, resamples, seed)
+        rows.append({"model": model, "task": task, "metric": metric, **asdict(interval), "chance": info.chance})
     return rows
 
 
 def compare(
     outcomes: Sequence[Outcome], pairs: Sequence[tuple[str, str]], resamples: int, seed: int
 ) -> list[dict[str, Any]]:
-    """Rows of `COMPARISON` for every pair of models that both stand in the outcomes, joined by item."""
+    """Rows of `COMPARISON` for every pair whose models are both in the outcomes, joined by item."""
     rows = []
     frame = pd.DataFrame([asdict(outcome) for outcome in outcomes])
     for (task, metric), group in frame.groupby(["task", "metric"], sort=False):
-        marks = group.pivot(index="item_id", columns="model", values="correct").sort_index()
+        grades = group.pivot(index="item_id", columns="model", values="correct").sort_index()
         for model, baseline in pairs:
-            if model in marks and baseline in marks:
-                a, b = marks[model].to_numpy(), marks[baseline].to_numpy()
+            if model in grades and baseline in grades:
+                a, b = grades[model].to_numpy(), grades[baseline].to_numpy()
                 gap = paired_difference(a, b, resamples, seed)
                 names = {"task": task, "metric": metric, "model": model, "baseline": baseline}
                 rows.append(
@@ -138,10 +138,10 @@ def compare(
     return rows
 
 
-def figures_of(tasks: TaskItems) -> dict[tuple[str, str], Figure]:
+def metric_infos(tasks: TaskItems) -> dict[tuple[str, str], MetricInfo]:
     """How each task's metrics are summarised, by (task, metric)."""
     return {
-        (task.name, metric.name): Figure(chance_level(task, metric, items), task.interval == "wilson")
+        (task.name, metric.name): MetricInfo(chance_level(task, metric, items), task.interval == "wilson")
         for task, items in tasks
         for metric in task.metrics
     }
@@ -166,23 +166,23 @@ def write_results(
 
 
 def plot_results(path: Path, results: Sequence[Mapping[str, Any]], shown: Sequence[tuple[str, str, str]]) -> None:
-    """Grouped bars, one group a figure, one bar a model, with 95 % intervals and each group's chance level.
+    """Grouped bars: one group per metric, one bar per model, with 95 % intervals and each group's chance level.
 
     Args:
-        shown: (task, metric, label) of each group, left to right.
+        shown: (task, metric, label) of each group, from left to right.
     """
     models = list(dict.fromkeys(row["model"] for row in results))
     width = 0.8 / len(models)
     figure, axes = new_figure(max(7.0, 1.35 * len(shown) + 2.0), 4.4)
-    for place, model in enumerate(models):
+    for position, model in enumerate(models):
         rows = [_row(results, model, task, metric) for task, metric, _ in shown]
-        at = [group - 0.4 + width * (place + 0.5) for group in range(len(shown))]
+        at = [group - 0.4 + width * (position + 0.5) for group in range(len(shown))]
         values = [row["value"] for row in rows]
         axes.bar(at, values, width * 0.92, color=colour(model), label=model.replace("_", " "))
         interval_bars(axes, at, values, [row["low"] for row in rows], [row["high"] for row in rows])
     for group, (task, metric, _) in enumerate(shown):
         level = _row(results, models[0], task, metric)["chance"]
-        # one entry in the legend: matplotlib leaves out a label that begins with an underscore
+        # only one legend entry: matplotlib leaves out labels that begin with an underscore
         label = "chance" if group == 0 else "_chance"
         axes.hlines(level, group - 0.45, group + 0.45, colors="black", linestyles="dashed", linewidth=1.3, label=label)
     axes.set_xticks(range(len(shown)), [label for _, _, label in shown])

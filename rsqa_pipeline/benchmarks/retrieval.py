@@ -1,7 +1,7 @@
-"""Image-text retrieval both ways (paper, evaluation): recall at k over the whole test set, several captions
-an image.
+"""Image-text retrieval in both directions (paper, evaluation): recall at k over the whole test set.
 
-One sentence written for two images is one text with two right images. Other ties count against the model.
+An image has several captions. A sentence written for two images is one text with two relevant images. Other ties count
+against the model.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import gammaln
 
-_ROWS_AT_ONCE = 1024
+_CHUNK_ROWS = 1024
 
 
 @dataclass(frozen=True)
 class TestSet:
-    """Images against the distinct texts of all their captions."""
+    """Images and the distinct texts of all their captions."""
 
-    __test__ = False  # not a test class, whatever its name says to pytest
+    __test__ = False  # pytest: not a test class
 
     texts: list[str]
     """Distinct captions, in order of first appearance."""
@@ -28,13 +28,13 @@ class TestSet:
     """(images, texts): the text was written for the image."""
 
     @classmethod
-    def of(cls, captions: Sequence[Sequence[str]]) -> TestSet:
-        """From the captions of each image. Raises ValueError where an image has none."""
-        empty = [place for place, of_image in enumerate(captions) if not of_image]
+    def from_captions(cls, captions: Sequence[Sequence[str]]) -> TestSet:
+        """Builds the set from the captions of each image. Raises ValueError if an image has none."""
+        empty = [index for index, of_image in enumerate(captions) if not of_image]
         if empty:
             raise ValueError(f"retrieval items need at least one caption; {len(empty)} have none, first {empty[0]}")
         texts = list(dict.fromkeys(text for of_image in captions for text in of_image))
-        column = {text: place for place, text in enumerate(texts)}
+        column = {text: index for index, text in enumerate(texts)}
         relevant = np.zeros((len(captions), len(texts)), dtype=bool)
         for row, of_image in enumerate(captions):
             relevant[row, [column[text] for text in of_image]] = True
@@ -42,25 +42,25 @@ class TestSet:
 
 
 def best_ranks(similarities: npt.NDArray[np.float32], relevant: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """(n,) rank, 1 is best, of each query's best relevant candidate: 1 + irrelevant candidates that are not
-    below it.
+    """(n,) rank of each query's best relevant candidate, 1 is best.
 
-    So ties count against the model, and so does a similarity that is not a number.
+    The rank is 1 + the number of irrelevant candidates that do not score lower. Ties and NaN similarities therefore
+    count against the model.
 
     Args:
         similarities: (n, candidates).
-        relevant: (n, candidates), at least one true a row.
+        relevant: (n, candidates), at least one true per row.
     """
     ranks = []
-    for start in range(0, len(similarities), _ROWS_AT_ONCE):
-        scores, right = similarities[start : start + _ROWS_AT_ONCE], relevant[start : start + _ROWS_AT_ONCE]
+    for start in range(0, len(similarities), _CHUNK_ROWS):
+        scores, right = similarities[start : start + _CHUNK_ROWS], relevant[start : start + _CHUNK_ROWS]
         best = np.where(right & ~np.isnan(scores), scores, -np.inf).max(axis=1, keepdims=True)
         ranks.append(1 + (~right & ~(scores < best)).sum(axis=1))
     return np.concatenate(ranks)
 
 
 def random_recall(relevant: npt.NDArray[np.bool_], k: int) -> npt.NDArray[np.float64]:
-    """(n,) chance that a random ranking has a relevant one among the first k: 1 - C(m - r, k) / C(m, k)."""
+    """(n,) probability that a random ranking has a relevant candidate in the first k: 1 - C(m - r, k) / C(m, k)."""
     candidates, right = relevant.shape[1], relevant.sum(axis=1)
     wrong = candidates - right
     possible = wrong >= k

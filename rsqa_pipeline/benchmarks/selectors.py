@@ -1,7 +1,7 @@
-"""Picks one of n answers, and what each way of picking is worth (paper, best of N).
+"""Selectors that pick one of n answers, and the expected grade of the picked answer (paper, best of N).
 
-The N answers of an item are one draw of its N!; a curve over the first n of them would be noisy. Each value
-here is the mean over all subsets of n answers out of the N (exact; for the majority vote over drawn subsets).
+The order of an item's N answers is arbitrary, so a curve over the first n of them would be noisy. Each value here is
+the mean over all subsets of n of the N answers: exact, or over sampled subsets for the majority vote.
 """
 
 from __future__ import annotations
@@ -15,51 +15,51 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 _VOTE_ORDERS = 8
-"""Random orders drawn for the majority vote, which has no closed form; each is used from every starting place."""
+"""Random orders sampled for the majority vote, which has no closed form; each is used from every start position."""
 
 
 def best_by_score(scores: Sequence[float | None], correct: Sequence[float], n: int) -> float:
-    """Expected mark in [0, 1] of the best-scored of n answers drawn from these.
+    """Expected grade in [0, 1] of the best-scored of n answers drawn from these.
 
-    Equal scores are decided by lot. An answer without a score is taken only where no other of the n has one.
+    Ties are broken at random. An answer without a score is picked only if none of the n has a score.
     """
     values = np.array([-np.inf if score is None else score for score in scores], dtype=np.float64)
     _, level = np.unique(-values, return_inverse=True)
-    marks = np.asarray(correct, dtype=np.float64)
-    # by symmetry, each of several equally scored answers is as likely to win: all get their common mean
-    shared = (np.bincount(level, weights=marks) / np.bincount(level))[level]
+    grades = np.asarray(correct, dtype=np.float64)
+    # equally scored answers are equally likely to win: each gets their mean grade
+    shared = (np.bincount(level, weights=grades) / np.bincount(level))[level]
     order = np.argsort(level, kind="stable")
-    total = len(marks)
-    wins = [comb(total - 1 - place, n - 1) / comb(total, n) for place in range(total)]
+    total = len(grades)
+    wins = [comb(total - 1 - index, n - 1) / comb(total, n) for index in range(total)]
     return float(np.dot(wins, shared[order]))
 
 
 def any_right(correct: Sequence[float], n: int) -> float:
-    """The oracle (pass@n): chance that at least one of n answers drawn from these is right."""
-    wrong = sum(1 for mark in correct if not mark)
+    """The oracle (pass@n): probability that at least one of n answers drawn from these is right."""
+    wrong = sum(1 for grade in correct if not grade)
     return 1.0 - comb(wrong, n) / comb(len(correct), n)
 
 
 def majority_vote(answers: Sequence[str], correct: Sequence[float], n: int, rng: np.random.Generator) -> float:
-    """Expected mark of the most frequent of n answers drawn from these, equally frequent ones decided by lot.
+    """Expected grade of the most frequent of n answers drawn from these. Ties are broken at random.
 
     Args:
-        answers: in the form in which equal answers are the same string; boxes agree only to the pixel.
-        correct: mark of each answer.
-        rng: draws the subsets.
+        answers: normalised, so that equal answers are the same string; boxes agree only if equal to the pixel.
+        correct: grade of each answer.
+        rng: samples the subsets.
     """
     total = len(answers)
     orders = rng.permuted(np.tile(np.arange(total), (_VOTE_ORDERS, 1)), axis=1)
-    turned = (np.arange(total)[:, None] + np.arange(n)) % total  # so that every answer is drawn equally often
-    drawn = orders[:, turned].reshape(_VOTE_ORDERS * total, n)
+    windows = (np.arange(total)[:, None] + np.arange(n)) % total  # every answer is drawn equally often
+    drawn = orders[:, windows].reshape(_VOTE_ORDERS * total, n)
     _, kinds = np.unique(np.asarray(answers), return_inverse=True)
-    said = kinds[drawn]
-    votes = (said[:, :, None] == said[:, None, :]).sum(axis=2)
-    # argmax takes the first of equal counts, and the draw's order is random: that is the lot
+    drawn_kinds = kinds[drawn]
+    votes = (drawn_kinds[:, :, None] == drawn_kinds[:, None, :]).sum(axis=2)
+    # argmax takes the first of equal counts; the order is random, so ties are broken at random
     winners = drawn[np.arange(len(drawn)), votes.argmax(axis=1)]
     return float(np.asarray(correct, dtype=np.float64)[winners].mean())
 
 
 def random_pick(correct: Sequence[float]) -> float:
-    """Expected mark of an answer drawn blindly, whatever n."""
+    """Expected grade of an answer drawn at random, for any n."""
     return float(np.mean(correct))

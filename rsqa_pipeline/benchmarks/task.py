@@ -1,4 +1,4 @@
-"""A benchmark task is data: ``tasks/NAME.yaml`` names its prompts, its metrics and its chance level."""
+"""A benchmark task is data: ``tasks/NAME.yaml`` defines its prompts, metrics and chance level."""
 
 from __future__ import annotations
 
@@ -17,51 +17,53 @@ ChanceRule = Literal[
 
 
 class Metric(BaseModel):
-    """One figure of a task: the mean over items of a value in [0, 1]."""
+    """One metric of a task: the mean over items of a value in [0, 1]."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     k: int = Field(default=1, ge=1)
-    """Right where the truth is among the first k."""
+    """An item is right if the truth is among the first k."""
     direction: Literal["image_to_text", "text_to_image"] | None = None
-    """Of a retrieval metric."""
+    """Only for retrieval metrics."""
 
 
 class BenchmarkTask(BaseModel):
-    """What a task asks, how a reply is marked, and what a guess would get."""
+    """What a task asks, how a reply is graded, and its chance level."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     version: int = Field(ge=1)
-    """Goes up with every change that moves a figure: another prompt, another rule."""
+    """Increased with every change that affects results, such as another prompt or rule."""
     description: str
     model: ModelKind
     items: str
-    """Task of the benchmark items that it uses."""
+    """Task name of the benchmark items that it uses."""
     prompts: list[str] = []
-    """Templates: ``{class}`` for CLIP, ``{question}`` and ``{choices}`` for a VLM; several are averaged."""
+    """Templates: ``{class}`` for CLIP, ``{question}`` and ``{choices}`` for a VLM. Several CLIP templates are
+    averaged."""
     reply: Literal["ranking", "word", "letter", "box", "caption"]
-    """What is marked: a ranking, an exact word or number, an exact choice letter, one box in pixels, a caption."""
+    """What is graded: a ranking, an exact word or number, an exact choice letter, one box in pixels, a caption."""
     length_factor: int = Field(default=1, ge=1)
-    """Longest reply over the profile's ``max_new_tokens``."""
+    """Maximum reply length, as a multiple of the profile's ``max_new_tokens``."""
     metrics: list[Metric] = Field(min_length=1)
     higher_is_better: bool
     interval: Literal["wilson", "bootstrap"]
-    """Wilson where each item is right or wrong, bootstrap over items where it is graded."""
+    """Wilson if each item is right or wrong, bootstrap over items if grades are fractional."""
     chance: ChanceRule
 
 
 def load_task(path: Path) -> BenchmarkTask:
-    """One task file. Raises ``pydantic.ValidationError`` for a bad one, ValueError for another name inside."""
+    """Loads a task file. Raises ``pydantic.ValidationError`` if it is invalid, ValueError if its name is not the
+    file's."""
     task = BenchmarkTask.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     if task.name != path.stem:
-        raise ValueError(f"{path} names itself {task.name!r}")
+        raise ValueError(f"{path}: the task's name is {task.name!r}, expected {path.stem!r}")
     return task
 
 
 def load_tasks(model: ModelKind) -> list[BenchmarkTask]:
-    """Every task for a kind of model, by name."""
+    """All tasks for a kind of model, sorted by name."""
     tasks = [load_task(path) for path in sorted(TASK_FOLDER.glob("*.yaml"))]
     return [task for task in tasks if task.model == model]

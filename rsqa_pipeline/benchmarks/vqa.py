@@ -1,7 +1,7 @@
-"""Marks of short answers: exact after normalisation, or an exact choice letter (paper, evaluation).
+"""Grades short answers: exact match after normalisation, or an exact choice letter (paper, evaluation).
 
-Departure from the released code: it asks whether the prediction is *in* the answer, by which an empty
-prediction is right. Here an empty or unreadable reply is wrong.
+Departure from the released code: there a prediction is right if it is *in* the answer, so an empty prediction is
+right. Here an empty or unreadable reply is wrong.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NUMBER_WORDS = (
 )
 # fmt: on
 _DIGITS = {word: str(number) for number, word in enumerate(_NUMBER_WORDS)}
-# all but letters and digits, a point between digits and a minus before one
+# everything except letters, digits, a point between digits and a minus before a digit
 _PUNCTUATION = re.compile(r"(?!(?<=\d)\.(?=\d))(?!(?<!\w)-(?=\d))[^\w]|_")
 _WHOLE_NUMBER = re.compile(r"0*(\d+)(?:\.0+)?")
 
@@ -28,8 +28,8 @@ _WHOLE_NUMBER = re.compile(r"0*(\d+)(?:\.0+)?")
 def normalise(answer: str) -> str:
     """Lower case, punctuation as spaces, single spaces, number words up to twenty as digits.
 
-    A point between digits and a minus before one stay, so that 2.5 is not 25 and -3 is not 3. Example:
-    ``"Three  Storage-Tanks."`` gives ``"3 storage tanks"``; what holds no letter or digit gives ``""``.
+    A point between digits and a minus before a digit are kept, so that 2.5 is not 25 and -3 is not 3. Example:
+    ``"Three  Storage-Tanks."`` gives ``"3 storage tanks"``. Text without a letter or digit gives ``""``.
     """
     text = unicodedata.normalize("NFKC", answer).lower()
     text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text)  # 1,200
@@ -38,9 +38,9 @@ def normalise(answer: str) -> str:
 
 
 def is_correct(prediction: str | None, answer: str) -> bool:
-    """True where both are the same after `normalise`; a missing or empty prediction is wrong."""
-    said = normalise(prediction or "")
-    return bool(said) and said == normalise(answer)
+    """True if both are equal after `normalise`. A missing or empty prediction is wrong."""
+    predicted = normalise(prediction or "")
+    return bool(predicted) and predicted == normalise(answer)
 
 
 def choice_lines(choices: Sequence[str]) -> str:
@@ -50,8 +50,8 @@ def choice_lines(choices: Sequence[str]) -> str:
 
 def is_letter_correct(prediction: str | None, answer: str) -> bool:
     """True only for the right letter alone: ``B``, ``b``, ``(B)``, ``B.``, but not ``B. river`` or ``river``."""
-    said = normalise(prediction or "")
-    return len(said) == 1 and said == normalise(answer)
+    predicted = normalise(prediction or "")
+    return len(predicted) == 1 and predicted == normalise(answer)
 
 
 def _number(word: str) -> str:

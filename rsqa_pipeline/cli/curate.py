@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from rsqa_pipeline.curated_subsets.selection.explain import vanished
-from rsqa_pipeline.curated_subsets.selection.score_file import Curated, curate_data, curate_scores, read_rule
+from rsqa_pipeline.curated_subsets.selection.explain import vanished_groups
+from rsqa_pipeline.curated_subsets.selection.score_file import SelectionResult, curate_data, curate_scores, read_rule
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.profile import SourceFile
 from rsqa_pipeline.profile.curated_subsets import SubsetRule
@@ -67,7 +67,7 @@ def _rule(keep: float | None, rule: Path | None) -> SubsetRule:
     )
 
 
-def _show(done: Curated, out: Path, folder: Path) -> None:
+def _show(done: SelectionResult, out: Path, folder: Path) -> None:
     console = Console(width=None if sys.stdout.isatty() else 130)
     if done.shares:
         table = Table("samples", "of", "kept", "share, %", "95 % interval")
@@ -81,7 +81,7 @@ def _show(done: Curated, out: Path, folder: Path) -> None:
     for reason, count in sorted(done.dropped.items()):
         console.print(f"{count:,} dropped: {reason}")
     console.print(f"rule, reasons and shares: {folder}")
-    for lost in vanished(done.shares):
+    for lost in vanished_groups(done.shares):
         warning = f"WARNING: nothing is left of {lost}; a rule with `per` and `floor` keeps some"
         Console(stderr=True).print(warning, style="bold red", highlight=False, markup=False)
 

@@ -12,10 +12,10 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import kendalltau, ks_2samp
 
-from rsqa_pipeline.curated_subsets.selection.ranking import uniform, wanted
+from rsqa_pipeline.curated_subsets.selection.ranking import kept_count, uniform
 from rsqa_pipeline.curated_subsets.selection.score_reader import ScoreTable
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.models.scoring_group import Group
+from rsqa_pipeline.models.scoring_group import ScoringGroup
 from rsqa_pipeline.plots import new_panels, save
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.records import Metrics, read_table
@@ -23,10 +23,10 @@ from rsqa_pipeline.score_model.scoring.scorer import Scorer
 from rsqa_pipeline.tracking.run_logger import RunLogger
 
 BINS = 10
-TOP = 0.3
+TOP_SHARE = 0.3
 Values = npt.NDArray[np.float64]
 _OLD, _NEW = "#8a8f98", "#d1495b"
-_POINTS = 5000
+_MAX_POINTS = 5000
 
 
 @dataclass(frozen=True)
@@ -84,14 +84,14 @@ def psi(old: Values, new: Values) -> float:
     return float(((q - p) * np.log(q / p)).sum())
 
 
-def top_overlap(old: pd.Series, new: pd.Series, share: float = TOP) -> float:
+def top_overlap(old: pd.Series, new: pd.Series, share: float = TOP_SHARE) -> float:
     """Jaccard index of the best ``share`` by old and by new scores of the same ids, ties by id."""
     tops = []
     for scores in (old, new):
         ordered = pd.DataFrame({"score": scores, "id": scores.index}).sort_values(
             ["score", "id"], ascending=[False, True]
         )
-        tops.append(set(ordered["id"].head(wanted(len(ordered), share))))
+        tops.append(set(ordered["id"].head(kept_count(len(ordered), share))))
     return len(tops[0] & tops[1]) / len(tops[0] | tops[1])
 
 
@@ -125,11 +125,11 @@ def plot_drift(old: pd.Series, new: pd.Series, names: tuple[str, str], path: Pat
     axes[0].set_xlabel("score")
     axes[0].set_ylabel("samples, %")
     if len(common):
-        every = max(1, len(common) // _POINTS)
+        every = max(1, len(common) // _MAX_POINTS)
         shares = [100 * scores[common].rank(pct=True).to_numpy()[::every] for scores in (old, new)]
         axes[1].scatter(shares[0], shares[1], s=8, alpha=0.5, color=_NEW, linewidths=0)
         for line in (axes[1].axvline, axes[1].axhline):
-            line(100 * (1 - TOP), color="#20242b", linestyle="--", linewidth=1)
+            line(100 * (1 - TOP_SHARE), color="#20242b", linestyle="--", linewidth=1)
         axes[1].set_title("Rank of each common sample")
         axes[1].set_xlabel(f"percentile, {names[0]}")
         axes[1].set_ylabel(f"percentile, {names[1]}")
@@ -151,9 +151,9 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     final = {row["sample_id"]: row["score"] for row in read_table(inputs["pair_scores"] / "scores.parquet")}
     rows = [row for row in read_table(inputs["image_text_pairs"] / "samples.parquet") if row["sample_id"] in final]
     draws = uniform([row["sample_id"] for row in rows], settings.seed)
-    drawn = [rows[place] for place in np.argsort(draws, kind="stable")[: settings.curated_subsets.drift.samples]]
+    drawn = [rows[index] for index in np.argsort(draws, kind="stable")[: settings.curated_subsets.drift.samples]]
     scorer = Scorer.load(inputs["caption_score_model"] / "model", settings.compute)
-    groups = [Group(row["image"], row["messages"][:-1], [row["messages"][-1]["content"]]) for row in drawn]
+    groups = [ScoringGroup(row["image"], row["messages"][:-1], [row["messages"][-1]["content"]]) for row in drawn]
     scores = {row["sample_id"]: score for row, (score,) in zip(drawn, scorer.score(groups), strict=True)}
     old = pd.Series({key: score for key, score in scores.items() if score is not None}, dtype=float)
     new = pd.Series({key: final[key] for key in old.index}, dtype=float)

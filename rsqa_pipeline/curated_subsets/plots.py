@@ -34,8 +34,8 @@ def plot_scores(scored: pd.DataFrame, score_name: str, path: Path) -> None:
 def plot_kept_by_source(samples: pd.DataFrame, selector: str, path: Path) -> None:
     """Bars of kept and dropped samples for each source; ``samples`` has columns kind, source, kept (bool)."""
     kinds = [kind for kind in _TITLES if (samples["kind"] == kind).any()]
-    most = max(samples[samples["kind"] == kind]["source"].nunique() for kind in kinds)
-    figure, axes = new_panels(len(kinds), width=5.5 * len(kinds), height=1.6 + 0.38 * most)
+    max_sources = max(samples[samples["kind"] == kind]["source"].nunique() for kind in kinds)
+    figure, axes = new_panels(len(kinds), width=5.5 * len(kinds), height=1.6 + 0.38 * max_sources)
     for axis, kind in zip(axes, kinds, strict=True):
         counts = (
             samples[samples["kind"] == kind].groupby("source")["kept"].agg(["sum", "size"]).sort_index(ascending=False)

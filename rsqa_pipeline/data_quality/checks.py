@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from rsqa_pipeline.curated_subsets.selection.explain import vanished
+from rsqa_pipeline.curated_subsets.selection.explain import vanished_groups
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.profile.curated_subsets import Drift
 from rsqa_pipeline.records import Metrics
@@ -101,7 +101,7 @@ def _probes_pass(metrics: Metrics) -> CheckResult:
 
 def _no_group_vanishes(folder: Path) -> CheckResult:
     """Something is kept of every class and source."""
-    lost = vanished(json.loads((folder / "shares.json").read_text(encoding="utf-8")))
+    lost = vanished_groups(json.loads((folder / "shares.json").read_text(encoding="utf-8")))
     detail = f"nothing is kept of {', '.join(lost)}" if lost else "something is kept of every class and source"
     return CheckResult("no_group_vanishes", not lost, detail, {"vanished_groups": float(len(lost))})
 

@@ -1,1 +1,1 @@
-"""CLIP and VLM fine-tuned on a subset."""
+"""Fine-tunes a CLIP and a VLM on a subset."""

@@ -1,11 +1,11 @@
-"""Fine-tunes the CLIP on a subset's captions, contrastively (paper, use 1: curation, CLIP).
+"""Contrastive fine-tuning of the CLIP on a subset's captions (paper, use 1: curation, CLIP).
 
 Departures from the paper:
 
-1. two samples of the same image in a batch are no negatives of each other, nor are two samples of the same text;
-2. with several processes each contrasts within its own batch; embeddings are not gathered across them.
+1. two samples in a batch that share their image or their text are not negatives of each other;
+2. with several processes, each one contrasts within its own batch; embeddings are not gathered across processes.
 
-Images are neither flipped nor rotated: captions say left and right.
+Images are not flipped or rotated, because captions mention left and right.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from transformers import get_cosine_schedule_with_warmup
 
 from rsqa_pipeline.finetuned_models.subset_samples import subset_name, subset_samples
 from rsqa_pipeline.finetuned_models.training import (
-    HistoryRow,
-    Job,
+    StepMetrics,
+    TrainingRun,
     check_converged,
     final_loss,
     plot_losses,
@@ -44,8 +44,8 @@ from rsqa_pipeline.tracking.run_logger import RunLogger
 
 PHASE = "captions"
 MAX_LOGIT_SCALE = math.log(100)
-"""CLIP's own bound on the learned temperature."""
-IMAGES_AT_ONCE = 256
+"""CLIP's limit on the learned temperature."""
+IMAGE_BATCH_SIZE = 256
 
 
 def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
@@ -55,14 +55,14 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
         inputs: one ``subset_*``, ``image_text_pairs``, ``base_models``.
 
     Raises:
-        DataError: the subset keeps no captions, or does not belong to these pairs.
+        DataError: the subset has no captions, or does not match these pairs.
         ModelError: the base model cannot be loaded, or training diverges.
     """
     rows = subset_samples(inputs, "image_text_pairs", "caption")
     clip = load_clip(base_model(inputs["base_models"], "clip"), settings.compute)
     with tempfile.TemporaryDirectory() as scratch:
-        job = Job(settings.seed, settings.compute, Path(scratch), logger)
-        history = train_clip(clip, rows, settings.finetuned_models.clip, job)
+        training_run = TrainingRun(settings.seed, settings.compute, Path(scratch), logger)
+        history = train_clip(clip, rows, settings.finetuned_models.clip, training_run)
     clip.model.save_pretrained(out / "model")
     clip.tokenizer.save_pretrained(out / "model")
     clip.image_processor.save_pretrained(out / "model")
@@ -72,50 +72,52 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     return {"caption_samples": float(len(rows)), "final_loss": final_loss(history, PHASE)}
 
 
-def train_clip(clip: Clip, rows: Sequence[Mapping[str, Any]], optimizer: Optimizer, job: Job) -> list[HistoryRow]:
+def train_clip(
+    clip: Clip, rows: Sequence[Mapping[str, Any]], optimizer: Optimizer, training_run: TrainingRun
+) -> list[StepMetrics]:
     """Trains the whole CLIP in place on captions (IMAGE_TEXT_SAMPLE rows).
 
     Returns:
-        One row an optimizer step: phase, step, loss (nats), accuracy (share of the batch whose own text ranks first
-        among the texts it is contrasted with), learning_rate.
+        One row per optimizer step: phase, step, loss (nats), accuracy (share of the batch's images whose own text ranks
+        first among the texts they are contrasted with), learning_rate.
     """
     accelerator = Accelerator(
-        cpu=device_of(job.compute).type == "cpu",
+        cpu=device_of(training_run.compute).type == "cpu",
         gradient_accumulation_steps=optimizer.gradient_accumulation,
     )
     batches = DataLoader(
-        CaptionedImages(rows, clip, job.scratch),
+        CaptionedImages(rows, clip, training_run.scratch),
         batch_size=optimizer.batch_size,
         shuffle=True,
-        generator=torch.Generator().manual_seed(job.seed),
+        generator=torch.Generator().manual_seed(training_run.seed),
         collate_fn=_Collator(clip),
     )
-    weights = torch.optim.AdamW(
+    adamw = torch.optim.AdamW(
         _parameter_groups(clip.model, optimizer.weight_decay), lr=optimizer.learning_rate, betas=(0.9, 0.98)
     )
     total = max(1, math.ceil(len(batches) / optimizer.gradient_accumulation * optimizer.epochs))
-    # accelerate steps a prepared schedule once a process; the one here is stepped by hand, once an optimizer step
-    schedule = get_cosine_schedule_with_warmup(weights, optimizer.warmup_steps, total)
-    model, weights, batches = accelerator.prepare(clip.model, weights, batches)
+    # accelerate would step a prepared schedule once per process; this one is stepped below, once per optimizer step
+    schedule = get_cosine_schedule_with_warmup(adamw, optimizer.warmup_steps, total)
+    model, adamw, batches = accelerator.prepare(clip.model, adamw, batches)
     model.train()
-    history: list[HistoryRow] = []
+    history: list[StepMetrics] = []
     progress = tqdm(total=total, desc="clip", unit="step")
-    for batch in _endless(batches):
+    for batch in _cycle(batches):
         with accelerator.accumulate(model):
             rate = schedule.get_last_lr()[0]
             loss, accuracy = contrastive_loss(_similarity(model, batch), batch["same"])
             accelerator.backward(loss)
             if accelerator.sync_gradients:
                 accelerator.clip_grad_norm_(model.parameters(), 1.0)
-            weights.step()
-            weights.zero_grad()
+            adamw.step()
+            adamw.zero_grad()
         if not accelerator.sync_gradients:
             continue
         schedule.step()
         clip.model.logit_scale.data.clamp_(0, MAX_LOGIT_SCALE)
         numbers = {"loss": loss.item(), "accuracy": accuracy.item(), "learning_rate": rate}
         history.append({"phase": PHASE, "step": len(history) + 1, **numbers})
-        job.logger.log_metrics({f"{PHASE}_{k}": v for k, v in numbers.items()}, step=len(history))
+        training_run.logger.log_metrics({f"{PHASE}_{k}": v for k, v in numbers.items()}, step=len(history))
         progress.update()
         if len(history) == total:
             break
@@ -126,11 +128,11 @@ def train_clip(clip: Clip, rows: Sequence[Mapping[str, Any]], optimizer: Optimiz
 
 
 def contrastive_loss(similarity: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
-    """CLIP's symmetric cross-entropy in which pairs that belong together are left out of the negatives.
+    """CLIP's symmetric cross-entropy, with samples that share their image or text excluded from the negatives.
 
     Args:
         similarity: (b, b) scaled cosines, images in rows, texts in columns, own text on the diagonal.
-        same: (b, b) bool, True where row and column share their image or their text; the diagonal's value is not read.
+        same: (b, b) bool, True where row and column share their image or their text; the diagonal is ignored.
 
     Returns:
         (loss, accuracy): scalars; nats, and the share of images whose own text ranks first.
@@ -145,7 +147,7 @@ def contrastive_loss(similarity: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
 @dataclass(frozen=True)
 class CaptionedImage:
     pixels: Tensor
-    """(3, height, width) float32, normalized as the CLIP wants it."""
+    """(3, height, width) float32, normalized by the CLIP's image processor."""
     image_id: str
     text: str
 
@@ -153,13 +155,13 @@ class CaptionedImage:
 class CaptionedImages(Dataset[CaptionedImage]):
     """Captions with their images, each image decoded and preprocessed once.
 
-    The pixels lie in one memory-mapped float16 file in ``scratch``, so that memory holds what a batch reads.
+    The pixels are stored in a memory-mapped float16 file in ``scratch``, so only those of a batch are in memory.
     """
 
     def __init__(self, rows: Sequence[Mapping[str, Any]], clip: Clip, scratch: Path) -> None:
         self._captions = [(row["image_id"], row["messages"][-1]["content"]) for row in rows]
         references = {row["image_id"]: row["image"] for row in rows}
-        self._places = {image_id: place for place, image_id in enumerate(references)}
+        self._row_of_image = {image_id: row for row, image_id in enumerate(references)}
         self._pixels = _preprocess(list(references.values()), clip, scratch / "pixels.npy")
 
     def __len__(self) -> int:
@@ -167,7 +169,7 @@ class CaptionedImages(Dataset[CaptionedImage]):
 
     def __getitem__(self, index: int) -> CaptionedImage:
         image_id, text = self._captions[index]
-        pixels = torch.from_numpy(self._pixels[self._places[image_id]].astype(np.float32))
+        pixels = torch.from_numpy(self._pixels[self._row_of_image[image_id]].astype(np.float32))
         return CaptionedImage(pixels, image_id, text)
 
 
@@ -198,27 +200,27 @@ def _preprocess(references: Sequence[str], clip: Clip, file: Path) -> np.memmap[
     first = clip.image_processor(images=[open_image(references[0])], return_tensors="np")["pixel_values"]
     shape = (len(references), *first.shape[1:])
     pixels = np.lib.format.open_memmap(file, mode="w+", dtype=np.float16, shape=shape)
-    starts = range(0, len(references), IMAGES_AT_ONCE)
+    starts = range(0, len(references), IMAGE_BATCH_SIZE)
     for start in tqdm(starts, desc="images", unit="batch", disable=len(starts) < 8):
-        images = [open_image(reference) for reference in references[start : start + IMAGES_AT_ONCE]]
+        images = [open_image(reference) for reference in references[start : start + IMAGE_BATCH_SIZE]]
         pixels[start : start + len(images)] = clip.image_processor(images=images, return_tensors="np")["pixel_values"]
     return pixels
 
 
 def _similarity(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
-    """(b, b) cosines of images and texts, times the learned temperature."""
+    """(b, b) cosines of images and texts, scaled by the learned temperature."""
     names = ("pixel_values", "input_ids", "attention_mask")
     similarity: Tensor = model(**{name: batch[name] for name in names}).logits_per_image
     return similarity.float()
 
 
-def _endless(batches: DataLoader[Any]) -> Iterator[Mapping[str, Tensor]]:
+def _cycle(batches: DataLoader[Any]) -> Iterator[Mapping[str, Tensor]]:
     while True:
         yield from batches
 
 
 def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; gains, biases and the temperature do not."""
+    """Weight decay for matrices only, not for gains, biases and the temperature."""
     parameters = list(model.parameters())
     return [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},

@@ -1,7 +1,7 @@
 """Fine-tunes the VLM on a subset in the paper's two steps (paper, use 1).
 
-P: captions, only the vision-language connector is trained.
-S: instructions, LoRA on the language model, and the connector.
+P: trains the vision-language connector on captions.
+S: trains LoRA on the language model, and the connector, on instructions.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from trl import SFTConfig, SFTTrainer
 
 from rsqa_pipeline.finetuned_models.subset_samples import subset_name, subset_samples
 from rsqa_pipeline.finetuned_models.training import (
-    Exercise,
     History,
-    HistoryRow,
-    Job,
+    SftExample,
+    StepMetrics,
+    TrainingRun,
     check_converged,
+    disable_log_printing,
     final_loss,
-    only_progress_bar,
     plot_losses,
     supervised_dataset,
     trainer_arguments,
@@ -47,17 +47,17 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
         inputs: one ``subset_*``, ``image_text_pairs``, ``instruction_samples``, ``base_models``.
 
     Raises:
-        DataError: the subset keeps no captions or no instructions, or does not belong to these tables.
+        DataError: the subset has no captions or no instructions, or does not match these tables.
         ModelError: the base model cannot be loaded.
     """
-    recipe = settings.finetuned_models
-    captions = as_exercises(subset_samples(inputs, "image_text_pairs", "caption"))
-    instructions = as_exercises(subset_samples(inputs, "instruction_samples", "instruction"))
+    config = settings.finetuned_models
+    captions = as_sft_examples(subset_samples(inputs, "image_text_pairs", "caption"))
+    instructions = as_sft_examples(subset_samples(inputs, "instruction_samples", "instruction"))
     vlm = load_vlm(base_model(inputs["base_models"], "vlm"), settings.compute)
     with tempfile.TemporaryDirectory() as scratch:
-        job = Job(settings.seed, settings.compute, Path(scratch), logger)
-        history = train_on_captions(vlm, captions, recipe.vlm_captions, recipe.max_length, job)
-        history += train_on_instructions(vlm, instructions, recipe.vlm_instructions, recipe.max_length, job)
+        training_run = TrainingRun(settings.seed, settings.compute, Path(scratch), logger)
+        history = train_on_captions(vlm, captions, config.vlm_captions, config.max_length, training_run)
+        history += train_on_instructions(vlm, instructions, config.vlm_instructions, config.max_length, training_run)
     save_vlm(vlm, out / "model")
     write_history(history, out / "history.json")
     plot_losses(history, out / "plots" / "training.png")
@@ -70,37 +70,41 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     }
 
 
-def as_exercises(rows: Sequence[Mapping[str, Any]]) -> list[Exercise]:
-    """Samples (IMAGE_TEXT_SAMPLE) as exercises: the last turn is the answer, a caption answers the caption prompt."""
+def as_sft_examples(rows: Sequence[Mapping[str, Any]]) -> list[SftExample]:
+    """Converts samples (IMAGE_TEXT_SAMPLE): the last turn is the answer, and a caption answers the caption prompt."""
     chats = [(row["image"], as_chat(row["messages"])) for row in rows]
-    return [Exercise(image, chat[:-1], chat[-1]["content"]) for image, chat in chats]
+    return [SftExample(image, chat[:-1], chat[-1]["content"]) for image, chat in chats]
 
 
 def train_on_captions(
-    vlm: Vlm, exercises: Sequence[Exercise], optimizer: Optimizer, max_length: int | None, job: Job
-) -> list[HistoryRow]:
-    """Step P, in place: only the connector ``visual.merger`` changes. Returns the phase's history."""
+    vlm: Vlm, examples: Sequence[SftExample], optimizer: Optimizer, max_length: int | None, training_run: TrainingRun
+) -> list[StepMetrics]:
+    """Step P, in place: trains only the connector ``visual.merger``. Returns the phase's history."""
     vlm.model.requires_grad_(False)
     vlm.model.model.visual.merger.requires_grad_(True)
-    return train_supervised(vlm.model, vlm.processor, exercises, optimizer, max_length, job, "captions")
+    return train_supervised(vlm.model, vlm.processor, examples, optimizer, max_length, training_run, "captions")
 
 
 def train_on_instructions(
-    vlm: Vlm, exercises: Sequence[Exercise], optimizer: LoraOptimizer, max_length: int | None, job: Job
-) -> list[HistoryRow]:
-    """Step S, in place: LoRA on the language model's linear layers, merged at the end, and the connector itself.
+    vlm: Vlm,
+    examples: Sequence[SftExample],
+    optimizer: LoraOptimizer,
+    max_length: int | None,
+    training_run: TrainingRun,
+) -> list[StepMetrics]:
+    """Step S, in place: trains the connector and LoRA on the language model's linear layers, merged at the end.
 
     Returns the phase's history.
     """
     lora = LoraConfig(
         r=optimizer.lora_rank, lora_alpha=optimizer.lora_alpha, target_modules=LANGUAGE_LAYERS, lora_dropout=0.0
     )
-    # adapters start from random numbers; peft draws them from torch's global generator only
+    # peft initializes adapters randomly, drawing only from torch's global generator
     with torch.random.fork_rng():
-        torch.manual_seed(job.seed)
+        torch.manual_seed(training_run.seed)
         adapted = PeftModel(vlm.model, lora)
     vlm.model.model.visual.merger.requires_grad_(True)
-    history = train_supervised(adapted, vlm.processor, exercises, optimizer, max_length, job, "instructions")
+    history = train_supervised(adapted, vlm.processor, examples, optimizer, max_length, training_run, "instructions")
     adapted.merge_and_unload()
     return history
 
@@ -108,32 +112,34 @@ def train_on_instructions(
 def train_supervised(
     model: Any,
     processor: Any,
-    exercises: Sequence[Exercise],
+    examples: Sequence[SftExample],
     optimizer: Optimizer,
     max_length: int | None,
-    job: Job,
+    training_run: TrainingRun,
     phase: str,
-) -> list[HistoryRow]:
-    """Trains whatever of ``model`` requires gradients, in place, to give each exercise's answer.
+) -> list[StepMetrics]:
+    """Trains the parameters of ``model`` that require gradients, in place, to produce each example's answer.
 
     Args:
-        max_length: tokens a row at most, image and prompt among them; a longer answer loses its end. None: no limit.
+        max_length: maximum tokens per row, image and prompt included; a longer answer is cut at the end. None for no
+            limit.
 
     Returns:
-        One row an optimizer step: phase, step, loss (nats a token), accuracy (share of answer tokens), learning_rate.
+        One row per optimizer step: phase, step, loss (nats per token), accuracy (share of answer tokens predicted
+        correctly), learning_rate.
 
     Raises:
-        ModelError: the loss was no number at some step.
+        ModelError: the loss was not finite at some step.
     """
-    history = History(job.logger, phase, SFT_COLUMNS)
+    history = History(training_run.logger, phase, SFT_COLUMNS)
     trainer = SFTTrainer(
         model=model,
-        args=SFTConfig(max_length=max_length, **trainer_arguments(optimizer, job)),
-        train_dataset=supervised_dataset(exercises),
+        args=SFTConfig(max_length=max_length, **trainer_arguments(optimizer, training_run)),
+        train_dataset=supervised_dataset(examples),
         processing_class=processor,
         callbacks=[history],
     )
-    only_progress_bar(trainer)
+    disable_log_printing(trainer)
     trainer.train()
     model.eval()
     check_converged(history.rows, phase)

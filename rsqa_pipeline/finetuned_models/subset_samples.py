@@ -1,4 +1,4 @@
-"""The samples that a subset names: ids joined with the tables they were chosen from."""
+"""Reads the samples of a subset: joins its ids with the table they were selected from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rsqa_pipeline.records import read_table
 
 
 def subset_name(inputs: Mapping[str, Path]) -> str:
-    """Name of the one subset among the inputs, e.g. "score_model_30" for the input ``subset_score_model_30``."""
+    """Name of the only subset among the inputs, e.g. "score_model_30" for the input ``subset_score_model_30``."""
     (name,) = (key.removeprefix("subset_") for key in inputs if key.startswith("subset_"))
     return name
 
@@ -26,18 +26,20 @@ def subset_samples(inputs: Mapping[str, Path], asset: str, kind: str) -> list[di
         kind: "caption" or "instruction".
 
     Raises:
-        DataError: the subset keeps nothing of this kind, or names a sample that the table does not have.
+        DataError: the subset has no samples of this kind, or names a sample that is not in the table.
     """
     name = subset_name(inputs)
     ids = pq.read_table(inputs[f"subset_{name}"] / "ids.parquet", filters=[("kind", "=", kind)])
     wanted = set(ids["sample_id"].to_pylist())
     rows = [row for row in read_table(inputs[asset] / "samples.parquet") if row["sample_id"] in wanted]
     if not rows:
-        raise DataError(f"subset {name} keeps no {kind} of {asset}; nothing to train on. Raise its {kind}_fraction.")
+        raise DataError(
+            f"subset {name} keeps no {kind} of {asset}: there is nothing to train on. Raise its {kind}_fraction."
+        )
     unknown = wanted - {row["sample_id"] for row in rows}
     if unknown:
         raise DataError(
-            f"subset {name} names {len(unknown)} {kind} samples that {asset} does not have, e.g. {min(unknown)}; "
+            f"subset {name} names {len(unknown)} {kind} samples that are not in {asset}, e.g. {min(unknown)}; "
             f"materialize subset_{name} again"
         )
     return rows

@@ -1,4 +1,4 @@
-"""What every training with a Hugging Face Trainer shares here: arguments, history, curve, supervised data."""
+"""Shared by all training with a Hugging Face Trainer: arguments, history, loss curve, supervised data."""
 
 from __future__ import annotations
 
@@ -30,44 +30,44 @@ from rsqa_pipeline.profile.types import Optimizer
 from rsqa_pipeline.records import Message
 from rsqa_pipeline.tracking.run_logger import RunLogger
 
-# TRL tells the hub about every trainer that starts; nothing leaves the machine from here
+# TRL reports every trainer that starts to the hub; disabled, so that no data leaves the machine
 constants.HF_HUB_DISABLE_TELEMETRY = True
 
-HistoryRow = dict[str, Any]
+StepMetrics = dict[str, Any]
 """One optimizer step: ``{"phase": "captions", "step": 3, "loss": 2.1, ..}``; None where a number was not logged."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """Where and how a training runs, whatever it trains."""
+class TrainingRun:
+    """Settings of one training that do not depend on what is trained."""
 
     seed: int
     compute: Compute
     scratch: Path
-    """Folder that the Trainer may write to; nothing in it is kept."""
+    """Temporary folder that the Trainer can write to."""
     logger: RunLogger
 
 
 @dataclass(frozen=True)
-class Exercise:
-    """One supervised example. Example: ``Exercise("images.tar#512+4311", [user turn], "three ships")``."""
+class SftExample:
+    """One supervised example, e.g. ``SftExample("images.tar#512+4311", [user turn], "three ships")``."""
 
     image: str
-    """Reference, opened when the batch is made."""
+    """Reference; the image is opened when the batch is built."""
     prompt: Sequence[Message]
-    """The turns before the answer, the first by the user."""
+    """The turns before the answer; the first one is the user's."""
     answer: str
 
 
 @dataclass
 class History(TrainerCallback):
-    """Keeps chosen numbers of each optimizer step and passes them on to the run's logger."""
+    """Records selected metrics of each optimizer step and sends them to the run's logger."""
 
     logger: RunLogger
     phase: str
     columns: Mapping[str, str]
-    """Name in the history -> name in the Trainer's log; what a step does not log, or logs as no number, is None."""
-    rows: list[HistoryRow] = field(default_factory=list)
+    """Name in the history -> name in the Trainer's log. A value that is missing or not finite is recorded as None."""
+    rows: list[StepMetrics] = field(default_factory=list)
 
     def on_log(
         self,
@@ -79,31 +79,31 @@ class History(TrainerCallback):
     ) -> None:
         if logs is None or "learning_rate" not in logs:  # the Trainer's last log is a summary, not a step
             return
-        numbers = {name: _finite(logs.get(source)) for name, source in self.columns.items()}
+        numbers = {name: _finite_or_none(logs.get(source)) for name, source in self.columns.items()}
         self.rows.append({"phase": self.phase, "step": state.global_step, **numbers})
         found = {f"{self.phase}_{name}": value for name, value in numbers.items() if value is not None}
         self.logger.log_metrics(found, step=state.global_step)
 
 
 class QuietProgress(ProgressCallback):
-    """The Trainer's progress bar without a printed line for each step; the numbers go to the history."""
+    """The Trainer's progress bar, without printing a line per step."""
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         pass
 
 
-def only_progress_bar(trainer: Trainer) -> None:
-    """Keeps a trainer from printing its log on standard output."""
+def disable_log_printing(trainer: Trainer) -> None:
+    """Stops a trainer from printing its log; only the progress bar remains."""
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(QuietProgress)
 
 
-def trainer_arguments(optimizer: Optimizer, job: Job) -> dict[str, Any]:
-    """Arguments that SFTConfig and GRPOConfig share: AdamW, cosine schedule, no checkpoints, nothing sent anywhere."""
-    on_cpu = device_of(job.compute).type == "cpu"
+def trainer_arguments(optimizer: Optimizer, training_run: TrainingRun) -> dict[str, Any]:
+    """Arguments that SFTConfig and GRPOConfig share: AdamW, cosine schedule, no checkpoints, no reporting."""
+    on_cpu = device_of(training_run.compute).type == "cpu"
     return {
-        "output_dir": str(job.scratch),
+        "output_dir": str(training_run.scratch),
         "per_device_train_batch_size": optimizer.batch_size,
         "gradient_accumulation_steps": optimizer.gradient_accumulation,
         "num_train_epochs": optimizer.epochs,
@@ -112,11 +112,11 @@ def trainer_arguments(optimizer: Optimizer, job: Job) -> dict[str, Any]:
         "warmup_steps": optimizer.warmup_steps,
         "weight_decay": optimizer.weight_decay,
         "adam_beta2": 0.95,
-        "bf16": job.compute.dtype == "bfloat16",
+        "bf16": training_run.compute.dtype == "bfloat16",
         "use_cpu": on_cpu,
-        # recomputing activations buys memory with time; only large models on a GPU need that
+        # recomputing activations saves memory but takes time; only large models on a GPU need it
         "gradient_checkpointing": not on_cpu,
-        "seed": job.seed,
+        "seed": training_run.seed,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
         "save_strategy": "no",
@@ -127,53 +127,54 @@ def trainer_arguments(optimizer: Optimizer, job: Job) -> dict[str, Any]:
 
 
 def lazy_dataset(rows: Sequence[Mapping[str, Any]]) -> Dataset:
-    """Rows whose ``image`` is a reference, as a dataset that opens images only when a batch asks for them.
+    """Dataset of rows whose ``image`` is a reference; an image is opened when a batch needs it.
 
-    The image is given as ``images``, a list of one RGB image, as TRL's trainers want it. Memory holds the texts,
-    and of the images one batch. A reference that cannot be opened raises ImageFault: ingest has decoded every image.
+    The image becomes the column ``images``, a list of one RGB image, as TRL's trainers expect. Only the texts and the
+    images of one batch are in memory. A reference that cannot be opened raises ImageFault; ingest has decoded every
+    image once.
     """
     return Dataset.from_list([dict(row) for row in rows]).with_transform(_open_images)
 
 
-def supervised_dataset(exercises: Sequence[Exercise]) -> Dataset:
-    """Columns ``images``, ``prompt`` and ``completion`` for TRL's SFTTrainer, images opened lazily."""
+def supervised_dataset(examples: Sequence[SftExample]) -> Dataset:
+    """Columns ``images``, ``prompt`` and ``completion`` for TRL's SFTTrainer; images are opened lazily."""
     return lazy_dataset(
         [
             {
-                "image": exercise.image,
-                "prompt": [plain(message) for message in exercise.prompt],
-                "completion": [plain({"role": "assistant", "content": exercise.answer.strip()})],
+                "image": example.image,
+                "prompt": [escape_control_tokens(message) for message in example.prompt],
+                "completion": [escape_control_tokens({"role": "assistant", "content": example.answer.strip()})],
             }
-            for exercise in exercises
+            for example in examples
         ]
     )
 
 
-def plain(message: Message) -> Message:
-    """The turn with the tokenizer's control marks broken up, as `models.conversation.render` does: data stays text."""
+def escape_control_tokens(message: Message) -> Message:
+    """Breaks up the tokenizer's control tokens in a turn, as `models.conversation.render` does: data stays text."""
     return {"role": message["role"], "content": message["content"].replace("<|", "< |")}
 
 
-def check_converged(rows: Sequence[HistoryRow], phase: str) -> None:
-    """Raises ModelError where a step of the phase has no finite loss: such weights are no model."""
+def check_converged(rows: Sequence[StepMetrics], phase: str) -> None:
+    """Raises ModelError if the loss of a step is not finite: such weights are unusable."""
     for row in rows:
-        if _finite(row["loss"]) is None:
-            raise ModelError(f"{phase}: the loss is no finite number at step {row['step']}; lower the learning rate")
+        if _finite_or_none(row["loss"]) is None:
+            raise ModelError(f"{phase}: the loss is not a finite number at step {row['step']}; lower the learning rate")
 
 
-def final_loss(history: Sequence[HistoryRow], phase: str) -> float:
-    """Mean loss over the last tenth of the phase's steps, at least one."""
+def final_loss(history: Sequence[StepMetrics], phase: str) -> float:
+    """Mean loss over the last tenth of the phase's steps, at least one step."""
     losses = [row["loss"] for row in history if row["phase"] == phase]
     last = losses[-max(1, len(losses) // 10) :]
     return sum(last) / len(last)
 
 
-def write_history(rows: Sequence[HistoryRow], path: Path) -> None:
+def write_history(rows: Sequence[StepMetrics], path: Path) -> None:
     path.write_text(json.dumps(list(rows), indent=1) + "\n", encoding="utf-8")
 
 
-def plot_losses(rows: Sequence[HistoryRow], path: Path) -> None:
-    """Training loss over optimizer steps, one line a phase, steps counted through."""
+def plot_losses(rows: Sequence[StepMetrics], path: Path) -> None:
+    """Plots training loss over optimizer steps, one line per phase; steps are counted across phases."""
     figure, axes = new_figure()
     before = 0.0
     for phase in dict.fromkeys(row["phase"] for row in rows):
@@ -187,7 +188,7 @@ def plot_losses(rows: Sequence[HistoryRow], path: Path) -> None:
     save(figure, path)
 
 
-def _finite(value: float | None) -> float | None:
+def _finite_or_none(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from rsqa_pipeline.errors import RsqaError
-from rsqa_pipeline.images.geotiff import AS_IT_IS, INSTALL, RasterChoice, read_rgb, tiff_header
+from rsqa_pipeline.images.geotiff import DEFAULT_RASTER, INSTALL, RasterChoice, read_rgb, tiff_header
 from rsqa_pipeline.images.parquet import read_cell
 from rsqa_pipeline.images.references import ImageReference, parse_reference
 
@@ -62,7 +62,7 @@ def read_bytes(reference: str) -> bytes:
     """
     part = parse_reference(reference)
     try:
-        data = _stored(part)
+        data = _read_stored(part)
     except (OSError, ValueError, LookupError, pa.ArrowException) as error:  # ValueError: a name with a null character
         raise ImageFault("missing_image", f"{reference} cannot be read: {error}") from error
     if part.size is not None and len(data) < part.size:
@@ -72,7 +72,7 @@ def read_bytes(reference: str) -> bytes:
     return data
 
 
-def _stored(part: ImageReference) -> bytes:
+def _read_stored(part: ImageReference) -> bytes:
     if part.column is not None and part.row is not None:
         return read_cell(part.file, part.row, part.column)
     if part.start is None or part.size is None:
@@ -88,7 +88,7 @@ def content_hash(reference: str) -> str:
     """
     raster = parse_reference(reference).raster
     plain = hash_image(read_bytes(reference))
-    return plain if raster == AS_IT_IS else hashlib.sha256(f"{plain} {raster}".encode()).hexdigest()
+    return plain if raster == DEFAULT_RASTER else hashlib.sha256(f"{plain} {raster}".encode()).hexdigest()
 
 
 def open_image(reference: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -97,7 +97,7 @@ def open_image(reference: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def decode_image(
-    data: bytes, name: str = "image", max_pixels: int = MAX_PIXELS, raster: RasterChoice = AS_IT_IS
+    data: bytes, name: str = "image", max_pixels: int = MAX_PIXELS, raster: RasterChoice = DEFAULT_RASTER
 ) -> Image.Image:
     """Decodes stored bytes to RGB, 8 bit, rotated as EXIF says.
 

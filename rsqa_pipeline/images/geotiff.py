@@ -48,7 +48,7 @@ class RasterChoice:
     """Percentiles of each band's valid pixels that become 0 and 255. None: 8-bit values stay, others take 2..98."""
 
 
-AS_IT_IS = RasterChoice()
+DEFAULT_RASTER = RasterChoice()
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class TiffHeader:
 
     def needs_rasterio(self, choice: RasterChoice) -> bool:
         """Whether Pillow cannot show it, or not as chosen. 16-bit grey without geographic tags stays Pillow's."""
-        chosen = choice != AS_IT_IS
+        chosen = choice != DEFAULT_RASTER
         return chosen or self.bands > _PILLOW_BANDS or (self.bits > 8 and (self.has_geo or self.bands > 1))
 
 
@@ -102,7 +102,7 @@ def read_rgb(data: bytes, choice: RasterChoice) -> np.ndarray:
         bands = choice.bands or _default_bands(raster)
         if max(bands) > raster.count:
             raise ValueError(f"has {raster.count} bands, none with the number {max(bands)}")
-        shown = [_to_bytes(raster.read(band, masked=True), choice.stretch) for band in bands]
+        shown = [_to_uint8(raster.read(band, masked=True), choice.stretch) for band in bands]
     return np.stack(shown * 3 if len(shown) == 1 else shown, axis=-1)
 
 
@@ -143,7 +143,7 @@ def _default_bands(raster: Any) -> tuple[int, ...]:
     return (1, 2, 3) if raster.count >= 3 else (1,)
 
 
-def _to_bytes(band: np.ma.MaskedArray, stretch: tuple[float, float] | None) -> np.ndarray:
+def _to_uint8(band: np.ma.MaskedArray, stretch: tuple[float, float] | None) -> np.ndarray:
     """One band, (height, width), as uint8."""
     if band.dtype == np.uint8 and stretch is None:
         return band.filled(0)

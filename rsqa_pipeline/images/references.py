@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from rsqa_pipeline.images.geotiff import AS_IT_IS, RasterChoice
+from rsqa_pipeline.images.geotiff import DEFAULT_RASTER, RasterChoice
 
 _RASTER = re.compile(
     r"(?P<rest>.+)#(?:bands=(?P<bands>\d+(?:,\d+)*))?;?"
@@ -37,7 +37,7 @@ class ImageReference:
     row: int | None = None
     column: str | None = None
     """The cell of a Parquet file."""
-    raster: RasterChoice = AS_IT_IS
+    raster: RasterChoice = DEFAULT_RASTER
 
 
 def parse_reference(reference: str) -> ImageReference:
@@ -54,7 +54,7 @@ def split_raster(reference: str) -> tuple[str, RasterChoice]:
     """The reference without the part that says what of a raster is shown, and that part."""
     found = _RASTER.fullmatch(reference)
     if found is None or not (found["bands"] or found["stretch"]):
-        return reference, AS_IT_IS
+        return reference, DEFAULT_RASTER
     low_high = [float(value) for value in (found["stretch"] or "").split(",") if value]
     return found["rest"], RasterChoice(
         bands=tuple(int(band) for band in found["bands"].split(",")) if found["bands"] else None,
@@ -66,5 +66,5 @@ def with_raster(reference: str, choice: RasterChoice) -> str:
     """The reference with what of the raster is shown; as it is where nothing was chosen."""
     bands = f"bands={','.join(map(str, choice.bands))}" if choice.bands else ""
     stretch = f"stretch={choice.stretch[0]:g},{choice.stretch[1]:g}" if choice.stretch else ""
-    said = ";".join(part for part in (bands, stretch) if part)
-    return f"{reference}#{said}" if said else reference
+    suffix = ";".join(part for part in (bands, stretch) if part)
+    return f"{reference}#{suffix}" if suffix else reference

@@ -1,1 +1,1 @@
-"""Load a VLM or CLIP by folder or hub id, talk to it, score with it."""
+"""Load a VLM or CLIP from a folder or hub id, generate text and compute scores with it."""

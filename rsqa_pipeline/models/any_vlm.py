@@ -1,6 +1,7 @@
-"""Any vision-language model that transformers knows, to generate text with: the profile's captioners and judges.
+"""Text generation with any vision-language model that transformers supports: the profile's captioners and judges.
 
-What is trained and scored here is Qwen2-VL class (`models.load`); who writes and judges texts may be anything.
+Models that are trained or used for scoring are Qwen2-VL class (`models.load`); captioners and judges can be of any
+family.
 """
 
 from __future__ import annotations
@@ -32,16 +33,16 @@ class AnyVlm(Protocol):
         max_new_tokens: int,
         seed: int,
     ) -> list[str]:
-        """One stripped text a chat, the chats as one batch; all of them have an image, or none has.
+        """One stripped text per chat. The chats form one batch; either all of them have an image or none has.
 
         Args:
-            sampling: None decodes greedily. Its own max_new_tokens is not read.
+            sampling: None decodes greedily. Its own max_new_tokens is ignored.
             seed: the same seed and chats give the same texts on the same machine.
         """
 
 
 class QwenVlm:
-    """Qwen2-VL class, through this project's own template and batches."""
+    """A Qwen2-VL class model, with this project's own chat template and batches."""
 
     def __init__(self, vlm: Vlm) -> None:
         self._vlm = vlm
@@ -60,14 +61,14 @@ class QwenVlm:
 
 
 class ProcessorVlm:
-    """Any other family, through the chat template that comes with its processor."""
+    """A model of any other family, with the chat template of its processor."""
 
     def __init__(self, model: Any, processor: Any) -> None:
         self._model, self._processor = model, processor
         processor.tokenizer.padding_side = "left"
         if processor.tokenizer.pad_token is None:
             processor.tokenizer.pad_token = processor.tokenizer.eos_token
-        self._control = [*processor.tokenizer.all_special_tokens, processor.image_token]
+        self._control_tokens = [*processor.tokenizer.all_special_tokens, processor.image_token]
 
     def generate(
         self,
@@ -82,43 +83,44 @@ class ProcessorVlm:
             self._processor.apply_chat_template(self._turns(chat, image is not None), add_generation_prompt=True)
             for chat, image in zip(chats, images, strict=True)
         ]
-        shown = [[image] for image in images if image is not None]
+        present = [[image] for image in images if image is not None]
         device = self._model.device
-        batch = self._processor(text=texts, images=shown or None, padding=True, return_tensors="pt")
+        batch = self._processor(text=texts, images=present or None, padding=True, return_tensors="pt")
         batch = batch.to(device, dtype=self._model.dtype)
         settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": sampling is not None}
         if sampling is not None:
             settings |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
-        # generate() draws from torch's global generator only: lend it a seeded state, then put the old one back
+        # generate() draws only from torch's global generator: seed it here and restore its state afterwards
         with torch.inference_mode(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
             tokens = self._model.generate(**batch, **settings)
         prompt = batch["input_ids"].shape[1]
-        said: list[str] = self._processor.tokenizer.batch_decode(tokens[:, prompt:], skip_special_tokens=True)
-        return [text.strip() for text in said]
+        replies: list[str] = self._processor.tokenizer.batch_decode(tokens[:, prompt:], skip_special_tokens=True)
+        return [text.strip() for text in replies]
 
     def _turns(self, chat: Sequence[Message], has_image: bool) -> list[dict[str, Any]]:
         turns: list[dict[str, Any]] = []
         for turn in chat:
-            content: list[dict[str, str]] = [{"type": "text", "text": self._plain(turn["content"])}]
+            content: list[dict[str, str]] = [{"type": "text", "text": self._without_control_tokens(turn["content"])}]
             if has_image and turn["role"] == "user":
                 content.insert(0, {"type": "image"})
                 has_image = False
             turns.append({"role": turn["role"], "content": content})
         return turns
 
-    def _plain(self, text: str) -> str:
-        """The text without the model's control tokens, which inside data would end a turn or ask for an image."""
-        for token in self._control:
+    def _without_control_tokens(self, text: str) -> str:
+        """The text without the model's control tokens, which would end a turn or insert an image."""
+        for token in self._control_tokens:
             text = text.replace(token, " ")
         return text
 
 
 def load_any_vlm(folder: Path, compute: Compute, trust_remote_code: bool = False) -> AnyVlm:
-    """Loads a VLM of any family that transformers has an image-text-to-text class for.
+    """Loads a VLM of any family for which transformers has an image-text-to-text class.
 
     Raises:
-        ModelError: another kind of model, only pickles, weights that do not fit, or no processor with a chat template.
+        ModelError: another kind of model, only pickled weights, weights that do not match the configuration, or no
+            processor with a chat template.
     """
     try:
         family = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code).model_type
@@ -132,5 +134,5 @@ def load_any_vlm(folder: Path, compute: Compute, trust_remote_code: bool = False
     except (OSError, ValueError, TypeError, ImportError) as error:
         raise ModelError(f"{folder}: processor cannot be read: {error}") from error
     if getattr(processor, "chat_template", None) is None:
-        raise ModelError(f"{folder}: its processor has no chat template; save one with it as chat_template.jinja")
+        raise ModelError(f"{folder}: the processor has no chat template; add one as chat_template.jinja")
     return ProcessorVlm(model, processor)

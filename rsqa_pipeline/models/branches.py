@@ -1,7 +1,7 @@
-"""Several texts about one image in one sequence: what they share stands in it once, and so does the image.
+"""Several texts about one image in one sequence, in which the image and the other shared tokens appear only once.
 
-Each text is a *branch* behind the shared tokens. It sees them and itself, at the positions that it would have alone, so
-that a causal model computes for it what it would compute for the text in a sequence of its own.
+Each text is a *branch* after the shared tokens. Attention mask and position ids let it see only the shared tokens and
+itself, at the positions it would have alone. For a causal model, the result is the same as with separate sequences.
 """
 
 from __future__ import annotations
@@ -12,32 +12,32 @@ from torch.nn import functional as F
 
 
 def tree_mask(attention_mask: Tensor, branches: Tensor) -> dict[str, Tensor]:
-    """Who sees whom, (rows, 1, tokens, tokens) bool: earlier tokens that are shared or of the same branch.
+    """Attention mask (rows, 1, tokens, tokens), bool: a token sees earlier tokens that are shared or in its branch.
 
-    A padding token sees itself, since a softmax over nothing is not a number.
+    A padding token sees itself, since a softmax over an empty set is NaN.
 
     Args:
         attention_mask: (rows, tokens), 1 for real tokens.
-        branches: (rows, tokens), 0 for shared tokens, 1.. for the tokens of each branch, which stand together.
+        branches: (rows, tokens), 0 for shared tokens, 1.. for the tokens of each branch, which are contiguous.
     """
     tokens = branches.shape[1]
-    earlier = torch.ones(tokens, tokens, dtype=torch.bool, device=branches.device).tril()
-    kin = (branches[:, None, :] == 0) | (branches[:, None, :] == branches[:, :, None])
-    seen = earlier & kin & attention_mask[:, None, :].bool()
-    itself = torch.eye(tokens, dtype=torch.bool, device=branches.device)
-    return {"full_attention": (seen | itself)[:, None]}
+    causal = torch.ones(tokens, tokens, dtype=torch.bool, device=branches.device).tril()
+    same_branch = (branches[:, None, :] == 0) | (branches[:, None, :] == branches[:, :, None])
+    visible = causal & same_branch & attention_mask[:, None, :].bool()
+    diagonal = torch.eye(tokens, dtype=torch.bool, device=branches.device)
+    return {"full_attention": (visible | diagonal)[:, None]}
 
 
 def branch_positions(positions: Tensor, shared: Tensor, branches: Tensor) -> Tensor:
-    """Rotary positions (3, rows, tokens) in which every branch goes on from the shared tokens.
+    """Rotary positions (3, rows, tokens) in which every branch continues from the shared tokens.
 
     Args:
-        positions: of the shared tokens, (3, rows, tokens); what it holds elsewhere does not matter.
+        positions: (3, rows, tokens), used for the shared tokens; other values are ignored.
         shared: (rows, tokens), 1 for real shared tokens.
         branches: see `tree_mask`.
     """
-    places = torch.arange(branches.shape[1], device=branches.device)
-    begins = F.pad(branches[:, 1:] != branches[:, :-1], (1, 0)) * places
-    within = places - begins.cummax(dim=1).values
-    following = (positions * shared).amax(dim=(0, 2))[:, None] + 1 + within
-    return torch.where(branches > 0, following, positions)
+    indices = torch.arange(branches.shape[1], device=branches.device)
+    starts = F.pad(branches[:, 1:] != branches[:, :-1], (1, 0)) * indices
+    within = indices - starts.cummax(dim=1).values
+    continued = (positions * shared).amax(dim=(0, 2))[:, None] + 1 + within
+    return torch.where(branches > 0, continued, positions)

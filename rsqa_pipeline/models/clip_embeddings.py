@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float32]
 
 
 def embed_images(clip: Clip, references: Sequence[str], batch_size: int) -> Floats:
-    """(n, width) unit rows. Raises ImageFault where an image cannot be opened; ingest decoded each once."""
+    """(n, width) unit rows. Raises ImageFault if an image cannot be opened; ingest has decoded every image once."""
     rows = []
     for start in range(0, len(references), batch_size):
         rows.append(embed_opened(clip, [open_image(name) for name in references[start : start + batch_size]]))
@@ -32,7 +32,7 @@ def embed_opened(clip: Clip, images: Sequence[Image.Image]) -> Floats:
 
 
 def embed_texts(clip: Clip, texts: Sequence[str], batch_size: int) -> Floats:
-    """(n, width) unit rows; a text beyond the model's context is cut at its end."""
+    """(n, width) unit rows; a text longer than the model's context is cut at the end."""
     context = int(clip.model.config.text_config.max_position_embeddings)
     rows = []
     for start in range(0, len(texts), batch_size):
@@ -52,6 +52,6 @@ def embed_texts(clip: Clip, texts: Sequence[str], batch_size: int) -> Floats:
 
 
 def unit_rows(vectors: Floats) -> Floats:
-    """Rows of length 1, (n, width); a row of zeros stays zero."""
+    """Rows of length 1, (n, width); a zero row stays zero."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.maximum(lengths, np.finfo(np.float32).tiny)

@@ -1,8 +1,9 @@
 """CLIP score: the cosine between a CLIP's embeddings of image and text (paper, curation: the baseline selector).
 
-The text of a question-answer sample is its last question, a space and the answer; a caption's is the caption. A text
-longer than the model's context is cut at the end, which its score notes and is counted (``truncate``), or read in
-windows of that length, one after the other, whose unit vectors' mean stands for it (``windowed_mean``).
+The text of a question-answer sample is its last question, a space and the answer; the text of a caption is the caption.
+A text longer than the model's context is handled in one of two ways. ``truncate`` cuts it at the end, notes this in its
+score and counts it. ``windowed_mean`` splits it into consecutive windows of the context length and averages their unit
+vectors.
 """
 
 from __future__ import annotations
@@ -19,22 +20,22 @@ from PIL import Image
 from rsqa_pipeline.images.decode import ImageFault, content_hash, open_image
 from rsqa_pipeline.models.embedding_cache import EmbeddingCache
 from rsqa_pipeline.models.load import CLIP_FAMILIES, SIGLIP_FAMILIES, Clip, load_clip
-from rsqa_pipeline.models.scoring_group import Group, Score
+from rsqa_pipeline.models.scoring_group import Score, ScoringGroup
 from rsqa_pipeline.profile import Compute
 from rsqa_pipeline.profile.curated_subsets import ClipText
 from rsqa_pipeline.records import Message
 
 
 class ClipScorer:
-    """Scores groups of candidate texts by their cosine with the group's image, with a CLIP or a SigLIP."""
+    """Scores groups of candidate texts by their cosine with the group's image, using a CLIP or a SigLIP."""
 
     def __init__(
         self, clip: Clip, batch_size: int, long_text: ClipText = "truncate", embeddings: Path | None = None
     ) -> None:
         """
         Args:
-            batch_size: images, and texts, embedded at once.
-            embeddings: folder where image vectors are kept by the image's hash; None keeps none.
+            batch_size: images per batch, and texts per batch.
+            embeddings: folder that caches image vectors by the image's hash; None disables the cache.
         """
         self._clip = clip
         self._batch_size = batch_size
@@ -43,9 +44,9 @@ class ClipScorer:
         self._siglip = clip.model.config.model_type in SIGLIP_FAMILIES
         self.version = clip.version
         self.context = int(clip.model.config.text_config.max_position_embeddings)
-        """Longest text that the model reads, in tokens, the end marks included."""
+        """Maximum text length in tokens, start and end tokens included."""
         self.truncated = 0
-        """Texts cut to the context so far."""
+        """Number of texts cut to the context so far."""
 
     @classmethod
     def load(
@@ -56,19 +57,19 @@ class ClipScorer:
         long_text: ClipText = "truncate",
         embeddings: Path | None = None,
     ) -> ClipScorer:
-        """Raises ModelError as `load_clip`."""
+        """Raises ModelError like `load_clip`."""
         clip = load_clip(path_or_id, compute, families=CLIP_FAMILIES + SIGLIP_FAMILIES)
         return cls(clip, batch_size, long_text, embeddings)
 
-    def score(self, groups: Sequence[Group]) -> list[list[float | None]]:
-        """Cosine in [-1, 1] of every candidate with its image, in the groups' order; None where there is none."""
+    def score(self, groups: Sequence[ScoringGroup]) -> list[list[float | None]]:
+        """Cosine in [-1, 1] of every candidate with its image, in the order of the groups; None if it has no score."""
         return [[score.value for score in of_group] for of_group in self.score_or_reason(groups)]
 
-    def score_or_reason(self, groups: Sequence[Group]) -> list[list[Score]]:
-        """As `score`, with the reason beside every missing score: an `ImageFault`'s, ``no_image`` or ``not_finite``.
+    def score_or_reason(self, groups: Sequence[ScoringGroup]) -> list[list[Score]]:
+        """Like `score`, but a missing score has a reason: that of an `ImageFault`, ``no_image`` or ``not_finite``.
 
-        An image that several groups name by the same reference is embedded once; so is a text that stands twice.
-        A text cut to the context has the note ``text_cut``.
+        An image that several groups share by reference is embedded once, and so is a repeated text. A text cut to
+        the context has the note ``text_cut``.
         """
         images = self._image_vectors(groups)
         texts = [[candidate_text(group.context, text) for text in group.candidates] for group in groups]
@@ -90,39 +91,39 @@ class ClipScorer:
             for group, of_group in zip(groups, texts, strict=True)
         ]
 
-    def _image_vectors(self, groups: Sequence[Group]) -> dict[Hashable, torch.Tensor | Score]:
-        """Unit vector (width,) of each distinct image by its key, or why it has none."""
+    def _image_vectors(self, groups: Sequence[ScoringGroup]) -> dict[Hashable, torch.Tensor | Score]:
+        """Unit vector (width,) of each distinct image by its key, or the reason why it has none."""
         images = {_image_key(group.image): group.image for group in groups}
         vectors: dict[Hashable, torch.Tensor | Score] = {}
-        waiting: dict[Hashable, _Opened] = {}
+        pending: dict[Hashable, _OpenedImage] = {}
         for key, image in images.items():
-            found = self._known_or_opened(image)
-            if isinstance(found, _Opened):
-                waiting[key] = found
+            found = self._cached_or_opened(image)
+            if isinstance(found, _OpenedImage):
+                pending[key] = found
             else:
                 vectors[key] = found
-            if len(waiting) == self._batch_size:
-                vectors.update(self._embed(waiting))
-                waiting = {}
-        if waiting:
-            vectors.update(self._embed(waiting))
+            if len(pending) == self._batch_size:
+                vectors.update(self._embed(pending))
+                pending = {}
+        if pending:
+            vectors.update(self._embed(pending))
         return vectors
 
-    def _known_or_opened(self, image: str | Image.Image | None) -> torch.Tensor | Score | _Opened:
+    def _cached_or_opened(self, image: str | Image.Image | None) -> torch.Tensor | Score | _OpenedImage:
         if image is None:
             return Score(None, "no_image", "a CLIP score needs an image")
         if isinstance(image, Image.Image):
-            return _Opened(image, None)
+            return _OpenedImage(image, None)
         try:
             if self._cache is None:
-                return _Opened(open_image(image), None)
+                return _OpenedImage(open_image(image), None)
             image_hash = content_hash(image)
-            known = self._cache.get(image_hash)
-            return known if known is not None else _Opened(open_image(image), image_hash)
+            cached = self._cache.get(image_hash)
+            return cached if cached is not None else _OpenedImage(open_image(image), image_hash)
         except ImageFault as fault:
             return Score(None, fault.reason, fault.detail)
 
-    def _embed(self, opened: dict[Hashable, _Opened]) -> dict[Hashable, torch.Tensor]:
+    def _embed(self, opened: dict[Hashable, _OpenedImage]) -> dict[Hashable, torch.Tensor]:
         vectors = self._embed_images([one.image for one in opened.values()])
         for one, vector in zip(opened.values(), vectors, strict=True):
             if self._cache is not None and one.image_hash is not None and bool(vector.isfinite().all()):
@@ -137,10 +138,10 @@ class ClipScorer:
         return _unit(pooled if self._siglip else model.visual_projection(pooled))
 
     def _text_vectors(self, texts: list[str]) -> torch.Tensor:
-        """(texts, width) unit vectors; of a text in several windows, the unit vector along their mean."""
+        """(texts, width) unit vectors; a text in several windows gets the normalized mean of their vectors."""
         windows = self._clip.tokenizer(
             texts,
-            padding="max_length" if self._siglip else True,  # a SigLIP is trained on texts filled up to its context
+            padding="max_length" if self._siglip else True,  # a SigLIP is trained on texts padded to its context
             truncation=True,
             max_length=self.context,
             return_overflowing_tokens=self._long_text == "windowed_mean",
@@ -167,15 +168,15 @@ class ClipScorer:
 
 
 @dataclass(frozen=True)
-class _Opened:
-    """A decoded image, with its hash where its vector is to be kept."""
+class _OpenedImage:
+    """A decoded image, with its hash if its vector is to be cached."""
 
     image: Image.Image
     image_hash: str | None
 
 
 def candidate_text(context: Sequence[Message], candidate: str) -> str:
-    """What stands for a candidate: "question candidate", the question being the last user turn; without one, itself.
+    """Text to embed: "question candidate", where the question is the last user turn; the candidate alone without one.
 
     Example: ``[{"role": "user", "content": "How many ships are there?"}], "3"`` gives "How many ships are there? 3".
     """

@@ -1,4 +1,4 @@
-"""Chats as the VLM reads them: the frozen caption prompt, Qwen2-VL's chat template, padded batches of tensors."""
+"""Chats as VLM input: the frozen caption prompt, Qwen2-VL's chat template, padded batches of tensors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rsqa_pipeline.models.load import QwenVLProcessor
 from rsqa_pipeline.records import Message
 
 CAPTION_PROMPT = "Describe this satellite image in detail."
-"""The one prompt that captions answer, in training, scoring and generation. A changed prompt changes every score."""
+"""The prompt of every caption, in training, scoring and generation. Changing it changes every score."""
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -28,14 +28,14 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-"""Qwen2-VL's own template, its video branch left out; given to the models that are made here."""
+"""Qwen2-VL's template without its video branch, saved with the models that this project creates."""
 
 
 def as_chat(messages: Sequence[Message]) -> list[Message]:
-    """The messages as a chat that begins with a question: a lone assistant turn (a caption) answers CAPTION_PROMPT.
+    """Puts the user turn CAPTION_PROMPT before a caption, i.e. before a single assistant turn.
 
-    Example: ``[{"role": "assistant", "content": "two tanks"}]`` gets the user turn CAPTION_PROMPT before it;
-    anything else, an empty list among it, is returned as it is.
+    Example: ``[{"role": "assistant", "content": "two tanks"}]`` becomes a chat of two turns. Any other messages,
+    including an empty list, are returned unchanged.
     """
     chat = [Message(role=m["role"], content=m["content"]) for m in messages]
     if len(chat) == 1 and chat[0]["role"] == "assistant":
@@ -46,12 +46,12 @@ def as_chat(messages: Sequence[Message]) -> list[Message]:
 def render(
     processor: QwenVLProcessor, chat: Sequence[Message], has_image: bool, add_generation_prompt: bool = False
 ) -> str:
-    """The chat as the model's text, one image placeholder at the start of the first user turn if it has an image.
+    """Renders the chat as model input text, with an image placeholder at the start of the first user turn if needed.
 
     Raises:
-        ValueError: an image but no user turn to put it in.
+        ValueError: the chat has an image but no user turn.
     """
-    # "<|" begins the tokenizer's control tokens; inside data it must stay plain text
+    # "<|" starts the tokenizer's control tokens; in data it must stay plain text
     turns: list[dict[str, Any]] = [{"role": m["role"], "content": m["content"].replace("<|", "< |")} for m in chat]
     if has_image:
         first = next((turn for turn in turns if turn["role"] == "user"), None)
@@ -69,24 +69,25 @@ def encode(
     max_length: int,
     add_generation_prompt: bool = False,
 ) -> dict[str, torch.Tensor]:
-    """A batch of chats as tensors on the CPU.
+    """Encodes a batch of chats as tensors on the CPU.
 
     Args:
-        chats: one list of messages a row; content is plain text.
-        images: the row's image, or None for a row of text alone. Any size; the processor resizes.
-        max_length: tokens a row at most, the image's among them. What is longer loses its end.
-        add_generation_prompt: for generation: the text ends where the assistant begins, and padding is on the left.
-            Otherwise padding is on the right, so that the last real token is at ``attention_mask.sum(1) - 1``.
+        chats: one list of messages per row; content is plain text.
+        images: one image per row, of any size, or None for a row without an image. The processor resizes images.
+        max_length: maximum number of tokens per row, image tokens included. A longer row is cut at the end.
+        add_generation_prompt: True for generation: the text ends with the start of the assistant's turn, and padding is
+            on the left. Otherwise padding is on the right, so the last real token is at ``attention_mask.sum(1) - 1``.
 
     Returns:
-        input_ids, attention_mask, mm_token_type_ids (1 at image tokens), each (b, t) int64; where any row has an image
-        pixel_values (patches of all images, values a patch) float32 and image_grid_thw (images, 3) int64, in row order.
+        input_ids, attention_mask, mm_token_type_ids (1 at image tokens), each (b, t) int64. If any row has an image,
+        also pixel_values (patches of all images, values per patch) float32 and image_grid_thw (images, 3) int64, both
+        in row order.
 
     Raises:
-        ValueError: as many images as chats are needed; a prompt to generate from, or an image, exceeds max_length.
+        ValueError: the numbers of chats and images differ, or a generation prompt or an image exceeds max_length.
     """
     if len(chats) != len(images):
-        raise ValueError(f"{len(chats)} chats but {len(images)} images; give None for a chat without one")
+        raise ValueError(f"{len(chats)} chats but {len(images)} images; pass None for a chat without an image")
     texts = [
         render(processor, chat, image is not None, add_generation_prompt)
         for chat, image in zip(chats, images, strict=True)
@@ -94,11 +95,11 @@ def encode(
     pixels: dict[str, torch.Tensor] = {}
     present = [image for image in images if image is not None]
     if present:
-        seen = processor.image_processor(images=present, return_tensors="pt")
-        pixels = {name: seen[name] for name in ("pixel_values", "image_grid_thw")}
+        processed = processor.image_processor(images=present, return_tensors="pt")
+        pixels = {name: processed[name] for name in ("pixel_values", "image_grid_thw")}
         texts = _expand_image_tokens(processor, texts, images, pixels["image_grid_thw"])
-    # No special tokens are added: the template's text has them all. Padding is done here, so that the tokenizer's own
-    # side, which other users of the same processor may set, does not matter.
+    # The template contains all special tokens, so none are added. Padding is done here because other users of the same
+    # processor may change the tokenizer's padding side.
     rows = processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
     return {**_pad(processor, rows, max_length, add_generation_prompt), **pixels}
 
@@ -122,11 +123,11 @@ def _pad(processor: QwenVLProcessor, rows: list[list[int]], max_length: int, lef
     mask = torch.zeros_like(ids)
     for index, row in enumerate(rows):
         if len(row) > max_length and (left or image_token in row[max_length:]):
-            what = "prompt" if left else "image"
-            raise ValueError(f"row {index}: its {what} does not fit max_length {max_length} ({len(row)} tokens)")
+            part_name = "prompt" if left else "image"
+            raise ValueError(f"row {index}: its {part_name} does not fit max_length {max_length} ({len(row)} tokens)")
         kept = row[:max_length]
-        place = slice(width - len(kept), width) if left else slice(0, len(kept))
-        ids[index, place] = torch.tensor(kept)
-        mask[index, place] = 1
+        span = slice(width - len(kept), width) if left else slice(0, len(kept))
+        ids[index, span] = torch.tensor(kept)
+        mask[index, span] = 1
     types = (ids == image_token).to(torch.int64) * mask
     return {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": types}

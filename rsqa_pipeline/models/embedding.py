@@ -1,8 +1,8 @@
-"""Unit vectors of images and of texts by any encoder: a CLIP, or a model that transformers knows, such as DINOv2 for
-images or a sentence model for texts.
+"""Unit vectors of images and texts from a CLIP or another model that transformers supports, e.g. DINOv2 for images or
+a sentence model for texts.
 
-A CLIP gives its projected embeddings. Another image model gives its pooled output, or, where it has none, the mean of
-its last hidden states; another text model the mean over a text's tokens, as sentence models are trained.
+A CLIP returns its projected embeddings. Any other image model returns its pooled output or, if it has none, the mean of
+its last hidden states. Any other text model returns the mean over the tokens of a text, as sentence models are trained.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from transformers import AutoImageProcessor, AutoTokenizer
 
 from rsqa_pipeline.errors import ModelError
 from rsqa_pipeline.models.clip_embeddings import Floats, embed_opened, embed_texts, unit_rows
-from rsqa_pipeline.models.load import Clip, Encoder, is_clip, load_clip, load_encoder
+from rsqa_pipeline.models.load import Clip, EmbeddingModel, is_clip, load_clip, load_embedding_model
 from rsqa_pipeline.profile import Compute
 
 BATCH = 64
 
 
 class ImageEmbedder(Protocol):
-    """Images to vectors of length 1."""
+    """Embeds images as vectors of length 1."""
 
     def __call__(self, images: Sequence[Image.Image]) -> Floats:
         """(n, width) unit rows."""
@@ -33,7 +33,7 @@ class ImageEmbedder(Protocol):
 
 
 class TextEmbedder(Protocol):
-    """Texts to vectors of length 1."""
+    """Embeds texts as vectors of length 1."""
 
     def __call__(self, texts: Sequence[str]) -> Floats:
         """(n, width) unit rows."""
@@ -41,22 +41,22 @@ class TextEmbedder(Protocol):
 
 
 def load_image_embedder(path_or_id: str | Path, compute: Compute) -> ImageEmbedder:
-    """Raises ModelError where the model or its image processor cannot be read."""
+    """Raises ModelError if the model or its image processor cannot be read."""
     if is_clip(path_or_id):
-        return _ClipImages(load_clip(path_or_id, compute))
-    encoder = load_encoder(path_or_id, compute)
-    return _EncodedImages(encoder, _beside(AutoImageProcessor, encoder.folder))
+        return _ClipImageEmbedder(load_clip(path_or_id, compute))
+    embedding_model = load_embedding_model(path_or_id, compute)
+    return _ImageModelEmbedder(embedding_model, _read_preprocessor(AutoImageProcessor, embedding_model.folder))
 
 
 def load_text_embedder(path_or_id: str | Path, compute: Compute) -> TextEmbedder:
-    """Raises ModelError where the model or its tokenizer cannot be read."""
+    """Raises ModelError if the model or its tokenizer cannot be read."""
     if is_clip(path_or_id):
-        return _ClipTexts(load_clip(path_or_id, compute))
-    encoder = load_encoder(path_or_id, compute)
-    return _EncodedTexts(encoder, _beside(AutoTokenizer, encoder.folder))
+        return _ClipTextEmbedder(load_clip(path_or_id, compute))
+    embedding_model = load_embedding_model(path_or_id, compute)
+    return _TextModelEmbedder(embedding_model, _read_preprocessor(AutoTokenizer, embedding_model.folder))
 
 
-class _ClipImages:
+class _ClipImageEmbedder:
     def __init__(self, clip: Clip) -> None:
         self._clip = clip
 
@@ -64,7 +64,7 @@ class _ClipImages:
         return _batched(lambda batch: embed_opened(self._clip, batch), images)
 
 
-class _ClipTexts:
+class _ClipTextEmbedder:
     def __init__(self, clip: Clip) -> None:
         self._clip = clip
 
@@ -72,16 +72,16 @@ class _ClipTexts:
         return embed_texts(self._clip, texts, BATCH)
 
 
-class _EncodedImages:
-    def __init__(self, encoder: Encoder, processor: Any) -> None:
-        self._encoder, self._processor = encoder, processor
+class _ImageModelEmbedder:
+    def __init__(self, embedding_model: EmbeddingModel, processor: Any) -> None:
+        self._embedding_model, self._processor = embedding_model, processor
 
     def __call__(self, images: Sequence[Image.Image]) -> Floats:
         return _batched(self._embed, images)
 
     @torch.inference_mode()
     def _embed(self, images: Sequence[Image.Image]) -> Floats:
-        model = self._encoder.model
+        model = self._embedding_model.model
         pixels = self._processor(images=list(images), return_tensors="pt")["pixel_values"]
         output = model(pixel_values=pixels.to(model.device, model.dtype))
         pooled = output.get("pooler_output")
@@ -90,22 +90,22 @@ class _EncodedImages:
         return unit_rows(pooled.flatten(1).float().cpu().numpy())
 
 
-class _EncodedTexts:
-    def __init__(self, encoder: Encoder, tokenizer: Any) -> None:
-        self._encoder, self._tokenizer = encoder, tokenizer
+class _TextModelEmbedder:
+    def __init__(self, embedding_model: EmbeddingModel, tokenizer: Any) -> None:
+        self._embedding_model, self._tokenizer = embedding_model, tokenizer
 
     def __call__(self, texts: Sequence[str]) -> Floats:
         return _batched(self._embed, texts)
 
     @torch.inference_mode()
     def _embed(self, texts: Sequence[str]) -> Floats:
-        model = self._encoder.model
+        model = self._embedding_model.model
         limit = int(model.config.max_position_embeddings)
         tokens = self._tokenizer(list(texts), padding=True, truncation=True, max_length=limit, return_tensors="pt")
         tokens = tokens.to(model.device)
         states = model(**tokens)["last_hidden_state"].float()
-        real = tokens["attention_mask"].unsqueeze(-1).float()
-        return unit_rows(((states * real).sum(1) / real.sum(1).clamp(min=1)).cpu().numpy())
+        mask = tokens["attention_mask"].unsqueeze(-1).float()
+        return unit_rows(((states * mask).sum(1) / mask.sum(1).clamp(min=1)).cpu().numpy())
 
 
 def _batched(embed: Any, items: Sequence[Any]) -> Floats:
@@ -113,8 +113,8 @@ def _batched(embed: Any, items: Sequence[Any]) -> Floats:
     return np.concatenate(rows)
 
 
-def _beside(kind: Any, folder: Path) -> Any:
+def _read_preprocessor(auto_class: Any, folder: Path) -> Any:
     try:
-        return kind.from_pretrained(folder)
+        return auto_class.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}: {kind.__name__} finds nothing to read: {error}") from error
+        raise ModelError(f"{folder}: {auto_class.__name__} cannot be loaded: {error}") from error

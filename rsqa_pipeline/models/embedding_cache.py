@@ -1,8 +1,8 @@
-"""Image vectors kept on disk by the image's hash, one small file each.
+"""Cache of image vectors on disk, one small file per image, named after the image's hash.
 
-Files rather than a database: several processes, on several machines, read and write them at once, a kill leaves no
-half of one, and nothing of it is in memory. An image of 768 numbers takes 3.1 kB, so a million take some 4 GB on a file
-system with blocks of 4 kB.
+Files are used instead of a database: several processes on several machines can read and write them at once, a killed
+process leaves no partial file, and nothing is kept in memory. A vector of 768 numbers takes 3.1 kB, so a million take
+about 4 GB on a file system with 4 kB blocks.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ import torch
 
 
 class EmbeddingCache:
-    """Vectors of one model."""
+    """Image vectors of one model."""
 
     def __init__(self, folder: Path, version: str) -> None:
         """
         Args:
-            version: the model's; vectors of another one are never found.
+            version: the model's weights version; vectors of another version are never returned.
         """
         self._folder = folder / version[:32]
 
     def get(self, image_hash: str) -> torch.Tensor | None:
-        """(width,) float32; None where it was not put in."""
+        """(width,) float32; None if the image is not cached."""
         try:
             return torch.from_numpy(np.load(self._file(image_hash), allow_pickle=False))
         except FileNotFoundError:
             return None
 
     def put(self, image_hash: str, vector: torch.Tensor) -> None:
-        """Keeps a vector (width,) of float32 on the CPU."""
+        """Stores a vector (width,), float32 on the CPU."""
         file = self._file(image_hash)
         file.parent.mkdir(parents=True, exist_ok=True)
         scratch = file.with_suffix(f".{os.getpid()}.scratch")

@@ -1,4 +1,4 @@
-"""Text from a VLM: greedy or sampled, in batches, the same for the same seed."""
+"""Text generation with a VLM: greedy or sampled, in batches, deterministic for a seed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from rsqa_pipeline.profile.types import Sampling
 from rsqa_pipeline.records import Message
 
 MAX_PROMPT_TOKENS = 8192
-"""Paper's context length; a longer prompt is refused, not cut."""
-_IMAGE_MARKS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
+"""The paper's context length; a longer prompt is refused, not cut."""
+_IMAGE_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
 
 
 def generate(
@@ -29,19 +29,19 @@ def generate(
     seed: int,
     samples: int = 1,
 ) -> list[list[str]]:
-    """``samples`` answers to each chat, which ends with the user's turn.
+    """Generates ``samples`` answers to each chat, which must end with a user turn.
 
     Args:
-        images: the image each chat is about, or None.
-        sampling: temperature and top-p; None decodes greedily. Its own max_new_tokens is not read here.
-        batch_size: chats at once; each is read once, however many samples it gets.
+        images: the image of each chat, or None.
+        sampling: temperature and top-p; None decodes greedily. Its own max_new_tokens is ignored.
+        batch_size: chats per batch, whatever ``samples`` is.
         seed: the same seed, chats and batch size give the same text on the same machine.
 
     Returns:
-        One list of ``samples`` stripped texts a chat; a text may be empty.
+        One list of ``samples`` stripped texts per chat; a text can be empty.
 
     Raises:
-        ValueError: several greedy samples are asked for, or a prompt exceeds MAX_PROMPT_TOKENS.
+        ValueError: several greedy samples are requested, or a prompt exceeds MAX_PROMPT_TOKENS.
     """
     if sampling is None and samples != 1:
         raise ValueError("greedy decoding gives one answer; pass a Sampling for more")
@@ -55,7 +55,7 @@ def generate(
         batch = encode(vlm.processor, chats[rows], images[rows], MAX_PROMPT_TOKENS, add_generation_prompt=True)
         prompt = batch["input_ids"].shape[1]
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
-        # generate() draws from torch's global generator only: lend it a seeded state, then put the old one back
+        # generate() draws only from torch's global generator: seed it here and restore its state afterwards
         with torch.inference_mode(), torch.random.fork_rng(devices=devices):
             torch.manual_seed((seed * 1_000_003 + start) % 2**63)
             tokens = vlm.model.generate(**batch, **settings)[:, prompt:]
@@ -72,8 +72,8 @@ def _settings(
         "max_new_tokens": max_new_tokens,
         "num_return_sequences": samples,
         "do_sample": sampling is not None,
-        # a sampled image token would ask for an image that is not there
-        "suppress_tokens": tokenizer.convert_tokens_to_ids(list(_IMAGE_MARKS)),
+        # a sampled image token would refer to an image that does not exist
+        "suppress_tokens": tokenizer.convert_tokens_to_ids(list(_IMAGE_TOKENS)),
         "pad_token_id": tokenizer.pad_token_id,
     }
     if sampling is None:

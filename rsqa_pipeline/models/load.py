@@ -1,6 +1,6 @@
-"""Loads a VLM or a CLIP, from a local folder or a hub id, along one path: everything becomes a local folder first.
+"""Loads a VLM, a CLIP or an embedding model from a local folder or a hub id, which is first downloaded to a folder.
 
-Only safetensors are read. A pickle can run code when it is opened, so a checkpoint that has nothing else is refused.
+Only safetensors are read. Opening a pickle can run code, so a checkpoint with nothing but pickles is refused.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _WANTED_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
 class QwenVLProcessor(Qwen2VLProcessor):
     """Qwen's image and text processor without its video part.
 
-    The video part needs torchvision, which cannot be imported beside a CPU build of torch; nothing here uses video.
+    The video part needs torchvision, which cannot be imported with a CPU build of torch. This project uses no video.
     """
 
     def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None) -> None:
@@ -71,12 +71,12 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class Encoder:
-    """A model that turns images, or texts, into vectors, in evaluation mode."""
+class EmbeddingModel:
+    """A model that embeds images or texts, in evaluation mode."""
 
     model: Any
     folder: Path
-    """Where its image processor or tokenizer is read from."""
+    """Folder of its image processor or tokenizer."""
     version: str
 
 
@@ -86,7 +86,7 @@ def load_vlm(
     """Loads a Qwen2-VL class model with its processor onto the profile's device.
 
     Raises:
-        ModelError: nothing there, another family, only pickles, or weights that do not fit the configuration.
+        ModelError: no such model, another family, only pickles, or weights that do not match the configuration.
     """
     folder = local_folder(path_or_id, revision, trust_remote_code)
     _check_family(folder, VLM_FAMILIES, trust_remote_code)
@@ -104,10 +104,10 @@ def load_clip(
     """Loads a CLIP with its tokenizer and image processor onto the profile's device.
 
     Args:
-        families: SIGLIP_FAMILIES too where nothing but embeddings is wanted of the model.
+        families: accepted model types; add SIGLIP_FAMILIES if only embeddings are needed.
 
     Raises:
-        ModelError: as `load_vlm`.
+        ModelError: like `load_vlm`.
     """
     folder = local_folder(path_or_id, revision, trust_remote_code)
     _check_family(folder, families, trust_remote_code)
@@ -120,21 +120,24 @@ def load_clip(
     return Clip(model, tokenizer, image_processor, weights_version(folder))
 
 
-def load_encoder(path_or_id: str | Path, compute: Compute) -> Encoder:
-    """Loads any image or text encoder that transformers knows by its configuration, without remote code.
+def load_embedding_model(path_or_id: str | Path, compute: Compute) -> EmbeddingModel:
+    """Loads any image or text embedding model that transformers supports without remote code.
 
     Raises:
-        ModelError: nothing there, only pickles, an unknown layout, or weights that do not fit the configuration.
+        ModelError: no such model, a CLIP, only pickles, an unknown model type, or weights that do not match the
+            configuration.
     """
     folder = local_folder(path_or_id)
     family = _family(folder, trust_remote_code=False)
     if family in CLIP_FAMILIES:
         raise ModelError(f"{folder} is a {family}; load it with load_clip")
-    return Encoder(load_weights(AutoModel, folder, compute, trust_remote_code=False), folder, weights_version(folder))
+    return EmbeddingModel(
+        load_weights(AutoModel, folder, compute, trust_remote_code=False), folder, weights_version(folder)
+    )
 
 
 def is_clip(path_or_id: str | Path) -> bool:
-    """Whether a checkpoint is a CLIP, told from its configuration. Raises ModelError where there is none."""
+    """Whether a checkpoint's configuration is that of a CLIP. Raises ModelError if there is no such checkpoint."""
     return _family(local_folder(path_or_id), trust_remote_code=False) in CLIP_FAMILIES
 
 
@@ -152,10 +155,10 @@ def load_processor(path_or_id: str | Path) -> QwenVLProcessor:
 
 
 def local_folder(path_or_id: str | Path, revision: str | None = None, trust_remote_code: bool = False) -> Path:
-    """The checkpoint as a local folder; a hub id ("owner/name") is downloaded once, without pickles.
+    """Local folder of the checkpoint; a hub id ("owner/name") is downloaded once, without pickles.
 
     Raises:
-        ModelError: no such folder, and no such hub id or no connection.
+        ModelError: no such folder, no such hub id, or no connection.
     """
     folder = Path(path_or_id)
     if folder.is_dir():
@@ -167,7 +170,7 @@ def local_folder(path_or_id: str | Path, revision: str | None = None, trust_remo
     try:
         return Path(snapshot_download(str(path_or_id), revision=revision, allow_patterns=wanted))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelError(f"{path_or_id} is neither a folder nor a model that the hub gives: {error} {hint}") from error
+        raise ModelError(f"{path_or_id} is neither a folder nor a model on the hub: {error} {hint}") from error
 
 
 def weights_version(folder: Path) -> str:
@@ -185,12 +188,12 @@ def weights_version(folder: Path) -> str:
 
 
 def base_model(folder: Path, kind: Literal["vlm", "clip"]) -> str:
-    """The local folder of the base model that a ``base_models`` output names in ``<kind>.json``.
+    """Local folder of the base model that ``<kind>.json`` in a ``base_models`` output names.
 
-    Example of that file: ``{"path": "vlm", "version": "5be1c0.."}``; a hub model has ``"revision"`` too.
+    Example of that file: ``{"path": "vlm", "version": "5be1c0.."}``; a hub model also has ``"revision"``.
 
     Raises:
-        ModelError: the file is missing, or the weights it names are not the ones it was written for.
+        ModelError: the file is missing, or the weights have changed since it was written.
     """
     file = folder / f"{kind}.json"
     if not file.is_file():
@@ -200,16 +203,16 @@ def base_model(folder: Path, kind: Literal["vlm", "clip"]) -> str:
     found = local if local.is_dir() else local_folder(entry["path"], entry.get("revision"))
     if weights_version(found) != entry["version"]:
         raise ModelError(
-            f"{found}: weights are not the version {entry['version'][:12]} of {file}; run base_models again"
+            f"{found}: weights are not the version {entry['version'][:12]} of {file}; materialize base_models again"
         )
     return str(found)
 
 
 def device_of(compute: Compute) -> torch.device:
-    """The device that the profile asks for; "auto" takes a GPU where there is one.
+    """The device that the profile requests; "auto" uses a GPU if one is available.
 
     Raises:
-        ModelError: "cuda" is asked for and there is none.
+        ModelError: the profile requests "cuda", but no GPU is available.
     """
     if compute.device == "cuda" and not torch.cuda.is_available():
         raise ModelError("compute.device is 'cuda', but torch sees no GPU; use 'auto' or 'cpu'")
@@ -249,7 +252,7 @@ def load_weights(family: Any, folder: Path, compute: Compute, trust_remote_code:
     """The weights in a folder as a model of class ``family``, on the profile's device, in evaluation mode.
 
     Raises:
-        ModelError: only pickles, another class of model, or weights that do not fit the configuration.
+        ModelError: only pickles, another class of model, or weights that do not match the configuration.
     """
     _weight_files(folder)
     try:
@@ -262,7 +265,7 @@ def load_weights(family: Any, folder: Path, compute: Compute, trust_remote_code:
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{folder}: weights cannot be read: {error}") from error
-    # transformers fills a missing tensor with random numbers and goes on; a model like that is no model
+    # transformers initializes missing tensors randomly and continues; such a model is unusable
     if report["missing_keys"]:
         raise ModelError(f"{folder}: weights lack {', '.join(sorted(report['missing_keys'])[:5])}")
     return model.to(device_of(compute)).eval()

@@ -1,4 +1,4 @@
-"""A convolution whose patches do not overlap is one matrix product, and much faster as such."""
+"""Patch embedding as a matrix product: equal to a convolution without overlap, and much faster."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class PatchProduct(nn.Conv3d):
-    """Takes one patch at a time, (patches, channels, time, height, width), each as large as the kernel."""
+    """Embeds patches (patches, channels, time, height, width), each the size of the kernel."""
 
     def forward(self, patches: Tensor) -> Tensor:
         """(patches, out channels, 1, 1, 1)."""
@@ -15,7 +15,7 @@ class PatchProduct(nn.Conv3d):
 
 
 def use_patch_products(model: nn.Module) -> None:
-    """Lets every patch embedding of a Qwen-VL vision tower multiply instead of convolve; weights and names stay."""
+    """Replaces each patch convolution of a Qwen-VL vision tower by a matrix product; weights and their names stay."""
     for module in model.modules():
         if isinstance(module, nn.Conv3d) and module.kernel_size == module.stride:
             module.__class__ = PatchProduct

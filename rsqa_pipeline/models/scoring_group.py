@@ -1,4 +1,4 @@
-"""What every scorer takes and gives: candidates of one image in, one score or one reason each out."""
+"""Input and output of every scorer: the candidates of one image, and a score or a reason for each."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from rsqa_pipeline.records import Message
 
 
 @dataclass(frozen=True)
-class Group:
+class ScoringGroup:
     """Texts that compete for the same image and context.
 
-    Example: ``Group("images.tar#512+4311", [{"role": "user", "content": "How many ships are there?"}], ["3",
-        "5"])``.
+    Example: ``ScoringGroup("images.tar#512+4311", [{"role": "user", "content": "How many ships are there?"}],
+        ["3", "5"])``.
     """
 
     image: str | Image.Image | None
@@ -28,11 +28,11 @@ class Group:
 
 @dataclass(frozen=True)
 class Score:
-    """One candidate's score, or why there is none. Exactly one of the two is given."""
+    """One candidate's score, or the reason why it has none. Exactly one of the two is set."""
 
     value: float | None
     reason: str | None = None
-    """One of a few words, to count by: the reason of an `ImageFault`, ``no_candidate``, ``not_finite``."""
+    """One of a few codes that are counted: the reason of an `ImageFault`, ``no_candidate``, ``not_finite``."""
     detail: str | None = None
     note: str | None = None
-    """What was done to score it all the same: ``text_cut``, ``image_downscaled``, or both with a comma between."""
+    """How the input was reduced to fit: ``text_cut``, ``image_downscaled``, or both, separated by a comma."""

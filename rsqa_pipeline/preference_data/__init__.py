@@ -1,1 +1,1 @@
-"""Candidate texts, judge's marks, chosen/rejected pairs."""
+"""Candidate texts, the judge's marks, and chosen/rejected pairs."""

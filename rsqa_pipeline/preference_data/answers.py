@@ -1,4 +1,4 @@
-"""Answers that compete for a question: right ones, wrong ones by habit, and whether an answer is right."""
+"""Candidate answers to a question, correct and systematically wrong, and the test of whether an answer is correct."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from rsqa_pipeline.source_pairs.split import unit_hash
 OPEN = "open"
 REFERENCE, OTHER_REFERENCE = "reference", "other_reference"
 ANSWERERS_PER_QUESTION = 3
-"""Answerers of the scenes that compete in an open-ended question, besides the stored answer and the VLM."""
-WRONG_PER_QUESTION = 2
-"""Wrong answers of a close-ended question that become pairs, besides the VLM's own."""
-_FORMLESS = ("rambler", "blank")
-"""Answerers whose replies are no answers at all: easily told, so one of them a question is enough."""
+"""Scene answerers that compete on an open-ended question, besides the stored answer and the VLM."""
+MAX_WRONG_PER_QUESTION = 2
+"""Limit on the wrong answers to a close-ended question that become pairs, besides the VLM's own."""
+_NON_ANSWERERS = ("rambler", "blank")
+"""Answerers whose replies are not answers at all. They are easy to recognise, so one per question is enough."""
 
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 SAME_BOX_IOU = 0.5
-"""A box is right above this overlap (paper, evaluation: acc@IoU 0.5)."""
+"""A box is correct if its IoU is above this value (paper, evaluation: acc@IoU 0.5)."""
 
 
 def question_of(subject: Subject) -> str:
@@ -37,32 +37,34 @@ def question_of(subject: Subject) -> str:
 
 
 def is_right(task: str, answer: str, reference: str) -> bool:
-    """Whether a close-ended answer is the reference: the same words, or for grounding a box of IoU > 0.5.
+    """Whether a close-ended answer matches the reference: the same words, or for grounding a box with IoU > 0.5.
 
-    Case, punctuation and spaces around do not matter. An answer that cannot be read as one is wrong.
+    Case, punctuation and surrounding spaces do not matter. An answer that cannot be parsed is wrong.
     """
     if task == "grounding":
         found, wanted = _box(answer), _box(reference)
         return found is not None and wanted is not None and box_iou(found, wanted) > SAME_BOX_IOU
-    return bool(_plain(answer)) and _plain(answer) == _plain(reference)
+    return bool(_normalized(answer)) and _normalized(answer) == _normalized(reference)
 
 
 def scene_answers(subject: Subject, truth: SceneTruth, seed: int) -> list[Candidate]:
-    """What the answerers of the scenes say: for a close-ended question nearly all, for an open-ended one a draw.
+    """Answers by scene answerers: nearly all of them for a close-ended question, some drawn by hash for an
+    open-ended one.
 
-    As with captioners, the draw may miss the reference, so that the pairs also order poorer answers.
+    As with captioners, the draw may leave out the reference, so that the pairs also order poorer answers.
     """
     question: Question = ask(truth, question_of(subject))
     names = sorted(ANSWERERS, key=lambda name: unit_hash(str(seed), "answerer", name, subject.key))
     if subject.task == OPEN:
         names = names[:ANSWERERS_PER_QUESTION]
     else:
-        names.remove(next(name for name in names if name in _FORMLESS))
+        names.remove(next(name for name in names if name in _NON_ANSWERERS))
     return [Candidate(subject, ANSWERERS[name](truth, question), name) for name in names]
 
 
 def class_answers(subject: Subject, scene_class: str, reference: str, classes: list[str]) -> list[Candidate]:
-    """The right answer to a question about the class of a real image, and what systematic habits make of it."""
+    """The correct answer to a question about a real image's class, and the wrong answers that corruptions make of
+    it."""
     question = _class_question(subject)
     candidates = [Candidate(subject, reference, REFERENCE, NO_FAULT)]
     for kind in get_args(CorruptionKind):
@@ -73,13 +75,13 @@ def class_answers(subject: Subject, scene_class: str, reference: str, classes: l
 
 
 def other_references(subjects: Sequence[Subject], references: Mapping[str, str], seed: int) -> dict[str, Candidate]:
-    """For each close-ended subject the right answer to another subject's question of the same task, but another answer.
+    """For each close-ended subject, a wrong answer that is correct for another subject's question of the same task.
 
-    Without these the text alone would tell right from wrong: answerers who always count too many make every small
-    number a right one. With them every answer is as often right as wrong.
+    Without these pairs the text alone would separate right from wrong: answerers that always count too many make every
+    small number a correct one. With them, every answer is correct as often as it is wrong.
 
     Args:
-        references: right answer by the subject's key.
+        references: subject key -> correct answer.
     """
     by_task: dict[str, list[str]] = {}
     for subject in subjects:
@@ -97,9 +99,9 @@ def other_references(subjects: Sequence[Subject], references: Mapping[str, str],
 def wrong_answers(
     task: str, reference: str, candidates: Sequence[Candidate], always: Sequence[Candidate], seed: int
 ) -> list[Candidate]:
-    """The wrong ones among a close-ended question's candidates, each text once.
+    """The distinct wrong texts among a close-ended question's candidates.
 
-    Those in ``always`` (the VLM's) are all taken; of the others at most WRONG_PER_QUESTION, drawn by hash.
+    All from ``always`` (the VLM's) are kept; of the others at most MAX_WRONG_PER_QUESTION, drawn by hash.
     """
     drawn = sorted(candidates, key=lambda c: unit_hash(str(seed), "wrong", c.subject.key, c.source))
     taken: dict[str, Candidate] = {}
@@ -108,27 +110,29 @@ def wrong_answers(
             taken.setdefault(candidate.text, candidate)
     own = len(taken)
     for candidate in drawn:
-        if len(taken) - own < WRONG_PER_QUESTION and not is_right(task, candidate.text, reference):
+        if len(taken) - own < MAX_WRONG_PER_QUESTION and not is_right(task, candidate.text, reference):
             taken.setdefault(candidate.text, candidate)
     return list(taken.values())
 
 
 def _class_question(subject: Subject) -> ClassQuestion:
-    """The question about a class, read back from its text."""
+    """The question about a class, parsed back from its text."""
     text = question_of(subject)
     stem, *lines = text.split("\n")
-    choices = tuple(class_from_name(words) for _, mark, words in (line.partition(". ") for line in lines) if mark)
+    choices = tuple(
+        class_from_name(name) for _, separator, name in (line.partition(". ") for line in lines) if separator
+    )
     asked = re.search(r".*\ban? (.+)\?$", stem) if subject.task == "presence" else None
     return ClassQuestion(
         cast(ClassTask, subject.task), stem, class_from_name(asked[1]) if asked else None, choices or None
     )
 
 
-def _plain(text: str) -> str:
+def _normalized(text: str) -> str:
     return " ".join(re.findall(r"[^\W_]+", text.lower()))
 
 
 def _box(text: str) -> Box | None:
-    """The box in a text, in whole pixels; None where the text does not hold four numbers."""
+    """The box in a text, in whole pixels; None if the text does not hold exactly four numbers."""
     numbers = [round(float(number)) for number in _NUMBER.findall(text)]
     return (numbers[0], numbers[1], numbers[2], numbers[3]) if len(numbers) == 4 else None

@@ -17,7 +17,7 @@ from rsqa_pipeline.records import PREFERENCE_PAIR, QUARANTINE, Family, Metrics, 
 
 @dataclass(frozen=True)
 class Judged:
-    """A candidate and what the judge said of it."""
+    """A candidate and its judgement."""
 
     candidate: Candidate
     judgement: Judgement
@@ -25,18 +25,19 @@ class Judged:
 
 @dataclass
 class Pairs:
-    """Pairs and the rivals that gave none. A *rival* is every candidate but the chosen one: a pair, or quarantined."""
+    """An asset's pairs and quarantine. Each *rival*, a candidate that is not chosen, becomes a pair or is
+    quarantined."""
 
     stage: str
     rows: list[dict[str, Any]] = field(default_factory=list)
     quarantine: list[dict[str, str]] = field(default_factory=list)
     judged: list[Judged] = field(default_factory=list)
     generations: list[dict[str, Any]] = field(default_factory=list)
-    """Rows of GENERATION: what models wrote, and how."""
+    """Rows of GENERATION: texts written by models, with prompt and sampling parameters."""
     _ids: set[str] = field(default_factory=set)
 
     def add(self, pair: dict[str, Any]) -> None:
-        """Keeps a pair, unless its texts are equal, one is empty, or it is there already."""
+        """Adds a pair. Quarantines it if its texts are equal, one is empty, or the pair is a duplicate."""
         pair["pair_id"] = pair_id(pair["image_id"], pair["context"], pair["chosen"], pair["rejected"])
         if not (pair["chosen"].strip() and pair["rejected"].strip()):
             self.refuse(
@@ -58,11 +59,11 @@ class Pairs:
     def add_generation(
         self, purpose: str, image_id: str, source: str, reply: Reply, model: str, request: ChatRequest
     ) -> None:
-        """Keeps how a model came to write a text.
+        """Records how a model wrote a text.
 
         Args:
             purpose: ``caption``, ``answer`` or ``rephrase``.
-            model: folder, hub id, or the name that its server knows it by.
+            model: folder, hub id, or model name on the server.
         """
         self.generations.append(
             {
@@ -81,10 +82,10 @@ class Pairs:
         )
 
     def add_ranked(self, judged: Sequence[Judged], family: Family, judge: str, split: str) -> None:
-        """Adds the pairs of one subject: its candidate of best mean mark against each of the others.
+        """Adds the pairs of one subject: the candidate with the best mean mark against each of the others.
 
-        Of equal best marks the first text in alphabetical order is chosen. A rival without marks, with the chosen
-        one's mark or with its text is quarantined.
+        If several have the best mark, the first text in alphabetical order is chosen. A rival is quarantined if it has
+        no marks, the same mark as the chosen one, or the same text.
         """
         self.judged += judged
         marked = [entry for entry in judged if entry.judgement.marks is not None]
@@ -102,7 +103,7 @@ class Pairs:
                 self.add(judged_pair(best, rival, family, judge, split))
 
     def write(self, out: Path) -> Metrics:
-        """Writes pairs, judgements, generations and quarantine (.parquet), and counts what is in them."""
+        """Writes pairs, judgements, generations and quarantine (.parquet), and returns counts of their contents."""
         write_table(out / "pairs.parquet", PREFERENCE_PAIR, self.rows)
         write_table(out / "judgements.parquet", JUDGEMENT, (_judgement_row(entry) for entry in self.judged))
         write_table(out / "generations.parquet", GENERATION, self.generations)
@@ -128,16 +129,16 @@ class Pairs:
 
 
 def judge_all(candidates: Sequence[Candidate], judge: Judge) -> list[list[Judged]]:
-    """Marks every candidate; one list a subject, subjects and candidates in their first order."""
+    """Marks every candidate. Returns one list per subject, with subjects and candidates in input order."""
     requests = [JudgeRequest(c.subject.image_id, c.subject.context, c.text, c.subject.image) for c in candidates]
-    groups: dict[str, list[Judged]] = {}
+    by_subject: dict[str, list[Judged]] = {}
     for candidate, judgement in zip(candidates, judge.mark(requests), strict=True):
-        groups.setdefault(candidate.subject.key, []).append(Judged(candidate, judgement))
-    return list(groups.values())
+        by_subject.setdefault(candidate.subject.key, []).append(Judged(candidate, judgement))
+    return list(by_subject.values())
 
 
 def add_judged(candidates: Sequence[Candidate], judge: Judge, family: Family, settings: Profile, pairs: Pairs) -> None:
-    """Judges the candidates and adds each subject's pairs, on its image's side of the split."""
+    """Judges the candidates and adds each subject's pairs, in the split of its image."""
     for judged in judge_all(candidates, judge):
         image_id = judged[0].candidate.subject.image_id
         split = pair_split(image_id, settings.preference_data.heldout_share, settings.seed)
@@ -145,13 +146,13 @@ def add_judged(candidates: Sequence[Candidate], judge: Judge, family: Family, se
 
 
 def mean_mark(entry: Judged) -> float:
-    """Mean of the five marks of a candidate that has them."""
+    """Mean of the five marks. The candidate must have marks."""
     assert entry.judgement.marks is not None
     return float(entry.judgement.marks.mean)
 
 
 def judged_pair(chosen: Judged, rejected: Judged, family: Family, judge: str, split: str) -> dict[str, Any]:
-    """A row of pairs.parquet without its id, marks from the judge."""
+    """A row of pairs.parquet without its id, with the judge's marks."""
     better, worse = chosen.judgement.true_mark, rejected.judgement.true_mark
     return {
         **plain_pair(chosen.candidate, rejected.candidate, family, judge, split),
@@ -162,7 +163,7 @@ def judged_pair(chosen: Judged, rejected: Judged, family: Family, judge: str, sp
 
 
 def plain_pair(chosen: Candidate, rejected: Candidate, family: Family, judge: str, split: str) -> dict[str, Any]:
-    """A row of pairs.parquet without id and marks: what needs no judge's marks."""
+    """A row of pairs.parquet without id and marks."""
     return {
         "image_id": chosen.subject.image_id,
         "image": chosen.subject.image,
@@ -178,7 +179,7 @@ def plain_pair(chosen: Candidate, rejected: Candidate, family: Family, judge: st
 
 
 def candidate_key(candidate: Candidate) -> str:
-    """Identity of a candidate in the quarantine."""
+    """Id of a candidate in the quarantine."""
     return sha256(candidate.subject.key, candidate.source, candidate.text)
 
 
@@ -197,7 +198,7 @@ def _judgement_row(entry: Judged) -> dict[str, Any]:
 
 
 def _agreement(rows: Iterable[dict[str, Any]]) -> dict[str, tuple[float, int]]:
-    """Share of marked pairs whose chosen text is truly better, and their number, by family; true ties are left out."""
+    """By family: share of marked pairs whose chosen text is truly better, and their number. True ties are left out."""
     wins: dict[str, list[bool]] = {}
     for row in rows:
         margin = row.get("true_margin")

@@ -1,4 +1,4 @@
-"""A text that competes for an image, and what a judge made of it."""
+"""Candidate texts for an image, and the tables of judgements and generations."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ JUDGEMENT = pa.schema(
         ("completeness", pa.float32()),
         ("clarity", pa.float32()),
         ("richness", pa.float32()),
-        ("true_mark", pa.float32()),  # mean mark without the judge's noise, missing where the truth is not known
-        ("judge_version", pa.string()),  # of a judge that is a model: weights hash, or what its server says it is
+        ("true_mark", pa.float32()),  # mean mark without the judge's noise, missing if the truth is not known
+        ("judge_version", pa.string()),  # of a model judge: weights hash, or the version that its server reports
     ]
 )
 """Example: ``{"image_id": "41..", "text": "several tanks", "source": "vague", "relevance": 4.1, "specificity": 1.2,
@@ -35,25 +35,25 @@ GENERATION = pa.schema(
         ("purpose", pa.string()),  # caption | answer | rephrase
         ("source", pa.string()),  # the writer's name, as in pairs and judgements
         ("text", pa.string()),
-        ("model", pa.string()),  # folder, hub id, or the name that its server knows it by
-        ("version", pa.string()),  # weights hash, or what the server says it is
+        ("model", pa.string()),  # folder, hub id, or model name on the server
+        ("version", pa.string()),  # weights hash, or the version that the server reports
         ("prompt", MESSAGES),
         ("temperature", pa.float32()),
         ("top_p", pa.float32()),
         ("max_new_tokens", pa.int32()),
-        ("draw", pa.int64()),  # number of the text among those to one prompt
+        ("draw", pa.int64()),  # index of the text among those to the same prompt
     ]
 )
-"""Texts written by models, each with how; joined to the other tables by (image_id, source, text).
+"""Texts written by models, with prompt and sampling parameters; joined to the other tables by (image_id, source, text).
 Example: ``{"image_id": "41..", "purpose": "caption", "source": "qwen_7b", "text": "two white tanks", "model":
 "Qwen/Qwen2-VL-7B-Instruct", "version": "5be1..", "prompt": [{"role": "user", "content": "Describe this satellite image
 in detail."}], "temperature": 1.0, "top_p": 0.95, "max_new_tokens": 64, "draw": 0}``"""
 
 LONGEST_TEXT = 10_000
-"""Characters; a model that writes more has run away (four pages are no caption)."""
+"""Characters. A longer text (about four pages) means that generation did not stop."""
 
 NO_FAULT = "none"
-"""`Candidate.fault` of a text into which no corruption was put."""
+"""`Candidate.fault` of a text without an injected corruption."""
 
 
 @dataclass(frozen=True)
@@ -67,23 +67,23 @@ class Subject:
 
     @property
     def key(self) -> str:
-        """Identity of the subject: image and question."""
+        """Id of the subject: hash of image and question."""
         return sha256(self.image_id, *(part for turn in self.context for part in (turn["role"], turn["content"])))
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A text about a subject, and who wrote it."""
+    """A text about a subject, and its author."""
 
     subject: Subject
     text: str
     source: str
     fault: str | None = None
-    """Kind of corruption put into the text on purpose, ``NO_FAULT`` for a text as people wrote it, None if unknown."""
+    """Kind of corruption injected into the text, ``NO_FAULT`` for a text as people wrote it, None if unknown."""
 
 
 def unusable_text(text: str) -> tuple[str, str] | None:
-    """Reason and detail where a text cannot compete: ``empty_text`` or ``text_too_long``; else None."""
+    """Reason (``empty_text`` or ``text_too_long``) and detail if a text cannot compete, else None."""
     if not text.strip():
         return "empty_text", "the text has no visible character"
     if len(text) > LONGEST_TEXT:
@@ -92,8 +92,10 @@ def unusable_text(text: str) -> tuple[str, str] | None:
 
 
 def pair_split(key: str, share: float, seed: int) -> Literal["train", "heldout"]:
-    """The side of a pair by its image's id (its text where it has no image), the same for every family: no image stands
-    on both sides."""
+    """Split of a pair by its image's id (by its text if it has no image), the same for every family.
+
+    No image is in both splits.
+    """
     return "heldout" if unit_hash(str(seed), "heldout", key) < share else "train"
 
 

@@ -1,4 +1,4 @@
-"""Caption preferences: several captions an image, judged on five dimensions, the best against the others (ICPD)."""
+"""Caption preferences: several captions per image, judged on five dimensions, the best against the others (ICPD)."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     """Writes pairs, judgements, generations and quarantine (.parquet), and the images of imported pairs.
 
     Raises:
-        DataError: no caption is set aside for preferences, or a captioner that this data cannot have.
-        BudgetError, ServerError: a model cannot be asked on; its replies so far are kept for the next run.
+        DataError: no caption is set aside for preferences, or a captioner does not fit this data.
+        BudgetError, ServerError: a model cannot be asked any further; its replies so far are kept for the next run.
     """
     preferences = settings.preference_data
     rows = [row for row in preference_rows(inputs["image_text_pairs"]) if row["task"] == "caption"]
@@ -58,7 +58,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
 
 
 def choose_subjects(rows: Sequence[Mapping[str, Any]], images: int, seed: int) -> list[Subject]:
-    """At most ``images`` of the rows' images, drawn by hash, each once."""
+    """At most ``images`` distinct images of the rows, drawn by hash."""
     references = {row["image_id"]: row["image"] for row in rows}
     drawn = sorted(references, key=lambda image_id: sha256(str(seed), STAGE, image_id))[:images]
     return [Subject(image_id, references[image_id]) for image_id in drawn]
@@ -73,7 +73,7 @@ def _captions(
     models: ChatModels,
     pairs: Pairs,
 ) -> list[Candidate]:
-    """Captions by all captioners, each of the images that it is drawn for."""
+    """Captions by all captioners, each for the images that it is drawn for."""
     preferences, seed = settings.preference_data, settings.seed
     on_scenes = all(subject.image_id in scenes for subject in subjects)
     check_captioners(preferences.captioners, preferences.models, on_scenes)

@@ -1,11 +1,11 @@
 """Candidate captions of one image by several captioners of different skill (paper, ICPD).
 
-The profile names the captioners. Where the scenes are known they are captioners of the scenes; on real images they are
-``human`` (one of the image's own captions) and kinds of corruption, put into another of its own captions. Besides there
-is ``vlm``, the base VLM sampled at temperature, and every model of the profile (`model_texts`).
+The profile names the captioners. If the scenes are known, they are scene captioners. On real images they are ``human``
+(one of the image's own captions) and kinds of corruption, applied to another of its own captions. In both cases they
+may also be ``vlm``, the base VLM sampled at temperature, and the models of the profile (`model_texts`).
 
-At most `PER_IMAGE` of them, drawn by hash, caption an image. If all captioned every image, the best one would be chosen
-every time and the pairs would never say which of two poorer ones is better; a corpus is ranked all the way down.
+At most `CAPTIONERS_PER_IMAGE` of them, drawn by hash, caption an image. If all captioned every image, the best one
+would always be chosen and the pairs would never order two poorer ones; but a corpus is ranked over its whole range.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from rsqa_pipeline.source_pairs.corruption import CaptionPool, CorruptionKind, c
 from rsqa_pipeline.source_pairs.split import unit_hash
 
 HUMAN = "human"
-HABITS: tuple[str, ...] = get_args(CorruptionKind)
-PER_IMAGE = 4
+CORRUPTION_KINDS: tuple[str, ...] = get_args(CorruptionKind)
+CAPTIONERS_PER_IMAGE = 4
 """Captions that compete for an image (paper: three)."""
 
 
 def check_captioners(names: Sequence[str], models: Collection[str], on_scenes: bool) -> None:
-    """Raises DataError where a captioner is not one of those that this data can have, or a model is called like one.
+    """Raises DataError if a captioner does not fit this data, or a model has the name of a captioner.
 
     Args:
         models: names of the profile's models.
     """
-    built_in = {BASE_VLM, HUMAN, *HABITS, *CAPTIONERS}
+    built_in = {BASE_VLM, HUMAN, *CORRUPTION_KINDS, *CAPTIONERS}
     taken = sorted(built_in.intersection(models))
     if taken:
         raise DataError(f"preference_data.models: {', '.join(taken)} is a captioner's name already; choose another")
-    known = {BASE_VLM, *models, *(CAPTIONERS if on_scenes else (HUMAN, *HABITS))}
+    known = {BASE_VLM, *models, *(CAPTIONERS if on_scenes else (HUMAN, *CORRUPTION_KINDS))}
     unknown = sorted(set(names) - known)
     if unknown:
         data = "scenes" if on_scenes else "images without a known scene"
@@ -50,14 +50,14 @@ def check_captioners(names: Sequence[str], models: Collection[str], on_scenes: b
 
 
 def drawn_captioners(names: Sequence[str], image_id: str, seed: int) -> list[str]:
-    """The captioners of an image: `PER_IMAGE` of ``names``, drawn by hash."""
-    return sorted(names, key=lambda name: unit_hash(str(seed), "captioner", name, image_id))[:PER_IMAGE]
+    """The captioners of an image: `CAPTIONERS_PER_IMAGE` of ``names``, drawn by hash."""
+    return sorted(names, key=lambda name: unit_hash(str(seed), "captioner", name, image_id))[:CAPTIONERS_PER_IMAGE]
 
 
 def scene_captions(
     subjects: Sequence[Subject], scenes: Mapping[str, int], names: Sequence[str], seed: int
 ) -> Iterator[Candidate]:
-    """Captions by the scenes' captioners that are drawn from ``names``.
+    """Captions by the scene captioners drawn from ``names``.
 
     Args:
         scenes: image_id -> seed of its scene.
@@ -73,12 +73,12 @@ def scene_captions(
 def human_captions(
     rows: Sequence[Mapping[str, Any]], subjects: Sequence[Subject], names: Sequence[str], seed: int
 ) -> Iterator[Candidate]:
-    """Captions of real images: one of an image's own for ``human``, another changed by each kind of corruption drawn.
+    """Captions of real images: one of an image's own for ``human``, another one for each kind of corruption drawn.
 
-    A habit that changes nothing in a caption gives no candidate.
+    A corruption that does not change the caption gives no candidate.
 
     Args:
-        rows: all captions to draw from; of one that was corrupted before, the original is taken.
+        rows: all captions to draw from; for a caption that is already corrupted, its original is used.
     """
     originals = [_original(row) for row in rows]
     pool = CaptionPool.of(originals)
@@ -90,11 +90,11 @@ def human_captions(
     for subject in subjects:
         image_id = subject.image_id
         own = sorted(set(captions[image_id]), key=lambda text: unit_hash(str(seed), image_id, text))
-        for place, name in enumerate(drawn_captioners(names, image_id, seed)):
-            text = own[place % len(own)]
+        for position, name in enumerate(drawn_captioners(names, image_id, seed)):
+            text = own[position % len(own)]
             if name == HUMAN:
                 yield Candidate(subject, text, HUMAN, NO_FAULT)
-            elif name in HABITS:
+            elif name in CORRUPTION_KINDS:
                 kind = cast(CorruptionKind, name)
                 changed = corrupt(text, kind, f"{seed}/{image_id}/{name}", image_id, classes[image_id], pool)
                 if changed is not None:

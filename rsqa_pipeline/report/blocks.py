@@ -1,4 +1,4 @@
-"""What a report page is made of. Sections build blocks; the template draws each kind of block in one way."""
+"""Blocks that a report page is made of. Sections build blocks; the template renders each kind of block."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from rsqa_pipeline.plots import save
 from rsqa_pipeline.statistics import Interval
 
 UNKNOWN = "not known"
-"""Stands where a figure is missing. A missing figure is never shown as 0."""
+"""Shown for a missing value. A missing value is never shown as 0."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One table cell: a figure with its interval below it, or words."""
+    """One table cell: a value with its interval below it, or text."""
 
     text: str
     interval: str = ""
     note: str = ""
-    """Small words after the figure: a verdict, a chance level."""
+    """Short text after the value, such as a verdict or a chance level."""
     tint: str = ""
     """Colour of the dot before a subset's name; the same as in the plots."""
     key: str = ""
-    """What the figure is, as ``data-key`` in the page: ``clip/score_model_30/classification/top1``."""
+    """Name of the value, as ``data-key`` in the page: ``clip/score_model_30/classification/top1``."""
     number: bool = True
     strong: bool = False
     paper: bool = False
-    """A figure of the paper's, set apart from ours."""
+    """A value from the paper, styled differently from ours."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     groups: Sequence[tuple[str, int]] = ()
-    """Headings over several columns each: (words, number of columns)."""
+    """Headings that span columns: (text, number of columns)."""
     note: str = ""
 
 
@@ -79,9 +79,9 @@ class Card:
     """One sample of the gallery."""
 
     image: str | None
-    """Data URI, missing where the image cannot be read."""
+    """Data URI; None if the image cannot be read."""
     turns: Sequence[tuple[str, str]]
-    """(role, text) of each turn."""
+    """(role, text) per turn."""
     facts: Sequence[tuple[str, str]]
     tone: str
     """"best" or "worst"."""
@@ -95,58 +95,62 @@ class Gallery:
 
 
 @dataclass(frozen=True)
-class Words:
-    kind: ClassVar[str] = "words"
+class Paragraph:
+    kind: ClassVar[str] = "paragraph"
     text: str
 
 
-Block = Table | Plots | Tiles | Gallery | Words
+Block = Table | Plots | Tiles | Gallery | Paragraph
 
 
 @dataclass(frozen=True)
-class Fold:
-    """Blocks that are closed until asked for."""
+class Collapsible:
+    """Blocks that stay hidden until the reader opens them."""
 
-    kind: ClassVar[str] = "fold"
+    kind: ClassVar[str] = "collapsible"
     title: str
     blocks: Sequence[Block]
 
 
 @dataclass(frozen=True)
-class Section:
+class ReportSection:
     name: str
     """Anchor in the page."""
     title: str
-    blocks: Sequence[Block | Fold]
+    blocks: Sequence[Block | Collapsible]
     metrics: bool = True
-    """False where nothing is measured, so that the profile need not stand beside it."""
+    """False if nothing is measured, so that the profile's badge is not shown."""
     lead: str = field(default="")
 
 
-def words(text: str, **looks: str | bool) -> Cell:
-    """A cell of plain words."""
-    return Cell(text, number=False, **looks)  # type: ignore[arg-type]
+def text_cell(text: str, **style: str | bool) -> Cell:
+    """A cell of plain text."""
+    return Cell(text, number=False, **style)  # type: ignore[arg-type]
 
 
-def percent(figure: Interval | None, key: str = "", digits: int = 1, signed: bool = False, **looks: str | bool) -> Cell:
-    """A share in [0, 1] as per cent, with its interval where it has one."""
-    return _figure(figure, 100.0, digits, key, signed, looks)
+def percent(
+    estimate: Interval | None, key: str = "", digits: int = 1, signed: bool = False, **style: str | bool
+) -> Cell:
+    """A share in [0, 1] as a percentage, with its interval if it has one."""
+    return _estimate_cell(estimate, 100.0, digits, key, signed, style)
 
 
-def number(figure: Interval | None, key: str = "", digits: int = 2, signed: bool = False, **looks: str | bool) -> Cell:
-    """A figure in its own unit, with its interval where it has one."""
-    return _figure(figure, 1.0, digits, key, signed, looks)
+def number(
+    estimate: Interval | None, key: str = "", digits: int = 2, signed: bool = False, **style: str | bool
+) -> Cell:
+    """A value in its own unit, with its interval if it has one."""
+    return _estimate_cell(estimate, 1.0, digits, key, signed, style)
 
 
 def count(value: int, key: str = "") -> Cell:
-    """A whole number, thousands apart."""
+    """A whole number with thousands separators."""
     return Cell(f"{value:,}", key=key)
 
 
 def interval(row: Mapping[str, Any]) -> Interval | None:
-    """The figure in a result row's value, low, high, n (or items); None where the value is missing.
+    """The value, low, high and n (or items) of a result row; None if the value is missing.
 
-    Bounds that are missing become the value itself; such an interval is not shown.
+    Missing bounds are set to the value; such an interval is not shown.
     """
     value = row.get("value", row.get("difference"))
     if value is None:
@@ -157,8 +161,8 @@ def interval(row: Mapping[str, Any]) -> Interval | None:
     return Interval(float(value), float(bounds[0]), float(bounds[1]), int(n))
 
 
-def drawn(figure: Figure, alt: str, caption: str = "") -> Plot:
-    """A matplotlib figure as a block; the image is part of the page."""
+def from_figure(figure: Figure, alt: str, caption: str = "") -> Plot:
+    """A matplotlib figure as a block; the image is embedded in the page."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "plot.png"
         save(figure, path)
@@ -166,24 +170,24 @@ def drawn(figure: Figure, alt: str, caption: str = "") -> Plot:
 
 
 def from_file(path: Path, alt: str, caption: str = "") -> Plot:
-    """A PNG file as a block."""
+    """A PNG file as a block; the image is embedded in the page."""
     return Plot(data_uri(path.read_bytes(), "image/png"), alt, caption)
 
 
 def data_uri(content: bytes, media_type: str) -> str:
-    """``data:`` URI holding the content itself."""
+    """``data:`` URI that contains the content."""
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
-def _figure(
-    figure: Interval | None, scale: float, digits: int, key: str, signed: bool, looks: dict[str, str | bool]
+def _estimate_cell(
+    estimate: Interval | None, scale: float, digits: int, key: str, signed: bool, style: dict[str, str | bool]
 ) -> Cell:
-    if figure is None:
-        return Cell(UNKNOWN, key=key, number=False, **looks)  # type: ignore[arg-type]
+    if estimate is None:
+        return Cell(UNKNOWN, key=key, number=False, **style)  # type: ignore[arg-type]
 
-    def spelled(value: float) -> str:
+    def formatted(value: float) -> str:
         text = f"{value * scale:{'+' if signed else ''}.{digits}f}"
         return text.replace("-", "−")
 
-    bounds = f"{spelled(figure.low)} to {spelled(figure.high)}" if figure.low < figure.high else ""
-    return Cell(spelled(figure.value), bounds, key=key, **looks)  # type: ignore[arg-type]
+    bounds = f"{formatted(estimate.low)} to {formatted(estimate.high)}" if estimate.low < estimate.high else ""
+    return Cell(formatted(estimate.value), bounds, key=key, **style)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The result tables at the end of `rsqa run`: every figure with its interval, read from the assets' own tables."""
+"""The result tables printed at the end of `rsqa run`: every value with its interval, read from the assets' tables."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ DOWNSTREAM = (
 
 
 def print_results(profile: Profile, console: Console) -> None:
-    """Prints what has been made so far: preference accuracy, subsets, downstream, best of N, rewards, quarantine.
+    """Prints the results so far: preference accuracy, subsets, downstream, best of N, rewards, quarantine.
 
-    Brackets hold 95 % intervals.
+    95 % intervals are in brackets.
     """
     console.print(f"profile {profile.name}: {profile.description}; 95 % intervals in brackets")
     for table in (
@@ -41,15 +41,15 @@ def print_results(profile: Profile, console: Console) -> None:
     ):
         if table.row_count:
             console.print(table)
-    for line in quarantined(profile):
+    for line in quarantine_lines(profile):
         console.print(line)
     page = _folder(profile, "curation_report") / "index.html"
     if page.is_file():
         console.print(f"report: {page}", soft_wrap=True)
 
 
-def quarantined(profile: Profile) -> list[str]:
-    """A line for each asset that quarantined rows, with counts by reason."""
+def quarantine_lines(profile: Profile) -> list[str]:
+    """One line per asset that quarantined rows, with counts by reason."""
     lines = []
     for name in ASSETS:
         path = _folder(profile, name) / "quarantine.parquet"
@@ -70,7 +70,7 @@ def _preferences(profile: Profile) -> Table:
 
 
 def _subsets(profile: Profile) -> Table:
-    """True quality of what each subset keeps, where the source knows the truth."""
+    """True quality of the samples that each subset keeps, if the source provides it."""
     table = Table("true quality (1..5)", "captions", "instructions")
     for subset in SUBSETS:
         ids = _folder(profile, f"subset_{subset}") / "ids.parquet"

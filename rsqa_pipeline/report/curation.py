@@ -1,4 +1,4 @@
-"""The report's section on curation: scores with the part kept, quality of the subsets, what each source loses."""
+"""The report's section on curation: scores of kept samples, quality of the subsets, kept share of each source."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from rsqa_pipeline import plots
 from rsqa_pipeline.report.blocks import (
     Plot,
     Plots,
-    Section,
+    ReportSection,
     Table,
     count,
-    drawn,
+    from_figure,
     number,
     percent,
-    words,
+    text_cell,
 )
 from rsqa_pipeline.report.fraction_and_drift import curve_blocks, drift_blocks
 from rsqa_pipeline.report.reading import KINDS, name_of, read_json
@@ -30,16 +30,16 @@ RESAMPLES = 1000
 CURATED = tuple(subset for subset in SUBSETS if subset != "all")
 PLURAL = {"caption": "captions", "instruction": "instructions"}
 SELECTORS = {"score_model": "score_model_30", "clip_score": "clip_score_30"}
-"""Score column -> the subset that it chose."""
+"""Score column -> the subset selected by it."""
 
 
 def true_quality(frame: pd.DataFrame, subset: str, kind: str, seed: int) -> Interval | None:
-    """Mean true quality (1..5) of the samples of ``kind`` that ``subset`` keeps; None where no truth is known."""
+    """Mean true quality (1..5) of the samples of ``kind`` that ``subset`` keeps; None if it is not known."""
     kept = frame[frame[subset] & (frame["kind"] == kind)]["true_quality"].dropna()
     return bootstrap_mean(kept.to_numpy(dtype=float), RESAMPLES, seed) if len(kept) else None
 
 
-def section(inputs: Mapping[str, Path], frame: pd.DataFrame, seed: int) -> Section:
+def section(inputs: Mapping[str, Path], frame: pd.DataFrame, seed: int) -> ReportSection:
     """Histograms, quality curves, subset table, kept share by source, curation curve and drift."""
     histograms = [
         plot
@@ -49,9 +49,9 @@ def section(inputs: Mapping[str, Path], frame: pd.DataFrame, seed: int) -> Secti
     ]
     curves = [plot for kind in KINDS if (plot := quality_curve(frame, kind)) is not None]
     shares = [source_plot(frame, kind) for kind in KINDS if (frame["kind"] == kind).any()]
-    return Section(
+    return ReportSection(
         "curation",
-        "What is kept of the corpus",
+        "What each subset keeps",
         [
             Plots(histograms),
             subset_table(inputs, frame, seed),
@@ -61,13 +61,14 @@ def section(inputs: Mapping[str, Path], frame: pd.DataFrame, seed: int) -> Secti
             *curve_blocks(inputs),
             *drift_blocks(inputs),
         ],
-        lead="Every corpus sample is scored and ranked. The score model's top part is compared with CLIP score's, with "
-        "a random part of the same size, and with all data.",
+        lead="Every corpus sample is scored and ranked. The top part by score model is compared with the top part by "
+        "CLIP "
+        "score, with a random part of the same size, and with all data.",
     )
 
 
 def histogram(frame: pd.DataFrame, selector: str, subset: str, kind: str) -> Plot | None:
-    """Scores of kept and dropped samples with the threshold between them; None where nothing is scored."""
+    """Scores of kept and dropped samples with the threshold between them; None if nothing is scored."""
     rows = frame[(frame["kind"] == kind) & frame[selector].notna()]
     if rows.empty:
         return None
@@ -89,17 +90,20 @@ def histogram(frame: pd.DataFrame, selector: str, subset: str, kind: str) -> Plo
     axes.set_xlabel("score" if selector == "score_model" else "cosine of image and text")
     axes.set_ylabel("samples")
     figure.legend(loc="outside lower center", ncols=3, fontsize=9)
-    return drawn(figure, f"Histogram of the {name_of(selector)} over {PLURAL[kind]}, kept and dropped part marked")
+    return from_figure(
+        figure,
+        f"Histogram of the {name_of(selector)} over {PLURAL[kind]}, kept and dropped samples in different colours",
+    )
 
 
 def quality_curve(frame: pd.DataFrame, kind: str) -> Plot | None:
-    """Mean true quality of the best x % by each selector; None where no truth is known."""
+    """Mean true quality of the top x % by each selector; None if no true quality is known."""
     rows = frame[(frame["kind"] == kind) & frame["true_quality"].notna()]
     if len(rows) < 2:
         return None
     quality = rows["true_quality"].to_numpy(dtype=float)
     figure, axes = plots.new_figure(5.2, 3.4)
-    for selector, label in (("oracle", "by the truth itself"), ("score_model", None), ("clip_score", None)):
+    for selector, label in (("oracle", "true quality"), ("score_model", None), ("clip_score", None)):
         keys = quality if selector == "oracle" else rows[selector].to_numpy(dtype=float)
         order = np.argsort(-keys, kind="stable")[: int(np.isfinite(keys).sum())]
         means = np.cumsum(quality[order]) / np.arange(1, len(order) + 1)
@@ -107,12 +111,12 @@ def quality_curve(frame: pd.DataFrame, kind: str) -> Plot | None:
         share = np.arange(start, len(order) + 1) * 100 / len(quality)
         style = ":" if selector == "oracle" else "-"
         axes.plot(share, means[start - 1 :], style, color=plots.colour(selector), label=label or name_of(selector))
-    axes.axhline(quality.mean(), color=plots.colour("random"), linestyle="--", label="random (all data's mean)")
-    axes.set_title(f"Best part of the {PLURAL[kind]}")
+    axes.axhline(quality.mean(), color=plots.colour("random"), linestyle="--", label="random (mean of all data)")
+    axes.set_title(f"Quality of the top {PLURAL[kind]}")
     axes.set_xlabel("share kept, %")
     axes.set_ylabel("mean true quality, 1 to 5")
     figure.legend(loc="outside lower center", ncols=2, fontsize=9)
-    return drawn(figure, f"Mean true quality of the kept {PLURAL[kind]} over the share kept, for each selector")
+    return from_figure(figure, f"Mean true quality of the kept {PLURAL[kind]} over the share kept, per selector")
 
 
 def subset_table(inputs: Mapping[str, Path], frame: pd.DataFrame, seed: int) -> Table:
@@ -122,7 +126,10 @@ def subset_table(inputs: Mapping[str, Path], frame: pd.DataFrame, seed: int) -> 
     rows = []
     for subset in SUBSETS:
         rule = read_json(inputs[f"subset_{subset}"] / "rule.json")
-        row = [words(name_of(subset), tint=plots.colour(subset)), words(name_of(rule["selector"] or "several rules"))]
+        row = [
+            text_cell(name_of(subset), tint=plots.colour(subset)),
+            text_cell(name_of(rule["selector"] or "several rules")),
+        ]
         for kind in KINDS:
             kept = int((frame[subset] & (frame["kind"] == kind)).sum())
             row += [
@@ -142,13 +149,13 @@ def subset_table(inputs: Mapping[str, Path], frame: pd.DataFrame, seed: int) -> 
         header,
         rows,
         groups,
-        "Mean true quality with its 95 % bootstrap interval over samples. Selection never sees it."
-        + (" It is a mark given by the kind of fault put in, 5 without one." if recorded else ""),
+        "Mean true quality with its 95 % bootstrap interval over samples. Selection does not use it."
+        + (" It follows from the kind of fault inserted; 5 means no fault." if recorded else ""),
     )
 
 
 def fault_shares(inputs: Mapping[str, Path], frame: pd.DataFrame) -> dict[str, Interval | None]:
-    """Subset -> share of its captions that carry a recorded fault; None where the source records no faults."""
+    """Subset -> share of its captions with a recorded fault; None if the source records no faults."""
     truth = pq.read_table(inputs["image_text_pairs"] / "truth.parquet", columns=["sample_id", "corruption"]).to_pandas()
     faulty = set(truth[truth["corruption"].notna()]["sample_id"])
     if not faulty:
@@ -158,7 +165,7 @@ def fault_shares(inputs: Mapping[str, Path], frame: pd.DataFrame) -> dict[str, I
 
 
 def _by_source(frame: pd.DataFrame, kind: str) -> list[tuple[str, pd.DataFrame]]:
-    """Samples of each source, the truly best source first (by name where no truth is known)."""
+    """Samples of each source, the source with the highest true quality first (by name if it is not known)."""
     groups = [(str(source), rows) for source, rows in frame[frame["kind"] == kind].groupby("source")]
     known = {source: rows["true_quality"].mean() for source, rows in groups}
     return sorted(groups, key=lambda group: (-known[group[0]] if known[group[0]] == known[group[0]] else 0.0, group[0]))
@@ -190,18 +197,18 @@ def source_plot(frame: pd.DataFrame, kind: str) -> Plot:
     axes.set_title(f"Kept share of each source, {PLURAL[kind]}")
     axes.set_xlabel("kept, %")
     figure.legend(loc="outside lower center", ncols=3, fontsize=9)
-    return drawn(figure, f"Share of the {PLURAL[kind]} of each source that each subset keeps")
+    return from_figure(figure, f"Share of the {PLURAL[kind]} of each source that each subset keeps")
 
 
 def source_table(frame: pd.DataFrame, kind: str, seed: int) -> Table:
-    """The plot's figures, with each source's own true quality."""
+    """The values of the plot, with the true quality of each source."""
     rows = []
     for source, part in _by_source(frame, kind):
         known = part["true_quality"].dropna().to_numpy(dtype=float)
         quality = bootstrap_mean(known, RESAMPLES, seed) if len(known) else None
         rows.append(
             [
-                words(source.replace("_", " ")),
+                text_cell(source.replace("_", " ")),
                 count(len(part), key=f"source/{kind}/{source}/samples"),
                 number(quality, key=f"source/{kind}/{source}/true_quality"),
                 *(percent(_share(part[subset]), f"source/{kind}/{source}/{subset}") for subset in CURATED),

@@ -1,6 +1,6 @@
-"""Stage ``report``, asset ``curation_report``: one HTML page with every figure, plot, gallery and version of a run.
+"""Stage ``report``, asset ``curation_report``: one HTML page with every result, plot, gallery and version of a run.
 
-The page is one file: pictures and style are in it, nothing is fetched, and the same inputs give the same bytes.
+The page is one file: images and styles are embedded, nothing is fetched, and the same inputs give the same bytes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rsqa_pipeline.report import (
     provenance,
     reinforcement,
 )
-from rsqa_pipeline.report.blocks import Section
+from rsqa_pipeline.report.blocks import ReportSection
 from rsqa_pipeline.report.reading import corpus
 from rsqa_pipeline.report.training import finetuning_curves
 from rsqa_pipeline.tracking.run_logger import RunLogger
@@ -35,13 +35,13 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     Args:
         inputs: every asset's folder.
         out: empty folder.
-        settings: section ``report`` for the gallery's size.
+        settings: section ``report`` sets the size of the gallery.
 
     Returns:
         ``sections`` and ``bytes`` of the page.
 
     Raises:
-        FileNotFoundError: an asset's folder lacks a file that the page shows.
+        FileNotFoundError: a file that the page shows is missing from an asset's folder.
     """
     sections = build(inputs, settings)
     page = render(sections, settings.name, settings.description, _sizes(inputs))
@@ -51,7 +51,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     return metrics
 
 
-def build(inputs: Mapping[str, Path], settings: Profile) -> list[Section]:
+def build(inputs: Mapping[str, Path], settings: Profile) -> list[ReportSection]:
     """The page's sections in order."""
     models = downstream.section(inputs)
     frame = corpus(inputs)
@@ -60,7 +60,7 @@ def build(inputs: Mapping[str, Path], settings: Profile) -> list[Section]:
         preferences.section(inputs),
         curation.section(inputs, frame, settings.seed),
         gallery.section(inputs, frame, settings.report.gallery_size),
-        Section(models.name, models.title, [*models.blocks, finetuning_curves(inputs)], lead=models.lead),
+        ReportSection(models.name, models.title, [*models.blocks, finetuning_curves(inputs)], lead=models.lead),
         reinforcement.best_of_n_section(inputs),
         reinforcement.reward_section(inputs),
         provenance.quality_section(inputs),
@@ -68,7 +68,7 @@ def build(inputs: Mapping[str, Path], settings: Profile) -> list[Section]:
     ]
 
 
-def render(sections: Sequence[Section], profile: str, description: str, sizes: str) -> str:
+def render(sections: Sequence[ReportSection], profile: str, description: str, sizes: str) -> str:
     """The page as HTML; every text is escaped."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),

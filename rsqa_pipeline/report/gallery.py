@@ -1,4 +1,4 @@
-"""The report's gallery: the samples that the score model ranks highest and lowest, to be judged by eye."""
+"""The report's gallery: the samples that the score model ranks highest and lowest, for inspection by eye."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 import pandas as pd
 
 from rsqa_pipeline.images.decode import ImageFault, open_image
-from rsqa_pipeline.report.blocks import UNKNOWN, Card, Fold, Gallery, Section, data_uri
+from rsqa_pipeline.report.blocks import UNKNOWN, Card, Collapsible, Gallery, ReportSection, data_uri
 from rsqa_pipeline.report.reading import samples
 
-SHOWN_PIXELS = 256
-"""Longest side of a picture in the page; larger ones are made smaller."""
+MAX_SIDE_PIXELS = 256
+"""Maximum side of an image in the page; larger images are scaled down."""
 
 
-def section(inputs: Mapping[str, Path], frame: pd.DataFrame, size: int) -> Section:
-    """``size`` best and ``size`` worst captions, and half as many instruction samples of each."""
+def section(inputs: Mapping[str, Path], frame: pd.DataFrame, size: int) -> ReportSection:
+    """``size`` best and ``size`` worst captions, and half as many instruction samples each."""
     captions = [
         Gallery(f"{tone.capitalize()} captions", cards(inputs, frame, "caption", tone, size))
         for tone in ("best", "worst")
@@ -30,19 +30,19 @@ def section(inputs: Mapping[str, Path], frame: pd.DataFrame, size: int) -> Secti
         )
         for tone in ("best", "worst")
     ]
-    return Section(
+    return ReportSection(
         "gallery",
         "Best and worst by the score model",
-        [*captions, Fold("Question-answer samples", answers)],
-        lead="The highest and the lowest scores of the whole corpus, one sample an image, not hand-picked. The true "
-        "quality is a mark from 1 to 5 that the score model never saw.",
+        [*captions, Collapsible("Question-answer samples", answers)],
+        lead="The highest and the lowest scores of the whole corpus, one sample per image, not hand-picked. The "
+        "score model never saw the true quality, which is from 1 to 5.",
     )
 
 
 def cards(inputs: Mapping[str, Path], frame: pd.DataFrame, kind: str, tone: str, size: int) -> list[Card]:
     """The ``size`` samples of ``kind`` with the highest ("best") or lowest ("worst") scores, the most extreme first."""
     rows = frame[(frame["kind"] == kind) & frame["score_model"].notna()]
-    # Several captions share an image, so more than are shown must be looked at to have one sample an image.
+    # Several captions share an image, so more samples are read than shown, to find one sample per image.
     ranked = rows.sort_values(["score_model", "sample_id"], ascending=[tone == "worst", True]).head(20 * size)
     details = samples(inputs, kind, ranked["sample_id"].tolist())
     chosen: dict[str, Card] = {}
@@ -65,19 +65,20 @@ def _card(row: dict[str, Any], score: float, clip_score: float, tone: str) -> Ca
     ]
     facts.append(("scene", UNKNOWN if row["scene_class"] is None else str(row["scene_class"]).replace("_", " ")))
     turns = [(str(turn["role"]), str(turn["content"])) for turn in row["messages"]]
-    return Card(_picture(row["image"]), turns, facts, tone)
+    return Card(_image_uri(row["image"]), turns, facts, tone)
 
 
-def _picture(reference: str) -> str | None:
-    """The image as a data URI; small ones exactly (PNG), larger ones reduced (JPEG). None where it cannot be read."""
+def _image_uri(reference: str) -> str | None:
+    """The image as a data URI: small ones unchanged (PNG), larger ones scaled down (JPEG). None if it cannot be
+    read."""
     try:
         image = open_image(reference)
     except ImageFault:
         return None
     content = io.BytesIO()
-    if max(image.size) <= SHOWN_PIXELS // 2:
+    if max(image.size) <= MAX_SIDE_PIXELS // 2:
         image.save(content, format="PNG")
         return data_uri(content.getvalue(), "image/png")
-    image.thumbnail((SHOWN_PIXELS, SHOWN_PIXELS))
+    image.thumbnail((MAX_SIDE_PIXELS, MAX_SIDE_PIXELS))
     image.save(content, format="JPEG", quality=82)
     return data_uri(content.getvalue(), "image/jpeg")

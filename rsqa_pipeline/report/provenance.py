@@ -1,4 +1,4 @@
-"""The report's sections for an auditor: what was set aside and why, and the version of everything."""
+"""The report's sections for auditing: what was quarantined and why, and the version of everything."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from safetensors import safe_open
 
 from rsqa_pipeline.models.load import weights_version
-from rsqa_pipeline.report.blocks import Cell, Section, Table, count, words
+from rsqa_pipeline.report.blocks import Cell, ReportSection, Table, count, text_cell
 from rsqa_pipeline.report.reading import read_json
 from rsqa_pipeline.stages import ASSETS
 from rsqa_pipeline.versions import folder_version
@@ -24,21 +24,21 @@ MAIN_TABLE = {
 SCORED_BY = {"pair_scores": "score_model", "clip_scores": "base_models"}
 
 
-def quality_section(inputs: Mapping[str, Path]) -> Section:
-    """Rows kept and quarantined of every asset that can quarantine."""
-    return Section(
+def quality_section(inputs: Mapping[str, Path]) -> ReportSection:
+    """Kept and quarantined rows of every asset that can quarantine rows."""
+    return ReportSection(
         "data-quality",
-        "What was set aside",
+        "Quarantined records",
         [quarantine_table(inputs)],
-        lead="A record that cannot be used is put into quarantine with its reason; it is never dropped silently, and a "
-        "missing score is missing, never 0.",
+        lead="Records that cannot be used are quarantined with a reason and never dropped silently. A missing score "
+        "stays missing; it is never set to 0.",
     )
 
 
 def quarantine_table(inputs: Mapping[str, Path]) -> Table:
     """Input, kept and quarantined rows by reason; input = kept + quarantined.
 
-    An asset that uses records without writing a table of them (a training) shows only what it set aside.
+    An asset that uses records but writes no table of them (training) shows only the quarantined rows.
     """
     table = []
     for name, folder in inputs.items():
@@ -52,42 +52,44 @@ def quarantine_table(inputs: Mapping[str, Path]) -> Table:
         if main is not None:
             kept = pq.read_metadata(folder / main).num_rows
             rows = [count(kept + quarantined, f"quality/{name}/input"), count(kept, f"quality/{name}/kept")]
-        table.append([words(name), *rows, count(quarantined, f"quality/{name}/quarantined"), words(by_reason or "–")])
+        table.append(
+            [text_cell(name), *rows, count(quarantined, f"quality/{name}/quarantined"), text_cell(by_reason or "–")]
+        )
     return Table("Rows by asset", ["asset", "input", "kept", "quarantined", "by reason"], table)
 
 
-def lineage_section(inputs: Mapping[str, Path]) -> Section:
+def lineage_section(inputs: Mapping[str, Path]) -> ReportSection:
     """Data version of each asset and weights version of each model."""
-    return Section(
+    return ReportSection(
         "lineage",
         "Versions",
         [lineage_table(inputs)],
         metrics=False,
-        lead="The data version is the folder's md5 as DVC counts it, the same string as in dvc.lock, in Dagster and in "
+        lead="The data version is the folder's MD5 as computed by DVC: the same string as in dvc.lock, Dagster and "
         "MLflow. The model version is a hash of the weights.",
     )
 
 
 def lineage_table(inputs: Mapping[str, Path]) -> Table:
-    """Stage, asset, data version, model version and what it was made from."""
+    """Stage, asset, data version, model version and inputs."""
     models = {name: versions for name in inputs if (versions := model_versions(inputs[name]))}
     table = []
     for name, folder in inputs.items():
         scored_by = _scored_by(folder, models[SCORED_BY[name]]) if name in SCORED_BY else []
         table.append(
             [
-                words(ASSETS[name].stage),
-                words(name),
+                text_cell(ASSETS[name].stage),
+                text_cell(name),
                 Cell(folder_version(folder), number=False, key=f"lineage/{name}/data"),
                 _versions([*models.get(name, {}).items(), *scored_by], f"lineage/{name}/model"),
-                words(", ".join(ASSETS[name].inputs) or "–"),
+                text_cell(", ".join(ASSETS[name].inputs) or "–"),
             ]
         )
     return Table("Assets", ["stage", "asset", "data version", "model version", "made from"], table)
 
 
 def model_versions(folder: Path) -> dict[str, str]:
-    """Version of each model that an asset holds: its own weights, or the base models it names; {} where it has none."""
+    """Version of each model that an asset holds: its own weights, or the base models it names; {} if it has none."""
     if (folder / "model").is_dir():
         return {"weights": weights_version(folder / "model")}
     return {
@@ -98,7 +100,7 @@ def model_versions(folder: Path) -> dict[str, str]:
 
 
 def parameters(base_models: Path, kind: str) -> str:
-    """Size of a base model in words, "1.9 M parameters"; the model's name where its weights are not here."""
+    """Size of a base model, such as "1.9 M parameters"; the model's name if its weights are not on disk."""
     path = str(read_json(base_models / f"{kind}.json")["path"])
     files = sorted((base_models / path).glob("*.safetensors"))
     if not files:
@@ -106,7 +108,7 @@ def parameters(base_models: Path, kind: str) -> str:
     total = 0
     for file in files:
         with safe_open(file, framework="numpy") as tensors:
-            for name in tensors.keys():  # noqa: SIM118  (safe_open is no mapping)
+            for name in tensors.keys():  # noqa: SIM118  (safe_open is not a mapping)
                 size = 1
                 for side in tensors.get_slice(name).get_shape():
                     size *= side
@@ -115,9 +117,9 @@ def parameters(base_models: Path, kind: str) -> str:
 
 
 def _scored_by(folder: Path, known: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Versions that stand in the score rows; one that is no model of this run is called out.
+    """Model versions in the score rows; a version that is not a model of this run is flagged.
 
-    What stands behind a dot is a variant of the model's use, such as windowed_mean.
+    The part after a dot is a variant of how the model is used, such as windowed_mean.
     """
     versions = pq.read_table(folder / "scores.parquet", columns=["model_version"])["model_version"].unique().to_pylist()
     return [
@@ -128,5 +130,5 @@ def _scored_by(folder: Path, known: Mapping[str, str]) -> list[tuple[str, str]]:
 
 def _versions(versions: list[tuple[str, str]], key: str) -> Cell:
     if not versions:
-        return words("–")
+        return text_cell("–")
     return Cell("; ".join(f"{role} {version[:12]}" for role, version in versions), number=False, key=key)

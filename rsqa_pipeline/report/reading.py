@@ -1,4 +1,4 @@
-"""Reads the asset folders for the report; only the columns that the page needs."""
+"""Reads asset folders for the report: only the columns that the page needs."""
 
 from __future__ import annotations
 
@@ -44,20 +44,20 @@ NAMES = {
     "all_tasks": "all tasks",
     "psi": "PSI",
     "ks": "Kolmogorov-Smirnov distance",
-    "ks_p_value": "its p-value",
+    "ks_p_value": "Kolmogorov-Smirnov p-value",
     "kendall_tau": "Kendall's tau",
-    "top_30_jaccard": "best 30\u00a0% in common (Jaccard)",
+    "top_30_jaccard": "overlap of the top 30\u00a0% (Jaccard)",
 }
-"""How models, subsets, selectors, tasks and metrics are called on the page; others by their own name."""
+"""Names of models, subsets, selectors, tasks and metrics on the page; others keep their own name."""
 
 
 def name_of(key: str) -> str:
-    """Words for a model, subset, selector, task or metric."""
+    """Display name of a model, subset, selector, task or metric."""
     return NAMES.get(key, key.replace("_", " "))
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a result table; NaN reads as missing."""
+    """Rows of a result table; NaN becomes None."""
     return [
         {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}
         for row in read_table(path)
@@ -69,10 +69,10 @@ def read_json(path: Path) -> Any:
 
 
 def corpus(inputs: Mapping[str, Path]) -> pd.DataFrame:
-    """One row for each sample of split "corpus", sorted by sample_id.
+    """One row per sample of split "corpus", sorted by sample_id.
 
     Columns: sample_id, kind, source, true_quality (NaN = not known), score_model and clip_score (NaN = not scored),
-    and a bool column for each subset.
+    and one bool column per subset.
     """
     parts = []
     for kind, asset in KINDS.items():
@@ -90,7 +90,7 @@ def corpus(inputs: Mapping[str, Path]) -> pd.DataFrame:
 
 
 def samples(inputs: Mapping[str, Path], kind: str, ids: list[str]) -> dict[str, dict[str, Any]]:
-    """Whole sample rows by id, for the few that are shown; image references absolute."""
+    """Complete sample rows by id, with absolute image references; for the few that are shown."""
     path = inputs[KINDS[kind]] / "samples.parquet"
     wanted = set(ids)
     return {row["sample_id"]: row for row in read_table(path) if row["sample_id"] in wanted}

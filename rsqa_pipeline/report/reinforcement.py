@@ -1,4 +1,4 @@
-"""The report's sections on the score model in use: as reward of GRPO, and as selector among N answers."""
+"""The report's sections on uses of the score model: as the reward of GRPO, and as a selector among N answers."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import numpy as np
 from rsqa_pipeline import plots
 from rsqa_pipeline.report.blocks import (
     Cell,
-    Fold,
+    Collapsible,
     Plot,
     Plots,
-    Section,
+    ReportSection,
     Table,
-    drawn,
+    from_figure,
     interval,
     number,
     percent,
-    words,
+    text_cell,
 )
 from rsqa_pipeline.report.downstream import POOLED, comparison_table
 from rsqa_pipeline.report.reading import name_of, read_json, rows
@@ -31,43 +31,43 @@ MOMENTS = ("before", "after", "difference")
 SELECTORS = ("score_model", "clip_score", "majority_vote", "random", "oracle")
 
 
-def reward_section(inputs: Mapping[str, Path]) -> Section:
-    """Reward over steps, and before and after on held-out prompts."""
-    return Section(
+def reward_section(inputs: Mapping[str, Path]) -> ReportSection:
+    """Reward over steps, and on held-out prompts before and after training."""
+    return ReportSection(
         "reinforcement",
         "The score model as reward (GRPO)",
         [Plots(reward_curves(inputs)), reward_table(inputs)],
-        lead="Both policies start from the VLM fine-tuned on the score model's subset. The reward is a part for the "
-        "format and a part for accuracy. The score model marks open-ended answers; with rules only they earn nothing "
-        "beyond their format.",
+        lead="Both policies start from the VLM fine-tuned on the score model's subset. The reward has a format "
+        "part and an accuracy part. The score model rates open-ended answers; with rules only, these get the format "
+        "part alone.",
     )
 
 
-def best_of_n_section(inputs: Mapping[str, Path]) -> Section:
-    """Accuracy of each selector over N, by task, and how far the score model is from the others."""
+def best_of_n_section(inputs: Mapping[str, Path]) -> ReportSection:
+    """Accuracy of each selector over N per task, and the score model's difference from the others."""
     folder = inputs["best_of_n_benchmark"]
     curve = rows(folder / "curve.parquet")
     tasks = sorted(dict.fromkeys(row["task"] for row in curve), key=lambda task: task != POOLED)
     comparisons = comparison_table("best_of_n", "Selectors", rows(folder / "comparisons.parquet"))
-    return Section(
+    return ReportSection(
         "best-of-n",
         "The score model as selector (best of N)",
         [
             Plots([best_of_n_plot(curve, task) for task in tasks]),
             comparisons,
-            Fold("Best of N: every figure", [best_of_n_table(curve, task) for task in tasks]),
+            Collapsible("Best of N: all results", [best_of_n_table(curve, task) for task in tasks]),
         ],
-        lead="The fine-tuned model gives N answers and a selector picks one. The oracle picks a right one wherever "
-        "there is one: no selector can do better. Vertical bars are 95 % intervals over the items.",
+        lead="The fine-tuned model gives N answers and a selector picks one. The oracle picks a right answer if there "
+        "is one; no selector can do better. Vertical bars are 95 % intervals over the items.",
     )
 
 
 def reward_curves(inputs: Mapping[str, Path]) -> list[Plot]:
-    """Reward, and KL from the start, over optimizer steps."""
+    """Reward, and KL from the starting model, over optimizer steps."""
     drawings = []
     for column, title, label in (
         ("reward", "Reward in training", "mean reward"),
-        ("kl", "Distance from the start", "KL"),
+        ("kl", "Distance from the starting model", "KL"),
     ):
         figure, axes = plots.new_figure(5.2, 3.4)
         for policy in POLICIES:
@@ -80,18 +80,18 @@ def reward_curves(inputs: Mapping[str, Path]) -> list[Plot]:
         axes.set_ylabel(label)
         axes.legend()
         drawings.append(
-            drawn(figure, f"{title} of both policies over optimizer steps", "Thin: each step. Thick: smoothed.")
+            from_figure(figure, f"{title} of both policies over optimizer steps", "Thin: each step. Thick: smoothed.")
         )
     return drawings
 
 
 def reward_table(inputs: Mapping[str, Path]) -> Table:
-    """Held-out reward of each policy before, after and their paired difference; in whole and in parts."""
+    """Held-out reward of each policy before and after training and the paired difference: total and parts."""
     table = []
     for policy in POLICIES:
         rewards = read_json(inputs[policy] / "rewards.json")
         for part in ("reward", *PARTS):
-            row = [words(name_of(policy), tint=plots.colour(policy)), words(part)]
+            row = [text_cell(name_of(policy), tint=plots.colour(policy)), text_cell(part)]
             for moment in MOMENTS:
                 found = part_of(rewards, moment, part)
                 key = f"rl/{policy}/{moment}/{part}"
@@ -101,29 +101,30 @@ def reward_table(inputs: Mapping[str, Path]) -> Table:
         "Held-out prompts",
         ["policy", "part", *MOMENTS],
         table,
-        note="Mean over held-out prompts, answers sampled as in training; the difference is paired by prompt. Both "
-        "policies are measured by the full reward, the score model's part included.",
+        note="Mean over held-out prompts, with answers sampled as in training. The difference is paired by prompt. "
+        "Both "
+        "policies are measured by the full reward, including the score model's part.",
     )
 
 
 def part_of(rewards: Mapping[str, Any], moment: str, part: str) -> Mapping[str, Any] | None:
-    """The whole reward's figure, or that of its part "format" or "accuracy"; None where it was not measured."""
+    """Value of the total reward or of its part "format" or "accuracy"; None if it was not measured."""
     whole: Mapping[str, Any] | None = rewards.get(moment)
     return whole if part == "reward" or whole is None else whole.get(part)
 
 
 def best_of_n_plot(curve: list[dict[str, Any]], task: str) -> Plot:
-    """One line a selector; x is N on a logarithmic axis."""
+    """One line per selector; x is N on a logarithmic axis."""
     figure, axes = plots.new_figure(5.2, 3.8)
     present = [
         selector for selector in SELECTORS if any(r["selector"] == selector and r["task"] == task for r in curve)
     ]
-    for place, selector in enumerate(present):
+    for position, selector in enumerate(present):
         line = [r for r in curve if (r["selector"], r["task"]) == (selector, task) and r["value"] is not None]
         line.sort(key=lambda row: row["n"])
         found = [result for row in line if (result := interval(row)) is not None]
-        # A little apart, so that intervals at the same N do not hide each other.
-        at = [row["n"] * 1.03 ** (place - len(present) / 2) for row in line]
+        # A small offset keeps intervals at the same N from overlapping.
+        at = [row["n"] * 1.03 ** (position - len(present) / 2) for row in line]
         values = [100 * result.value for result in found]
         style, tint = {"oracle": ":", "random": "--"}.get(selector, "-"), plots.colour(selector)
         axes.plot(at, values, style, marker="o", markersize=4, color=tint, label=name_of(selector))
@@ -135,24 +136,24 @@ def best_of_n_plot(curve: list[dict[str, Any]], task: str) -> Plot:
     axes.minorticks_off()
     axes.set_title(f"Best of N: {name_of(task)}")
     axes.set_xlabel("answers to choose from, N")
-    axes.set_ylabel("right, %")
+    axes.set_ylabel("accuracy, %")
     figure.legend(loc="outside lower center", ncols=3, fontsize=9)
-    return drawn(figure, f"Share of right answers over N for each selector, {name_of(task)}")
+    return from_figure(figure, f"Accuracy over N per selector, {name_of(task)}")
 
 
 def best_of_n_table(curve: list[dict[str, Any]], task: str) -> Table:
-    """The plot's figures, one row a selector."""
+    """The values of the plot, one row per selector."""
     counts = sorted({row["n"] for row in curve if row["task"] == task})
     found = {(row["selector"], row["n"]): row for row in curve if row["task"] == task}
     table = [
         [
-            words(name_of(selector), tint=plots.colour(selector)),
+            text_cell(name_of(selector), tint=plots.colour(selector)),
             *(_at(found, selector, n, task) for n in counts),
         ]
         for selector in SELECTORS
         if any((selector, n) in found for n in counts)
     ]
-    return Table(f"Best of N, {name_of(task)}: right, %", ["selector", *(f"N = {n}" for n in counts)], table)
+    return Table(f"Best of N, {name_of(task)}: accuracy, %", ["selector", *(f"N = {n}" for n in counts)], table)
 
 
 def _at(found: Mapping[tuple[str, int], dict[str, Any]], selector: str, n: int, task: str) -> Cell:
@@ -164,6 +165,6 @@ def _at(found: Mapping[tuple[str, int], dict[str, Any]], selector: str, n: int, 
 
 
 def _smooth(values: list[float], window: int = 9) -> list[float]:
-    """Mean over up to ``window`` neighbouring steps, shorter at the ends."""
+    """Mean over up to ``window`` neighbouring steps, fewer at the ends."""
     half = window // 2
     return [float(np.mean(values[max(0, i - half) : i + half + 1])) for i in range(len(values))]

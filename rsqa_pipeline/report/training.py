@@ -1,4 +1,4 @@
-"""The report's training curves: loss and accuracy of every model that was trained."""
+"""The report's training curves: loss and accuracy of every trained model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rsqa_pipeline import plots
-from rsqa_pipeline.report.blocks import Fold, Plot, Plots, drawn
+from rsqa_pipeline.report.blocks import Collapsible, Plot, Plots, from_figure
 from rsqa_pipeline.report.reading import name_of, read_json
 from rsqa_pipeline.stages import SUBSETS
 
@@ -20,10 +20,10 @@ PHASES = {
 }
 
 
-def score_model_curves(inputs: Mapping[str, Path]) -> Fold:
-    """Loss and held-out accuracy of the score model, phase after phase; one that was left out has no line."""
+def score_model_curves(inputs: Mapping[str, Path]) -> Collapsible:
+    """Loss and held-out accuracy of the score model over its phases; a skipped phase has no line."""
     drawings = []
-    for column, label in (("loss", "loss"), ("accuracy", "held-out pairs ranked right, %")):
+    for column, label in (("loss", "loss"), ("accuracy", "held-out preference accuracy, %")):
         figure, axes = plots.new_figure(5.2, 3.4)
         done = 0
         for asset, phase in PHASES.items():
@@ -34,21 +34,21 @@ def score_model_curves(inputs: Mapping[str, Path]) -> Fold:
                 axes.plot([step for step, _ in points], [scale * value for _, value in points], label=phase)
             done += max((row["step"] for row in history), default=0)
         axes.set_title(f"Score model, {'loss' if column == 'loss' else 'accuracy'}")
-        axes.set_xlabel("optimizer step, phases one after another")
+        axes.set_xlabel("optimizer step, phases in sequence")
         axes.set_ylabel(label)
         axes.legend()
-        drawings.append(drawn(figure, f"{column.capitalize()} of the score model over optimizer steps"))
-    return Fold("Training curves of the score model", [Plots(drawings)])
+        drawings.append(from_figure(figure, f"{column.capitalize()} of the score model over optimizer steps"))
+    return Collapsible("Training curves of the score model", [Plots(drawings)])
 
 
-def finetuning_curves(inputs: Mapping[str, Path]) -> Fold:
-    """Training loss of CLIP and of the VLM's two steps, one line a subset."""
+def finetuning_curves(inputs: Mapping[str, Path]) -> Collapsible:
+    """Training loss of CLIP and of the VLM's two phases, one line per subset."""
     drawings = [
         _losses(inputs, "clip", None, "CLIP, captions"),
         _losses(inputs, "vlm", "captions", "VLM, captions"),
         _losses(inputs, "vlm", "instructions", "VLM, instructions"),
     ]
-    return Fold("Training curves of the fine-tuned models", [Plots(drawings)])
+    return Collapsible("Training curves of the fine-tuned models", [Plots(drawings)])
 
 
 def _losses(inputs: Mapping[str, Path], family: str, phase: str | None, title: str) -> Plot:
@@ -66,4 +66,4 @@ def _losses(inputs: Mapping[str, Path], family: str, phase: str | None, title: s
     axes.set_xlabel("optimizer step")
     axes.set_ylabel("training loss")
     axes.legend()
-    return drawn(figure, f"Training loss over optimizer steps, {title}, one line a subset")
+    return from_figure(figure, f"Training loss over optimizer steps, {title}, one line per subset")

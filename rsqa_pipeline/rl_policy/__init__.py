@@ -1,1 +1,1 @@
-"""Rewards and GRPO."""
+"""Rewards and GRPO training of the RL policy."""

@@ -1,4 +1,4 @@
-"""The policy's reward on held-out prompts before and after GRPO, by one and the same reward, with intervals."""
+"""The policy's reward on held-out prompts before and after GRPO, measured with the same reward, with intervals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rsqa_pipeline.score_model.scoring.scorer import Scorer
 from rsqa_pipeline.statistics import bootstrap_mean, paired_difference
 
 SAMPLES = 2
-"""Completions of each held-out prompt; a prompt's reward is their mean."""
+"""Completions per held-out prompt; a prompt's reward is their mean."""
 GENERATE_BATCH = 64
 RESAMPLES = 1000
 
@@ -27,7 +27,7 @@ PARTS = ("total", "format", "accuracy")
 
 @dataclass(frozen=True)
 class HeldoutRewards:
-    """One value a prompt and part, the mean over its completions; None where no completion has one."""
+    """One value per prompt and part, the mean over the prompt's completions; None if no completion has a value."""
 
     total: Rewards
     format: Rewards
@@ -35,29 +35,29 @@ class HeldoutRewards:
 
 
 def measure_heldout(
-    vlm: Vlm, prompts: Sequence[PolicyPrompt], scorer: Scorer, recipe: RlPolicy, seed: int
+    vlm: Vlm, prompts: Sequence[PolicyPrompt], scorer: Scorer, config: RlPolicy, seed: int
 ) -> HeldoutRewards:
-    """Samples completions as GRPO does and measures them with the full reward, the score model's included."""
+    """Samples completions like GRPO and measures them with the full reward, including that of the score model."""
     completions = generate(
         vlm,
         [reasoning_prompt(prompt.context) for prompt in prompts],
         [open_image(prompt.image) for prompt in prompts],
-        recipe.sampling,
-        recipe.sampling.max_new_tokens,
+        config.sampling,
+        config.sampling.max_new_tokens,
         GENERATE_BATCH,
         seed,
         samples=SAMPLES,
     )
     texts = [text for of_prompt in completions for text in of_prompt]
-    asked = [prompt for prompt in prompts for _ in range(SAMPLES)]
-    measured = measure(texts, asked, scorer, recipe)
+    repeated_prompts = [prompt for prompt in prompts for _ in range(SAMPLES)]
+    measured = measure(texts, repeated_prompts, scorer, config)
     return HeldoutRewards(*(_means(getattr(measured, part)) for part in PARTS))
 
 
 def compare(before: HeldoutRewards, after: HeldoutRewards, seed: int) -> dict[str, dict[str, Any]]:
     """``{"before": {"value", "low", "high", "n", "format": {..}, "accuracy": {..}}, "after": .., "difference": ..}``.
 
-    The difference is paired, after minus before. A prompt counts in a part where it has a value both times.
+    The difference is paired, after minus before. For each part, only prompts with a value both times count.
 
     Raises:
         DataError: a part has no value for any prompt.

@@ -1,7 +1,7 @@
-"""What the policy learns from: prompts with references, held-out prompts, and reasoning answers to begin with.
+"""Selects the policy's data: prompts with references, held-out prompts, and samples for the initial reasoning step.
 
-The truth is never trained on; the score model says which samples are good. Of the corpus's question-answer samples the
-best within each task are taken: scores compare answers to like questions, not a class name with a sentence.
+The ground truth is never used for training; the score model decides which samples are good. Of the corpus's
+question-answer samples, the best within each task are selected: scores are comparable only between similar questions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.models.scoring_group import Group
+from rsqa_pipeline.models.scoring_group import ScoringGroup
 from rsqa_pipeline.profile import RlPolicy
 from rsqa_pipeline.records import Message
 from rsqa_pipeline.rl_policy.rewards import read_boxes
@@ -23,8 +23,8 @@ from rsqa_pipeline.score_model.scoring.scorer import Scorer
 
 Kind = Literal["open_ended", "close_ended", "grounding"]
 
-POOL = 2
-"""Samples scored for each one kept, where the corpus has as many."""
+POOL_FACTOR = 2
+"""Number of samples scored per selected sample, if the corpus has enough."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class PolicyPrompt:
     image_id: str
     image: str
     context: Sequence[Message]
-    """The turns before the answer, as the sample has them: without the request to reason."""
+    """The turns before the answer as in the sample, without the instruction to reason."""
     task: str
     reference: str
     reference_score: float
-    """f(I, reference), by the score model."""
+    """f(I, reference), the score model's score."""
 
     @property
     def kind(self) -> Kind:
@@ -53,30 +53,30 @@ class PolicyData:
     reasoning: list[PolicyPrompt]
     prompts: list[PolicyPrompt]
     heldout: list[PolicyPrompt]
-    """On images that neither of the others shows."""
+    """On images that neither ``reasoning`` nor ``prompts`` uses."""
     dropped: Counter[str]
-    """Samples left out because they cannot be used, by reason."""
+    """Number of unusable samples, by reason."""
 
 
 def kind_of(task: str) -> Kind:
-    """Which reward an answer to the task earns: every task but "open" and "grounding" has one short right answer."""
+    """The kind of reward for a task: all tasks except "open" and "grounding" have one short correct answer."""
     if task == "open":
         return "open_ended"
     return "grounding" if task == "grounding" else "close_ended"
 
 
-def select_prompts(rows: Sequence[Mapping[str, Any]], scorer: Scorer, recipe: RlPolicy, seed: int) -> PolicyData:
-    """Chooses reasoning samples, prompts and held-out prompts, each half open-ended as far as there are such.
+def select_prompts(rows: Sequence[Mapping[str, Any]], scorer: Scorer, config: RlPolicy, seed: int) -> PolicyData:
+    """Selects reasoning samples, prompts and held-out prompts; half of each are open-ended if there are enough.
 
     Args:
         rows: instruction samples (IMAGE_TEXT_SAMPLE); only split "corpus" is used.
 
     Raises:
-        DataError: there is nothing to choose prompts or held-out prompts from.
+        DataError: no prompt or no held-out prompt could be selected.
     """
     dropped: Counter[str] = Counter()
     usable = [row for row in rows if row["split"] == "corpus" and _usable(row, dropped)]
-    wanted = (recipe.reasoning_samples, recipe.prompts, recipe.heldout_prompts)
+    wanted = (config.reasoning_samples, config.prompts, config.heldout_prompts)
     parts = _split_by_image(usable, wanted, np.random.default_rng(seed))
     reasoning, prompts, heldout = (
         _best(_score(_pool(part, count), scorer, dropped), count) for part, count in zip(parts, wanted, strict=True)
@@ -103,7 +103,7 @@ def _usable(row: Mapping[str, Any], dropped: Counter[str]) -> bool:
 def _split_by_image(
     rows: Sequence[Mapping[str, Any]], wanted: Sequence[int], rng: np.random.Generator
 ) -> list[list[Mapping[str, Any]]]:
-    """The rows in as many parts as there are wanted counts, sized like them, no image in two; order is shuffled."""
+    """Splits the shuffled rows into parts in proportion to ``wanted``; no image is in two parts."""
     images = sorted({row["image_id"] for row in rows})
     shuffled = [images[i] for i in rng.permutation(len(images))]
     edges = np.round(np.cumsum([0, *wanted]) / sum(wanted) * len(images)).astype(int)
@@ -115,11 +115,11 @@ def _split_by_image(
 
 
 def _pool(rows: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
-    return [row for of_half in _halves(rows, POOL * count) for row in of_half]
+    return [row for of_half in _halves(rows, POOL_FACTOR * count) for row in of_half]
 
 
 def _halves(rows: Sequence[Any], count: int) -> list[list[Any]]:
-    """The first ``count`` rows, half open-ended; where one kind is too few the other fills up."""
+    """The first ``count`` rows, half of them open-ended; if one half has too few rows, the other one is larger."""
     is_open = [kind_of(row["task"] if isinstance(row, Mapping) else row.task) == "open_ended" for row in rows]
     open_rows = [row for row, of_kind in zip(rows, is_open, strict=True) if of_kind]
     closed_rows = [row for row, of_kind in zip(rows, is_open, strict=True) if not of_kind]
@@ -129,7 +129,7 @@ def _halves(rows: Sequence[Any], count: int) -> list[list[Any]]:
 
 def _score(rows: Sequence[Mapping[str, Any]], scorer: Scorer, dropped: Counter[str]) -> list[PolicyPrompt]:
     answers = [row["messages"][-1]["content"].strip() for row in rows]
-    groups = [Group(row["image"], row["messages"][:-1], [a]) for row, a in zip(rows, answers, strict=True)]
+    groups = [ScoringGroup(row["image"], row["messages"][:-1], [a]) for row, a in zip(rows, answers, strict=True)]
     prompts = []
     for row, answer, ((score),) in zip(rows, answers, scorer.score(groups), strict=True):
         if score is None:
@@ -140,14 +140,14 @@ def _score(rows: Sequence[Mapping[str, Any]], scorer: Scorer, dropped: Counter[s
 
 
 def _best(prompts: Sequence[PolicyPrompt], count: int) -> list[PolicyPrompt]:
-    """The ``count`` best by their rank within their task, half open-ended, in a fixed order."""
+    """The ``count`` prompts with the best ranks within their task, half of them open-ended, in a fixed order."""
     by_task: dict[str, list[PolicyPrompt]] = {}
     for prompt in prompts:
         by_task.setdefault(prompt.task, []).append(prompt)
     ranked = [
-        (place / len(of_task), task, place, prompt)
+        (rank / len(of_task), task, rank, prompt)
         for task, of_task in by_task.items()
-        for place, prompt in enumerate(sorted(of_task, key=lambda p: -p.reference_score))
+        for rank, prompt in enumerate(sorted(of_task, key=lambda p: -p.reference_score))
     ]
     best_first = [prompt for *_, prompt in sorted(ranked, key=lambda entry: entry[:3])]
     return [prompt for of_half in _halves(best_first, count) for prompt in of_half]

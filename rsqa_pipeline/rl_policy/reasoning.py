@@ -1,4 +1,4 @@
-"""The texts that ask for reasoning and that show it. They are frozen: a changed text is a different policy."""
+"""The instruction to reason and the example reasoning texts. They are frozen: a changed text is a different policy."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ THOUGHTS = {
     "choice": "i look at this image and at each choice.",
     "open": "i look at the objects, their colours and places.",
 }
-"""How an answer of each task is reached; what a policy says before any reward has shaped its reasoning."""
+"""Reasoning text per task, used to train the policy before GRPO."""
 
 ANY_THOUGHT = "i look at this image."
 
 
 def reasoning_prompt(context: Sequence[Message]) -> list[Message]:
-    """The turns before an answer, the last question asking for reasoning.
+    """The turns before an answer, with the instruction to reason added to the last question.
 
     Example: "How many ships are there?" becomes "How many ships are there? Think inside <think> </think>, ...".
     """
@@ -33,5 +33,5 @@ def reasoning_prompt(context: Sequence[Message]) -> list[Message]:
 
 
 def reasoned_answer(task: str, answer: str) -> str:
-    """An answer as the format reward wants it, its reasoning taken from the task alone."""
+    """An answer in the format that is rewarded, with the fixed reasoning text of its task."""
     return f"<think>{THOUGHTS.get(task, ANY_THOUGHT)}</think><answer>{answer}</answer>"

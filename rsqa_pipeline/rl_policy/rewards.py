@@ -1,15 +1,15 @@
-"""Rewards of the policy, one contract: lists in, ``list[float | None]`` out, in the order of the completions.
+"""Rewards of the policy. Each one takes lists and returns ``list[float | None]``, in the order of the completions.
 
-None means that there is no value: the reward does not apply to the row, or the score that it needs is missing. It never
-means 0, and TRL leaves such a row out of its group's baseline. A scorer that fails raises.
+None means that there is no value: the reward does not apply to the row, or a score that it needs is missing. It never
+means 0, and TRL excludes such a row from its group's baseline. A failing scorer raises an exception.
 
-Paper, reinforcement learning: reward = 0.3 * format + 0.7 * accuracy, and nothing without the format.
+Paper, reinforcement learning: reward = 0.3 * format + 0.7 * accuracy, and 0 without the format.
 
 Departures from the released code:
 
 1. several boxes are matched one to one and averaged, so a grounding reward cannot exceed 1;
-2. boxes are pixels of the image, always; the released code takes numbers below 1 for fractions;
-3. a reference without a readable box raises: it is a fault of the data, which the released code scores as a miss.
+2. box coordinates are always pixels of the image; the released code interprets numbers below 1 as fractions;
+3. a reference without a readable box is a data error and raises; the released code scores it as a miss.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _IOU_GRADES = ((0.8, 1.0), (0.7, 0.7), (0.6, 0.6), (0.5, 0.5))
 
 
 def read_answer(completion: str) -> str | None:
-    """Text between the answer tags, None unless the whole completion is one think and one answer block."""
+    """Text in the answer tags; None unless the completion is exactly one think block and one answer block."""
     match = _FORMAT.fullmatch(completion)
     return match.group(2).strip() if match else None
 
@@ -44,7 +44,7 @@ def read_boxes(text: str) -> list[Box]:
 
 
 def iou(a: Box, b: Box) -> float:
-    """Intersection over union in [0, 1]; a box whose corners are swapped or equal has no area and meets nothing."""
+    """Intersection over union in [0, 1]; 0 for a box without area, i.e. with swapped or equal corners."""
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
     areas = [max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1]) for box in (a, b)]
@@ -54,20 +54,20 @@ def iou(a: Box, b: Box) -> float:
 
 
 def format_reward(completions: Sequence[str]) -> list[float | None]:
-    """1 where the completion is ``<think>...</think><answer>...</answer>`` and nothing else, otherwise 0."""
+    """1 if the completion is exactly ``<think>...</think><answer>...</answer>``, otherwise 0."""
     return [0.0 if read_answer(completion) is None else 1.0 for completion in completions]
 
 
 def exact_match_reward(answers: Sequence[str], references: Sequence[str]) -> list[float | None]:
-    """Close-ended: 1 where the answer is the reference, case, outer space and a last full stop aside, otherwise 0."""
-    return [float(_plain(a) == _plain(r)) for a, r in zip(answers, references, strict=True)]
+    """Close-ended: 1 if the answer equals the reference, ignoring case, outer space and a final full stop, else 0."""
+    return [float(_normalized(a) == _normalized(r)) for a, r in zip(answers, references, strict=True)]
 
 
-def grounding_reward(answers: Sequence[str], references: Sequence[str]) -> list[float | None]:
-    """Boxes, graded by IoU: above 0.5, 0.6, 0.7, 0.8 gives 0.5, 0.6, 0.7, 1.0; mean over the reference's boxes.
+def iou_reward(answers: Sequence[str], references: Sequence[str]) -> list[float | None]:
+    """Grounding: an IoU above 0.5, 0.6, 0.7, 0.8 gives 0.5, 0.6, 0.7, 1.0; mean over the reference's boxes.
 
-    Boxes are matched one to one so that the total IoU is greatest. Another number of boxes than in the reference
-    gives 0.
+    Boxes are matched one to one to maximize the total IoU. If the number of boxes differs from the reference, the
+    reward is 0.
 
     Raises:
         DataError: a reference holds no box.
@@ -80,7 +80,7 @@ def open_ended_reward(
 ) -> list[float | None]:
     """Open-ended: 1 - exp(-beta * (f(I, answer) - f(I, reference))) above the reference, otherwise 0; in [0, 1).
 
-    None where either score is missing.
+    None if either score is missing.
     """
     rewards: list[float | None] = []
     for score, reference in zip(scores, reference_scores, strict=True):
@@ -94,7 +94,7 @@ def open_ended_reward(
 def combined_reward(
     formats: Sequence[float | None], accuracies: Sequence[float | None], format_weight: float, accuracy_weight: float
 ) -> list[float | None]:
-    """format_weight * format + accuracy_weight * accuracy; 0 without the format; None where a part is missing."""
+    """format_weight * format + accuracy_weight * accuracy; 0 without the format; None if a part is missing."""
     totals: list[float | None] = []
     for form, accuracy in zip(formats, accuracies, strict=True):
         if form is None:
@@ -106,7 +106,7 @@ def combined_reward(
     return totals
 
 
-def _plain(text: str) -> str:
+def _normalized(text: str) -> str:
     return text.strip().removesuffix(".").strip().lower()
 
 
@@ -114,8 +114,8 @@ def _reference_boxes(reference: str) -> list[Box]:
     boxes = read_boxes(reference)
     if not boxes:
         raise DataError(
-            f"grounding reference {reference!r} holds no box; needed: one or more [x0, y0, x1, y1] in pixels. "
-            "Leave such samples out of the prompts."
+            f"grounding reference {reference!r} has no box; expected one or more [x0, y0, x1, y1] in pixels. "
+            "Exclude such samples from the prompts."
         )
     return boxes
 
@@ -125,5 +125,5 @@ def _grade(predicted: list[Box], reference: list[Box]) -> float:
         return 0.0
     overlaps = np.array([[iou(p, r) for r in reference] for p in predicted])
     pairs = zip(*linear_sum_assignment(overlaps, maximize=True), strict=True)
-    grades = [next((grade for above, grade in _IOU_GRADES if overlaps[p, r] > above), 0.0) for p, r in pairs]
+    grades = [next((grade for threshold, grade in _IOU_GRADES if overlaps[p, r] > threshold), 0.0) for p, r in pairs]
     return float(np.mean(grades))

@@ -1,10 +1,10 @@
-"""The RL policy (paper, use 2): the fine-tuned VLM learns to reason from examples ("R1"), then from rewards by GRPO.
+"""The RL policy (paper, use 2): the fine-tuned VLM is trained on reasoning examples ("R1"), then on rewards with GRPO.
 
 Departures from the paper:
 
-1. the reasoning answers' thoughts are written from the task, not by a larger model; the answers are the corpus's;
-2. only the language model is trained; the vision tower and the connector stay as fine-tuning left them;
-3. "batch" counts completions, ``rollouts`` of them a prompt.
+1. the reasoning text is a fixed text per task, not written by a larger model; the answers come from the corpus;
+2. only the language model is trained; the vision tower and the connector of the fine-tuned VLM are frozen;
+3. the batch size counts completions, with ``rollouts`` completions per prompt.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from trl import GRPOConfig, GRPOTrainer
 from rsqa_pipeline.errors import DataError, ProfileError
 from rsqa_pipeline.finetuned_models.finetune_vlm import save_vlm, train_supervised
 from rsqa_pipeline.finetuned_models.training import (
-    Exercise,
     History,
-    HistoryRow,
-    Job,
+    SftExample,
+    StepMetrics,
+    TrainingRun,
     check_converged,
+    disable_log_printing,
+    escape_control_tokens,
     lazy_dataset,
-    only_progress_bar,
-    plain,
     trainer_arguments,
     write_history,
 )
@@ -51,7 +51,7 @@ GRPO_COLUMNS = {
     "length": "completions/mean_length",
     "learning_rate": "learning_rate",
 }
-IMAGE_MARKS = ["<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"]
+IMAGE_TOKENS = ["<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"]
 
 
 def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
@@ -61,7 +61,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
         inputs: the fine-tuned VLM that ``rl_policy.start_from`` names, ``instruction_samples``, ``score_model``.
 
     Raises:
-        ProfileError: the batch does not hold whole groups of rollouts.
+        ProfileError: the batch size is not a multiple of the rollouts per prompt.
         DataError: too few instruction samples for a batch of prompts and for held-out prompts.
         ModelError: a model cannot be loaded, or training diverges.
     """
@@ -69,9 +69,9 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
 
 
 def run_rules_only(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
-    """As `run`, but trained without the score model's reward: an open-ended answer earns its format reward alone.
+    """Like `run`, but trained without the score model: an open-ended answer gets only the format reward.
 
-    The held-out rewards are the full ones, so that both policies are measured alike.
+    The held-out rewards are the full ones, so both policies are measured in the same way.
     """
     return _run(inputs, out, settings, logger, "rl_policy_rules_only", rules_only=True)
 
@@ -79,19 +79,19 @@ def run_rules_only(inputs: Mapping[str, Path], out: Path, settings: Profile, log
 def _run(
     inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger, name: str, rules_only: bool
 ) -> Metrics:
-    recipe, seed = settings.rl_policy, settings.seed
+    config, seed = settings.rl_policy, settings.seed
     _check_batch(settings)
     scorer = Scorer.load(inputs["score_model"] / "model", settings.compute)
-    data = select_prompts(read_table(inputs["instruction_samples"] / "samples.parquet"), scorer, recipe, seed)
+    data = select_prompts(read_table(inputs["instruction_samples"] / "samples.parquet"), scorer, config, seed)
     with tempfile.TemporaryDirectory() as scratch:
-        job = Job(seed, settings.compute, Path(scratch), logger)
-        start = inputs[recipe.start_from] / "model"
+        training_run = TrainingRun(seed, settings.compute, Path(scratch), logger)
+        start = inputs[config.start_from] / "model"
         if data.reasoning:
-            start = learn_reasoning(start, data.reasoning, recipe, job)
+            start = learn_reasoning(start, data.reasoning, config, training_run)
         policy = load_vlm(start, settings.compute)
-        before = measure_heldout(policy, data.heldout, scorer, recipe, seed)
-        history = train_grpo(policy, data.prompts, None if rules_only else scorer, recipe, job)
-    after = measure_heldout(policy, data.heldout, scorer, recipe, seed)
+        before = measure_heldout(policy, data.heldout, scorer, config, seed)
+        history = train_grpo(policy, data.prompts, None if rules_only else scorer, config, training_run)
+    after = measure_heldout(policy, data.heldout, scorer, config, seed)
     rewards = compare(before, after, seed)
     save_vlm(policy, out / "model")
     write_history(history, out / "history.json")
@@ -107,82 +107,82 @@ def _run(
     }
 
 
-def learn_reasoning(start: Path, samples: Sequence[PolicyPrompt], recipe: RlPolicy, job: Job) -> Path:
-    """Supervised training on reasoning answers; the trained model's folder, in the job's scratch.
+def learn_reasoning(start: Path, samples: Sequence[PolicyPrompt], config: RlPolicy, training_run: TrainingRun) -> Path:
+    """Supervised training on reasoning answers. Returns the trained model's folder, inside the scratch folder.
 
-    It is a folder because GRPO loads it a second time, as the reference that the KL term holds the policy to.
+    The model is saved because GRPO loads it a second time, as the reference of the KL term.
     """
-    vlm = load_vlm(start, job.compute)
+    vlm = load_vlm(start, training_run.compute)
     _train_language_only(vlm)
-    exercises = [Exercise(s.image, reasoning_prompt(s.context), reasoned_answer(s.task, s.reference)) for s in samples]
-    train_supervised(vlm.model, vlm.processor, exercises, recipe.reasoning, None, job, "reasoning")
-    folder = job.scratch / "reasoning_model"
+    examples = [SftExample(s.image, reasoning_prompt(s.context), reasoned_answer(s.task, s.reference)) for s in samples]
+    train_supervised(vlm.model, vlm.processor, examples, config.reasoning, None, training_run, "reasoning")
+    folder = training_run.scratch / "reasoning_model"
     save_vlm(vlm, folder)
     return folder
 
 
 def train_grpo(
-    policy: Vlm, prompts: Sequence[PolicyPrompt], scorer: Scorer | None, recipe: RlPolicy, job: Job
-) -> list[HistoryRow]:
+    policy: Vlm, prompts: Sequence[PolicyPrompt], scorer: Scorer | None, config: RlPolicy, training_run: TrainingRun
+) -> list[StepMetrics]:
     """GRPO on the policy's language model, in place.
 
     Args:
-        policy: as loaded from its folder; the same weights are loaded from there again as KL reference.
+        policy: a model loaded from a folder; GRPO loads the same weights from there again as KL reference.
         scorer: None trains on rules alone.
 
     Returns:
-        One row an optimizer step: phase, step, loss, reward, format, accuracy, kl, length (tokens), learning_rate.
+        One row per optimizer step: phase, step, loss, reward, format, accuracy, kl, length (tokens), learning_rate.
 
     Raises:
         DataError: fewer prompts than one optimizer step takes.
-        ModelError: the loss was no number at some step.
+        ModelError: the loss was not finite at some step.
     """
-    needed = recipe.grpo.batch_size * recipe.grpo.gradient_accumulation // recipe.rollouts
+    needed = config.grpo.batch_size * config.grpo.gradient_accumulation // config.rollouts
     if len(prompts) < needed:
         raise DataError(
-            f"GRPO has {len(prompts)} prompts, one optimizer step takes {needed}: "
+            f"GRPO has {len(prompts)} prompts, but one optimizer step needs {needed}; "
             "lower rl_policy.grpo.batch_size or raise source_pairs.instruction_samples"
         )
     _train_language_only(policy)
     processor = copy.deepcopy(policy.processor)
-    # TRL pads prompts on the left but leaves the side of the image tokens' marks to the tokenizer: they must agree
+    # TRL pads prompts on the left, but mm_token_type_ids on the tokenizer's padding side: the two must agree
     processor.tokenizer.padding_side = "left"
-    history = History(job.logger, "grpo", GRPO_COLUMNS)
+    history = History(training_run.logger, "grpo", GRPO_COLUMNS)
     trainer = GRPOTrainer(
         model=policy.model,
-        reward_funcs=[reward_function(prompts, scorer, recipe)],
+        reward_funcs=[reward_function(prompts, scorer, config)],
         args=GRPOConfig(
-            num_generations=recipe.rollouts,
-            temperature=recipe.sampling.temperature,
-            top_p=recipe.sampling.top_p,
-            max_completion_length=recipe.sampling.max_new_tokens,
-            beta=recipe.kl,
-            # a sampled image mark would ask for an image that is not there
-            generation_kwargs={"suppress_tokens": processor.tokenizer.convert_tokens_to_ids(IMAGE_MARKS)},
-            **trainer_arguments(recipe.grpo, job),
+            num_generations=config.rollouts,
+            temperature=config.sampling.temperature,
+            top_p=config.sampling.top_p,
+            max_completion_length=config.sampling.max_new_tokens,
+            beta=config.kl,
+            # a sampled image token would refer to an image that does not exist
+            generation_kwargs={"suppress_tokens": processor.tokenizer.convert_tokens_to_ids(IMAGE_TOKENS)},
+            **trainer_arguments(config.grpo, training_run),
         ),
         train_dataset=lazy_dataset(
             [
                 {
                     "image": prompt.image,
-                    "prompt": [plain(message) for message in reasoning_prompt(prompt.context)],
-                    "place": place,
+                    "prompt": [escape_control_tokens(message) for message in reasoning_prompt(prompt.context)],
+                    "prompt_index": prompt_index,
                 }
-                for place, prompt in enumerate(prompts)
+                for prompt_index, prompt in enumerate(prompts)
             ]
         ),
         processing_class=processor,
         callbacks=[history],
     )
-    only_progress_bar(trainer)
+    disable_log_printing(trainer)
     trainer.train()
     policy.model.eval()
     check_converged(history.rows, "grpo")
     return history.rows
 
 
-def plot_rewards(history: Sequence[HistoryRow], path: Path) -> None:
-    """Mean reward of each step's completions, with its parts."""
+def plot_rewards(history: Sequence[StepMetrics], path: Path) -> None:
+    """Plots the mean reward of each step's completions, with its parts."""
     figure, axes = new_figure()
     for part in ("reward", "format", "accuracy"):
         points = [(row["step"], row[part]) for row in history if row[part] is not None]
@@ -201,13 +201,13 @@ def _train_language_only(vlm: Vlm) -> None:
 
 
 def _check_batch(settings: Profile) -> None:
-    recipe = settings.rl_policy
-    completions = recipe.grpo.batch_size * recipe.grpo.gradient_accumulation
-    if completions % recipe.rollouts:
+    config = settings.rl_policy
+    completions = config.grpo.batch_size * config.grpo.gradient_accumulation
+    if completions % config.rollouts:
         raise ProfileError(
             settings.name,
             [
-                f"rl_policy.grpo: batch_size x gradient_accumulation = {completions} completions a step; "
-                f"needs a multiple of rl_policy.rollouts = {recipe.rollouts}"
+                f"rl_policy.grpo: batch_size x gradient_accumulation = {completions} completions per step; "
+                f"must be a multiple of rl_policy.rollouts = {config.rollouts}"
             ],
         )

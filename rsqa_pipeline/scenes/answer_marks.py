@@ -1,6 +1,6 @@
 """The five quality dimensions of an answer, marked from the truth graph.
 
-Being right decides relevance and completeness; form and length move clarity and richness a little. An unanswerable
+Correctness decides relevance and completeness; form and length slightly affect clarity and richness. An unanswerable
 question answered "it cannot be told, because ..." is right (paper, five quality dimensions).
 """
 
@@ -15,21 +15,21 @@ from rsqa_pipeline.scenes.fluency import clarity
 from rsqa_pipeline.scenes.truth import Box, SceneTruth
 from rsqa_pipeline.scenes.vocabulary import NUMBERS
 
-_SHORT = 12
-"""Words that are enough for a close-ended answer."""
+_SHORT_ANSWER_WORDS = 12
+"""Words. A longer close-ended answer loses clarity."""
 _FORMS = {
     "presence": ("yes", "no"),
     "comparison": ("yes", "no"),
     "rural_urban": ("rural", "urban"),
 }
-_NOT_TOLD = re.compile(r"\b(cannot|can not|can't|not possible|impossible)\b")
+_REFUSAL = re.compile(r"\b(cannot|can not|can't|not possible|impossible)\b")
 
 
 def mark_answer(truth: SceneTruth, question: str, answer: str) -> Marks:
     """Marks of any answer to a question about the scene. Never fails.
 
-    A question that is none of the scenes' own forms has no known answer: the answer is marked as a statement about
-    the image, as a caption is.
+    A question that matches none of the scenes' own forms has no known answer. Its answer is marked like a caption, as
+    a statement about the image.
     """
     claims = read_claims(answer)
     if claims.words == 0 and not re.search(r"\w", answer[:1000]):
@@ -39,19 +39,19 @@ def mark_answer(truth: SceneTruth, question: str, answer: str) -> Marks:
     except UnknownQuestionError:
         return mark_caption(truth, answer)
     if is_unanswerable(question):
-        return _mark_untold(asked, answer)
+        return _mark_unanswerable(asked, answer)
     if asked.open_ended:
         return _mark_statement(truth, asked, answer, claims)
     return _mark_short(asked, answer, claims)
 
 
 def correctness(question: Question, answer: str) -> float:
-    """How right a close-ended answer is: 1 right, 0 wrong or unreadable; for a box, IoU above 0.5 counts as itself."""
+    """Correctness of a close-ended answer: 1 right, 0 wrong or unreadable; for a box its IoU if above 0.5, else 0."""
     return _read(question, answer)[1]
 
 
 def box_iou(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes, 0..1; 0 where one has no area."""
+    """Intersection over union of two boxes, 0..1; 0 if either has no area."""
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
     if width <= 0 or height <= 0:
@@ -61,7 +61,7 @@ def box_iou(a: Box, b: Box) -> float:
 
 
 def _read(question: Question, answer: str) -> tuple[bool, float]:
-    """Whether the answer has the asked form, and how right it is, 0..1."""
+    """Whether the answer has the requested form, and its correctness, 0..1."""
     text = answer[:1000].strip().lower().rstrip(".")
     if question.task == "choice":
         letter = re.fullmatch(r"([a-d])(?:[.)].*)?", text, re.DOTALL)
@@ -75,12 +75,12 @@ def _read(question: Question, answer: str) -> tuple[bool, float]:
     if question.task == "scene_class":
         named = read_claims(text).scenes
         return len(named) == 1, float(named == read_claims(question.answer).scenes)
-    said = set(_values(question.task, text))
-    return len(said) == 1, float(said == {question.answer})
+    values = set(_values(question.task, text))
+    return len(values) == 1, float(values == {question.answer})
 
 
 def _values(task: str, text: str) -> list[str]:
-    """Every answer of the task's kind that the text gives, numbers as digits."""
+    """Every value of the task's kind in the text, with numbers as digits."""
     if task != "count":
         return [word for word in re.findall(r"[a-z]+", text) if word in _FORMS[task]]
     digits = {word: str(number) for number, word in enumerate(NUMBERS)}
@@ -90,7 +90,7 @@ def _values(task: str, text: str) -> list[str]:
 
 def _mark_short(question: Question, answer: str, claims: Claims) -> Marks:
     formed, right = _read(question, answer)
-    wordy = 1.5 if claims.words > _SHORT else 0.0
+    wordy = 1.5 if claims.words > _SHORT_ANSWER_WORDS else 0.0
     bare = question.task in ("choice", "grounding") or formed
     return Marks(
         relevance=bounded(1.0 + 4.0 * right),
@@ -101,8 +101,8 @@ def _mark_short(question: Question, answer: str, claims: Claims) -> Marks:
     )
 
 
-def _mark_untold(question: Question, answer: str) -> Marks:
-    honest = _NOT_TOLD.search(answer[:1000].lower()) is not None
+def _mark_unanswerable(question: Question, answer: str) -> Marks:
+    honest = _REFUSAL.search(answer[:1000].lower()) is not None
     reason = question.answer.partition("because ")[2].rstrip(".")
     given = honest and reason in answer.lower()
     partly = honest and "because" in answer.lower()
@@ -116,24 +116,24 @@ def _mark_untold(question: Question, answer: str) -> Marks:
 
 
 def _mark_statement(truth: SceneTruth, question: Question, answer: str, claims: Claims) -> Marks:
-    wanted, said = _items(read_claims(question.answer)), _items(claims)
-    told = len(wanted & said) / max(1, len(wanted))
+    expected, given = _items(read_claims(question.answer)), _items(claims)
+    covered = len(expected & given) / max(1, len(expected))
     true = relevance(truth, claims)
     false_absence = any(m.count == 0 and truth.count_of(m.object_class) for m in claims.mentions)
-    right = 0.0 if false_absence else told
+    right = 0.0 if false_absence else covered
     wrong = len(absent_mentions(truth, claims)) + len(claims.aliens)
-    named = {item for item in wanted if item[0] in ("object", "scene", "cover", "none")}
+    named = {item for item in expected if item[0] in ("object", "scene", "cover", "none")}
     return Marks(
-        relevance=1.0 if false_absence else true if told else min(true, 1.5),
+        relevance=1.0 if false_absence else true if covered else min(true, 1.5),
         specificity=bounded(1.0 + 4.0 * right - wrong - 0.5 * min(2, claims.vague_words)),
         completeness=bounded(1.0 + 4.0 * right),
-        clarity=bounded(clarity(answer) - (0.5 if claims.words > 4 * _SHORT else 0.0)),
-        richness=bounded(1.0 + 4.0 * len(named & said) / max(1, len(named))),
+        clarity=bounded(clarity(answer) - (0.5 if claims.words > 4 * _SHORT_ANSWER_WORDS else 0.0)),
+        richness=bounded(1.0 + 4.0 * len(named & given) / max(1, len(named))),
     )
 
 
 def _items(claims: Claims) -> set[tuple[str, ...]]:
-    """Claims as a set of single statements, to compare two texts by."""
+    """Claims as a set of single statements, for comparing two texts."""
     items: set[tuple[str, ...]] = {("scene", scene) for scene in claims.scenes}
     items |= {("cover", cover) for cover in claims.covers}
     for mention in claims.mentions:
@@ -142,8 +142,8 @@ def _items(claims: Claims) -> set[tuple[str, ...]]:
             items.add(("none", name))
             continue
         items.add(("object", name))
-        told = {"count": mention.count, "colour": mention.colour, "place": mention.place}
-        items |= {(key, name, str(value)) for key, value in told.items() if value is not None}
+        attributes = {"count": mention.count, "colour": mention.colour, "place": mention.place}
+        items |= {(key, name, str(value)) for key, value in attributes.items() if value is not None}
         if mention.relation:
             items.add(("relation", name, *mention.relation))
     return items

@@ -1,12 +1,12 @@
-"""Who writes the answers of the instruction corpus: one reference, and several answerers with consistent faults.
+"""The answerers of the instruction corpus: one reference, and several with consistent faults.
 
 | answerer | habit |
 |---|---|
 | reference | right |
-| hasty | sees other object and scene classes (`perception`), so even its yes and no are wrong |
-| overcounter | sees one object more in every group, and boxes too far to the lower right |
+| hasty | sees wrong object and scene classes (`perception`), so its yes and no answers are wrong too |
+| overcounter | counts one object too many in every group; its boxes are shifted to the lower right |
 | guesser | sees wrong counts, colours and places |
-| constant | the same answer to every question of a kind: "yes", "2", "urban", A |
+| constant | the same answer to every question of a task: "yes", "2", "urban", A |
 | rambler | many words, no answer |
 | blank | a short reply that has nothing to do with the question |
 """
@@ -19,10 +19,10 @@ from dataclasses import replace
 from rsqa_pipeline.scenes.asking import Question, ask, format_box
 from rsqa_pipeline.scenes.perception import (
     Perception,
+    combine_habits,
     count_two_more,
     mirror,
     misname_scene,
-    perceive,
     recolour,
     swap_objects,
 )
@@ -56,7 +56,7 @@ def _shifted(box: Box) -> Box:
     return x, y, x + width, y + height
 
 
-def _seeing(habit: Perception) -> Answerer:
+def _with_perception(habit: Perception) -> Answerer:
     return lambda truth, question: ask(habit(truth), question.question).answer
 
 
@@ -69,9 +69,9 @@ def _rambler(truth: SceneTruth, question: Question) -> str:
 
 ANSWERERS: dict[str, Answerer] = {
     "reference": lambda truth, question: question.answer,
-    "hasty": _seeing(perceive(misname_scene, swap_objects)),
-    "overcounter": _seeing(_one_more),
-    "guesser": _seeing(perceive(count_two_more, recolour, mirror)),
+    "hasty": _with_perception(combine_habits(misname_scene, swap_objects)),
+    "overcounter": _with_perception(_one_more),
+    "guesser": _with_perception(combine_habits(count_two_more, recolour, mirror)),
     "constant": lambda truth, question: _CONSTANT[question.task],
     "rambler": _rambler,
     "blank": lambda truth, question: "an image.",

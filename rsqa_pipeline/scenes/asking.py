@@ -1,6 +1,6 @@
-"""Questions in words, answered from a truth graph: `ask(truth, text)` is the one place that knows right answers.
+"""Question texts, answered from a truth graph. `ask(truth, text)` is the only function that knows the right answers.
 
-Question writers produce texts only, so a question that comes back from a table or a prompt is answered the same way.
+Question writers produce only text, so a question read from a table or a prompt gets the same answer.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Question:
 
 
 class UnknownQuestionError(ValueError):
-    """The text is no question this module can answer from a truth graph."""
+    """The text is not a question that this module can answer from a truth graph."""
 
 
 _NOUN = "(" + "|".join(OBJECTS) + ")"
@@ -56,10 +56,10 @@ Answerer = Callable[[SceneTruth, re.Match[str]], str]
 
 
 def ask(truth: SceneTruth, text: str) -> Question:
-    """The question of this text about this scene, with the right answer.
+    """Parses the text of a question about the scene and adds the right answer.
 
     Raises:
-        UnknownQuestionError: the text is none of the question forms of this package.
+        UnknownQuestionError: the text matches no question form of this package.
     """
     text = text.strip()
     if text.endswith(LETTER_PROMPT):
@@ -75,12 +75,12 @@ def ask(truth: SceneTruth, text: str) -> Question:
 
 
 def is_unanswerable(text: str) -> bool:
-    """Whether the right answer to this question is that it cannot be told."""
+    """Whether an image cannot answer this question; the right answer then says so and why."""
     return any(pattern.fullmatch(text.strip()) for pattern, _ in _UNANSWERABLE_FORMS)
 
 
 def choice_text(stem: str, choices: tuple[str, ...]) -> str:
-    """A multiple-choice question in LHRS-Bench's form: stem, four lettered lines, the prompt for a letter."""
+    """A multiple-choice question in LHRS-Bench's format: stem, four lettered lines, the prompt for a letter."""
     lines = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=True)]
     return "\n".join([stem, *lines, LETTER_PROMPT])
 
@@ -130,9 +130,9 @@ def _absent(noun: str) -> str:
     return f"there are no {noun}s in this image."
 
 
-def _about(truth: SceneTruth, match: re.Match[str], tell: Callable[[Group, SceneTruth], str]) -> str:
+def _about(truth: SceneTruth, match: re.Match[str], describe: Callable[[Group, SceneTruth], str]) -> str:
     group = truth.group_of(match[1])
-    return tell(group, truth) if group else _absent(match[1])
+    return describe(group, truth) if group else _absent(match[1])
 
 
 def _overview(truth: SceneTruth, _: re.Match[str]) -> str:

@@ -1,7 +1,7 @@
-"""The drawing surface of one scene: pixels at three times the size, and the ground structure's own frame.
+"""The drawing surface of one scene, at three times the image size, with a coordinate frame for the ground structure.
 
-The structure's frame has its origin in the image's centre; u grows towards the structure's side, v across it.
-Both are in pixels of the final image, and the frame is turned by the scene's rotation.
+The frame's origin is the image centre; u points towards the structure's side, v across it. Both are in pixels of the
+final image. The frame is rotated by the scene's rotation.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class Canvas:
         self.rng = rng
         self.image = Image.new("RGB", (IMAGE_SIZE * SCALE, IMAGE_SIZE * SCALE))
         self.draw = ImageDraw.Draw(self.image)
-        self.glaze = ImageDraw.Draw(self.image, "RGBA")
+        self.overlay = ImageDraw.Draw(self.image, "RGBA")
         x, y = PLACES[truth.side]
         angle = math.atan2(y, x) + math.radians(truth.effects.rotation)
         self.cos, self.sin = math.cos(angle) * SCALE, math.sin(angle) * SCALE
 
     def at(self, u: float, v: float) -> Point:
-        """Canvas position of a point of the structure's frame."""
+        """Canvas position of a point in the structure's frame."""
         middle = IMAGE_SIZE / 2 * SCALE
         return middle + u * self.cos - v * self.sin, middle + u * self.sin + v * self.cos
 
@@ -45,7 +45,7 @@ class Canvas:
         self.draw.polygon([self.at(u0, v0), self.at(u1, v0), self.at(u1, v1), self.at(u0, v1)], fill=colour)
 
     def strip(self, u0: float, u1: float, colour: Colour) -> None:
-        """A band right across the image."""
+        """A band across the whole image."""
         self.quad(u0, -64, u1, 64, colour)
 
     def line(self, points: Sequence[Point], colour: Colour, width: float) -> None:
@@ -72,8 +72,8 @@ class Canvas:
         self.draw.polygon([(x * SCALE, y * SCALE) for x, y in points], fill=colour)
 
     def shade(self, points: Sequence[Point], strength: int) -> None:
-        """A dark, see-through polygon in image pixels; ``strength`` 0..255."""
-        self.glaze.polygon([(x * SCALE, y * SCALE) for x, y in points], fill=(12, 16, 24, strength))
+        """A dark, translucent polygon in image pixels; ``strength`` 0..255."""
+        self.overlay.polygon([(x * SCALE, y * SCALE) for x, y in points], fill=(12, 16, 24, strength))
 
     def wave(self, base: float, height: float, length: float, phase: float, step: int = 6) -> list[Point]:
         """A wavy line along v at u = ``base``, as points of the frame."""

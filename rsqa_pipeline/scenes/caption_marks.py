@@ -1,7 +1,7 @@
 """The five quality dimensions of a caption, marked from the truth graph (paper, five quality dimensions).
 
-Each mark is 1 (poor) to 5 (excellent). Where a judge would let one fault count twice, so does this: an object that is
-not there earns neither specificity nor completeness.
+Each mark is 1 (poor) to 5 (excellent). As with a judge, one fault can count twice: an object that is not there earns
+neither specificity nor completeness.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rsqa_pipeline.scenes.vocabulary import PLACES, SCENES, activity
 
 _SHARES = {"count": 0.30, "colour": 0.35, "place": 0.35}
 _ATTRIBUTE_FAULT = 3.0
-"""Points of relevance lost when one attribute (say, the count) is wrong in every group."""
+"""Points of relevance lost when one attribute (e.g. the count) is wrong in every group."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Marks:
 
     @property
     def mean(self) -> float:
-        """The text's one mark, as the paper's judge takes it."""
+        """The overall mark of the text, computed as the paper's judge does."""
         return (self.relevance + self.specificity + self.completeness + self.clarity + self.richness) / 5
 
 
 def mark_caption(truth: SceneTruth, text: str) -> Marks:
-    """Marks of any text as a caption of the scene. Never fails; an empty text gets 1 everywhere."""
+    """Marks of any text as a caption of the scene. Never fails; an empty text gets 1 in every dimension."""
     claims = read_claims(text)
     if claims.words == 0:
         return Marks(1.0, 1.0, 1.0, 1.0, 1.0)
@@ -53,7 +53,7 @@ def bounded(mark: float) -> float:
 
 
 def relevance(truth: SceneTruth, claims: Claims) -> float:
-    """5 where every claim holds; a text that claims nothing gets 3 if it is vague, 1 if it is off the subject."""
+    """5 if every claim holds; a text without claims gets 3 if it is vague, 1 if it is off topic."""
     if not (claims.mentions or claims.scenes or claims.covers or claims.aliens):
         return 3.0 if claims.vague_words else 1.0
     lost = 2.0 * len(claims.scenes - {truth.scene_class}) + 1.5 * len(claims.aliens)
@@ -67,12 +67,12 @@ def relevance(truth: SceneTruth, claims: Claims) -> float:
 
 
 def absent_mentions(truth: SceneTruth, claims: Claims) -> list[Mention]:
-    """Mentions of objects that the image does not show, unless the text says just that ("no ships")."""
+    """Mentions of objects that the image does not show; "no ships" is not one of them."""
     return [m for m in claims.mentions if match(truth, m) is None and m.count != 0]
 
 
 def match(truth: SceneTruth, mention: Mention) -> Group | None:
-    """The group a mention speaks of; an unnamed "thing" is found by its colour, of two by its place."""
+    """The group that a mention refers to; an unnamed "thing" is matched by colour, then by place."""
     if mention.object_class != "thing":
         return truth.group_of(mention.object_class)
     alike = [group for group in truth.groups if group.colour == mention.colour]
@@ -81,7 +81,7 @@ def match(truth: SceneTruth, mention: Mention) -> Group | None:
 
 
 def error(truth: SceneTruth, mention: Mention, group: Group, attribute: str) -> float | None:
-    """0 right, 1 wrong, 0.5 too narrow a place; None where the mention does not say."""
+    """0 if right, 1 if wrong, 0.5 if the place is too narrow; None if the mention does not state the attribute."""
     if attribute == "count":
         return None if mention.count is None else float(mention.count != group.count)
     if attribute == "colour":
@@ -105,10 +105,10 @@ def _place_error(claimed: str, true: str) -> float:
 
 
 def _specificity(truth: SceneTruth, claims: Claims) -> float:
-    """How much of count, colour and place is told of the groups named; wrong attributes and false objects cost."""
+    """How much of count, colour and place the text states of its groups; wrong attributes and false objects cost."""
     if truth.groups:
-        told = [_told(truth, claims, group) for group in truth.groups if _mentions(truth, claims, group)]
-        share = sum(told) / max(1, len(told))
+        scores = [_stated_share(truth, claims, g) for g in truth.groups if _mentions(truth, claims, g)]
+        share = sum(scores) / max(1, len(scores))
     else:
         kind = SCENES[truth.scene_class]
         share = 0.6 * (truth.scene_class in claims.scenes) + 0.2 * len(claims.covers & set(kind.cover_terms))
@@ -120,7 +120,7 @@ def _mentions(truth: SceneTruth, claims: Claims, group: Group) -> list[Mention]:
     return [mention for mention in claims.mentions if mention.count != 0 and match(truth, mention) is group]
 
 
-def _told(truth: SceneTruth, claims: Claims, group: Group) -> float:
+def _stated_share(truth: SceneTruth, claims: Claims, group: Group) -> float:
     shares = []
     for mention in _mentions(truth, claims, group):
         errors = {name: error(truth, mention, group, name) for name in _SHARES}
@@ -129,7 +129,7 @@ def _told(truth: SceneTruth, claims: Claims, group: Group) -> float:
 
 
 def _completeness(truth: SceneTruth, claims: Claims) -> float:
-    """Whether the scene and every group are covered; a miscounted group is covered by half."""
+    """Whether the scene and every group are covered; a miscounted group counts half."""
     scene = float(truth.scene_class in claims.scenes)
     if not truth.groups:
         return bounded(1.0 + 4.0 * (0.7 * scene + 0.3 * (scene and not absent_mentions(truth, claims))))
@@ -147,7 +147,7 @@ def _coverage(truth: SceneTruth, claims: Claims, group: Group) -> float:
 
 
 def richness(truth: SceneTruth, claims: Claims) -> float:
-    """Which kinds of terms of the trade the text uses fitly: scene class, land cover, object class, activity."""
+    """Which kinds of domain terms the text uses correctly: scene class, land cover, object class, activity."""
     kind = SCENES[truth.scene_class]
     points = float(truth.scene_class in claims.scenes) + 0.5 * len(claims.covers & set(kind.cover_terms))
     possible = 2.0

@@ -1,17 +1,17 @@
-"""Captions of graded quality. Each captioner but the first two is wrong or poor in its own consistent way.
+"""Captions of graded quality. Each captioner after the first two is wrong or poor in its own consistent way.
 
 | captioner | habit | dimension it fails (paper, five quality dimensions) |
 |---|---|---|
 | expert | none: scene, land cover, and for every group count, colour, class, activity and place | none |
-| plain | right, but neither colours nor places nor land cover | specificity |
+| plain | right, but without colours, places and land cover | specificity |
 | swapper, misnamer, counter, recolourer, misplacer | one wrong perception each, see `perception` | relevance |
 | hasty | wrong scene class and wrong object classes | relevance, completeness |
 | guesser | wrong counts, colours and places | relevance |
 | adder | right, then adds a bridge and vehicles that are not there | relevance |
 | vague | "some things in an area" | specificity, completeness |
-| forgetful | right, but leaves out the second group (one group: as plain) | completeness |
-| incomplete | names the scene only | completeness |
-| layman | right counts, colours, places; no word of the trade | richness |
+| forgetful | right, but leaves out the second group (with one group: like plain) | completeness |
+| incomplete | names only the scene | completeness |
+| layman | right counts, colours, places; no domain terms | richness |
 | garbler | right words in broken order, some twice | clarity |
 | mismatcher | the caption of another scene | relevance |
 """
@@ -25,10 +25,10 @@ import numpy as np
 
 from rsqa_pipeline.scenes.perception import (
     Perception,
+    combine_habits,
     count_two_more,
     mirror,
     misname_scene,
-    perceive,
     recolour,
     swap_objects,
 )
@@ -80,7 +80,7 @@ def _clause(group: Group, truth: SceneTruth) -> str:
 
 
 def statement(group: Group, truth: SceneTruth) -> str:
-    """One sentence on a group: "two white ships are moored on the left."."""
+    """One sentence about a group: "two white ships are moored on the left."."""
     return _clause(group, truth) + "."
 
 
@@ -140,20 +140,20 @@ def _mismatcher(truth: SceneTruth, rng: np.random.Generator) -> str:
     return _expert(other, rng)
 
 
-def _seeing(habit: Perception) -> Captioner:
+def _with_perception(habit: Perception) -> Captioner:
     return lambda truth, rng: _expert(habit(truth), rng)
 
 
 CAPTIONERS: dict[str, Captioner] = {
     "expert": _expert,
     "plain": _plain,
-    "swapper": _seeing(swap_objects),
-    "misnamer": _seeing(misname_scene),
-    "counter": _seeing(count_two_more),
-    "recolourer": _seeing(recolour),
-    "misplacer": _seeing(mirror),
-    "hasty": _seeing(perceive(misname_scene, swap_objects)),
-    "guesser": _seeing(perceive(count_two_more, recolour, mirror)),
+    "swapper": _with_perception(swap_objects),
+    "misnamer": _with_perception(misname_scene),
+    "counter": _with_perception(count_two_more),
+    "recolourer": _with_perception(recolour),
+    "misplacer": _with_perception(mirror),
+    "hasty": _with_perception(combine_habits(misname_scene, swap_objects)),
+    "guesser": _with_perception(combine_habits(count_two_more, recolour, mirror)),
     "adder": _adder,
     "vague": _vague,
     "forgetful": _forgetful,

@@ -1,7 +1,7 @@
-"""What a text claims about a scene, read from any text whatever: a captioner's, a model's, an empty or a huge one.
+"""What a text claims about a scene. Any text can be read: a captioner's, a model's, an empty or a huge one.
 
-Reading is by vocabulary and nearness: "three red ships are moored on the left" claims one mention of ships with a
-number, a colour, an activity and a place. Unknown words claim nothing.
+Claims are read by vocabulary and word proximity: "three red ships are moored on the left" is one mention of ships with
+a number, a colour, an activity and a place. Unknown words claim nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from rsqa_pipeline.scenes.vocabulary import COLOURS, NUMBERS, OBJECTS, PLACES, SCENES
 
 MAX_CHARACTERS = 4000
-"""Longer texts are read this far; their length still counts against clarity."""
+"""Longer texts are read only up to here; their length still lowers clarity."""
 
 _SCENE_WORDS = {kind.name: scene for scene, kind in SCENES.items()} | {
     "harbor": "harbour", "port": "harbour", "farm": "farmland", "dense residential": "dense_residential",
@@ -37,7 +37,7 @@ _COVER_WORDS = {term for kind in SCENES.values() for term in kind.cover_terms}
 ALIEN_WORDS = frozenset(
     {"bridge", "bridges", "road", "roads", "people", "train", "trains", "cloud", "clouds", "animals"}
 )
-"""Things no scene holds (a highway has lanes)."""
+"""Things that occur in no scene (a highway has lanes)."""
 VAGUE_WORDS = frozenset(
     {"some", "several", "many", "few", "thing", "things", "something", "place", "picture", "maybe", "may", "stuff"}
 )  # fmt: skip
@@ -60,10 +60,10 @@ _TOKEN = re.compile(
 
 @dataclass
 class Mention:
-    """Objects a text speaks of; None where it says nothing."""
+    """Objects that a text mentions; attributes are None if the text does not state them."""
 
     object_class: str
-    """"thing" where the text does not say what it is, only how it looks."""
+    """"thing" if the text does not say what it is, only how it looks."""
     count: int | None = None
     colour: str | None = None
     place: str | None = None
@@ -104,7 +104,7 @@ def read_claims(text: str) -> Claims:
         claims.vague_words += token in VAGUE_WORDS
         value = int(token[:9]) if token.isdigit() else _KINDS.get(token, ("", ""))[1]
         if kind == "object" and current is not None and current.object_class == value and not (pending or relating):
-            continue  # the word again
+            continue  # the same word again
         if kind == "object":
             mention = Mention(str(value), **pending)  # type: ignore[arg-type]
             if relating and current is not None:
@@ -130,7 +130,7 @@ def read_claims(text: str) -> Claims:
 
 
 def _merge_bare(claims: Claims) -> None:
-    """Drops mentions of nothing in particular ("some things"), and those that only point back at a fuller one:
+    """Drops unspecific mentions ("some things"), and bare ones that only refer to a more detailed one:
     "... above the tanks. two white tanks are ...".
     """
     full = {m.object_class for m in claims.mentions if m.count is not None or m.colour or m.place}

@@ -1,7 +1,7 @@
-"""The demo's data to curate: captions and instruction answers, most of them written by flawed writers.
+"""The demo's data to curate: captions and instruction answers, most of them from flawed writers.
 
-The caption corpus is a committed CSV, as a team's scraped corpus would be a file; scenes are re-derived from its
-``scene`` column. Row: ``17,hasty,"there are two red houses built at the top, in a desert with dunes and bare sand."``
+The caption corpus is a committed CSV, like a team's scraped corpus. Scenes are sampled again from its ``scene`` column.
+Row: ``17,hasty,"there are two red houses built at the top, in a desert with dunes and bare sand."``
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ CAPTION_SHARES = {
     "misnamer": 0.04, "adder": 0.03, "recolourer": 0.02, "misplacer": 0.02, "vague": 0.03, "incomplete": 0.02,
     "forgetful": 0.02, "layman": 0.01, "garbler": 0.01, "mismatcher": 0.02,
 }  # fmt: skip
-"""Who wrote how much of the caption corpus. One cheap, hasty captioner wrote most, as in practice: its errors
+"""Share of the caption corpus by captioner. As in practice, a cheap, hasty captioner has the largest share: its errors
 outnumber the right words, so a model trained on everything learns them."""
 
 ANSWER_SHARES = {
     "reference": 0.22, "hasty": 0.40, "overcounter": 0.09, "guesser": 0.08, "constant": 0.12,
     "rambler": 0.06, "blank": 0.03,
 }  # fmt: skip
-"""Who wrote how much of the instruction corpus; flawed answers are right by chance at times."""
+"""Share of the instruction corpus by answerer; flawed answers are sometimes right by chance."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class InstructionRow:
 
 
 def demo_captions(scenes: Sequence[int], seed: int) -> list[CaptionRow]:
-    """One caption for each scene, sources mixed by `CAPTION_SHARES`. Deterministic."""
-    sources = _mixed(CAPTION_SHARES, len(scenes), seed)
+    """One caption per scene, sources mixed by `CAPTION_SHARES`. Deterministic."""
+    sources = _shuffled_sources(CAPTION_SHARES, len(scenes), seed)
     rows = []
     for scene, source in zip(scenes, sources, strict=True):
         rng = np.random.default_rng((seed, scene, 2))
@@ -75,7 +75,7 @@ def write_demo_corpus(path: Path, scenes: Sequence[int], seed: int) -> None:
 
 
 def read_corpus(path: Path) -> list[dict[str, str]]:
-    """Rows of a ``captions.csv`` as text, unchecked: what a row is worth is the ingest's to say.
+    """Rows of a ``captions.csv`` as text; the ingest checks them.
 
     Raises:
         DataError: a column is missing.
@@ -94,7 +94,7 @@ def instruction_samples(scenes: Sequence[int], seed: int, per_scene: int = 2) ->
 
     Deterministic; sources are independent of tasks.
     """
-    sources = _mixed(ANSWER_SHARES, len(scenes) * per_scene, seed)
+    sources = _shuffled_sources(ANSWER_SHARES, len(scenes) * per_scene, seed)
     rows: list[InstructionRow] = []
     for scene in scenes:
         truth = sample_scene(scene)
@@ -105,8 +105,8 @@ def instruction_samples(scenes: Sequence[int], seed: int, per_scene: int = 2) ->
     return rows
 
 
-def _mixed(shares: dict[str, float], number: int, seed: int) -> list[str]:
-    """``number`` source names in random order, each as often as its share says, to within one."""
+def _shuffled_sources(shares: dict[str, float], number: int, seed: int) -> list[str]:
+    """``number`` source names in random order, each as often as its share, to within one."""
     names = list(shares)
     edges = np.cumsum(list(shares.values())) / sum(shares.values())
     index = np.minimum(np.searchsorted(edges, (np.arange(number) + 0.5) / number), len(names) - 1)

@@ -1,4 +1,4 @@
-"""Clarity of a text by form alone: word order, repetition, number agreement, length. Says nothing about truth."""
+"""Clarity of a text by form alone: word order, repetition, number agreement, length. Truth is not considered."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from itertools import pairwise
 
 from rsqa_pipeline.scenes.claims import MAX_CHARACTERS, VAGUE_WORDS, tokens_of
 
-_GROUPS = {
+_PARTS_OF_SPEECH = {
     "article": ("a", "an", "the"),
     "preposition": ("in", "on", "at", "of", "with", "from", "inside"),
     "verb": ("is", "are", "be", "have", "has"),
     "joint": ("and", "where", "because", "or"),
 }
-_PART = {word: part for part, words in _GROUPS.items() for word in words}
+_PART = {word: part for part, words in _PARTS_OF_SPEECH.items() for word in words}
 _WRONG_ORDER = frozenset(
     [(a, b) for a in ("preposition", "article") for b in ("preposition", "verb", "joint", "relation")]
     + [(a, a) for a in ("article", "verb", "joint", "activity", "place", "number", "colour")]
@@ -21,8 +21,8 @@ _WRONG_ORDER = frozenset(
     + [("colour", "preposition"), ("place", "colour"), ("number", "verb"), ("joint", "preposition"), ("colour", "verb")]
     + [("scene", "article"), ("cover", "number"), ("activity", "number"), ("activity", "colour"), ("joint", "place")]
 )
-"""Pairs of parts of speech that never stand side by side in a sentence of these texts."""
-_NO_END = ("article", "preposition", "verb", "joint", "number")
+"""Pairs of parts of speech that are never adjacent in a correct sentence of these texts."""
+_NO_SENTENCE_END = ("article", "preposition", "verb", "joint", "number")
 _UNCLEAR = VAGUE_WORDS - {"thing", "things", "place", "picture"}
 _LONG, _VERY_LONG = 60, 120
 _SMALL_WORDS = """there it not be told aerial photo satellite image view seen from no yes how what which when who does
@@ -57,7 +57,7 @@ def _order_faults(tokens: list[tuple[str, str]]) -> int:
             previous = ("", "")
             continue
         if token in ".;:!?":
-            faults += previous[1] in _NO_END and not previous[0].isdigit()
+            faults += previous[1] in _NO_SENTENCE_END and not previous[0].isdigit()
             previous = ("", "")
             continue
         faults += (previous[1], part) in _WRONG_ORDER and token != previous[0]
@@ -66,7 +66,7 @@ def _order_faults(tokens: list[tuple[str, str]]) -> int:
 
 
 def _agreement_faults(words: list[tuple[str, str]]) -> int:
-    """Numbers that do not fit their noun: "three ship", "one ships"."""
+    """Numbers that do not agree with their noun: "three ship", "one ships"."""
     faults = 0
     number: str | None = None
     for token, part in words:
@@ -82,6 +82,6 @@ def _agreement_faults(words: list[tuple[str, str]]) -> int:
 
 
 def _repetition_faults(words: list[str]) -> float:
-    twice = sum(a == b for a, b in pairwise(words))
+    doubled = sum(a == b for a, b in pairwise(words))
     runs = Counter(zip(words, words[1:], words[2:], words[3:], words[4:], strict=False))
-    return twice + 0.5 * min(4, sum(count - 1 for count in runs.values()))
+    return doubled + 0.5 * min(4, sum(count - 1 for count in runs.values()))

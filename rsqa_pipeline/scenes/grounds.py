@@ -1,4 +1,4 @@
-"""The ground of each scene class: what a person recognises it by before looking at any object."""
+"""The ground of each scene class: a person recognises the class from it without any objects."""
 
 from __future__ import annotations
 

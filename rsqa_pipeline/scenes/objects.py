@@ -1,11 +1,11 @@
-"""The object classes: each has an outline, a shadow and the few details that tell it apart at ten pixels."""
+"""The object classes: each has an outline, a shadow and a few details that identify it at ten pixels."""
 
 from __future__ import annotations
 
 import math
 
 from rsqa_pipeline.scenes.canvas import SCALE, Canvas, Colour
-from rsqa_pipeline.scenes.shapes import OUTLINES, Point, turned
+from rsqa_pipeline.scenes.shapes import OUTLINES, Point, transformed
 from rsqa_pipeline.scenes.truth import Box, Group
 from rsqa_pipeline.scenes.vocabulary import COLOURS, OBJECTS
 
@@ -14,14 +14,14 @@ _WHITE: Colour = (238, 240, 236)
 
 
 def draw_shadow(canvas: Canvas, group: Group, box: Box, heading: float) -> None:
-    """The object's shadow, as long as its class is high; drawn before any object."""
+    """The object's shadow, as long as the class is high; drawn before all objects."""
     pixels = group.length / canvas.truth.gsd
     reach = OBJECTS[group.object_class].height * pixels
     if reach == 0:
         return
     sun = math.radians(canvas.truth.effects.sun)
     x, y = _centre(box)
-    outline = turned(OUTLINES[group.object_class], pixels, heading, x, y)
+    outline = transformed(OUTLINES[group.object_class], pixels, heading, x, y)
     for share in (0.5, 1.0):
         dx, dy = share * reach * math.cos(sun), share * reach * math.sin(sun)
         canvas.shade([(px + dx, py + dy) for px, py in outline], 110 if share == 1 else 70)
@@ -45,13 +45,13 @@ class _Brush:
         self.outline = OUTLINES[group.object_class]
 
     def area(self, points: tuple[Point, ...], colour: Colour) -> None:
-        self.canvas.polygon(turned(points, self.length, self.heading, self.x, self.y), colour)
+        self.canvas.polygon(transformed(points, self.length, self.heading, self.x, self.y), colour)
 
     def box(self, x0: float, y0: float, x1: float, y1: float, colour: Colour) -> None:
         self.area(((x0, y0), (x1, y0), (x1, y1), (x0, y1)), colour)
 
     def disc(self, x: float, y: float, radius: float, colour: Colour) -> None:
-        """A circle at (x, y) of the unturned frame: light comes from one side whatever the heading."""
+        """A circle at (x, y) of the unrotated frame, because light does not depend on the heading."""
         cx, cy, r = self.x + x * self.length, self.y + y * self.length, radius * self.length
         corners = [(c * SCALE) for c in (cx - r, cy - r, cx + r, cy + r)]
         self.canvas.draw.ellipse(corners, fill=colour)

@@ -1,7 +1,7 @@
-"""How a bad eye sees a scene: each habit turns the true scene into a wrong one, always in the same way.
+"""Systematic misperceptions: each habit turns the true scene into a wrong one, always in the same way.
 
 Captioners and answerers describe the wrong scene in good language, so their faults are systematic: a weak captioner
-that calls tanks houses does so in every image. A perceived count may exceed six and its boxes.
+that calls tanks houses does so in every image. A perceived count may exceed six and the number of boxes.
 """
 
 from __future__ import annotations
@@ -14,14 +14,12 @@ from rsqa_pipeline.scenes.truth import IMAGE_SIZE, Box, Group, SceneTruth
 Perception = Callable[[SceneTruth], SceneTruth]
 
 
-def _both_ways(pairs: dict[str, str]) -> dict[str, str]:
+def _symmetric(pairs: dict[str, str]) -> dict[str, str]:
     return pairs | {b: a for a, b in pairs.items()}
 
 
-OBJECT_TAKEN_FOR = _both_ways(
-    {"ship": "airplane", "tank": "house", "car": "tree", "truck": "pool", "court": "warehouse"}
-)
-SCENE_TAKEN_FOR = _both_ways(
+WRONG_OBJECT = _symmetric({"ship": "airplane", "tank": "house", "car": "tree", "truck": "pool", "court": "warehouse"})
+WRONG_SCENE = _symmetric(
     {
         "airport": "highway",
         "harbour": "beach",
@@ -32,39 +30,39 @@ SCENE_TAKEN_FOR = _both_ways(
         "stadium": "golf_course",
     }
 )
-COLOUR_TAKEN_FOR = {
+WRONG_COLOUR = {
     "white": "red", "red": "blue", "blue": "green", "green": "yellow", "yellow": "black", "black": "white",
 }  # fmt: skip
 _MIRRORED = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
 
 
 def swap_objects(truth: SceneTruth) -> SceneTruth:
-    """Takes every object class for another one."""
-    return _groups(truth, lambda g: replace(g, object_class=OBJECT_TAKEN_FOR[g.object_class]))
+    """Mistakes every object class for another one."""
+    return _groups(truth, lambda g: replace(g, object_class=WRONG_OBJECT[g.object_class]))
 
 
 def misname_scene(truth: SceneTruth) -> SceneTruth:
-    """Takes the scene class for another one."""
-    return replace(truth, scene_class=SCENE_TAKEN_FOR[truth.scene_class])
+    """Mistakes the scene class for another one."""
+    return replace(truth, scene_class=WRONG_SCENE[truth.scene_class])
 
 
 def count_two_more(truth: SceneTruth) -> SceneTruth:
-    """Sees two objects too many in each group."""
+    """Counts two objects too many in each group."""
     return _groups(truth, lambda g: replace(g, count=g.count + 2))
 
 
 def recolour(truth: SceneTruth) -> SceneTruth:
-    """Takes every colour for the next one."""
-    return _groups(truth, lambda g: replace(g, colour=COLOUR_TAKEN_FOR[g.colour]))
+    """Mistakes every colour for the next one."""
+    return _groups(truth, lambda g: replace(g, colour=WRONG_COLOUR[g.colour]))
 
 
 def mirror(truth: SceneTruth) -> SceneTruth:
-    """Mixes up left and right, top and bottom."""
+    """Swaps left and right, top and bottom."""
     return _groups(truth, _mirrored)
 
 
-def perceive(*habits: Perception) -> Perception:
-    """Several habits at once."""
+def combine_habits(*habits: Perception) -> Perception:
+    """A perception that applies several habits in turn."""
 
     def seen(truth: SceneTruth) -> SceneTruth:
         for habit in habits:

@@ -1,7 +1,7 @@
-"""Questions about scenes: for instruction tuning, and for benchmarks on scenes never trained on.
+"""Questions about scenes: for instruction tuning, and for benchmarks on held-out scenes.
 
 Close-ended (presence, count, comparison, rural or urban, scene class), open-ended (some unanswerable), grounding
-boxes in pixels, and multiple choice in LHRS-Bench's form. `asking.ask` holds the right answers.
+boxes in pixels, and multiple choice in LHRS-Bench's format. `asking.ask` gives the right answers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BENCHMARK_TASKS = ("presence", "count", "comparison", "rural_urban", "grounding"
 
 
 def instruction_questions(truth: SceneTruth, rng: np.random.Generator) -> list[Question]:
-    """One question of each task, two open-ended ones; no grounding where no object stands alone. Random order."""
+    """One question per task and a second open-ended one, in random order; no grounding if no group is one object."""
     texts = [_question(task, truth, rng) for task in TASKS]
     texts.append(_open(truth, rng))
     unique = list(dict.fromkeys(text for text in texts if text))
@@ -28,9 +28,9 @@ def instruction_questions(truth: SceneTruth, rng: np.random.Generator) -> list[Q
 
 
 def benchmark_questions(truth: SceneTruth, rng: np.random.Generator) -> list[Question]:
-    """One question of each benchmark task, in the order of `BENCHMARK_TASKS`; grounding only where it can be asked.
+    """One question per benchmark task, in the order of `BENCHMARK_TASKS`; no grounding if no group is one object.
 
-    Presence and comparison are right with "yes" about as often as with "no".
+    The right answer to presence and comparison is "yes" about as often as "no".
     """
     texts = [_question(task, truth, rng) for task in BENCHMARK_TASKS]
     return [ask(truth, text) for text in texts if text]
@@ -44,7 +44,7 @@ def _question(task: str, truth: SceneTruth, rng: np.random.Generator) -> str | N
         group = single[rng.integers(len(single))]
         return f"where is the {group.colour} {group.object_class}? give its box."
     if task == "comparison":
-        more, fewer = _compared(truth, rng)
+        more, fewer = _comparison_pair(truth, rng)
         return f"are there more {more}s than {fewer}s?"
     if task == "open":
         return _open(truth, rng)
@@ -59,7 +59,7 @@ def _question(task: str, truth: SceneTruth, rng: np.random.Generator) -> str | N
 
 
 def _noun(truth: SceneTruth, rng: np.random.Generator, present: float) -> str:
-    """An object class that the image shows, with probability ``present`` if it shows any; else one it does not."""
+    """An object class in the image with probability ``present``; otherwise, or if there is none, an absent one."""
     shown = [group.object_class for group in truth.groups]
     if shown and rng.random() < present:
         return shown[rng.integers(len(shown))]
@@ -67,7 +67,7 @@ def _noun(truth: SceneTruth, rng: np.random.Generator, present: float) -> str:
 
 
 def _absent(truth: SceneTruth, rng: np.random.Generator) -> str:
-    """An object class not in the image; half of the time one that could well stand in this scene class."""
+    """An object class not in the image; half of the time one that is typical of the scene class."""
     likely = [name for name in SCENES[truth.scene_class].objects if not truth.count_of(name)]
     if likely and rng.random() < 0.5:
         return likely[rng.integers(len(likely))]
@@ -75,7 +75,7 @@ def _absent(truth: SceneTruth, rng: np.random.Generator) -> str:
     return absent[rng.integers(len(absent))]
 
 
-def _compared(truth: SceneTruth, rng: np.random.Generator) -> tuple[str, str]:
+def _comparison_pair(truth: SceneTruth, rng: np.random.Generator) -> tuple[str, str]:
     """Two object classes, the first more frequent in half of the questions."""
     if not truth.groups:
         first = _absent(truth, rng)
@@ -128,7 +128,7 @@ def _choice(truth: SceneTruth, rng: np.random.Generator) -> str:
 
 
 def _other_places(place: str) -> list[str]:
-    """Places that are plainly wrong: none holds the place or is held by it."""
+    """Places that are clearly wrong: they neither contain the place nor lie within it."""
     x, y = PLACES[place]
     return [other for other, (ox, oy) in PLACES.items() if x * ox + y * oy <= 0 and (x * ox < 0 or y * oy < 0)]
 

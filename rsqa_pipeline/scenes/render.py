@@ -1,4 +1,4 @@
-"""Draws a scene: ground, objects with shadows, then what the sensor and the air do to it. About 1 ms an image."""
+"""Draws a scene: ground, objects with shadows, then sensor and air effects. About 1 ms per image."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def render(truth: SceneTruth) -> np.ndarray:
     for group in truth.groups:
         for box, heading in zip(group.boxes, group.headings, strict=True):
             draw_object(canvas, group, box, heading)
-    return _sense(canvas.image.reduce(SCALE), truth.effects, rng)
+    return _apply_effects(canvas.image.reduce(SCALE), truth.effects, rng)
 
 
-def _sense(image: Image.Image, effects: Effects, rng: np.random.Generator) -> np.ndarray:
-    """Uneven ground light, blur, haze and noise."""
+def _apply_effects(image: Image.Image, effects: Effects, rng: np.random.Generator) -> np.ndarray:
+    """Applies blur, uneven light, haze and noise."""
     if effects.blur > 0.2:
         image = image.filter(ImageFilter.GaussianBlur(effects.blur))
     coarse = Image.fromarray(rng.normal(1.0, 0.05, (9, 9)).astype(np.float32))

@@ -33,7 +33,7 @@ def _outline(object_class: str) -> tuple[Point, ...]:
 OUTLINES: dict[str, tuple[Point, ...]] = {name: _outline(name) for name in OBJECTS}
 
 
-def turned(points: tuple[Point, ...], length: float, heading: float, x: float, y: float) -> list[Point]:
-    """Unit ``points`` scaled to ``length``, turned by ``heading`` degrees (x towards y), moved to (x, y)."""
+def transformed(points: tuple[Point, ...], length: float, heading: float, x: float, y: float) -> list[Point]:
+    """Unit ``points`` scaled to ``length``, rotated by ``heading`` degrees (x towards y), moved to (x, y)."""
     cos, sin = length * math.cos(math.radians(heading)), length * math.sin(math.radians(heading))
     return [(x + px * cos - py * sin, y + px * sin + py * cos) for px, py in points]

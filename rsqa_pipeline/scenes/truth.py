@@ -1,6 +1,6 @@
 """The truth graph of a scene: class, scale, groups of objects, their places and relations, and sensor effects.
 
-A scene is its seed: `sample_scene` gives the same truth for the same seed, always, and `render.render` the same pixels.
+The seed defines the scene: `sample_scene` always gives the same truth for it, and `render.render` the same pixels.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rsqa_pipeline.scenes.shapes import OUTLINES, turned
+from rsqa_pipeline.scenes.shapes import OUTLINES, transformed
 from rsqa_pipeline.scenes.vocabulary import OBJECTS, PLACES, SCENES, ObjectKind
 
 IMAGE_SIZE = 64
 CELL = 16
-"""Pixels of one cell of the 4 x 4 grid that objects stand in."""
+"""Side of a cell of the 4 x 4 grid that objects are placed in, in pixels."""
 
 CORPUS_SEEDS = range(0, 1_000_000)
 INSTRUCTION_SEEDS = range(1_000_000, 2_000_000)
 BENCHMARK_SEEDS = range(2_000_000, 3_000_000)
 PROBE_SEEDS = range(3_000_000, 4_000_000)
-"""Fresh scenes that measure the shipped models."""
+"""Unseen scenes for measuring the shipped models."""
 PRETRAIN_SEEDS = range(10_000_000, 20_000_000)
 
 Box = tuple[int, int, int, int]
@@ -45,12 +45,12 @@ class Group:
     length: float
     """Long side of each object in metres."""
     headings: tuple[float, ...]
-    """Degrees from +x towards +y, one an object."""
+    """Degrees from +x towards +y, one per object."""
 
 
 @dataclass(frozen=True)
 class Effects:
-    """What the sensor, the air and the sun did to the image."""
+    """Effects of sensor, air and sun on the image."""
 
     haze: float
     """0 (clear) .. 0.35, share of white mixed in."""
@@ -59,14 +59,14 @@ class Effects:
     blur: float
     """Radius in pixels, 0 .. 0.7."""
     sun: float
-    """Direction shadows fall in, degrees from +x towards +y."""
+    """Direction of the shadows, in degrees from +x towards +y."""
     rotation: float
-    """Degrees the ground structure is turned by."""
+    """Rotation of the ground structure, in degrees."""
 
 
 @dataclass(frozen=True)
 class SceneTruth:
-    """All there is to know about a scene."""
+    """Everything that is known about a scene."""
 
     seed: int
     scene_class: str
@@ -75,7 +75,7 @@ class SceneTruth:
     side: str
     """Where the ground structure (water, apron) lies: left, right, top or bottom."""
     groups: tuple[Group, ...]
-    """None, one or two; of different object classes and not overlapping."""
+    """0 to 2 groups, of different object classes and not overlapping."""
     effects: Effects
 
     def group_of(self, object_class: str) -> Group | None:
@@ -113,9 +113,9 @@ def sample_scene(seed: int) -> SceneTruth:
 
 
 def relations(first: str, second: str) -> tuple[str, ...]:
-    """How a group at place ``first`` lies to one at place ``second``: ("to the left of", "above").
+    """Position of a group at place ``first`` relative to one at place ``second``: ("to the left of", "above").
 
-    Only words that hold for every object of the two groups.
+    Only relations that hold for all objects of the two groups.
     """
     (ax, ay), (bx, by) = PLACES[first], PLACES[second]
     found = []
@@ -127,11 +127,11 @@ def relations(first: str, second: str) -> tuple[str, ...]:
 
 
 def _place_groups(rng: np.random.Generator, objects: tuple[str, ...]) -> list[tuple[str, str, list[int]]]:
-    """Object class, place and grid cells of each group."""
+    """Draws the object class, place and grid cells of each group."""
     draw = rng.random()
     number = 0 if draw < 0.06 else 1 if draw < 0.42 else 2
     names = rng.permutation(len(objects)).tolist()
-    if rng.random() < 0.4:  # what the scene class is known for
+    if rng.random() < 0.4:  # the most typical class first
         names.sort(key=bool)
     placed: list[tuple[str, str, list[int]]] = []
     for index in range(number):
@@ -149,7 +149,7 @@ def _place_groups(rng: np.random.Generator, objects: tuple[str, ...]) -> list[tu
 
 
 def _cells(rng: np.random.Generator, place: str, count: int) -> list[int]:
-    """``count`` cells (row * 4 + column) of the place; a half gets one in each of its quadrants at least."""
+    """``count`` cells (row * 4 + column) of the place; a half gets at least one in each of its quadrants."""
     x, y = PLACES[place]
     quadrants = [(qx, qy) for qx in (-1, 1) for qy in (-1, 1) if x in (0, qx) and y in (0, qy)]
     spare: list[int] = []
@@ -199,13 +199,13 @@ def _build_group(
     boxes, headings = [], []
     for cell in cells:
         heading = round((base + float(rng.uniform(-jitter, jitter))) % 360, 1)
-        boxes.append(_box(rng, cell, turned(OUTLINES[name], length / gsd, heading, 0, 0), axis))
+        boxes.append(_box(rng, cell, transformed(OUTLINES[name], length / gsd, heading, 0, 0), axis))
         headings.append(heading)
     return Group(name, colour, len(cells), place, tuple(boxes), length, tuple(headings))
 
 
 def _box(rng: np.random.Generator, cell: int, outline: list[tuple[float, float]], axis: float | None) -> Box:
-    """Bounding box of an object moved about within its cell."""
+    """Bounding box of an object at a random offset in its cell."""
     row, column = divmod(cell, 4)
     xs, ys = [p[0] for p in outline], [p[1] for p in outline]
     width, height = max(xs) - min(xs), max(ys) - min(ys)

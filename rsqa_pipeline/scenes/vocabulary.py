@@ -1,6 +1,6 @@
-"""What scenes are made of, in words and in metres: scene classes, object classes, colours, places, numbers.
+"""Words and sizes in metres for scenes: scene classes, object classes, colours, places, numbers.
 
-Every text about a scene uses these words only, so that a small language model can learn them.
+Texts about scenes use only these words, so that a small language model can learn them.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ class SceneKind:
     """A class of scene."""
 
     name: str
-    """As a text says it."""
+    """As written in texts."""
     article: str
     urban: bool
     gsd: tuple[float, float]
     """Ground sampling distance in metres per pixel; makes the objects below 8 to 14 pixels long."""
     objects: tuple[str, ...]
-    """What may stand here, the most typical first."""
+    """Object classes that may occur, the most typical first."""
     cover: str
-    """Land cover, as a text says it."""
+    """Land cover, as written in texts."""
     cover_terms: tuple[str, str]
     on_structure: tuple[str, ...] = ()
     """Objects that belong on the structure's side of the image: ships on the water."""
     axis: str | None = None
-    """Objects line up with the structure: "along" it or "across" it; None where they stand as they like."""
+    """Objects line up with the structure: "along" it or "across" it; None if they can face any direction."""
     hidden_colours: tuple[str, ...] = ()
     """Colours that cannot be seen against this ground."""
 
@@ -50,10 +50,10 @@ class ObjectKind:
     aspect: float
     """Short side over long side."""
     height: float
-    """Shadow's length over the long side."""
+    """Shadow length over the long side."""
     colours: tuple[str, ...]
     activity: str
-    """Participle a text uses for it: "moored"."""
+    """Participle that texts use for it: "moored"."""
 
 
 ANY_COLOUR = ("white", "red", "blue", "green", "yellow", "black")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.models.scoring_group import Group
+from rsqa_pipeline.models.scoring_group import ScoringGroup
 from rsqa_pipeline.records import canonical_messages, read_table
 
 Pair = Mapping[str, Any]
@@ -17,9 +17,9 @@ ScoredPair = tuple[float | None, float | None]
 
 
 class GroupScorer(Protocol):
-    """What every scorer offers: the score model's, CLIP's."""
+    """Interface of every scorer: the score model's and CLIP's."""
 
-    def score(self, groups: Sequence[Group]) -> list[list[float | None]]: ...
+    def score(self, groups: Sequence[ScoringGroup]) -> list[list[float | None]]: ...
 
 
 def read_pairs(folder: Path, split: str) -> list[dict[str, Any]]:
@@ -44,7 +44,7 @@ def score_pairs(scorer: GroupScorer, pairs: Sequence[Pair]) -> list[ScoredPair]:
         texts = members.setdefault(key, {})
         for text in (pair["chosen"], pair["rejected"]):
             texts.setdefault(text, len(texts))
-    groups = [Group(key[0], contexts[key], list(texts)) for key, texts in members.items()]
+    groups = [ScoringGroup(key[0], contexts[key], list(texts)) for key, texts in members.items()]
     scores = dict(zip(members, scorer.score(groups), strict=True))
     return [
         (scores[key][members[key][pair["chosen"]]], scores[key][members[key][pair["rejected"]]])
@@ -55,8 +55,8 @@ def score_pairs(scorer: GroupScorer, pairs: Sequence[Pair]) -> list[ScoredPair]:
 def agrees(scored: ScoredPair, margin: float = 1.0) -> bool | None:
     """Whether the scores order the pair as ``margin`` does (above 0: chosen is better).
 
-    A tie is wrong: a scorer that cannot tell the texts apart has not told which is better. None where a
-    score or the order itself is missing.
+    A tie counts as wrong, since the scorer did not prefer the better text. None where a score or the order itself
+    is missing.
     """
     chosen, rejected = scored
     if chosen is None or rejected is None or margin == 0:
@@ -65,6 +65,6 @@ def agrees(scored: ScoredPair, margin: float = 1.0) -> bool | None:
 
 
 def accuracy(verdicts: Sequence[bool | None]) -> float | None:
-    """Share of right verdicts among those there are; None where there are none."""
+    """Share of correct verdicts, ignoring missing ones; None without any verdict."""
     known = [verdict for verdict in verdicts if verdict is not None]
     return sum(known) / len(known) if known else None

@@ -1,4 +1,4 @@
-"""Test items on images never trained on."""
+"""Benchmark items made from images that are never trained on."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ _FORMATS = ("karpathy", "class_questions", "coco", "csv", "jsonl", "webdataset",
 def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
     """Writes items.parquet and quarantine.parquet (and images.tar for scenes).
 
-    ``input_rows`` counts the rows of the source's test split; ``items/<task>`` the items made from those kept.
+    ``input_rows`` counts the rows of the source's test split; ``items/<task>`` counts the items made from the kept
+    rows.
 
     Raises:
-        DataError: the source as a whole cannot be used, or has no test rows that training does not see.
+        DataError: the source cannot be used at all, has no test rows, or names no splits and is trained on.
     """
     pairs = settings.source_pairs
     quarantine = Quarantine("benchmark_sets")
@@ -70,10 +71,10 @@ class _TestImage:
 
 
 def file_items(rows: Iterable[CleanRow], count: int, seed: int) -> list[dict[str, Any]]:
-    """Items of every task that the rows allow, at most ``count`` a task, at even steps over the images.
+    """Makes items of every task that the rows allow: at most ``count`` per task, evenly spaced over the images.
 
-    Retrieval takes an image's captions with their repeats, as the published figures do; classes give classification,
-    yes-no and multiple-choice questions.
+    Retrieval keeps repeated captions of an image, as published results do. Classes give classification, yes-no and
+    multiple-choice questions.
     """
     images: dict[str, _TestImage] = {}
     for clean in rows:

@@ -1,4 +1,4 @@
-"""Close-ended questions that a scene class alone answers, for real images that come with nothing but classes."""
+"""Closed-ended questions that the scene class alone answers, for real images that have only class labels."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ClassQuestion:
 
     @property
     def messages(self) -> list[Message]:
-        """The user's turn, written as the benchmark of the same task writes it."""
+        """The user's turn, in the wording of the benchmark of the same task."""
         text = self.text
         if self.choices:
             text = choice_text(text, tuple(self.choice_words))
@@ -44,7 +44,7 @@ class ClassQuestion:
         return [class_words(choice) for choice in self.choices or ()]
 
     def answer(self, scene_class: str) -> str | None:
-        """What someone answers who takes the image for ``scene_class``; None where no choice fits."""
+        """The answer for an image of ``scene_class``; None if none of the choices fits."""
         if self.task == "presence":
             return "yes" if self.asked == scene_class else "no"
         if self.choices is None:
@@ -53,10 +53,10 @@ class ClassQuestion:
 
 
 def ask(task: ClassTask, scene_class: str, classes: list[str], key: str) -> ClassQuestion:
-    """The question of a kind about an image of ``scene_class``; ``key`` settles the free choices.
+    """Makes a question of kind ``task`` about an image of ``scene_class``; ``key`` seeds the random choices.
 
-    Yes-no questions are balanced. Half of the "no" ones, and one choice of every multiple choice, name the class that
-    a systematic captioner takes the image for, so that such habits show.
+    Yes-no questions are balanced. Half of the "no" questions, and one choice of every multiple-choice question, name
+    the class that a systematic captioner confuses with the true one, so that such habits show.
     """
     if task == "scene_class":
         return ClassQuestion(task, CLASS_QUESTION, None, None)
@@ -73,7 +73,7 @@ def ask(task: ClassTask, scene_class: str, classes: list[str], key: str) -> Clas
 
 
 def tasks_for(classes: list[str]) -> list[ClassTask]:
-    """Kinds of question that as many classes allow."""
+    """The kinds of question that this many classes allow."""
     needed = {"scene_class": 2, "presence": 2, "choice": len(LETTERS)}
     return [task for task in get_args(ClassTask) if len(classes) >= needed[task]]
 
@@ -81,9 +81,10 @@ def tasks_for(classes: list[str]) -> list[ClassTask]:
 def class_question_entries(
     entries: Iterable[Entry], count: int, seed: int
 ) -> tuple[list[Entry], dict[str, ClassQuestion]]:
-    """At most ``count`` questions about training images, spread over images and kinds, and what was asked by key.
+    """Returns at most ``count`` questions about training images, spread over images and kinds, and the questions by
+    key.
 
-    A fault of the source is passed on where it leaves an image, or an unknown one, without any row.
+    A fault of the source is kept if its image has no row, or if it names no image.
     """
     images: dict[str, SourceRow] = {}
     faults: list[Entry] = []
@@ -114,11 +115,11 @@ def class_question_entries(
 def corrupt_answer(
     question: ClassQuestion, kind: CorruptionKind, scene_class: str, classes: list[str]
 ) -> tuple[str, float] | None:
-    """The answer of a source with the habit ``kind``, and its true quality 1..5.
+    """Returns the answer of a source with the habit ``kind``, and its true quality 1..5.
 
-    ``class_swap`` and ``wrong_image`` take the class for the one they always confuse with it; ``vague`` says "some
-    area", "yes" and "A" whatever is shown; ``count_change`` has nothing to count. None where the answer comes out right
-    or the habit does not apply.
+    ``class_swap`` and ``wrong_image`` answer for the class that they always confuse with the true one. ``vague`` always
+    answers "some area", "yes" or "A". ``count_change`` has nothing to count. None if the answer is right or the habit
+    does not apply.
     """
     if kind == "count_change":
         return None

@@ -1,6 +1,6 @@
-"""Validates every row and decodes every image once; what cannot be used is quarantined with its reason.
+"""Validates every row and decodes every image once. Rows that cannot be used are quarantined with a reason.
 
-Rows are counted one by one: kept + quarantined = input, whatever they hold.
+Every row is counted: kept + quarantined = input.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from rsqa_pipeline.images.references import split_raster
 from rsqa_pipeline.records import Message, Metrics
 from rsqa_pipeline.source_pairs.source_row import Entry, FileSplit, RowFault, SourceRow
 
-# A test image stays out of training even where the file names it in both.
-_STRONGER_SPLIT: Sequence[FileSplit | None] = (None, "train", "validation", "test")
+# The later split wins: a test image stays out of training even if the file lists it in both.
+_SPLIT_PRIORITY: Sequence[FileSplit | None] = (None, "train", "validation", "test")
 
 
 @dataclass
 class Quarantine:
-    """Rows that cannot be used, as `records.QUARANTINE` wants them."""
+    """Rows that cannot be used, in the schema `records.QUARANTINE`."""
 
     stage: str
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -42,8 +42,8 @@ class Quarantine:
         )
 
     def metrics(self, kept: int) -> Metrics:
-        """``input_rows``, ``kept_rows``, ``quarantined_rows``, and of these ``duplicate_rows`` (exact and near ones),
-        ``benchmark_rows`` (what a benchmark has) and each reason's."""
+        """Counts ``input_rows``, ``kept_rows`` and ``quarantined_rows``; of the latter also ``duplicate_rows``
+        (exact and near), ``benchmark_rows`` (found in a benchmark) and ``quarantined/<reason>``."""
         reasons = Counter(row["reason"] for row in self.rows)
         return {
             "input_rows": float(kept + len(self.rows)),
@@ -57,12 +57,12 @@ class Quarantine:
 
 @dataclass(frozen=True)
 class CleanRow:
-    """A row whose text is sound and whose image was decoded."""
+    """A row with a valid text and a decoded image."""
 
     row: SourceRow
     image_id: str
     georeference: Georeference | None = None
-    """Where the image lies, told by a GeoTIFF."""
+    """Location of the image, from its GeoTIFF."""
 
 
 class ImageIndex:
@@ -71,38 +71,38 @@ class ImageIndex:
     def __init__(self, max_pixels: int) -> None:
         self._max_pixels = max_pixels
         self._known: dict[str, str | ImageFault] = {}
-        self._places: dict[str, Georeference] = {}
+        self._georeferences: dict[str, Georeference] = {}
 
     def image_id(self, reference: str) -> str:
-        """sha256 of the image's bytes. Raises ImageFault, again for each row that refers to it."""
+        """Returns the sha256 of the image's bytes. Raises ImageFault, once per row that refers to the image."""
         if reference not in self._known:
-            self._known[reference] = self._look(reference)
+            self._known[reference] = self._read_image(reference)
         known = self._known[reference]
         if isinstance(known, ImageFault):
             raise known
         return known
 
     def georeference(self, reference: str) -> Georeference | None:
-        """Where an image lies whose `image_id` was asked for; None where it does not say so."""
-        return self._places.get(reference)
+        """Location of an image that `image_id` has read; None if the image has none."""
+        return self._georeferences.get(reference)
 
-    def _look(self, reference: str) -> str | ImageFault:
+    def _read_image(self, reference: str) -> str | ImageFault:
         try:
             data = read_bytes(reference)
             decode_image(data, reference, self._max_pixels, split_raster(reference)[1])
         except ImageFault as fault:
             return fault
-        place = georeference(data)
-        if place is not None:
-            self._places[reference] = place
+        location = georeference(data)
+        if location is not None:
+            self._georeferences[reference] = location
         return hash_image(data)
 
 
 def check_rows(entries: Iterable[Entry], images: ImageIndex, quarantine: Quarantine) -> list[CleanRow]:
-    """The entries that can be used, in order; every other one is added to ``quarantine``.
+    """Returns the usable entries in order; all others are added to ``quarantine``.
 
     Raises:
-        DataError: not one row is left; the message gives the reasons found.
+        DataError: no row is usable; the message lists the reasons.
     """
     clean: list[CleanRow] = []
     keys: set[str] = set()
@@ -120,7 +120,7 @@ def check_rows(entries: Iterable[Entry], images: ImageIndex, quarantine: Quarant
             clean.append(CleanRow(entry, image_id, images.georeference(entry.image)))
         except ImageFault as image_fault:
             quarantine.add(entry.key, image_fault.reason, image_fault.detail)
-    clean = _one_split_an_image(clean, quarantine)
+    clean = _one_split_per_image(clean, quarantine)
     if not clean:
         reasons = Counter(row["reason"] for row in quarantine.rows)
         found = ", ".join(f"{reason}: {count}" for reason, count in reasons.most_common()) or "no rows at all"
@@ -135,7 +135,7 @@ def _fault_of(row: SourceRow, keys: set[str]) -> tuple[str, str] | None:
 
 
 def text_fault(messages: Sequence[Message]) -> tuple[str, str] | None:
-    """(reason, detail) of texts that cannot be used: ``not_utf8`` or ``empty_text``; None for sound ones."""
+    """Returns (reason, detail) for unusable texts, reason ``not_utf8`` or ``empty_text``; None for valid texts."""
     for turn, message in enumerate(messages):
         fault = _not_utf8(message["content"], f"turn {turn}")
         if fault is not None:
@@ -153,26 +153,26 @@ def _not_utf8(text: str, what: str) -> tuple[str, str] | None:
     return None
 
 
-def _one_split_an_image(rows: list[CleanRow], quarantine: Quarantine) -> list[CleanRow]:
-    strongest: dict[str, FileSplit | None] = {}
+def _one_split_per_image(rows: list[CleanRow], quarantine: Quarantine) -> list[CleanRow]:
+    final_split: dict[str, FileSplit | None] = {}
     for clean in rows:
-        before = strongest.get(clean.image_id)
-        strongest[clean.image_id] = max(before, clean.row.split, key=_STRONGER_SPLIT.index)
+        before = final_split.get(clean.image_id)
+        final_split[clean.image_id] = max(before, clean.row.split, key=_SPLIT_PRIORITY.index)
     kept = []
     for clean in rows:
-        if clean.row.split == strongest[clean.image_id]:
+        if clean.row.split == final_split[clean.image_id]:
             kept.append(clean)
         else:
-            detail = f"split {clean.row.split}, but the same image is in {strongest[clean.image_id]}"
+            detail = f"split {clean.row.split}, but the same image is in {final_split[clean.image_id]}"
             quarantine.add(clean.row.key, "split_conflict", detail)
     return kept
 
 
 def drop_repeats(samples: Iterable[tuple[str, Mapping[str, Any]]], quarantine: Quarantine) -> list[Mapping[str, Any]]:
-    """The first sample of each ``sample_id``, in order; exact repeats are quarantined as ``duplicate_id``.
+    """Keeps the first sample of each ``sample_id``, in order; exact repeats are quarantined as ``duplicate_id``.
 
     Args:
-        samples: (the source's key, sample).
+        samples: pairs (source key, sample).
     """
     first: dict[str, str] = {}
     kept = []

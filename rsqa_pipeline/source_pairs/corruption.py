@@ -1,8 +1,9 @@
-"""Systematic faults for human captions: each kind is one poor captioner, wrong in its own consistent way.
+"""Systematic faults for human captions. Each kind imitates a poor captioner that is wrong in one consistent way.
 
-Symmetric random noise is averaged out in training, since the right text stays the most frequent one; a habit is not.
-So ``class_swap`` believes in one fixed confusion of classes and things, ``count_change`` sees three of everything,
-``vague`` names nothing, and ``wrong_image`` files captions under images of the class it confuses with theirs.
+Symmetric random noise averages out in training, because the right text stays the most frequent one. A habit does not.
+Therefore ``class_swap`` always confuses the same classes and objects, ``count_change`` sees three of everything,
+``vague`` names nothing, and ``wrong_image`` uses the caption of an image of the class that it confuses with the true
+one.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ TRUE_QUALITY: Mapping[CorruptionKind | None, float] = {
     "class_swap": 1.5,
     "wrong_image": 1.0,
 }
-"""True quality, 1..5, of a text by the kind of corruption put into it; None is the text as people wrote it."""
+"""True quality of a text, 1..5, by its kind of corruption; None is the unchanged human text."""
 
-# One cycle over RSICD's classes: every class is taken for exactly one other.
+# One cycle over RSICD's classes: every class is confused with exactly one other.
 _CLASS_CYCLE = (
     "airport", "port", "beach", "desert", "meadow", "forest", "mountain", "bare_land", "farmland", "park", "school",
     "church", "center", "square", "stadium", "playground", "baseball_field", "pond", "river", "viaduct", "bridge",
@@ -37,7 +38,7 @@ _CLASS_CYCLE = (
 )  # fmt: skip
 _CLASS_SWAPS = dict(zip(_CLASS_CYCLE, _CLASS_CYCLE[1:] + _CLASS_CYCLE[:1], strict=True))
 
-# What captions call those classes, and common things; singular -> singular, plurals follow.
+# Nouns for those classes and for common objects: singular -> singular; plurals are derived.
 _NOUN_SWAPS = {
     "airport": "port", "runway": "pier", "terminal": "wharf", "airplane": "ship", "plane": "ship", "aircraft": "ship",
     "port": "beach", "harbor": "beach", "harbour": "beach", "ship": "umbrella", "boat": "umbrella",
@@ -79,7 +80,7 @@ _VAGUE_ENDINGS = ("", " in the picture", " and more around it")
 
 @dataclass
 class CaptionPool:
-    """The captions that faults are made with: their classes, and whose caption a wrong image gets."""
+    """The captions that faults are made from: the known classes and the captions of each image."""
 
     classes: list[str] = field(default_factory=list)
     _texts: dict[str, list[str]] = field(default_factory=dict)
@@ -87,7 +88,8 @@ class CaptionPool:
 
     @classmethod
     def of(cls, rows: Iterable[Mapping[str, Any]]) -> CaptionPool:
-        """From rows with ``image_id``, ``scene_class`` and ``messages``; only single captions are used."""
+        """Builds the pool from rows with ``image_id``, ``scene_class`` and ``messages``; only single captions are
+        used."""
         pool = cls()
         classes: dict[str, str | None] = {}
         for row in rows:
@@ -95,30 +97,32 @@ class CaptionPool:
                 pool._texts.setdefault(row["image_id"], []).append(row["messages"][0]["content"])
                 classes[row["image_id"]] = row["scene_class"]
         for image_id in sorted(classes):
-            for group in {classes[image_id], None}:  # None holds all images
-                pool._images.setdefault(group, []).append(image_id)
-        pool.classes = sorted(group for group in pool._images if group is not None)
+            for scene_class in {classes[image_id], None}:  # None holds all images
+                pool._images.setdefault(scene_class, []).append(image_id)
+        pool.classes = sorted(scene_class for scene_class in pool._images if scene_class is not None)
         return pool
 
     def caption_of_another(self, image_id: str, scene_class: str | None, key: str) -> str | None:
-        """A caption of an image of the class that this one is taken for; None where there is no other image."""
+        """A caption of an image of the class confused with ``scene_class``, or of any class; None without another
+        image."""
         wanted = swapped_class(scene_class, self.classes) if scene_class else None
         images = self._images.get(wanted) or self._images.get(None, [])
-        others = [other for other in _from(images, sha256(key, "donor")) if other != image_id]
+        others = [other for other in _next_two(images, sha256(key, "donor")) if other != image_id]
         if not others:
             return None
         texts = self._texts[others[0]]
         return texts[int(unit_hash(key, "donor's caption") * len(texts))]
 
 
-def _from(ids: list[str], point: str) -> list[str]:
-    """The two ids that follow ``point`` on the ring of sorted ids: another id more or less moves few choices."""
+def _next_two(ids: list[str], point: str) -> list[str]:
+    """The two ids that follow ``point`` on the ring of sorted ids, so that adding or removing an id moves few
+    choices."""
     start = bisect_left(ids, point)
     return [ids[(start + step) % len(ids)] for step in range(min(2, len(ids)))]
 
 
 def swapped_class(scene_class: str, classes: list[str]) -> str:
-    """The class that ``scene_class`` is always taken for: a fixed one, else the next of ``classes`` by name."""
+    """The class always confused with ``scene_class``: its fixed partner, else the next of ``classes`` by name."""
     fixed = _CLASS_SWAPS.get(scene_class)
     if fixed in classes:
         return fixed
@@ -130,14 +134,14 @@ def swapped_class(scene_class: str, classes: list[str]) -> str:
 def corrupt(
     text: str, kind: CorruptionKind, key: str, image_id: str, scene_class: str | None, pool: CaptionPool
 ) -> str | None:
-    """``text`` as the captioner ``kind`` would have it; None where its habit changes nothing here.
+    """Returns ``text`` as the captioner ``kind`` would write it; None if the habit changes nothing.
 
     Args:
         text: a caption.
         kind: the habit.
-        key: settles the free choices (wording, donor); the same key gives the same text.
+        key: seeds the random choices (wording, donor); the same key gives the same text.
         image_id: the caption's own image.
-        scene_class: class of that image, None where unknown.
+        scene_class: class of that image, None if unknown.
         pool: captions and classes of the corpus.
 
     Example: ``many planes are parked next to a long building in an airport .`` becomes ``many ships are parked next
@@ -146,7 +150,7 @@ def corrupt(
     if kind == "class_swap":
         changed: str | None = _swap_nouns(text, pool.classes)
     elif kind == "count_change":
-        changed = _see_three(text)
+        changed = _change_counts(text)
     elif kind == "vague":
         changed = _vague(key)
     else:
@@ -178,7 +182,7 @@ def _plural(noun: str) -> str:
     return noun + "s"
 
 
-def _see_three(text: str) -> str:
+def _change_counts(text: str) -> str:
     def count(match: re.Match[str]) -> str:
         word = "seven" if match[0].lower() == "three" else "three"
         return word.capitalize() if match[0][0].isupper() else word

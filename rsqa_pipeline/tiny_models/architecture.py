@@ -26,11 +26,11 @@ MERGE = 2
 VISION_LAYERS = 4
 VLM_LANGUAGE_LAYERS = 3
 CLIP_TEXT_LAYERS = 3
-VOCABULARY = 1500
-"""Tokens at most; the language is small, but fine-tuning data brings words of its own."""
+MAX_VOCABULARY_SIZE = 1500
+"""The scenes' language is small, but fine-tuning data adds its own words."""
 CLIP_TEXT_LENGTH = 77
-SHARPNESS = 4.0
-"""Times the usual size of the first query and key weights."""
+QUERY_KEY_SCALE = 4.0
+"""Factor on the initial query and key weights."""
 
 _VLM_SPECIAL = (
     "<|endoftext|>",
@@ -41,14 +41,14 @@ _VLM_SPECIAL = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-# transformers' CLIP takes an end mark of id 2 for an old configuration and reads the text's largest id instead
+# The end token must not have id 2: transformers' CLIP would assume an old configuration and pool at the largest id.
 _CLIP_SPECIAL = ("<|pad|>", "<|endoftext|>", "<|startoftext|>")
 
 
 def train_vlm_processor(texts: Iterable[str], image_size: int) -> QwenVLProcessor:
     """A Qwen2-VL processor whose byte-level BPE is trained on ``texts``; images become image_size x image_size pixels.
 
-    One fixed size: with 64 px, patches of 8 and merges of 2 an image is 16 tokens.
+    All images have this size. With 64 px, patches of 8 and merges of 2, an image is 16 tokens.
     """
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=_byte_pairs(texts, _VLM_SPECIAL),
@@ -100,22 +100,22 @@ def new_vlm(processor: QwenVLProcessor, seed: int) -> Qwen2VLForConditionalGener
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = Qwen2VLForConditionalGeneration(config)
-    _look_for_likes(model)
+    _align_queries_and_keys(model)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model
 
 
-def _look_for_likes(model: Qwen2VLForConditionalGeneration) -> None:
-    """Lets every token attend to tokens like itself, more sharply than by chance, before anything is learned.
+def _align_queries_and_keys(model: Qwen2VLForConditionalGeneration) -> None:
+    """Makes every token attend to similar tokens, more sharply than by chance, before any training.
 
-    A word is then led at once to the image tokens that stand for what it names (`recipe.name_words`). From unrelated
-    queries and keys, finding that takes a small model thousands of steps.
+    A word then attends at once to the image tokens of what it names (`recipe.name_words`). With unrelated queries and
+    keys, a small model needs thousands of steps to learn this.
     """
     with torch.no_grad():
         for layer in model.model.language_model.layers:
             attention = layer.self_attn
-            attention.q_proj.weight.mul_(SHARPNESS)
+            attention.q_proj.weight.mul_(QUERY_KEY_SCALE)
             attention.k_proj.weight.copy_(attention.q_proj.weight)
 
 
@@ -163,13 +163,13 @@ def new_clip(tokenizer: PreTrainedTokenizerFast, image_size: int, seed: int) -> 
 
 def _byte_pairs(texts: Iterable[str], special: tuple[str, ...]) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
-    # digits one by one, as Qwen does: numbers that were never seen together still have tokens that were
+    # one token per digit, as in Qwen: an unseen number consists of known tokens
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
+        vocab_size=MAX_VOCABULARY_SIZE,
         min_frequency=2,
         special_tokens=list(special),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),

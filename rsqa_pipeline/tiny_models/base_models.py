@@ -1,7 +1,7 @@
 """The asset ``base_models``: the VLM and the CLIP that every later stage starts from.
 
-Each is a local folder (copied, so that the output is whole), a hub id (named with its revision and weights' hash), or
-``scratch``: small models made here from the profile's own images by the same recipe that made the shipped ones.
+Each is a local folder (copied, so that the output is complete), a hub id (recorded with its revision and weights hash),
+or ``scratch``: small models trained here on the profile's own images, with the recipe of the shipped models.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from rsqa_pipeline.models.load import Clip, Vlm, load_clip, load_vlm, local_fold
 from rsqa_pipeline.profile import Compute, Profile, TinyModels
 from rsqa_pipeline.records import Metrics
 from rsqa_pipeline.source_pairs.scene_classes import CLASS_QUESTION, class_words, with_article
-from rsqa_pipeline.tiny_models.measure import answered_right, named_right
+from rsqa_pipeline.tiny_models.measure import correct_answers, zero_shot_accuracy
 from rsqa_pipeline.tiny_models.own_images import OwnImages
 from rsqa_pipeline.tiny_models.perception import Heads, Tower, clip_tower, vlm_tower
 from rsqa_pipeline.tiny_models.recipe import Schedule, make_clip, make_vlm
 from rsqa_pipeline.tracking.run_logger import RunLogger
 
 Kind = Literal["vlm", "clip"]
-_MEASURED_IMAGES = 200
+_MAX_MEASURED_IMAGES = 200
 
 
 def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
-    """Writes ``vlm.json`` and ``clip.json`` and, where the weights are local, the folders ``vlm/`` and ``clip/``.
+    """Writes ``vlm.json`` and ``clip.json`` and, if the weights are local, the folders ``vlm/`` and ``clip/``.
 
     Returns:
         Parameter counts in millions; for models from scratch also their accuracies on the split ``validation``, 0..1.
 
     Raises:
-        ModelError: a folder or hub id that holds no such model.
+        ModelError: a folder or hub id does not contain such a model.
         DataError: too little data to train from scratch.
     """
     tiny, compute = settings.tiny_models, settings.compute
@@ -72,7 +72,7 @@ def _write_entry(kind: Kind, path: str, revision: str | None, weights: Path, out
 
 
 def _loaded_size(kind: Kind, out: Path, tiny: TinyModels, compute: Compute) -> Metrics:
-    """Loads the model as later stages will, so that a broken one fails here."""
+    """Loads the model as later stages will, so that a broken model fails here."""
     path = json.loads((out / f"{kind}.json").read_text(encoding="utf-8"))["path"]
     source = out / path if (out / path).is_dir() else path
     load = load_vlm if kind == "vlm" else load_clip
@@ -87,43 +87,45 @@ def _from_scratch(kind: Kind, material: OwnImages, settings: Profile, out: Path,
         vlm_perception_steps=scratch.perception_steps,
         clip_perception_steps=scratch.perception_steps,
         vlm_steps=scratch.vlm_steps,
-        vlm_harder_steps=(),  # of own images no truth is known that a caption could be altered by
+        vlm_harder_steps=(),  # own images have no truth graph, so their captions cannot be altered
         clip_steps=scratch.clip_steps,
         batch_size=scratch.batch_size,
         language_batch_size=scratch.language_batch_size,
         seed=settings.seed,
     )
     logger.log_params({f"{kind}_recipe_{name}": value for name, value in vars(schedule).items()})
-    rows = material.rows_of("validation")[:_MEASURED_IMAGES]
+    rows = material.rows_of("validation")[:_MAX_MEASURED_IMAGES]
     if kind == "vlm":
         vlm = make_vlm(material, schedule, settings.compute, None, logger)
         vlm.save(out / kind)
-        metrics = _seen_right(kind, material, vlm_tower(vlm.model), vlm.heads, rows)
+        metrics = _perception_accuracies(kind, material, vlm_tower(vlm.model), vlm.heads, rows)
     else:
         clip = make_clip(material, schedule, settings.compute, None, logger)
         clip.save(out / kind)
-        metrics = _seen_right(kind, material, clip_tower(clip.model), clip.heads, rows)
+        metrics = _perception_accuracies(kind, material, clip_tower(clip.model), clip.heads, rows)
     _write_entry(kind, kind, None, out / kind, out)
     if len(rows):
-        metrics |= _told_right(kind, material, out / kind, settings.compute, rows)
+        metrics |= _class_accuracy(kind, material, out / kind, settings.compute, rows)
     return metrics
 
 
 @torch.inference_mode()
-def _seen_right(kind: Kind, material: OwnImages, tower: Tower, heads: Heads, rows: np.ndarray) -> Metrics:
+def _perception_accuracies(kind: Kind, material: OwnImages, tower: Tower, heads: Heads, rows: np.ndarray) -> Metrics:
     if not len(rows):
         return {}
     right = heads.accuracies(tower(material.images[rows]), material.labels(rows))
     return {f"{kind}_perception_{name}": value for name, value in right.items()}
 
 
-def _told_right(kind: Kind, material: OwnImages, folder: Path, compute: Compute, rows: np.ndarray) -> Metrics:
+def _class_accuracy(kind: Kind, material: OwnImages, folder: Path, compute: Compute, rows: np.ndarray) -> Metrics:
     names = [material.scene_classes[row] or "" for row in rows]
     images = material.images[rows]
     if kind == "vlm":
         vlm: Vlm = load_vlm(folder, compute)
-        right = answered_right(vlm, images, [CLASS_QUESTION] * len(rows), [class_words(name) for name in names])
+        right = correct_answers(vlm, images, [CLASS_QUESTION] * len(rows), [class_words(name) for name in names])
         return {"vlm_class_answer": float(np.mean(right))}
     clip: Clip = load_clip(folder, compute)
     prompts = [f"a satellite photo of {with_article(class_words(name))}." for name in material.classes]
-    return {"clip_zero_shot_class": named_right(clip, images, prompts, [material.classes.index(n) for n in names])}
+    return {
+        "clip_zero_shot_class": zero_shot_accuracy(clip, images, prompts, [material.classes.index(n) for n in names])
+    }

@@ -1,7 +1,7 @@
-"""Right and wrong texts about a scene, for a model that learns image-text matching.
+"""Right and wrong texts about a scene, for learning image-text matching.
 
-A wrong text is a right one about a scene that differs in one fact drawn at random, the hard negatives of image-text
-matching; it has no captioner's habits.
+A wrong text is the right text for a scene that differs in one random fact: a hard negative. It does not depend on any
+captioner's habits.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ FAULT_SHARES: Sequence[Mapping[str, float]] = (
     {"scene": 0.1, "object": 0.2, "colour": 0.15, "number": 0.3, "place": 0.25},
     {"scene": 0.05, "object": 0.15, "colour": 0.4, "number": 0.15, "place": 0.25},
 )
-"""Share of each fault among altered texts, by part of the language phase: evenly at first, later more of what was still
-told badly after the part before."""
+"""Share of each fault among altered texts, per part of the language phase: equal at first, then more of the faults that
+were still detected badly after the previous part."""
 WRITERS = ("expert", "expert", "plain")
-"""Who writes the captions that are matched: mostly in full."""
+"""Captioners of the texts to match; mostly the detailed one."""
 COUNTS = [1, 2, 3, 4, 5, 6]
-ELSEWHERE_SHARE = 0.4
-"""Share of the wrong answers that would be right for any other scene; the rest differ in one fact."""
-_TRIES = 4
-"""Facts changed at most, one after another, until the answer to a question changes with one."""
+OTHER_SCENE_SHARE = 0.4
+"""Share of the wrong answers that are right for another random scene; the rest are right for an altered scene."""
+_MAX_ALTERATIONS = 4
+"""Alterations to try until the answer to a question changes."""
 
 
 def altered(truth: SceneTruth, fault: str, rng: np.random.Generator) -> tuple[SceneTruth, int]:
-    """The scene with one fact changed, and the group it was changed in (0 for the scene's class)."""
+    """The scene with one fact changed, and the index of the changed group (0 for the scene class)."""
     if fault == "scene":
         return replace(truth, scene_class=_other(list(SCENES), truth.scene_class, rng)), 0
-    at = int(rng.integers(len(truth.groups)))
-    group = truth.groups[at]
+    index = int(rng.integers(len(truth.groups)))
+    group = truth.groups[index]
     if fault == "object":
         changed = replace(group, object_class=_other(list(OBJECTS), group.object_class, rng))
     elif fault == "colour":
@@ -52,14 +52,14 @@ def altered(truth: SceneTruth, fault: str, rng: np.random.Generator) -> tuple[Sc
     elif fault == "number":
         changed = replace(group, count=_other(COUNTS, group.count, rng))
     else:
-        others = truth.groups[:at] + truth.groups[at + 1 :]
-        places = [place for place in PLACES if place != group.place and _stands_apart(place, others)]
+        others = truth.groups[:index] + truth.groups[index + 1 :]
+        places = [place for place in PLACES if place != group.place and _has_relations(place, others)]
         changed = replace(group, place=_other(places, group.place, rng))
-    return replace(truth, groups=(*truth.groups[:at], changed, *truth.groups[at + 1 :])), at
+    return replace(truth, groups=(*truth.groups[:index], changed, *truth.groups[index + 1 :])), index
 
 
 def matched_caption(image: int, truth: SceneTruth, shares: Mapping[str, float], rng: np.random.Generator) -> Matched:
-    """A caption of the scene or, as often, of an altered one."""
+    """A caption of the scene or, with probability 0.5, of an altered scene."""
     writer = CAPTIONERS[WRITERS[rng.integers(len(WRITERS))]]
     style = int(rng.integers(2**31))
     right = writer(truth, np.random.default_rng(style))
@@ -71,13 +71,13 @@ def matched_caption(image: int, truth: SceneTruth, shares: Mapping[str, float], 
 
 
 def matched_statement(image: int, truth: SceneTruth, shares: Mapping[str, float], rng: np.random.Generator) -> Matched:
-    """One sentence on one group of objects, right or altered in one fact; the scene needs a group."""
+    """One sentence about a group of objects, right or altered in one fact. The scene needs at least one group."""
     if rng.random() < 0.5:
         group = truth.groups[rng.integers(len(truth.groups))]
         return Matched(image, CAPTION_PROMPT, statement(group, truth), None)
     fault = _drawn({name: share for name, share in shares.items() if name != "scene"}, rng)
-    other, at = altered(truth, fault, rng)
-    return Matched(image, CAPTION_PROMPT, statement(other.groups[at], other), fault)
+    other, index = altered(truth, fault, rng)
+    return Matched(image, CAPTION_PROMPT, statement(other.groups[index], other), fault)
 
 
 def matched_answer(
@@ -88,20 +88,20 @@ def matched_answer(
     shares: Mapping[str, float],
     rng: np.random.Generator,
 ) -> Matched:
-    """The question's right answer or, as often, what would be right for another scene or for an altered one."""
+    """The question's right answer or, with probability 0.5, the right answer for another or an altered scene."""
     said = question.answer
     if rng.random() < 0.5:
-        if rng.random() < ELSEWHERE_SHARE:
+        if rng.random() < OTHER_SCENE_SHARE:
             said = ask(other, question.question).answer
         tries = 0
-        while said == question.answer and tries < _TRIES:
+        while said == question.answer and tries < _MAX_ALTERATIONS:
             said = ask(altered(truth, _fault(truth, shares, rng), rng)[0], question.question).answer
             tries += 1
     return Matched(image, question.question, said, None if said == question.answer else "answer")
 
 
 def _fault(truth: SceneTruth, shares: Mapping[str, float], rng: np.random.Generator) -> str:
-    """What to change in a scene: any fact of FAULTS, its class where it has no objects."""
+    """The fact to change in a scene: drawn by ``shares``; the scene class if there are no objects."""
     return _drawn(shares, rng) if truth.groups else "scene"
 
 
@@ -110,8 +110,8 @@ def _drawn(shares: Mapping[str, float], rng: np.random.Generator) -> str:
     return list(shares)[rng.choice(len(weights), p=weights / weights.sum())]
 
 
-def _stands_apart(place: str, others: tuple[Group, ...]) -> bool:
-    """Whether a caption can say how a group at ``place`` lies to the other groups."""
+def _has_relations(place: str, others: tuple[Group, ...]) -> bool:
+    """Whether a caption can relate a group at ``place`` to each of the other groups."""
     return all(relations(place, other.place) and relations(other.place, place) for other in others)
 
 

@@ -1,4 +1,4 @@
-"""The second phase of CLIP's recipe: images and their captions are brought together (CLIP's own symmetric loss)."""
+"""The second phase of CLIP's recipe: contrastive training on images and captions (CLIP's symmetric loss)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def contrastive_loss(
 
     Args:
         images: uint8 (b, h, w, 3) of the model's size.
-        captions: one an image; the same text twice in a batch counts as right for either image.
+        captions: one per image; a text that occurs twice in a batch is right for both images.
     """
     tokens = tokenizer(list(captions), padding=True, truncation=True, return_tensors="pt").to(model.device)
     pixels = normalized(images).to(model.device)

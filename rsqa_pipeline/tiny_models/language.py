@@ -1,9 +1,9 @@
-"""The second phase of the VLM's recipe: its language model learns to say what the vision tower sees, and to match.
+"""The second phase of the VLM's recipe: its language model learns to describe what the vision tower sees.
 
-It answers questions and writes captions, and besides it learns image-text matching: whether a text about an image is
-right and, if not, what is wrong in it, told by a linear layer on the text's last token. General VLMs are pre-trained
-for both. The tower stays as perception left it, so that each image is read once for several texts and without a
-gradient; and the texts of an image share sequences (`models.branches`).
+It learns to answer questions and to write captions. It also learns image-text matching: a linear layer on a text's last
+token predicts whether the text is right about the image and, if not, what is wrong. General VLMs are pre-trained on
+both. The tower stays frozen after perception, so each image is encoded once for several texts, without a gradient. The
+texts of an image share sequences (`models.branches`).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from rsqa_pipeline.records import Message
 from rsqa_pipeline.tiny_models.architecture import WIDTH
 from rsqa_pipeline.tiny_models.perception import vlm_tower
 
-ROW_TOKENS = 140
-"""Tokens of texts behind one image at most, but for a lone longer text. Attention's cost grows with their square."""
+MAX_ROW_TOKENS = 140
+"""Text tokens after one image; only a single longer text may exceed it. Attention cost grows with the square."""
 MATCHING_WEIGHT = 0.5
 _RIGHT = 0
 
@@ -48,14 +48,14 @@ class Matched:
     question: str
     answer: str
     fault: str | None
-    """One of the material's faults; None: nothing, the answer fits the image."""
+    """One of the material's faults; None if the answer fits the image."""
 
 
 Text = Answered | Matched
 
 
 class Matching(nn.Linear):
-    """Whether a text fits its image, or which fault it has, from its last token; not kept after training."""
+    """Predicts from a text's last token if it fits its image or which fault it has; not saved after training."""
 
     def __init__(self, faults: Sequence[str]) -> None:
         super().__init__(WIDTH, 1 + len(faults))
@@ -69,20 +69,20 @@ class Matching(nn.Linear):
 
 @dataclass(frozen=True)
 class _Tokens:
-    """A text's tokens behind the image, and how many of them are the question."""
+    """A text's tokens after the image, and how many of them are the question."""
 
     text: Text
     ids: list[int]
-    asked: int
+    question_length: int
 
 
 def language_loss(
     model: Any, processor: QwenVLProcessor, matching: Matching, images: np.ndarray, texts: Sequence[Text]
 ) -> torch.Tensor:
-    """Mean over the answers of each one's mean cross-entropy a token (its end mark among them), plus matching's.
+    """Mean over answers of the mean cross-entropy per token (end token included), plus the matching loss.
 
-    A one-word answer weighs as much as a caption; a mean over all tokens would teach captions only. For each answer
-    the same number as the model's own loss in a sequence of its own (a test compares them).
+    A one-word answer weighs as much as a caption; with a mean over all tokens, captions would dominate. The loss of an
+    answer equals the model's own loss for that answer in a separate sequence (a test compares them).
 
     Args:
         images: uint8 (b, h, w, 3), of the model's size.
@@ -94,45 +94,45 @@ def language_loss(
     rows = _packed(tokens)
     ids, branches = _tensors(rows, prefix, processor.tokenizer.pad_token_id, model.device)
     hidden = _hidden(model, processor, seen[[row[0].text.image for row in rows]], ids, branches)
-    said, closing = _read_places(rows, len(prefix))
-    loss = _answer_loss(model, hidden, ids, said)
-    if not closing:
+    answers, last_tokens = _target_indices(rows, len(prefix))
+    loss = _answer_loss(model, hidden, ids, answers)
+    if not last_tokens:
         return loss
-    at = torch.tensor([(row, token) for row, token, _ in closing])
-    labels = torch.tensor([matching.label(text) for _, _, text in closing], device=hidden.device)
-    matched = matching(hidden[at[:, 0], at[:, 1]]).float()
+    index = torch.tensor([(row, token) for row, token, _ in last_tokens])
+    labels = torch.tensor([matching.label(text) for _, _, text in last_tokens], device=hidden.device)
+    matched = matching(hidden[index[:, 0], index[:, 1]]).float()
     return loss + MATCHING_WEIGHT * F.cross_entropy(matched, labels)
 
 
-def _read_places(
+def _target_indices(
     rows: Sequence[Sequence[_Tokens]], shared: int
 ) -> tuple[list[tuple[int, range]], list[tuple[int, int, Matched]]]:
-    """Row and tokens of each answer to learn; row and last token of each text that is matched."""
-    said: list[tuple[int, range]] = []
-    closing: list[tuple[int, int, Matched]] = []
+    """Row and token indices of each answer to learn; row and last token index of each text to match."""
+    answers: list[tuple[int, range]] = []
+    last_tokens: list[tuple[int, int, Matched]] = []
     for row, line in enumerate(rows):
         end = shared
         for part in line:
             start, end = end, end + len(part.ids)
             if isinstance(part.text, Matched):
-                closing.append((row, end - 1, part.text))
+                last_tokens.append((row, end - 1, part.text))
             else:
-                said.append((row, range(start + part.asked, end)))
-    return said, closing
+                answers.append((row, range(start + part.question_length, end)))
+    return answers, last_tokens
 
 
 def _answer_loss(
-    model: Any, hidden: torch.Tensor, ids: torch.Tensor, said: Sequence[tuple[int, range]]
+    model: Any, hidden: torch.Tensor, ids: torch.Tensor, answers: Sequence[tuple[int, range]]
 ) -> torch.Tensor:
-    """Mean over the answers of each one's mean cross-entropy a token.
+    """Mean over answers of the mean cross-entropy per token.
 
-    All tokens are taken out of ``hidden`` at once: a slice an answer would cost a gradient of its whole size each.
+    All tokens are indexed from ``hidden`` at once: one slice per answer would need one full-size gradient per answer.
     """
-    places = torch.tensor([(row, token) for row, tokens in said for token in tokens], device=hidden.device)
-    weights = torch.tensor([1 / len(tokens) for _, tokens in said for _ in tokens], device=hidden.device)
-    logits = model.lm_head(hidden[places[:, 0], places[:, 1] - 1]).float()
-    losses = F.cross_entropy(logits, ids[places[:, 0], places[:, 1]], reduction="none")
-    return (weights * losses).sum() / len(said)
+    index = torch.tensor([(row, token) for row, tokens in answers for token in tokens], device=hidden.device)
+    weights = torch.tensor([1 / len(tokens) for _, tokens in answers for _ in tokens], device=hidden.device)
+    logits = model.lm_head(hidden[index[:, 0], index[:, 1] - 1]).float()
+    losses = F.cross_entropy(logits, ids[index[:, 0], index[:, 1]], reduction="none")
+    return (weights * losses).sum() / len(answers)
 
 
 def _hidden(
@@ -142,9 +142,9 @@ def _hidden(
     embeddings = model.get_input_embeddings()(ids)
     at_image = ids == processor.image_token_id
     embeddings = embeddings.masked_scatter(at_image[..., None], seen.to(embeddings.dtype))
-    seen_by = tree_mask((branches >= 0).long(), branches)["full_attention"]
-    unseen = torch.finfo(embeddings.dtype).min
-    mask = torch.zeros(seen_by.shape, dtype=embeddings.dtype, device=ids.device).masked_fill(~seen_by, unseen)
+    allowed = tree_mask((branches >= 0).long(), branches)["full_attention"]
+    lowest = torch.finfo(embeddings.dtype).min
+    mask = torch.zeros(allowed.shape, dtype=embeddings.dtype, device=ids.device).masked_fill(~allowed, lowest)
     shared = (branches == 0).long()
     side = round(seen.shape[1] ** 0.5) * processor.image_processor.merge_size
     grid = torch.tensor([[1, side, side]] * len(ids), device=ids.device)
@@ -159,49 +159,51 @@ def _hidden(
 
 
 def _tokens(processor: QwenVLProcessor, texts: Sequence[Text], image_tokens: int) -> tuple[list[int], list[_Tokens]]:
-    """Tokens up to the image's end, which all texts share, and each text's own."""
-    tokenizer, mark = processor.tokenizer, processor.image_token
-    cut = "<|vision_end|>"
-    prefix, asked, answers = "", [], []
+    """The tokens up to the end of the image, shared by all texts, and the tokens of each text."""
+    tokenizer, image_token = processor.tokenizer, processor.image_token
+    image_end = "<|vision_end|>"
+    prefix, prompts, answers = "", [], []
     for text in texts:
         question = Message(role="user", content=text.question)
         answer = Message(role="assistant", content=text.answer)
         prompt = render(processor, [question], True, add_generation_prompt=True)
-        prefix, _, rest = prompt.partition(cut)
-        whole = render(processor, [question, answer], True).partition(cut)[2]
-        asked.append(rest)
-        # a generated answer ends with its end mark; a text that is scored has the template's line break behind it
+        prefix, _, rest = prompt.partition(image_end)
+        whole = render(processor, [question, answer], True).partition(image_end)[2]
+        prompts.append(rest)
+        # a generated answer ends with the end token; in a scored text the template's line break follows it
         answers.append(whole[len(rest) :] if isinstance(text, Matched) else text.answer + tokenizer.eos_token)
-    shared = tokenizer((prefix + cut).replace(mark, mark * image_tokens), add_special_tokens=False)["input_ids"]
-    questions = tokenizer(asked, add_special_tokens=False)["input_ids"]
+    shared = tokenizer((prefix + image_end).replace(image_token, image_token * image_tokens), add_special_tokens=False)[
+        "input_ids"
+    ]
+    questions = tokenizer(prompts, add_special_tokens=False)["input_ids"]
     replies = tokenizer(answers, add_special_tokens=False)["input_ids"]
     parts = zip(texts, questions, replies, strict=True)
     return shared, [_Tokens(text, question + reply, len(question)) for text, question, reply in parts]
 
 
 def _packed(tokens: Sequence[_Tokens]) -> list[list[_Tokens]]:
-    """The texts in rows of one image and ROW_TOKENS at most: the longest first, each where it first fits."""
+    """Packs the texts into rows of one image and MAX_ROW_TOKENS text tokens: longest first, first fit."""
     rows: dict[int, list[list[_Tokens]]] = {}
     for part in sorted(tokens, key=lambda part: -len(part.ids)):
-        mine = rows.setdefault(part.text.image, [])
-        fitting = (row for row in mine if sum(len(p.ids) for p in row) + len(part.ids) <= ROW_TOKENS)
+        image_rows = rows.setdefault(part.text.image, [])
+        fitting = (row for row in image_rows if sum(len(p.ids) for p in row) + len(part.ids) <= MAX_ROW_TOKENS)
         row = next(fitting, None)
         if row is None:
-            mine.append([part])
+            image_rows.append([part])
         else:
             row.append(part)
-    return [row for _, mine in sorted(rows.items()) for row in mine]
+    return [row for _, image_rows in sorted(rows.items()) for row in image_rows]
 
 
 def _tensors(
     rows: Sequence[Sequence[_Tokens]], prefix: list[int], pad: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids (rows, tokens), padded on the right; branches: 0 shared, 1.. a text each, -1 padding."""
+    """Token ids (rows, tokens), padded on the right; branches: 0 shared, 1.. one per text, -1 padding."""
     width = len(prefix) + max(sum(len(part.ids) for part in row) for row in rows)
     ids, branches = torch.full((len(rows), width), pad), torch.full((len(rows), width), -1)
     for index, row in enumerate(rows):
         line = prefix + [token for part in row for token in part.ids]
         ids[index, : len(line)] = torch.tensor(line)
-        of = [0] * len(prefix) + [branch for branch, part in enumerate(row, start=1) for _ in part.ids]
-        branches[index, : len(line)] = torch.tensor(of)
+        line_branches = [0] * len(prefix) + [branch for branch, part in enumerate(row, start=1) for _ in part.ids]
+        branches[index, : len(line)] = torch.tensor(line_branches)
     return ids.to(device), branches.to(device)

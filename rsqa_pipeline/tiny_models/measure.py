@@ -1,4 +1,4 @@
-"""What the small models get right, for their model card and for the asset's metrics."""
+"""Accuracies of the small models, for their model card and the asset's metrics."""
 
 from __future__ import annotations
 
@@ -14,31 +14,34 @@ from rsqa_pipeline.models.load import Clip, Vlm
 from rsqa_pipeline.records import Message
 from rsqa_pipeline.tiny_models.pixels import normalized
 
-_ANSWER_TOKENS = 16
-_CAPTION_TOKENS = 60
-_BATCH = 64
+_MAX_ANSWER_TOKENS = 16
+_MAX_CAPTION_TOKENS = 60
+_BATCH_SIZE = 64
 
 
 def answers(
-    vlm: Vlm, images: Sequence[np.ndarray] | np.ndarray, questions: Sequence[str], max_new_tokens: int = _ANSWER_TOKENS
+    vlm: Vlm,
+    images: Sequence[np.ndarray] | np.ndarray,
+    questions: Sequence[str],
+    max_new_tokens: int = _MAX_ANSWER_TOKENS,
 ) -> list[str]:
     """The VLM's greedy answers; images uint8 (h, w, 3)."""
     chats = [[Message(role="user", content=question)] for question in questions]
     pictures = [Image.fromarray(image) for image in images]
-    return [texts[0] for texts in generate(vlm, chats, pictures, None, max_new_tokens, _BATCH, 0)]
+    return [texts[0] for texts in generate(vlm, chats, pictures, None, max_new_tokens, _BATCH_SIZE, 0)]
 
 
 def captions(vlm: Vlm, images: np.ndarray) -> list[str]:
     """The VLM's greedy captions."""
-    return answers(vlm, images, [CAPTION_PROMPT] * len(images), _CAPTION_TOKENS)
+    return answers(vlm, images, [CAPTION_PROMPT] * len(images), _MAX_CAPTION_TOKENS)
 
 
-def answered_right(
+def correct_answers(
     vlm: Vlm, images: Sequence[np.ndarray] | np.ndarray, questions: Sequence[str], expected: Sequence[str]
 ) -> list[bool]:
-    """Whether each greedy answer is the expected one, but for case and a final full stop."""
+    """Whether each greedy answer equals the expected one, ignoring case and a final full stop."""
     given = answers(vlm, images, questions)
-    return [_plain(a) == _plain(b) for a, b in zip(given, expected, strict=True)]
+    return [_normalized_text(a) == _normalized_text(b) for a, b in zip(given, expected, strict=True)]
 
 
 @torch.inference_mode()
@@ -50,14 +53,14 @@ def image_text_cosines(clip: Clip, images: np.ndarray, texts: Sequence[str]) -> 
     return (output.image_embeds @ output.text_embeds.T).float().cpu()
 
 
-def named_right(clip: Clip, images: np.ndarray, prompts: Sequence[str], classes: Sequence[int]) -> float:
+def zero_shot_accuracy(clip: Clip, images: np.ndarray, prompts: Sequence[str], classes: Sequence[int]) -> float:
     """Zero-shot accuracy, 0..1: the share of images nearest to their own class's prompt."""
     nearest = image_text_cosines(clip, images, prompts).argmax(dim=1)
     return float((nearest == torch.tensor(classes)).float().mean())
 
 
-def found_first(clip: Clip, images: np.ndarray, texts: Sequence[str]) -> tuple[float, float]:
-    """R@1 of finding each image's own text among all, and each text's own image, 0..1."""
+def retrieval_recall(clip: Clip, images: np.ndarray, texts: Sequence[str]) -> tuple[float, float]:
+    """R@1 of finding the text of each image, and the image of each text, among all; 0..1."""
     cosines = image_text_cosines(clip, images, texts)
     own = torch.arange(len(texts))
     to_text = (cosines.argmax(dim=1) == own).float().mean()
@@ -65,5 +68,5 @@ def found_first(clip: Clip, images: np.ndarray, texts: Sequence[str]) -> tuple[f
     return float(to_text), float(to_image)
 
 
-def _plain(text: str) -> str:
+def _normalized_text(text: str) -> str:
     return text.strip().rstrip(".").lower()

@@ -1,4 +1,4 @@
-"""The model card of the shipped checkpoints, written from what was measured."""
+"""The model card of the shipped checkpoints, written from their measured accuracies."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CHANCE = {
 
 
 def model_card(metrics: Metrics, schedule: Schedule, scenes: int, hardware: str) -> str:
-    """Markdown: what the models are, what they learned from, what they get right."""
+    """Markdown: what the models are, their training data and their accuracies."""
     lines = [
         "# Tiny models",
         "",

@@ -1,7 +1,7 @@
-"""What small models learn from where a profile has real images of its own: scene classes and clean captions.
+"""Training material from a profile's own real images: scene classes and clean captions.
 
-The tongue learns from the split ``preference`` only and from no corrupted text, so that what the corpus adds to it,
-good or bad, is the curation's doing.
+The language phase uses only the split ``preference`` and no corrupted text. Any later gain or loss from the corpus is
+then due to curation.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from rsqa_pipeline.tiny_models.perception import UNKNOWN, Labels, Target
 from rsqa_pipeline.tiny_models.pixels import augmented
 
 TRAINING_SPLITS = ("preference", "corpus")
-_MATCHED = 2
-"""Captions an image and step that the model learns to match."""
+_MATCHED_CAPTIONS = 2
+"""Captions to match per image and step."""
 
 
 class OwnImages:
@@ -42,7 +42,7 @@ class OwnImages:
 
         Raises:
             DataError: fewer than two scene classes, or no clean caption in the split ``preference``.
-            ImageFault: an image that ingest accepted cannot be read any more.
+            ImageFault: an image that ingest accepted can no longer be read.
         """
         self.image_size = image_size
         rows = [r for r in read_table(pairs / "samples.parquet") if r["split"] in (*TRAINING_SPLITS, "validation")]
@@ -97,7 +97,7 @@ class OwnImages:
         texts: list[Text] = []
         for position, row in enumerate(rows):
             texts.append(Answered(position, CAPTION_PROMPT, self._caption(row, rng)))
-            texts += [self._matched(position, row, rng) for _ in range(_MATCHED)]
+            texts += [self._matched(position, row, rng) for _ in range(_MATCHED_CAPTIONS)]
             name = self.scene_classes[row]
             if name is not None:
                 texts.append(Answered(position, CLASS_QUESTION, class_words(name)))
@@ -108,7 +108,7 @@ class OwnImages:
         return augmented(self.images[rows], rng), [self._caption(row, rng) for row in rows]
 
     def _matched(self, position: int, row: int, rng: np.random.Generator) -> Matched:
-        """The image's caption or, as often, one of an image of another scene class."""
+        """A caption of the image or, with probability 0.5, of an image of another scene class."""
         right = bool(rng.random() < 0.5)
         other = row
         while not right and self.scene_classes[other] == self.scene_classes[row]:

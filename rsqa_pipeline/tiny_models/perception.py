@@ -1,8 +1,8 @@
-"""The first phase of the recipe: a vision tower learns to see, by linear heads on what is known about each image.
+"""The first phase of the recipe: a vision tower is trained with linear heads on the facts known about each image.
 
-A small model that learns from captions alone takes very long to see anything: the words' gradient reaches the vision
-tower weakly and late. Told the scene class, the objects and their number, colour and place directly, it sees within
-minutes, and language then only has to read it out.
+From captions alone, a small model learns to see very slowly: the gradient from the words reaches the vision tower
+weakly and late. Trained directly on scene class, objects and their number, colour and place, it learns them within
+minutes. The language phase then only has to read them out.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from rsqa_pipeline.tiny_models.architecture import MERGE, WIDTH
 from rsqa_pipeline.tiny_models.pixels import normalized, patches
 
 UNKNOWN = -100
-"""A label that is not known or does not apply; no head learns from it and no accuracy counts it."""
+"""A label that is unknown or does not apply; losses and accuracies ignore it."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What one head tells: ``groups`` answers (one an object class, say), each one of ``classes``."""
+    """What one head predicts: ``groups`` predictions (e.g. one per object class), each one of ``classes``."""
 
     groups: int
     classes: int
     per_cell: bool = False
-    """Told for each cell of the 4 x 4 grid by that cell's token alone, not for the whole image."""
+    """Predicted for each cell of the 4 x 4 grid from that cell's token alone, not for the whole image."""
     weight: float = 1.0
 
 
 Labels = Mapping[str, torch.Tensor]
-"""Target name -> int64 (b, groups), or (b, cells, groups) where per cell; UNKNOWN where not known."""
+"""Target name -> int64 (b, groups), or (b, cells, groups) if per cell; UNKNOWN where not known."""
 
 Tower = Callable[[np.ndarray], torch.Tensor]
 """uint8 images (b, h, w, 3) -> tokens (b, cells, WIDTH), cells in rows from the top left."""
 
 
 class Heads(nn.Module):
-    """One linear layer a target, on the mean and maximum of the tower's tokens (or on each token)."""
+    """One linear layer per target, on the mean and maximum of the tower's tokens (or on each token)."""
 
     def __init__(self, targets: Mapping[str, Target], seed: int) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Heads(nn.Module):
             )
 
     def forward(self, tokens: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Logits (b, groups, classes), or (b, cells, groups, classes) where per cell, of tokens (b, cells, WIDTH)."""
+        """Logits (b, groups, classes), or (b, cells, groups, classes) if per cell, of tokens (b, cells, WIDTH)."""
         pooled = torch.cat([tokens.mean(dim=1), tokens.amax(dim=1)], dim=-1)
         logits = {}
         for name, target in self.targets.items():
@@ -72,8 +72,8 @@ class Heads(nn.Module):
         return layer
 
     @torch.no_grad()
-    def follow(self, mean: torch.Tensor, deviation: torch.Tensor) -> None:
-        """Goes on telling the same when the tower's tokens become (tokens - mean) / deviation."""
+    def absorb_standardization(self, mean: torch.Tensor, deviation: torch.Tensor) -> None:
+        """Keeps the predictions unchanged when the tower's tokens become (tokens - mean) / deviation."""
         for name, target in self.targets.items():
             layer = self.layer(name)
             shift = mean if target.per_cell else torch.cat([mean, mean])
@@ -81,7 +81,7 @@ class Heads(nn.Module):
             layer.weight.mul_(deviation)
 
     def loss(self, tokens: torch.Tensor, labels: Labels, smoothing: float) -> torch.Tensor:
-        """Weighted sum of the heads' cross-entropies, each a mean over the labels that are known."""
+        """Weighted sum of the heads' cross-entropies, each a mean over the known labels."""
         total = tokens.new_zeros(())
         for name, logits in self(tokens).items():
             target = self.targets[name]
@@ -95,7 +95,7 @@ class Heads(nn.Module):
 
     @torch.inference_mode()
     def accuracies(self, tokens: torch.Tensor, labels: Labels) -> dict[str, float]:
-        """Share of known labels that each head tells right, in [0, 1]."""
+        """Share of known labels that each head predicts correctly, in [0, 1]."""
         shares = {}
         for name, logits in self(tokens).items():
             known = labels[name] != UNKNOWN
@@ -115,7 +115,8 @@ def vlm_tower(model: Any) -> Tower:
 
 
 def clip_tower(model: Any) -> Tower:
-    """CLIP's vision tower: its patches, averaged 2 x 2 to the VLM's cells, plus the pooled token that CLIP compares."""
+    """CLIP's vision tower: its patches, averaged 2 x 2 to the VLM's cells, plus the pooled token that CLIP compares
+    with text."""
 
     def tokens(images: np.ndarray) -> torch.Tensor:
         seen = model.vision_model(normalized(images).to(model.device))

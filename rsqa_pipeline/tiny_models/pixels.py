@@ -1,4 +1,4 @@
-"""Batches of images straight to the models' inputs, without the processors' per-image overhead, and augmentation."""
+"""Converts image batches to model inputs without the processors' per-image overhead, and augments them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def normalized(images: np.ndarray) -> torch.Tensor:
 def patches(images: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     """Qwen2-VL's pixel_values (b * patches, 3 * 2 * 8 * 8) and image_grid_thw (b, 3) of uint8 images (b, h, w, 3).
 
-    The same values as the processor's, patches in its order: 2 x 2 neighbours that are merged later stand together,
+    The same values as the processor's, patches in its order: 2 x 2 neighbours that are merged later are adjacent,
     and each still image counts as two frames.
     """
     pixels = normalized(images)
@@ -33,14 +33,14 @@ def patches(images: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def augmented(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Quarter turns, mirror images and crops of square uint8 images (b, s, s, 3): seen from above, all as likely."""
+    """Random quarter turns, flips and crops of square uint8 images (b, s, s, 3); overhead, all are equally likely."""
     size = images.shape[1]
     result = np.empty_like(images)
     for index, image in enumerate(images):
-        turned = np.rot90(image, int(rng.integers(4)))
-        turned = turned[:, ::-1] if rng.random() < 0.5 else turned
+        rotated = np.rot90(image, int(rng.integers(4)))
+        rotated = rotated[:, ::-1] if rng.random() < 0.5 else rotated
         side = int(rng.integers(round(0.7 * size), size + 1))
         top, left = rng.integers(size - side + 1, size=2)
-        place = np.arange(size) * side // size
-        result[index] = turned[top + place][:, left + place]
+        offsets = np.arange(size) * side // size
+        result[index] = rotated[top + offsets][:, left + offsets]
     return result

@@ -1,4 +1,4 @@
-"""Makes the shipped tiny models: ``rsqa pretrain-tiny``. The demo loads the result and never runs this."""
+"""Trains the shipped tiny models: ``rsqa pretrain-tiny``. The demo loads the result and never runs this."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def pretrain_tiny(
     """Trains the tiny models on scenes of PRETRAIN_SEEDS and measures them on fresh ones.
 
     Args:
-        out: gets a folder a kind, in save_pretrained layout, over an older one; and README.md, the model card, where
-            both kinds are made.
-        scenes: different scenes trained on.
-        state: folder to go on from after a kill. A finished phase is not trained again, so delete the folder (or one
-            phase's file in it, and those of the phases after it) to train anew.
+        out: gets one folder per kind, in save_pretrained layout, over an older one; and README.md, the model card, if
+            both kinds are trained.
+        scenes: number of different training scenes.
+        state: folder from which a killed run is resumed. A finished phase is not trained again. To retrain, delete the
+            folder, or the file of one phase and those of all phases after it.
 
     Returns:
-        Accuracies on fresh scenes, 0..1, by name; and the seconds this call took, measuring not counted.
+        Accuracies on fresh scenes, 0..1, by name; and the training seconds of this call.
     """
     material = SceneMaterial(scenes, schedule.seed)
     metrics: Metrics = {}

@@ -1,4 +1,5 @@
-"""The recipe: perception first, then language. One code for the embedded scenes and for a profile's own images."""
+"""The recipe: perception first, then language. The same code trains on embedded scenes and on a profile's own
+images."""
 
 from __future__ import annotations
 
@@ -26,25 +27,24 @@ from rsqa_pipeline.tiny_models.perception import Heads, Labels, Target, Tower, c
 from rsqa_pipeline.tiny_models.training import Phase, train
 from rsqa_pipeline.tracking.run_logger import RunLogger
 
-_STANDARDIZED_ON = 500
-"""Images."""
-_NAMED = 3.0
-"""Length of a named word's vector, in usual vectors."""
+_STANDARDIZATION_IMAGES = 500
+_NAMED_WORD_LENGTH = 3.0
+"""Length added to a named word's vector, as a multiple of the mean length."""
 
 
 class Material(Protocol):
-    """What small models learn from. Every batch is drawn from the generator that is given, and from nothing else."""
+    """Training data of small models. Every batch depends only on the given generator."""
 
     image_size: int
     """Side of the square images, in pixels."""
     vlm_targets: Mapping[str, Target]
-    """What the VLM's tower learns to see."""
+    """What the VLM's tower learns to predict."""
     clip_targets: Mapping[str, Target]
     """The same for CLIP's tower."""
     smoothing: float
     """Label smoothing of the perception phase, 0..1."""
     faults: Sequence[str]
-    """What can be wrong in a text that is matched."""
+    """What can be wrong in a text to match."""
     words: Mapping[str, Mapping[str, Sequence[int]]]
     """Per-cell target -> word -> the target's classes that the word names; may be empty."""
 
@@ -58,7 +58,7 @@ class Material(Protocol):
         """uint8 images (size, s, s, 3) and one or more texts about each, an answer among them.
 
         Args:
-            part: of the phase, from 0; the faults of the later parts' texts are harder to tell.
+            part: part of the phase, from 0; the faults in later parts are harder to detect.
         """
 
     def caption_batch(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, Sequence[str]]:
@@ -73,11 +73,11 @@ class Schedule:
     clip_perception_steps: int
     vlm_steps: int
     vlm_harder_steps: tuple[int, ...]
-    """Of the language phase's further parts, each from half the rate down."""
+    """Steps of the further parts of the language phase, each starting from half the learning rate."""
     clip_steps: int
     batch_size: int
     language_batch_size: int
-    """Images a step of the VLM's language phase; each has several texts."""
+    """Images per step of the VLM's language phase; each has several texts."""
     seed: int
 
 
@@ -86,10 +86,11 @@ class TrainedVlm:
     model: Qwen2VLForConditionalGeneration
     processor: QwenVLProcessor
     heads: Heads
-    """The perception phase's linear heads: the probe on the vision tower."""
+    """The linear heads of the perception phase, used as probes on the vision tower."""
 
     def save(self, folder: Path) -> None:
-        """Writes model and processor; weights as float16, which halves the files and changes no answer that matters."""
+        """Writes model and processor; weights as float16, which halves the files without a relevant change in
+        answers."""
         _save_half(self.model, folder)
         self.processor.save_pretrained(folder)
 
@@ -113,19 +114,21 @@ def make_vlm(
     """Trains a VLM from random weights.
 
     Args:
-        state: folder for the phases' states, to go on after a kill; None keeps none.
+        state: folder for the phases' states, from which a killed run is resumed; None saves none.
     """
     processor = train_vlm_processor(material.texts(), material.image_size)
     model = new_vlm(processor, schedule.seed).to(device_of(compute))
     heads = Heads(material.vlm_targets, schedule.seed).to(device_of(compute))
     tower = vlm_tower(model)
     steps = schedule.vlm_perception_steps
-    _perceive("vlm_perception", steps, tower, model.model.visual, heads, material, schedule, compute, state, logger)
+    _train_perception(
+        "vlm_perception", steps, tower, model.model.visual, heads, material, schedule, compute, state, logger
+    )
     model.model.visual.requires_grad_(False)
     standardize(model, heads, material, schedule)
     name_words(model, processor, heads, material.words)
     matching = Matching(material.faults).to(device_of(compute))
-    model.set_attn_implementation({"text_config": "eager"})  # its backward pass on a CPU is three times as fast
+    model.set_attn_implementation({"text_config": "eager"})  # three times as fast in the backward pass on a CPU
     size = schedule.language_batch_size
     parts = [Phase("vlm_language", schedule.vlm_steps, size, 2e-3, schedule.seed + 1)]
     for number, steps in enumerate(schedule.vlm_harder_steps, start=1):
@@ -142,39 +145,39 @@ def make_vlm(
 
 @torch.no_grad()
 def standardize(model: Any, heads: Heads, material: Material, schedule: Schedule) -> None:
-    """Centres and scales the tower's tokens, in its last layer, so that they are of a size with word vectors.
+    """Centres and scales the tower's tokens in its last layer, so that they match word vectors in size.
 
-    Perception leaves them some fifty long and off centre, and then no attention layer can add to them.
+    After perception they are about fifty long and off centre, too large for an attention layer to add to.
     """
-    images, _ = material.perception_batch(np.random.default_rng([schedule.seed, 0]), _STANDARDIZED_ON)
+    images, _ = material.perception_batch(np.random.default_rng([schedule.seed, 0]), _STANDARDIZATION_IMAGES)
     tokens = vlm_tower(model)(images).flatten(0, 1)
     mean, deviation = tokens.mean(dim=0), tokens.std()
     last = model.model.visual.merger.mlp[-1]
     last.weight.div_(deviation)
     last.bias.sub_(mean).div_(deviation)
-    heads.follow(mean, deviation)
+    heads.absorb_standardization(mean, deviation)
 
 
 @torch.no_grad()
 def name_words(
     model: Any, processor: QwenVLProcessor, heads: Heads, words: Mapping[str, Mapping[str, Sequence[int]]]
 ) -> None:
-    """Turns each word's vector towards the image tokens that stand for what it names, as the heads tell them.
+    """Turns each word's vector towards the image tokens of what it names, according to the heads.
 
-    With `architecture.new_vlm`'s first queries and keys a word then finds those tokens from the first step on; the
-    language phase learns what to do with them. Words of several tokens are left alone.
+    With the initial queries and keys of `architecture.new_vlm`, a word then attends to those tokens from the first
+    step; the language phase learns how to use them. Words of several tokens are left unchanged.
     """
     vectors = model.get_input_embeddings().weight
-    usual = vectors.norm(dim=1).mean()
+    mean_length = vectors.norm(dim=1).mean()
     for target, meanings in words.items():
         weight = heads.layer(target).weight
-        told = weight - weight.mean(dim=0)
+        directions = weight - weight.mean(dim=0)
         for word, classes in meanings.items():
-            for written in (f" {word}", word):
-                tokens = processor.tokenizer(written, add_special_tokens=False)["input_ids"]
+            for spelling in (f" {word}", word):
+                tokens = processor.tokenizer(spelling, add_special_tokens=False)["input_ids"]
                 if len(tokens) == 1:
-                    meant = told[list(classes)].sum(dim=0)
-                    vectors[tokens[0]].mul_(0.5).add_(_NAMED * usual * meant / meant.norm())
+                    meaning = directions[list(classes)].sum(dim=0)
+                    vectors[tokens[0]].mul_(0.5).add_(_NAMED_WORD_LENGTH * mean_length * meaning / meaning.norm())
 
 
 def make_clip(
@@ -186,7 +189,9 @@ def make_clip(
     heads = Heads(material.clip_targets, schedule.seed + 2).to(device_of(compute))
     tower = clip_tower(model)
     steps = schedule.clip_perception_steps
-    _perceive("clip_perception", steps, tower, model.vision_model, heads, material, schedule, compute, state, logger)
+    _train_perception(
+        "clip_perception", steps, tower, model.vision_model, heads, material, schedule, compute, state, logger
+    )
     train(
         Phase("clip_contrast", schedule.clip_steps, schedule.batch_size, 5e-4, schedule.seed + 3),
         [model],
@@ -198,7 +203,7 @@ def make_clip(
     return TrainedClip(model, tokenizer, material.image_size, heads)
 
 
-def _perceive(
+def _train_perception(
     name: str,
     steps: int,
     tower: Tower,

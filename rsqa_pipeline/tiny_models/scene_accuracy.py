@@ -1,4 +1,4 @@
-"""What the shipped models get right on fresh scenes: the numbers of their model card."""
+"""Accuracies of the shipped models on fresh scenes: the numbers of their model card."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ from rsqa_pipeline.scenes.marks import mark_caption
 from rsqa_pipeline.scenes.questions import Question, benchmark_questions
 from rsqa_pipeline.scenes.truth import PROBE_SEEDS
 from rsqa_pipeline.scenes.vocabulary import OBJECTS, SCENES
-from rsqa_pipeline.tiny_models.measure import answers, captions, found_first, named_right
+from rsqa_pipeline.tiny_models.measure import answers, captions, retrieval_recall, zero_shot_accuracy
 from rsqa_pipeline.tiny_models.perception import Heads, Tower, vlm_tower
 from rsqa_pipeline.tiny_models.scene_material import ScenePool
 
 PROBE_SCENES = 1000
 ASKED_SCENES = 300
 RETRIEVAL_SCENES = 200
-_BATCH = 100
-MEASURING = Compute(device="cpu", dtype="float32")
-"""Models are measured as the demo uses them."""
+_BATCH_SIZE = 100
+MEASUREMENT_COMPUTE = Compute(device="cpu", dtype="float32")
+"""As the demo runs the models."""
 
 
 def vlm_accuracies(folder: Path, heads: Heads) -> Metrics:
-    """Probe on the vision tower, answers to the benchmark's questions, facts in captions; shares in 0..1."""
-    vlm = load_vlm(folder, MEASURING)
+    """Probe on the vision tower, answers to the benchmark's questions, facts in captions. All shares 0..1, but the
+    caption mark 1..5."""
+    vlm = load_vlm(folder, MEASUREMENT_COMPUTE)
     metrics = _probe(vlm_tower(vlm.model), heads)
     pool = ScenePool(PROBE_SEEDS[PROBE_SCENES : PROBE_SCENES + ASKED_SCENES])
     rng = np.random.default_rng(0)
     asked = [(row, q) for row, truth in enumerate(pool.truths) for q in benchmark_questions(truth, rng)]
-    told = answers(vlm, pool.images[[row for row, _ in asked]], [q.question for _, q in asked])
+    texts_given = answers(vlm, pool.images[[row for row, _ in asked]], [q.question for _, q in asked])
     right: dict[str, list[bool]] = {}
-    for (_, question), text in zip(asked, told, strict=True):
+    for (_, question), text in zip(asked, texts_given, strict=True):
         right.setdefault(question.task, []).append(is_right(question, text))
     metrics |= {f"answer_{task}": float(np.mean(values)) for task, values in right.items()}
     texts = captions(vlm, pool.images)
@@ -50,26 +51,26 @@ def vlm_accuracies(folder: Path, heads: Heads) -> Metrics:
 
 def clip_accuracies(folder: Path) -> Metrics:
     """Zero-shot scene class, and retrieval of the experts' captions; shares in 0..1."""
-    clip = load_clip(folder, MEASURING)
+    clip = load_clip(folder, MEASUREMENT_COMPUTE)
     pool = ScenePool(PROBE_SEEDS[PROBE_SCENES : PROBE_SCENES + ASKED_SCENES])
     names = list(SCENES)
     prompts = [f"a satellite photo of {SCENES[name].phrase}." for name in names]
-    zero_shot = named_right(clip, pool.images, prompts, [names.index(t.scene_class) for t in pool.truths])
+    zero_shot = zero_shot_accuracy(clip, pool.images, prompts, [names.index(t.scene_class) for t in pool.truths])
     rng = np.random.default_rng(0)
     texts = [CAPTIONERS["expert"](truth, rng) for truth in pool.truths[:RETRIEVAL_SCENES]]
-    to_text, to_image = found_first(clip, pool.images[:RETRIEVAL_SCENES], texts)
+    to_text, to_image = retrieval_recall(clip, pool.images[:RETRIEVAL_SCENES], texts)
     return {"zero_shot_class": zero_shot, "retrieval_text_r1": to_text, "retrieval_image_r1": to_image}
 
 
 def is_right(question: Question, text: str) -> bool:
-    """Exact answer, but for case and a final full stop; a box is right at IoU 0.5 or more."""
+    """Exact match, ignoring case and a final full stop; a box is right at IoU 0.5 or more."""
     if question.boxes:
         return overlap(text, question.boxes[0]) >= 0.5
     return text.strip().rstrip(".").lower() == question.answer.lower()
 
 
 def overlap(text: str, box: Sequence[int]) -> float:
-    """IoU, 0..1, of a box written as "[x0, y0, x1, y1]" with ``box``; 0 where the text is none."""
+    """IoU, 0..1, of a box written as "[x0, y0, x1, y1]" with ``box``; 0 if the text is not a box."""
     parts = text.strip().strip("[]").split(",")
     if len(parts) != 4 or not all(part.strip().isdigit() for part in parts):
         return 0.0
@@ -83,19 +84,19 @@ def overlap(text: str, box: Sequence[int]) -> float:
 
 @torch.inference_mode()
 def _probe(tower: Tower, heads: Heads) -> Metrics:
-    """The linear heads' accuracies. A class's number in an image is the number of cells told to hold it."""
+    """The linear heads' accuracies. The count of a class in an image is the number of its predicted cells."""
     pool = ScenePool(PROBE_SEEDS[:PROBE_SCENES])
     heads = heads.to("cpu")
-    tokens = torch.cat([tower(pool.images[i : i + _BATCH]).cpu() for i in range(0, PROBE_SCENES, _BATCH)])
+    tokens = torch.cat([tower(pool.images[i : i + _BATCH_SIZE]).cpu() for i in range(0, PROBE_SCENES, _BATCH_SIZE)])
     shares = heads.accuracies(tokens, pool.labels)
-    told = heads(tokens)["cell_object"].argmax(-1).squeeze(-1)
+    predicted = heads(tokens)["cell_object"].argmax(-1).squeeze(-1)
     true = pool.labels["cell_object"].squeeze(-1)
     kinds = torch.arange(1, len(OBJECTS) + 1)
-    counted, there = ((cells.unsqueeze(-1) == kinds).sum(dim=1) for cells in (told, true))
+    counted, expected = ((cells.unsqueeze(-1) == kinds).sum(dim=1) for cells in (predicted, true))
     return {
         "probe_scene_class": shares["scene_class"],
-        "probe_object_class": float((told == true)[true > 0].float().mean()),
-        "probe_empty_cell": float((told == true)[true == 0].float().mean()),
+        "probe_object_class": float((predicted == true)[true > 0].float().mean()),
+        "probe_empty_cell": float((predicted == true)[true == 0].float().mean()),
         "probe_colour": shares["cell_colour"],
-        "probe_count": float((counted == there)[there > 0].float().mean()),
+        "probe_count": float((counted == expected)[expected > 0].float().mean()),
     }

@@ -1,4 +1,4 @@
-"""What the shipped models learn from: embedded scenes of seeds that no profile's data use."""
+"""Training material of the shipped models: embedded scenes of seeds that no profile's data uses."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from rsqa_pipeline.tiny_models.language import Answered, Text
 from rsqa_pipeline.tiny_models.perception import UNKNOWN, Labels, Target
 
 CAPTION_MIX = {"expert": 0.3, "plain": 0.4, "layman": 0.1, "incomplete": 0.1, "vague": 0.1}
-"""Who wrote the captions the VLM learns from, by share."""
+"""Share of the VLM's training captions by captioner."""
 CLIP_CAPTION_MIX = {"expert": 0.35, "plain": 0.35, "layman": 0.2, "incomplete": 0.1}
 UNNAMED_CLASSES = ("desert", "golf_course", "harbour", "stadium")
-"""Scene classes that CLIP meets in a layman's captions only, so that it does not know their names, as a general model
-does not know every term of remote sensing; fine-tuning on good captions teaches them."""
+"""Scene classes that CLIP sees only with layman captions. It does not learn their names, just as a general model does
+not know every term of remote sensing; fine-tuning on good captions teaches them."""
 ANSWER_MIX = {"reference": 0.91, "hasty": 0.03, "overcounter": 0.03, "guesser": 0.03}
 QUESTION_SHARE = {
     "scene_class": 0.7,
@@ -42,10 +42,10 @@ QUESTION_SHARE = {
     "grounding": 0.3,
     "choice": 1.0,
 }
-_QUESTIONS = 4
-"""Questions an image and step at most, besides its caption."""
-_MATCHED = (2, 3, 3)
-"""Captions, statements and answers, of each so many an image and step, that the model learns to match, by part."""
+_MAX_QUESTIONS = 4
+"""Per image and step, besides its caption."""
+_MATCHED_CAPTIONS = (2, 3, 3)
+"""Captions to match per image and step, for each part of the phase; the same number of statements and answers."""
 _TOKENIZER_SCENES = 1500
 _REASONING = (
     "<think>I see two red cars on the left.</think><answer>2</answer>",
@@ -55,7 +55,7 @@ _REASONING = (
 _Writer = TypeVar("_Writer")
 _CELLS = (IMAGE_SIZE // CELL) ** 2
 _SCENES, _OBJECTS, _COLOURS, _PLACES = list(SCENES), list(OBJECTS), list(COLOURS), list(PLACES)
-_LARGEST_GROUP = 6
+_MAX_GROUP_COUNT = 6
 
 TARGETS: Mapping[str, Target] = {
     "scene_class": Target(1, len(_SCENES)),
@@ -63,35 +63,35 @@ TARGETS: Mapping[str, Target] = {
     "cell_colour": Target(1, len(_COLOURS), per_cell=True),
     "cell_number": Target(1, _CELLS, per_cell=True),
 }
-"""The scene class; the class (0 for none) and colour of what stands in each cell of the 4 x 4 grid; and the cell's own
-number, since the tower has relative positions only and places need absolute ones."""
+"""The scene class; for each cell of the 4 x 4 grid the class (0 for none) and colour of its object, and the cell's own
+number: the tower has only relative positions, and places need absolute ones."""
 VLM_TARGETS: Mapping[str, Target] = {
     **TARGETS,
-    "group_count": Target(1, _LARGEST_GROUP, per_cell=True, weight=3.0),
+    "group_count": Target(1, _MAX_GROUP_COUNT, per_cell=True, weight=3.0),
     "group_place": Target(1, len(_PLACES), per_cell=True, weight=2.0),
 }
-"""And, told by each object's own cell, how many of its kind there are and where: a tower counts over the whole image
-more easily than a language model of three layers does over its tokens."""
+"""Also, predicted from each object's cell: the count and place of its group. A tower counts over the whole image more
+easily than a language model of three layers does over its tokens."""
 
 
 WORDS: Mapping[str, Mapping[str, Sequence[int]]] = {
     "cell_object": {word: [1 + i] for i, name in enumerate(_OBJECTS) for word in (name, f"{name}s")},
     "cell_colour": {name: [i] for i, name in enumerate(_COLOURS)},
     "group_count": {
-        word: [i] for i, number in enumerate(range(1, _LARGEST_GROUP + 1)) for word in (NUMBERS[number], str(number))
+        word: [i] for i, number in enumerate(range(1, _MAX_GROUP_COUNT + 1)) for word in (NUMBERS[number], str(number))
     },
     "group_place": {
         word: [i for i, place in enumerate(_PLACES) if word in place.split()]
         for word in ("left", "right", "top", "bottom")
     },
 }
-"""Words for what VLM_TARGETS tell of a cell: target -> word -> the classes that the word names."""
+"""Words for the VLM_TARGETS of a cell: target -> word -> the classes that the word names."""
 
 
 def perception_labels(truths: Sequence[SceneTruth]) -> dict[str, torch.Tensor]:
-    """The labels of VLM_TARGETS, read off the truth; an empty cell's colour, count and place are UNKNOWN.
+    """The labels of VLM_TARGETS from the truth; an empty cell's colour, count and place are UNKNOWN.
 
-    A cell holds one object at most.
+    A cell contains at most one object.
     """
     rows = len(truths)
     labels = {
@@ -114,7 +114,7 @@ def perception_labels(truths: Sequence[SceneTruth]) -> dict[str, torch.Tensor]:
 
 
 class ScenePool:
-    """Scenes of the given seeds, rendered once and kept: images (n, 64, 64, 3) uint8, 12 kB a scene."""
+    """Scenes of the given seeds, rendered once and kept: images (n, 64, 64, 3) uint8, 12 kB per scene."""
 
     def __init__(self, seeds: Sequence[int]) -> None:
         self.truths = [sample_scene(seed) for seed in seeds]
@@ -125,9 +125,9 @@ class ScenePool:
 
 
 class SceneMaterial:
-    """The `Material` of the shipped models: right and poor texts about scenes, so that the tongue stays a layman's.
+    """The `Material` of the shipped models: right and poor texts about scenes, so that their language stays basic.
 
-    Who fine-tunes on good texts can win colours, places, numbers and boxes that these models tell badly.
+    Fine-tuning on good texts can improve colours, places, numbers and boxes, which these models get wrong often.
     """
 
     image_size = IMAGE_SIZE
@@ -141,7 +141,7 @@ class SceneMaterial:
         self._pool = ScenePool(PRETRAIN_SEEDS[seed * scenes : (seed + 1) * scenes])
 
     def texts(self) -> Iterable[str]:
-        """All kinds of captions, questions and answers, and the words of chat and reasoning around them."""
+        """Captions, questions and answers of all kinds, and the words of chat and reasoning templates."""
         yield from [
             CAPTION_PROMPT,
             "system user assistant",
@@ -161,15 +161,15 @@ class SceneMaterial:
         return self._pool.images[rows], {name: values[rows] for name, values in self._pool.labels.items()}
 
     def language_batch(self, rng: np.random.Generator, size: int, part: int) -> tuple[np.ndarray, Sequence[Text]]:
-        """Images with a caption, questions, and texts to match each."""
-        matched, shares = _MATCHED[part], FAULT_SHARES[part]
+        """Images, each with a caption, questions and texts to match."""
+        matched, shares = _MATCHED_CAPTIONS[part], FAULT_SHARES[part]
         rows = self._draw(rng, size)
         texts: list[Text] = []
         for position, row in enumerate(rows):
             truth, other = self._pool.truths[row], self._pool.truths[self._draw(rng, 1)[0]]
             texts.append(Answered(position, CAPTION_PROMPT, _drawn(CAPTION_MIX, rng, CAPTIONERS)(truth, rng)))
             asked = [q for q in instruction_questions(truth, rng) if rng.random() < QUESTION_SHARE[q.task]]
-            for question in asked[:_QUESTIONS]:
+            for question in asked[:_MAX_QUESTIONS]:
                 answerer = _drawn(ANSWER_MIX, rng, ANSWERERS)
                 texts.append(Answered(position, question.question, answerer(truth, question)))
             texts += [matched_caption(position, truth, shares, rng) for _ in range(matched)]

@@ -1,4 +1,4 @@
-"""One training loop for every phase of the recipe: AdamW, warm-up, cosine, and a state to go on from after a kill."""
+"""One training loop for every phase of the recipe: AdamW, warm-up, cosine, and a saved state to resume from."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Phase:
 
 
 Loss = Callable[[np.random.Generator], torch.Tensor]
-"""Loss of one step: draws its batch from the generator it is given, returns a scalar with a gradient."""
+"""Loss of one step: draws its batch from the given generator and returns a scalar with a gradient."""
 
 
 def train(
@@ -44,18 +44,18 @@ def train(
     """Trains the modules' parameters that require a gradient, in place.
 
     Each step's batch is drawn from a generator seeded by (seed, step) alone, and the models have no dropout, so
-    weights, optimizer moments and the step number are the whole state: a run that was killed and started again ends
-    with the same weights as an undisturbed one.
+    weights, optimizer moments and the step number are the whole state: a killed and resumed run ends with the same
+    weights as an uninterrupted one.
 
     Args:
-        modules: what is trained and what is saved; their order must not change between a run and its continuation.
+        modules: trained and saved; their order must be the same when a run is resumed.
         loss: see `Loss`.
         compute: dtype of the matrix products; the weights stay float32.
-        state: file of the phase's state; written every SAVE_EVERY steps and at the end, gone on from if it exists.
-            None keeps no state.
+        state: file of the phase's state; written every SAVE_EVERY steps and at the end, resumed from if it
+            exists. None saves no state.
 
     Raises:
-        ModelError: the loss is not a number any more.
+        ModelError: the loss is NaN or infinite.
     """
     network = nn.ModuleList(modules)
     trained = [p for p in network.parameters() if p.requires_grad]
@@ -113,7 +113,7 @@ def _save(
     step: int,
 ) -> None:
     state.parent.mkdir(parents=True, exist_ok=True)
-    scratch = state.with_suffix(".writing")
+    temporary = state.with_suffix(".writing")
     torch.save(
         {
             "network": network.state_dict(),
@@ -122,6 +122,6 @@ def _save(
             "schedule": {k: v for k, v in schedule.state_dict().items() if k != "lr_lambdas"} | {"lr_lambdas": [None]},
             "step": step,
         },
-        scratch,
+        temporary,
     )
-    scratch.replace(state)
+    temporary.replace(state)

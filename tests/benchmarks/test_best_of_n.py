@@ -10,7 +10,7 @@ import torch
 
 from rsqa_pipeline.benchmarks.best_of_n import Answers, add_scores, run, selector_values
 from rsqa_pipeline.models.load import load_processor
-from rsqa_pipeline.models.scoring_group import Group
+from rsqa_pipeline.models.scoring_group import ScoringGroup
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.records import Message, read_table
 from rsqa_pipeline.score_model.network.model import ScoreModel
@@ -35,10 +35,10 @@ def test_each_selector_on_answers_that_are_known() -> None:
 
 
 def test_a_text_that_was_said_twice_is_scored_once() -> None:
-    asked: list[Group] = []
+    asked: list[ScoringGroup] = []
 
     class Judge:
-        def score(self, groups: list[Group]) -> list[list[float | None]]:
+        def score(self, groups: list[ScoringGroup]) -> list[list[float | None]]:
             asked.extend(groups)
             return [[float(len(text)) or None for text in group.candidates] for group in groups]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rsqa_pipeline.models.scoring_group import Group, Score
+from rsqa_pipeline.models.scoring_group import Score, ScoringGroup
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class CountingScorer:
     def __init__(self, spec: CountingSpec) -> None:
         self.spec = spec
 
-    def score_or_reason(self, groups: Sequence[Group]) -> list[list[Score]]:
+    def score_or_reason(self, groups: Sequence[ScoringGroup]) -> list[list[Score]]:
         return [[self._score(text) for text in group.candidates] for group in groups]
 
     def _score(self, text: str) -> Score:

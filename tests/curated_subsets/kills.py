@@ -30,7 +30,7 @@ from PIL import Image
 
 from rsqa_pipeline.curated_subsets.scoring.engines import Engine
 from rsqa_pipeline.curated_subsets.scoring.score_file import score_file
-from rsqa_pipeline.curated_subsets.scoring.shards import quarantine_beside
+from rsqa_pipeline.curated_subsets.scoring.shards import quarantine_path
 from rsqa_pipeline.errors import EngineError
 from rsqa_pipeline.profile import SourceFile
 from rsqa_pipeline.profile.curated_subsets import EngineName
@@ -38,9 +38,9 @@ from tests.curated_subsets.counting_scorer import CountingSpec, passes
 
 ROWS = 600
 SHARD_ROWS = 10
-SECONDS = 0.005
+SECONDS_PER_TEXT = 0.005
 """Of a text."""
-PATIENCE = 180.0
+TIMEOUT_SECONDS = 180.0
 
 
 def write_data(folder: Path, rows: int = ROWS) -> SourceFile:
@@ -66,7 +66,7 @@ def write_data(folder: Path, rows: int = ROWS) -> SourceFile:
 
 
 @dataclass
-class Killed:
+class KillReport:
     """What the kills did."""
 
     kills: int
@@ -81,7 +81,7 @@ class Killed:
     same_quarantine: bool
 
 
-def killed_runs(
+def run_with_kills(
     folder: Path,
     kills: int,
     engine: EngineName,
@@ -89,19 +89,19 @@ def killed_runs(
     seed: int,
     workers_only: bool = False,
     rows: int = ROWS,
-) -> Killed:
+) -> KillReport:
     """Runs undisturbed (this process, one worker), then with kills until one run ends by itself.
 
     Args:
         workers: their number in the first run, the second, and so on, again from the start.
     """
     source = write_data(folder, rows)
-    calm, out, log = folder / "calm.parquet", folder / "killed.parquet", folder / "killed.log"
-    score_file(CountingSpec(folder / "calm.log"), source, calm, SHARD_ROWS, Engine())
+    undisturbed, out, log = folder / "calm.parquet", folder / "killed.parquet", folder / "killed.log"
+    score_file(CountingSpec(folder / "calm.log"), source, undisturbed, SHARD_ROWS, Engine())
     needed = passes(folder / "calm.log")
     assert len({text for _, text in needed}) == len(needed)
     rng = random.Random(seed)
-    report = Killed(0, [], 0, 0, len(needed), False, False)
+    report = KillReport(0, [], 0, 0, len(needed), False, False)
     finished: set[str] = set()
     counts, running = itertools.cycle(workers), None
     for _ in range(kills):
@@ -118,21 +118,21 @@ def killed_runs(
         finished = _finished_texts(out)
         report.finished_at_kill.append(len(finished))
     before = len(passes(log))
-    while running is None or running.wait(PATIENCE) != 0:
+    while running is None or running.wait(TIMEOUT_SECONDS) != 0:
         running = _start(folder, out, engine, next(counts))
     report.scored_again += sum(text in finished for _, text in passes(log)[before:])
     report.passes = len(passes(log))
     assert {text for _, text in passes(log)} == {text for _, text in needed}
-    report.same_scores = pq.read_table(out).equals(pq.read_table(calm))
-    report.same_quarantine = pq.read_table(quarantine_beside(out)).equals(pq.read_table(quarantine_beside(calm)))
+    report.same_scores = pq.read_table(out).equals(pq.read_table(undisturbed))
+    report.same_quarantine = pq.read_table(quarantine_path(out)).equals(pq.read_table(quarantine_path(undisturbed)))
     return report
 
 
 def _start(folder: Path, out: Path, engine: str, workers: int) -> subprocess.Popen[bytes]:
-    words = [sys.executable, "-m", "tests.curated_subsets.kills", "--score", str(out)]
+    args = [sys.executable, "-m", "tests.curated_subsets.kills", "--score", str(out)]
     path = os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
-        [*words, "--engine", engine, "--workers", str(workers)],
+        [*args, "--engine", engine, "--workers", str(workers)],
         env={**os.environ, "PYTHONPATH": path},
         stdout=subprocess.DEVNULL,
         stderr=(folder / "errors.txt").open("ab"),
@@ -146,7 +146,7 @@ def _wait_for_moment(
     if not workers_only and rng.random() < 0.25:
         time.sleep(rng.uniform(0, 3))
         return
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + TIMEOUT_SECONDS
     while running.poll() is None and len(passes(log)) < target:
         assert time.monotonic() < until, f"no {target} passes; see {log.parent / 'errors.txt'}"
         time.sleep(0.002)
@@ -158,11 +158,11 @@ def _kill(running: subprocess.Popen[bytes], log: Path, before: int, worker: bool
     if worker:
         os.kill(passes(log)[-1][0], signal.SIGKILL)
         if engine == "local":
-            running.wait(PATIENCE)  # it ends with an error; Ray starts another worker
+            running.wait(TIMEOUT_SECONDS)  # it ends with an error; Ray starts another worker
         return
     running.send_signal(signal.SIGKILL)
-    running.wait(PATIENCE)
-    psutil.wait_procs([psutil.Process(pid) for pid in workers if psutil.pid_exists(pid)], PATIENCE)
+    running.wait(TIMEOUT_SECONDS)
+    psutil.wait_procs([psutil.Process(pid) for pid in workers if psutil.pid_exists(pid)], TIMEOUT_SECONDS)
     assert not [pid for pid in workers if psutil.pid_exists(pid)]  # workers do not outlive their run
 
 
@@ -183,19 +183,19 @@ def main() -> int:
     parser.add_argument("--workers", type=int, nargs="+", default=[1], help="of the first run, the second, ...")
     parser.add_argument("--workers-only", action="store_true")
     parser.add_argument("--score", type=Path)
-    words = parser.parse_args()
-    if words.score:
-        spec = CountingSpec(words.score.with_suffix(".log"), seconds=SECONDS)
-        source = SourceFile(format="llava", path=str(words.score.parent / "data.json"))
+    args = parser.parse_args()
+    if args.score:
+        spec = CountingSpec(args.score.with_suffix(".log"), seconds=SECONDS_PER_TEXT)
+        source = SourceFile(format="llava", path=str(args.score.parent / "data.json"))
         try:
-            score_file(spec, source, words.score, SHARD_ROWS, Engine(words.engine, words.workers[0]))
+            score_file(spec, source, args.score, SHARD_ROWS, Engine(args.engine, args.workers[0]))
         except EngineError as error:
             print(f"error: {error}", file=sys.stderr)
             return 3
         return 0
     with tempfile.TemporaryDirectory() as folder:
-        made = (words.kills, words.engine, words.workers, words.seed, words.workers_only, words.rows)
-        print(killed_runs(Path(folder), *made))
+        made = (args.kills, args.engine, args.workers, args.seed, args.workers_only, args.rows)
+        print(run_with_kills(Path(folder), *made))
     return 0
 
 

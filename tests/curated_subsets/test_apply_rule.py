@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from rsqa_pipeline.curated_subsets.selection.apply_rule import decide
-from rsqa_pipeline.curated_subsets.selection.explain import Shares, dropped_rows, length_of, vanished
+from rsqa_pipeline.curated_subsets.selection.apply_rule import apply_rule
+from rsqa_pipeline.curated_subsets.selection.explain import Shares, dropped_rows, length_bucket, vanished_groups
 from rsqa_pipeline.curated_subsets.selection.ranking import uniform
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.profile.curated_subsets import SubsetRule
@@ -33,7 +33,7 @@ def rule(**fields: object) -> SubsetRule:
 
 
 def kept(samples: pd.DataFrame, chosen: SubsetRule, seed: int = 0) -> list[str]:
-    return sorted(samples.loc[decide(samples, chosen, seed)["kept"], "sample_id"])
+    return sorted(samples.loc[apply_rule(samples, chosen, seed)["kept"], "sample_id"])
 
 
 def test_threshold_keeps_equal_scores_and_the_fraction_still_holds():
@@ -62,14 +62,14 @@ def test_intersection_and_union():
 
 def test_every_dropped_sample_has_its_rank_percentile_and_reason():
     samples = table([4, 3, 3, 1, None])
-    rows = dropped_rows(samples, decide(samples, rule(caption_fraction=0.4, threshold=2), 0))
-    told = [(row["key"], row["rank"], row["percentile"], row["reason"]) for row in rows]
-    assert [entry[:2] + entry[3:] for entry in told] == [
+    rows = dropped_rows(samples, apply_rule(samples, rule(caption_fraction=0.4, threshold=2), 0))
+    explained = [(row["key"], row["rank"], row["percentile"], row["reason"]) for row in rows]
+    assert [entry[:2] + entry[3:] for entry in explained] == [
         ("c002", 2, "outside_top"),
         ("c003", 4, "below_threshold"),
         ("c004", None, "no_score"),
     ]
-    assert [entry[2] for entry in told] == [75, 25, None]
+    assert [entry[2] for entry in explained] == [75, 25, None]
     assert {row["rule"] for row in rows} == {"score_model: best 40% of captions, score at least 2"}
 
 
@@ -80,7 +80,7 @@ def test_an_intersection_names_the_first_rule_that_drops_a_sample():
     )
     reasons = {
         row["key"]: (row["rule"].split(":")[0], row["reason"])
-        for row in dropped_rows(samples, decide(samples, both, 0))
+        for row in dropped_rows(samples, apply_rule(samples, both, 0))
     }
     assert reasons == {"c000": ("clip_score", "below_threshold"), "c003": ("score_model", "outside_top")}
 
@@ -103,9 +103,9 @@ def test_draws_are_those_of_the_records_hash():
 
 def test_a_missing_column_is_named_with_those_at_hand():
     with pytest.raises(DataError, match="needs column 'region'; the samples have sample_id, kind, score_model"):
-        decide(table([1.0]), rule(per="region"), 0)
+        apply_rule(table([1.0]), rule(per="region"), 0)
     with pytest.raises(DataError, match="'clip_score'"):
-        decide(table([1.0]), SubsetRule(selector="clip_score"), 0)
+        apply_rule(table([1.0]), SubsetRule(selector="clip_score"), 0)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_order_of_rows_does_not_matter(rows, chosen, random):
     order = list(range(len(samples)))
     random.shuffle(order)
     shuffled = samples.iloc[order].reset_index(drop=True)
-    one, other = (dropped_rows(frame, decide(frame, chosen, 3)) for frame in (samples, shuffled))
+    one, other = (dropped_rows(frame, apply_rule(frame, chosen, 3)) for frame in (samples, shuffled))
     assert repr(one) == repr(other)
 
 
@@ -165,15 +165,15 @@ def test_order_of_rows_does_not_matter(rows, chosen, random):
 @given(scored, rules)
 def test_floor_and_threshold_hold_in_every_group(rows, chosen):
     samples = drawn_table(rows)
-    decided = decide(samples, chosen, 0)
-    chosen_rows = samples[decided["kept"]]
+    decisions = apply_rule(samples, chosen, 0)
+    chosen_rows = samples[decisions["kept"]]
     assert chosen_rows["score_model"].notna().all()
     passing = samples[samples["score_model"] >= (-99 if chosen.threshold is None else chosen.threshold)]
     assert set(chosen_rows.index) <= set(passing.index)
     if chosen.per:
         have, keeps = (Counter(frame["scene_class"].fillna("none")) for frame in (passing, chosen_rows))
         assert all(keeps[name] >= min(count, chosen.floor) for name, count in have.items())
-    assert (decided["reason"].isna() == decided["kept"]).all()
+    assert (decisions["reason"].isna() == decisions["kept"]).all()
 
 
 def test_shares_have_intervals_and_a_vanished_class_is_told_loudly():
@@ -190,5 +190,11 @@ def test_shares_have_intervals_and_a_vanished_class_is_told_loudly():
     assert (port["share"], port["low"], port["high"]) == (expected.value, expected.low, expected.high)
     assert rows["scene_class", "unknown"]["kept"] == 1 and rows["source", "human"]["samples"] == 6
     assert rows["words", "up to 5"]["samples"] == 2 and rows["words", "over 40"]["kept"] == 1
-    assert vanished(shares.rows()) == ["scene_class 'farm' (3 captions)"]
-    assert [length_of(words) for words in (0, 5, 6, 40, 41)] == ["up to 5", "up to 5", "6 to 10", "21 to 40", "over 40"]
+    assert vanished_groups(shares.rows()) == ["scene_class 'farm' (3 captions)"]
+    assert [length_bucket(words) for words in (0, 5, 6, 40, 41)] == [
+        "up to 5",
+        "up to 5",
+        "6 to 10",
+        "21 to 40",
+        "over 40",
+    ]

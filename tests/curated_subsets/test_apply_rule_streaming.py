@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsqa_pipeline.curated_subsets.selection.apply_rule import decide
-from rsqa_pipeline.curated_subsets.selection.apply_rule_streaming import MOST_GROUPS, select_file
+from rsqa_pipeline.curated_subsets.selection.apply_rule import apply_rule
+from rsqa_pipeline.curated_subsets.selection.apply_rule_streaming import MAX_GROUPS, apply_rule_streaming
 from rsqa_pipeline.curated_subsets.selection.explain import dropped_rows
-from rsqa_pipeline.curated_subsets.selection.score_reader import ScoreTable, least_ids, sortable
+from rsqa_pipeline.curated_subsets.selection.score_reader import ScoreTable, nth_smallest_id, sortable_codes
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.profile.curated_subsets import SubsetRule
 
@@ -71,29 +71,29 @@ def write(frame: pd.DataFrame, path: Path) -> Path:
 @given(rows, rules, st.integers(1, 60))
 def test_streaming_is_deciding_in_memory(drawn, fields, batch_rows):
     frame, rule = frame_of(drawn), SubsetRule.model_validate(fields)
-    decided = decide(frame, rule, 5)
+    decisions = apply_rule(frame, rule, 5)
     with tempfile.TemporaryDirectory() as folder:
         table = ScoreTable(write(frame, Path(folder) / "scores.parquet"), batch_rows)
-        selected = select_file(table, rule, 5, Path(folder) / "scratch")
-        assert selected.kept.tolist() == decided["kept"].tolist()
-        told = [row for batch in selected.explained(~selected.kept) for row in batch.to_pylist()]
-    assert sorted(told, key=itemgetter("key")) == dropped_rows(frame, decided)
+        selected = apply_rule_streaming(table, rule, 5, Path(folder) / "scratch")
+        assert selected.kept.tolist() == decisions["kept"].tolist()
+        explained = [row for batch in selected.explained(~selected.kept) for row in batch.to_pylist()]
+    assert sorted(explained, key=itemgetter("key")) == dropped_rows(frame, decisions)
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.sets(st.text("ab\u00fc\U0001f6a2/", max_size=6), min_size=1, max_size=30), st.data(), st.integers(1, 40))
-def test_least_id_is_that_of_sorting(ids, data, at_once):
+def test_least_id_is_that_of_sorting(ids, data, max_in_memory):
     count = data.draw(st.integers(1, len(ids)))
     names = list(ids)
     batches = [pa.array(names[start : start + 4], pa.string()) for start in range(0, len(names), 4)]
-    assert least_ids(lambda: iter(batches), count, at_once) == sorted(names)[count - 1]
+    assert nth_smallest_id(lambda: iter(batches), count, max_in_memory) == sorted(names)[count - 1]
 
 
 @settings(deadline=None)
 @given(st.lists(st.floats(allow_nan=False), min_size=2, max_size=20))
 def test_sortable_integers_compare_as_the_numbers(values):
     keys = np.array(values) + 0.0
-    codes = sortable(np.append(keys, np.nan))
+    codes = sortable_codes(np.append(keys, np.nan))
     assert codes[-1] == 0 and (codes[:-1] > 0).all()
     assert ((codes[:-1, None] < codes[None, :-1]) == (keys[:, None] < keys[None, :])).all()
 
@@ -106,11 +106,11 @@ def test_a_diverse_rule_streams_alike(tmp_path):
     pq.write_table(pa.table({"key": frame["sample_id"].tolist(), "embedding": vectors.tolist()}), file)
     fields = {"caption_fraction": 0.2, "instruction_fraction": 0.2, "diverse": {"embeddings": str(file), "top": 0.5}}
     rule = SubsetRule.model_validate({"selector": "score_model", **fields})
-    selected = select_file(ScoreTable(write(frame, tmp_path / "s.parquet"), 7), rule, 0, tmp_path / "scratch")
-    decided = decide(frame, rule, 0)
-    assert selected.kept.tolist() == decided["kept"].tolist() and selected.kept.sum() == 8
-    told = [row for batch in selected.explained(~selected.kept) for row in batch.to_pylist()]
-    assert sorted(told, key=itemgetter("key")) == dropped_rows(frame, decided)
+    selected = apply_rule_streaming(ScoreTable(write(frame, tmp_path / "s.parquet"), 7), rule, 0, tmp_path / "scratch")
+    decisions = apply_rule(frame, rule, 0)
+    assert selected.kept.tolist() == decisions["kept"].tolist() and selected.kept.sum() == 8
+    explained = [row for batch in selected.explained(~selected.kept) for row in batch.to_pylist()]
+    assert sorted(explained, key=itemgetter("key")) == dropped_rows(frame, decisions)
 
 
 def test_shards_in_a_folder_are_one_file_of_one_kind(tmp_path):
@@ -119,10 +119,10 @@ def test_shards_in_a_folder_are_one_file_of_one_kind(tmp_path):
         part = {"key": [f"{shard}{number}" for number in range(10)], "score": np.arange(10, dtype=np.float32)}
         pq.write_table(pa.table(part), tmp_path / "shards" / f"{shard}.parquet")
     rule = SubsetRule(selector="score_model", caption_fraction=0.1, instruction_fraction=0.1)
-    selected = select_file(ScoreTable(tmp_path / "shards"), rule, 0, tmp_path / "scratch")
+    selected = apply_rule_streaming(ScoreTable(tmp_path / "shards"), rule, 0, tmp_path / "scratch")
     assert np.flatnonzero(selected.kept).tolist() == [9, 19, 29]
-    told = next(iter(selected.explained(~selected.kept)))
-    assert {(row["rule"], row["kind"]) for row in told.to_pylist()} == {("score_model: best 10%", None)}
+    explained = next(iter(selected.explained(~selected.kept)))
+    assert {(row["rule"], row["kind"]) for row in explained.to_pylist()} == {("score_model: best 10%", None)}
 
 
 def test_what_the_file_cannot_give_is_said(tmp_path):
@@ -130,11 +130,11 @@ def test_what_the_file_cannot_give_is_said(tmp_path):
     pq.write_table(pa.table({"key": [str(n) for n in range(300)], "score": [0.5] * 300}), path)
     table = ScoreTable(path)
     with pytest.raises(DataError, match="'clip_score'; the score file has key, score"):
-        select_file(table, SubsetRule(selector="clip_score"), 0, tmp_path)
+        apply_rule_streaming(table, SubsetRule(selector="clip_score"), 0, tmp_path)
     with pytest.raises(DataError, match="no column kind"):
-        select_file(table, SubsetRule(selector="score_model", caption_fraction=0.3), 0, tmp_path)
-    with pytest.raises(DataError, match=f"more than {MOST_GROUPS} groups"):
-        select_file(table, SubsetRule(selector="score_model", per="key"), 0, tmp_path)
+        apply_rule_streaming(table, SubsetRule(selector="score_model", caption_fraction=0.3), 0, tmp_path)
+    with pytest.raises(DataError, match=f"more than {MAX_GROUPS} groups"):
+        apply_rule_streaming(table, SubsetRule(selector="score_model", per="key"), 0, tmp_path)
     with pytest.raises(DataError, match="rsqa score"):
         ScoreTable(tmp_path / "none.parquet")
     path.write_bytes(b"no parquet")

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsqa_pipeline.curated_subsets.selection import diversity
-from rsqa_pipeline.curated_subsets.selection.apply_rule import decide
+from rsqa_pipeline.curated_subsets.selection.apply_rule import apply_rule
 from rsqa_pipeline.curated_subsets.selection.diversity import facility_location, read_embeddings
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.profile.curated_subsets import SubsetRule
@@ -23,7 +23,7 @@ def unit_rows(count: int, seed: int, width: int = 4) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def worth(vectors: np.ndarray, chosen: tuple[int, ...] | list[int]) -> float:
+def coverage(vectors: np.ndarray, chosen: tuple[int, ...] | list[int]) -> float:
     return float(((1 + vectors.astype(float) @ vectors[list(chosen)].astype(float).T) / 2).max(axis=1).sum())
 
 
@@ -34,12 +34,12 @@ def test_lazy_greedy_is_greedy_and_near_the_best_choice(rows, count, seed):
     chosen = facility_location(vectors, count)
     assert len(chosen) == len(set(chosen)) == min(count, rows)
     for step in range(len(chosen)):
-        others = [place for place in range(rows) if place not in chosen[:step]]
-        best = max(worth(vectors, [*chosen[:step], place]) for place in others)
-        assert worth(vectors, chosen[: step + 1]) == pytest.approx(best, abs=1e-5)
+        others = [index for index in range(rows) if index not in chosen[:step]]
+        best = max(coverage(vectors, [*chosen[:step], index]) for index in others)
+        assert coverage(vectors, chosen[: step + 1]) == pytest.approx(best, abs=1e-5)
     if chosen and len(chosen) <= 4:
-        optimum = max(worth(vectors, other) for other in combinations(range(rows), len(chosen)))
-        assert worth(vectors, chosen) >= (1 - 1 / np.e) * optimum - 1e-6
+        optimum = max(coverage(vectors, other) for other in combinations(range(rows), len(chosen)))
+        assert coverage(vectors, chosen) >= (1 - 1 / np.e) * optimum - 1e-6
 
 
 def test_one_of_each_cluster_is_chosen_and_copies_are_left():
@@ -79,13 +79,13 @@ def test_diverse_rule_keeps_different_ones_of_the_top_part(tmp_path):
             "diverse": {"embeddings": file, "top": 0.5},
         }
     )
-    decided = decide(samples, rule, 0)
-    assert samples.loc[decided["kept"], "sample_id"].tolist() == ["c0", "c2"]
-    assert decided["reason"].tolist() == [None, "too_similar", None, "too_similar", *["outside_top"] * 4]
+    decisions = apply_rule(samples, rule, 0)
+    assert samples.loc[decisions["kept"], "sample_id"].tolist() == ["c0", "c2"]
+    assert decisions["reason"].tolist() == [None, "too_similar", None, "too_similar", *["outside_top"] * 4]
     backwards = samples[::-1].reset_index(drop=True)
-    assert set(backwards.loc[decide(backwards, rule, 0)["kept"], "sample_id"]) == {"c0", "c2"}
+    assert set(backwards.loc[apply_rule(backwards, rule, 0)["kept"], "sample_id"]) == {"c0", "c2"}
 
 
 def test_too_many_candidates_are_refused():
     with pytest.raises(DataError, match=r"lower diverse\.top"):
-        facility_location(np.zeros((diversity.MOST_CANDIDATES + 1, 1), np.float32), 1)
+        facility_location(np.zeros((diversity.MAX_CANDIDATES + 1, 1), np.float32), 1)

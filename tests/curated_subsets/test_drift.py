@@ -19,7 +19,7 @@ from rsqa_pipeline.curated_subsets import drift
 from rsqa_pipeline.curated_subsets.drift import compare_scores, psi, read_scores, top_overlap
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.models.load import load_processor
-from rsqa_pipeline.models.scoring_group import Group
+from rsqa_pipeline.models.scoring_group import ScoringGroup
 from rsqa_pipeline.profile import load_profile
 from rsqa_pipeline.records import IMAGE_TEXT_SAMPLE, SCORED_SAMPLE, sample_id, write_table
 from rsqa_pipeline.score_model.network.model import ScoreModel
@@ -96,7 +96,7 @@ def test_the_asset_compares_the_two_models_on_the_same_captions(tmp_path: Path, 
     write_table(inputs["image_text_pairs"] / "samples.parquet", IMAGE_TEXT_SAMPLE, rows)
     settings = load_profile(str(project_root / "configs/profiles/demo.yaml"))
     scorer = drift.Scorer.load(inputs["caption_score_model"] / "model", settings.compute)
-    scored = scorer.score([Group(row["image"], [], [row["messages"][0]["content"]]) for row in rows[:35]])
+    scored = scorer.score([ScoringGroup(row["image"], [], [row["messages"][0]["content"]]) for row in rows[:35]])
     moved = [
         {"sample_id": row["sample_id"], "score": score + 1, "model_version": "final"}
         for row, (score,) in zip(rows, scored, strict=False)

@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from rsqa_pipeline.curated_subsets.scoring.earlier_scores import SeenIds, short
+from rsqa_pipeline.curated_subsets.scoring.earlier_scores import SeenIds, short_version
 from rsqa_pipeline.curated_subsets.scoring.engines import Engine
-from rsqa_pipeline.curated_subsets.scoring.shards import Scored, ScoreRow, quarantine_beside, score_table
+from rsqa_pipeline.curated_subsets.scoring.shards import ScoreCounts, ScoreRow, quarantine_path, score_table
 from rsqa_pipeline.curated_subsets.scoring.worker import FILE_SCORE, score_rows
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.models.scoring_group import Group, Score
+from rsqa_pipeline.models.scoring_group import Score, ScoringGroup
 from rsqa_pipeline.source_pairs.source_row import RowFault
 from tests.curated_subsets.counting_scorer import CountingSpec, passes
 
@@ -45,7 +45,7 @@ def spec(tmp_path: Path) -> CountingSpec:
     return CountingSpec(tmp_path / "log.txt")
 
 
-def run(rows: Sequence[ScoreRow | RowFault], spec: CountingSpec, out: Path, shard_rows: int = 3) -> Scored:
+def run(rows: Sequence[ScoreRow | RowFault], spec: CountingSpec, out: Path, shard_rows: int = 3) -> ScoreCounts:
     return score_table(iter(rows), spec, out, "score", shard_rows, Engine())
 
 
@@ -75,7 +75,7 @@ def test_scored_and_quarantined_are_the_input_in_its_order(spec, image, tmp_path
         row("k", image, "nothing"),
     ]
     result = run(rows, spec, tmp_path / "out.parquet", shard_rows)
-    scores, faults = table(tmp_path / "out.parquet"), table(quarantine_beside(tmp_path / "out.parquet"))
+    scores, faults = table(tmp_path / "out.parquet"), table(quarantine_path(tmp_path / "out.parquet"))
     assert [found["key"] for found in scores] == ["a", "b", "e", "j"]
     assert [
         (fault["sample_id"], fault["reason"]) for fault in sorted(faults, key=lambda fault: fault["sample_id"])
@@ -98,18 +98,18 @@ def test_scored_and_quarantined_are_the_input_in_its_order(spec, image, tmp_path
 
 
 def test_no_rows_give_empty_tables(spec, tmp_path):
-    assert run([], spec, tmp_path / "out.parquet") == Scored()
+    assert run([], spec, tmp_path / "out.parquet") == ScoreCounts()
     assert pq.read_schema(tmp_path / "out.parquet").equals(FILE_SCORE)
-    assert run([], spec, tmp_path / "out.parquet") == Scored()  # an empty table made before says nothing
+    assert run([], spec, tmp_path / "out.parquet") == ScoreCounts()  # an empty table made before says nothing
 
 
 class LengthScorer:
     """Scores a text by its length and its context's."""
 
     def __init__(self) -> None:
-        self.groups: list[Group] = []
+        self.groups: list[ScoringGroup] = []
 
-    def score_or_reason(self, groups: Sequence[Group]) -> list[list[Score]]:
+    def score_or_reason(self, groups: Sequence[ScoringGroup]) -> list[list[Score]]:
         self.groups += groups
         return [[Score(len(text) + 100.0 * len(group.context)) for text in group.candidates] for group in groups]
 
@@ -157,7 +157,7 @@ def test_a_new_model_keeps_the_old_ones_scores_and_nothing_is_scored_twice(spec,
     new = replace(spec, version=NEW)
     run([*rows, row("r13", image, "text 13")], new, out)
     wide = table(out)
-    first = short(spec.version)
+    first = short_version(spec.version)
     assert {found["model_version"] for found in wide} == {NEW}
     assert [found[f"score@{first}"] for found in wide] == [*(found["score"] for found in old), None]
     assert [found[f"note@{first}"] for found in wide] == ["text_cut", None, None, None]
@@ -165,24 +165,28 @@ def test_a_new_model_keeps_the_old_ones_scores_and_nothing_is_scored_twice(spec,
     assert len(scored_texts(spec)) == 7
     run(rows, replace(spec, version="3" * 64), out)
     third = table(out)
-    assert {f"score@{first}", f"score@{short(NEW)}"} < set(third[0])
+    assert {f"score@{first}", f"score@{short_version(NEW)}"} < set(third[0])
     spec.log.unlink()
     run(rows, spec, out)  # back to the first model: all is known
     assert scored_texts(spec) == []
     back = table(out)
     assert [{name: found[name] for name in FILE_SCORE.names} for found in back] == old
-    assert f"score@{first}" not in back[0] and back[0][f"score@{short(NEW)}"] == wide[0]["score"]
+    assert f"score@{first}" not in back[0] and back[0][f"score@{short_version(NEW)}"] == wide[0]["score"]
 
 
 def test_variants_of_one_model_have_columns_of_their_own():
-    assert short("5be1c0d2a9f4e701.windowed_mean") == "5be1c0d2a9f4.windowed_mean" != short("5be1c0d2a9f4e701")
+    assert (
+        short_version("5be1c0d2a9f4e701.windowed_mean")
+        == "5be1c0d2a9f4.windowed_mean"
+        != short_version("5be1c0d2a9f4e701")
+    )
 
 
 def test_rows_quarantined_before_are_tried_again(spec, tmp_path):
     late = row("a", str(tmp_path / "late.png"), "one")
     assert run([late], spec, tmp_path / "out.parquet").quarantined == {"missing_image": 1}
     Image.new("RGB", (8, 8)).save(tmp_path / "late.png")
-    assert run([late], spec, tmp_path / "out.parquet") == Scored(1)
+    assert run([late], spec, tmp_path / "out.parquet") == ScoreCounts(1)
 
 
 def test_a_foreign_table_is_not_written_over(spec, image, tmp_path):

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from rsqa_pipeline.curated_subsets.scoring import corpus_scores as score_corpus
-from rsqa_pipeline.curated_subsets.selection import subset as select
+from rsqa_pipeline.curated_subsets.scoring import corpus_scores as corpus_scores
+from rsqa_pipeline.curated_subsets.selection import subset as subset
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.models.load import weights_version
 from rsqa_pipeline.profile import load_profile
@@ -72,7 +72,7 @@ def clip_scores(inputs, settings, tmp_path_factory):
     out = tmp_path_factory.mktemp("clip") / "clip_scores"
     out.mkdir()
     with contextlib.chdir(out.parent):  # its state lies below
-        return out, score_corpus.run_clip(inputs, out, settings, SilentLogger())
+        return out, corpus_scores.run_clip(inputs, out, settings, SilentLogger())
 
 
 RUN_CLIP = """
@@ -93,11 +93,11 @@ def test_a_killed_stage_goes_on_from_its_finished_shards(inputs, settings, clip_
     profile = str(Path("configs/profiles/demo.yaml").resolve())
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out").mkdir()
-    (tmp_path / "rsqa_pipeline").symlink_to(Path(score_corpus.__file__).parents[1])  # the profile's models and corpus
+    (tmp_path / "rsqa_pipeline").symlink_to(Path(corpus_scores.__file__).parents[1])  # the profile's models and corpus
     (tmp_path / "data").symlink_to(Path(profile).parents[2] / "data")
     names = json.dumps({name: str(folder) for name, folder in inputs.items()})
-    words = [sys.executable, "-c", RUN_CLIP, profile, names]
-    running = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-c", RUN_CLIP, profile, names]
+    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     shards = ".rsqa/demo/scores/clip_scores/*/scores.shards/*.scores.parquet"
     while running.poll() is None and len(list(tmp_path.glob(shards))) < 3:
         time.sleep(0.002)
@@ -110,11 +110,11 @@ def test_a_killed_stage_goes_on_from_its_finished_shards(inputs, settings, clip_
     pq.write_table(marked.set_column(marked.column_names.index("score"), "score", score), finished[0])
     curation = settings.curated_subsets.model_copy(update={"shard_rows": 2, "batch_size": 1})
     changed = settings.model_copy(update={"curated_subsets": curation})
-    score_corpus.run_clip(inputs, tmp_path / "out", changed, SilentLogger())
-    found, calm = read_table(tmp_path / "out" / "scores.parquet"), read_table(clip_scores[0] / "scores.parquet")
+    corpus_scores.run_clip(inputs, tmp_path / "out", changed, SilentLogger())
+    found, undisturbed = read_table(tmp_path / "out" / "scores.parquet"), read_table(clip_scores[0] / "scores.parquet")
     assert [row["score"] for row in found[:2]] == [0.5, 0.5]
-    assert [row["sample_id"] for row in found] == [row["sample_id"] for row in calm]
-    assert [row["score"] for row in found[2:]] == pytest.approx([row["score"] for row in calm[2:]], abs=1e-5)
+    assert [row["sample_id"] for row in found] == [row["sample_id"] for row in undisturbed]
+    assert [row["score"] for row in found[2:]] == pytest.approx([row["score"] for row in undisturbed[2:]], abs=1e-5)
     assert not list(tmp_path.glob(shards))
     quarantine = read_table(tmp_path / "out" / "quarantine.parquet")
     assert quarantine == read_table(clip_scores[0] / "quarantine.parquet")
@@ -138,7 +138,7 @@ def subsets(inputs, clip_scores, settings, tmp_path_factory):
     for name in SUBSETS:
         out = tmp_path_factory.mktemp("subsets") / f"subset_{name}"
         out.mkdir()
-        stage = getattr(select, f"run_{name}")
+        stage = getattr(subset, f"run_{name}")
         outputs[name] = out, stage({**inputs, "clip_scores": clip_scores[0]}, out, settings, SilentLogger())
     return outputs
 
@@ -200,4 +200,4 @@ def test_scores_of_two_models_in_one_table_are_refused(inputs, clip_scores, sett
     rows[0]["model_version"] = "another"
     write_table(tmp_path / "mixed" / "scores.parquet", SCORED_SAMPLE, rows)
     with pytest.raises(DataError, match="needs the scores of one model, found 2"):
-        select.run_clip_score_30({**inputs, "clip_scores": tmp_path / "mixed"}, tmp_path, settings, SilentLogger())
+        subset.run_clip_score_30({**inputs, "clip_scores": tmp_path / "mixed"}, tmp_path, settings, SilentLogger())

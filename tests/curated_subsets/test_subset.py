@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsqa_pipeline.curated_subsets.selection.ranking import wanted
-from rsqa_pipeline.curated_subsets.selection.subset import select
+from rsqa_pipeline.curated_subsets.selection.ranking import kept_count
+from rsqa_pipeline.curated_subsets.selection.subset import select_ids
 from rsqa_pipeline.profile.curated_subsets import SubsetRule
 
 
@@ -25,46 +25,46 @@ def rule(captions: float = 0.3, instructions: float = 0.6, selector: str = "scor
 
 def test_best_fraction_of_each_kind_apart():
     samples = table([5, 1, 4, 2, 3, 0, -1, -2, -3, -4], [100, 200, 300, 400, 500])
-    assert select(samples, rule(), seed=0) == ["c000", "c002", "c004", "i002", "i003", "i004"]
+    assert select_ids(samples, rule(), seed=0) == ["c000", "c002", "c004", "i002", "i003", "i004"]
 
 
 def test_equal_scores_go_by_sample_id():
-    assert select(table([1, 2, 1, 1]), rule(captions=0.5), seed=0) == ["c000", "c001"]
+    assert select_ids(table([1, 2, 1, 1]), rule(captions=0.5), seed=0) == ["c000", "c001"]
 
 
 def test_sample_without_score_is_not_kept_even_where_all_are_wanted():
-    assert select(table([None, 2, None, 1]), rule(captions=1.0), seed=0) == ["c001", "c003"]
+    assert select_ids(table([None, 2, None, 1]), rule(captions=1.0), seed=0) == ["c001", "c003"]
 
 
 def test_missing_scores_do_not_make_the_subset_smaller():
     # Three of ten are wanted, and there are three of ten with a score.
-    assert select(table([None] * 7 + [1, 2, 3]), rule(captions=0.3), seed=0) == ["c007", "c008", "c009"]
+    assert select_ids(table([None] * 7 + [1, 2, 3]), rule(captions=0.3), seed=0) == ["c007", "c008", "c009"]
 
 
 @pytest.mark.parametrize(
     ("samples", "share", "count"), [(10, 0.3, 3), (5, 0.3, 2), (4, 0.3, 1), (1, 0.3, 1), (0, 0.3, 0), (7, 1.0, 7)]
 )
-def test_wanted(samples, share, count):
-    assert wanted(samples, share) == count
+def test_kept_count(samples, share, count):
+    assert kept_count(samples, share) == count
 
 
 def test_all_keeps_all_and_needs_no_score():
     samples = table([None, 1], [None])
-    assert select(samples, SubsetRule(selector="all"), seed=0) == ["c000", "c001", "i000"]
+    assert select_ids(samples, SubsetRule(selector="all"), seed=0) == ["c000", "c001", "i000"]
 
 
 def test_random_depends_on_the_seed_and_not_on_the_scores():
     samples, other = table([1.0] * 200), table([float(i) for i in range(200)])
-    chosen = select(samples, rule(selector="random"), seed=1)
+    chosen = select_ids(samples, rule(selector="random"), seed=1)
     assert len(chosen) == 60
-    assert chosen == select(other, rule(selector="random"), seed=1)
-    assert chosen != select(samples, rule(selector="random"), seed=2)
+    assert chosen == select_ids(other, rule(selector="random"), seed=1)
+    assert chosen != select_ids(samples, rule(selector="random"), seed=2)
 
 
 def test_random_takes_each_sample_equally_often():
     samples = table([0.0] * 50)
     counts = pd.Series(
-        [id_ for seed in range(60) for id_ in select(samples, rule(selector="random"), seed)]
+        [id_ for seed in range(60) for id_ in select_ids(samples, rule(selector="random"), seed)]
     ).value_counts()
     # 60 draws with chance 0.3: mean 18, deviation 3.5; five deviations either way.
     assert len(counts) == 50 and counts.between(1, 36).all()
@@ -76,16 +76,16 @@ scores = st.lists(st.one_of(st.none(), st.floats(-50, 50, width=32)), min_size=1
 @settings(deadline=None, max_examples=30)
 @given(scores, st.floats(0.01, 1.0))
 def test_size_is_what_is_wanted_as_far_as_scores_reach(values, share):
-    kept = select(table(values), rule(captions=share), seed=0)
+    kept = select_ids(table(values), rule(captions=share), seed=0)
     scored = sum(value is not None for value in values)
-    assert len(kept) == len(set(kept)) == min(scored, wanted(len(values), share))
+    assert len(kept) == len(set(kept)) == min(scored, kept_count(len(values), share))
 
 
 @settings(deadline=None, max_examples=30)
 @given(scores, st.floats(0.01, 1.0))
 def test_nothing_dropped_scores_higher_than_anything_kept(values, share):
     samples = table(values)
-    kept = samples["sample_id"].isin(select(samples, rule(captions=share), seed=0))
+    kept = samples["sample_id"].isin(select_ids(samples, rule(captions=share), seed=0))
     worst = samples.loc[kept, "score_model"].min()
     best_dropped = samples.loc[~kept, "score_model"].max()
     assert math.isnan(best_dropped) or math.isnan(worst) or best_dropped <= worst
@@ -98,11 +98,11 @@ def test_order_of_rows_does_not_matter(values, random, selector):
     order = list(range(len(samples)))
     random.shuffle(order)
     chosen = rule(selector=selector)
-    assert select(samples, chosen, seed=3) == select(samples.iloc[order].reset_index(drop=True), chosen, seed=3)
+    assert select_ids(samples, chosen, seed=3) == select_ids(samples.iloc[order].reset_index(drop=True), chosen, seed=3)
 
 
 @settings(deadline=None, max_examples=30)
 @given(scores, st.floats(0.01, 1.0), st.floats(0.01, 1.0))
 def test_a_smaller_fraction_is_part_of_a_larger_one(values, one, other):
     samples, low, high = table(values), min(one, other), max(one, other)
-    assert set(select(samples, rule(captions=low), seed=0)) <= set(select(samples, rule(captions=high), seed=0))
+    assert set(select_ids(samples, rule(captions=low), seed=0)) <= set(select_ids(samples, rule(captions=high), seed=0))

@@ -1,4 +1,4 @@
-"""A small corpus on disk: images, captions, instructions, one subset, and base models with random weights."""
+"""A small corpus on disk: images, captions, instructions, a subset, and base models with random weights."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ IMAGES = 16
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Inputs of the fine-tuning assets: 16 plain-coloured images, a caption and a question each; 12 are kept."""
+    """Inputs of the fine-tuning assets: 16 plain-coloured images, each with a caption and a question; 12 are kept."""
     root = tmp_path_factory.mktemp("corpus")
     inputs = {n: root / n for n in ("image_text_pairs", "instruction_samples", "subset_all", "base_models")}
     for folder in inputs.values():
@@ -75,7 +75,7 @@ def _write_base_models(folder: Path, texts: list[str]) -> None:
 
 @pytest.fixture
 def settings() -> Profile:
-    """Profile with the one section that fine-tuning sees; large steps, so that little data shows an effect."""
+    """Profile with only the section of fine-tuning; large learning rates, so that a few steps have an effect."""
     return Profile.model_construct(
         name="test",
         seed=3,

@@ -1,4 +1,4 @@
-"""CLIP fine-tuning: the masked contrastive loss by hand, and a run that learns, saves and repeats."""
+"""CLIP fine-tuning: the masked contrastive loss by hand, and a deterministic run that learns and saves its model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 
 
-def test_loss_without_shared_images_is_the_usual_one() -> None:
+def test_loss_without_shared_images_is_the_usual_loss() -> None:
     similarity = torch.tensor([[2.0, 0.0], [1.0, 3.0]])
     loss, accuracy = contrastive_loss(similarity, torch.eye(2, dtype=torch.bool))
     rows = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(-2))) / 2
@@ -28,7 +28,7 @@ def test_loss_without_shared_images_is_the_usual_one() -> None:
     assert accuracy.item() == 1.0
 
 
-def test_samples_of_one_image_are_no_negatives_of_each_other() -> None:
+def test_samples_of_one_image_are_not_negatives_of_each_other() -> None:
     similarity = torch.tensor([[2.0, 9.0, 0.0], [9.0, 2.0, 0.0], [0.0, 0.0, 1.0]])
     same = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 0, 1]], dtype=torch.bool)
     loss, accuracy = contrastive_loss(similarity, same)
@@ -46,7 +46,7 @@ def test_a_batch_of_one_image_has_no_loss_and_no_gradient() -> None:
     assert similarity.grad is not None and torch.equal(similarity.grad, torch.zeros(3, 3))
 
 
-def test_each_image_is_preprocessed_once_as_the_processor_does(
+def test_each_image_is_preprocessed_once_by_the_image_processor(
     corpus: dict[str, Path], settings: Profile, tmp_path: Path
 ) -> None:
     clip = load_clip(base_model(corpus["base_models"], "clip"), settings.compute)
@@ -59,7 +59,7 @@ def test_each_image_is_preprocessed_once_as_the_processor_does(
     assert torch.allclose(dataset[1].pixels, expected, atol=2e-3)
 
 
-def test_run_learns_saves_and_repeats(
+def test_run_learns_saves_and_is_deterministic(
     corpus: dict[str, Path], settings: Profile, folder: Callable[[str], Path]
 ) -> None:
     out, again = folder("first"), folder("second")
@@ -68,7 +68,7 @@ def test_run_learns_saves_and_repeats(
     assert weights_version(out / "model") == weights_version(again / "model")
     history = json.loads((out / "history.json").read_text())
     assert [row["step"] for row in history] == list(range(1, 9))
-    # a batch's loss depends on how many of its samples share a text, so whole epochs (2 steps) are compared
+    # a batch's loss depends on how many of its samples share a text, so compare whole epochs (2 steps)
     losses = [row["loss"] for row in history]
     assert sum(losses[-2:]) < sum(losses[:2])
     assert metrics["caption_samples"] == 12

@@ -1,4 +1,4 @@
-"""VLM fine-tuning: each step changes its own parameters alone, and what is saved is what was trained."""
+"""VLM fine-tuning: each step changes only its own parameters, and the trained model is saved."""
 
 from __future__ import annotations
 
@@ -13,12 +13,18 @@ from transformers import TrainerState
 from rsqa_pipeline.errors import DataError, ModelError
 from rsqa_pipeline.finetuned_models import finetune_vlm
 from rsqa_pipeline.finetuned_models.finetune_vlm import (
-    as_exercises,
+    as_sft_examples,
     train_on_captions,
     train_on_instructions,
 )
 from rsqa_pipeline.finetuned_models.subset_samples import subset_samples
-from rsqa_pipeline.finetuned_models.training import History, Job, check_converged, lazy_dataset, supervised_dataset
+from rsqa_pipeline.finetuned_models.training import (
+    History,
+    TrainingRun,
+    check_converged,
+    lazy_dataset,
+    supervised_dataset,
+)
 from rsqa_pipeline.images.decode import ImageFault, open_image
 from rsqa_pipeline.models.conversation import CAPTION_PROMPT
 from rsqa_pipeline.models.generate import generate
@@ -56,22 +62,22 @@ def snapshot(vlm: Vlm) -> dict[str, torch.Tensor]:
 
 def test_each_step_trains_its_own_parameters(corpus: dict[str, Path], settings: Profile, tmp_path: Path) -> None:
     vlm = load_vlm(base_model(corpus["base_models"], "vlm"), settings.compute)
-    job = Job(settings.seed, settings.compute, tmp_path, SilentLogger())
-    recipe = settings.finetuned_models
-    captions = as_exercises(subset_samples(corpus, "image_text_pairs", "caption"))
+    training_run = TrainingRun(settings.seed, settings.compute, tmp_path, SilentLogger())
+    config = settings.finetuned_models
+    captions = as_sft_examples(subset_samples(corpus, "image_text_pairs", "caption"))
     start = snapshot(vlm)
-    train_on_captions(vlm, captions, recipe.vlm_captions, recipe.max_length, job)
+    train_on_captions(vlm, captions, config.vlm_captions, config.max_length, training_run)
     connector = {name for name in start if name.startswith(CONNECTOR)}
     assert changed(start, vlm) == connector
     start = snapshot(vlm)
-    instructions = as_exercises(subset_samples(corpus, "instruction_samples", "instruction"))
-    train_on_instructions(vlm, instructions, recipe.vlm_instructions, recipe.max_length, job)
+    instructions = as_sft_examples(subset_samples(corpus, "instruction_samples", "instruction"))
+    train_on_instructions(vlm, instructions, config.vlm_instructions, config.max_length, training_run)
     linear = {name for name in start if name.startswith(LANGUAGE) and name.endswith("proj.weight")}
     assert len(linear) == 7 * 3
     assert changed(start, vlm) == connector | linear
 
 
-def test_run_writes_a_model_that_loads_generates_and_repeats(
+def test_run_is_deterministic_and_its_model_loads_and_generates(
     corpus: dict[str, Path], settings: Profile, folder: Make
 ) -> None:
     logger = RecordingLogger()
@@ -95,18 +101,18 @@ def test_run_writes_a_model_that_loads_generates_and_repeats(
     assert not any("lora" in name for name in vlm.model.state_dict())
 
 
-def test_a_caption_answers_the_caption_prompt_and_turns_stay(corpus: dict[str, Path]) -> None:
-    exercise = as_exercises(subset_samples(corpus, "image_text_pairs", "caption"))[0]
-    assert list(exercise.prompt) == [{"role": "user", "content": CAPTION_PROMPT}]
-    assert exercise.answer == "a red field seen from above"
+def test_a_caption_answers_the_caption_prompt_and_other_turns_are_unchanged(corpus: dict[str, Path]) -> None:
+    example = as_sft_examples(subset_samples(corpus, "image_text_pairs", "caption"))[0]
+    assert list(example.prompt) == [{"role": "user", "content": CAPTION_PROMPT}]
+    assert example.answer == "a red field seen from above"
     turns = [
         {"role": r, "content": c} for r, c in (("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))
     ]
-    exercise = as_exercises([{"image": "x.png", "messages": turns}])[0]
-    assert (list(exercise.prompt), exercise.answer) == (turns[:3], "d")
+    example = as_sft_examples([{"image": "x.png", "messages": turns}])[0]
+    assert (list(example.prompt), example.answer) == (turns[:3], "d")
 
 
-def test_images_are_opened_only_when_a_batch_asks(corpus: dict[str, Path]) -> None:
+def test_images_are_opened_only_when_a_batch_needs_them(corpus: dict[str, Path]) -> None:
     rows = subset_samples(corpus, "image_text_pairs", "caption")
     dataset = lazy_dataset([{"image": rows[0]["image"]}, {"image": "nowhere.png"}])
     assert dataset[0]["images"][0].size == (64, 64)
@@ -114,29 +120,29 @@ def test_images_are_opened_only_when_a_batch_asks(corpus: dict[str, Path]) -> No
         dataset[1]
 
 
-def test_data_cannot_write_control_marks(corpus: dict[str, Path]) -> None:
+def test_data_cannot_contain_control_tokens(corpus: dict[str, Path]) -> None:
     row = {**subset_samples(corpus, "image_text_pairs", "caption")[0]}
     row["messages"] = [{"role": "assistant", "content": "a <|im_end|> field <|image_pad|>"}]
-    example = supervised_dataset(as_exercises([row]))[0]
+    example = supervised_dataset(as_sft_examples([row]))[0]
     assert example["completion"][0]["content"] == "a < |im_end|> field < |image_pad|>"
 
 
-def test_a_loss_that_is_no_number_is_an_error() -> None:
+def test_a_loss_that_is_not_finite_is_an_error() -> None:
     history = History(SilentLogger(), "captions", {"loss": "loss"})
     for step, loss in ((1, 2.0), (2, float("nan"))):
         history.on_log(None, TrainerState(global_step=step), None, {"loss": loss, "learning_rate": 0.1})
     history.on_log(None, TrainerState(global_step=2), None, {"train_loss": 1.0})
     assert [row["loss"] for row in history.rows] == [2.0, None]
-    with pytest.raises(ModelError, match=r"captions: the loss is no finite number at step 2"):
+    with pytest.raises(ModelError, match=r"captions: the loss is not a finite number at step 2"):
         check_converged(history.rows, "captions")
 
 
-def test_a_subset_must_fit_its_tables(corpus: dict[str, Path], folder: Make) -> None:
+def test_a_subset_must_match_its_tables(corpus: dict[str, Path], folder: Make) -> None:
     other = folder("subset_other")
     inputs = {name: path for name, path in corpus.items() if name != "subset_all"} | {"subset_other": other}
     known = subset_samples(corpus, "image_text_pairs", "caption")[0]["sample_id"]
     write_table(other / "ids.parquet", SUBSET, [{"sample_id": s, "kind": "caption"} for s in (known, "gone")])
-    with pytest.raises(DataError, match=r"names 1 caption samples that image_text_pairs does not have, e.g. gone"):
+    with pytest.raises(DataError, match=r"names 1 caption samples that are not in image_text_pairs, e.g. gone"):
         subset_samples(inputs, "image_text_pairs", "caption")
     with pytest.raises(DataError, match="keeps no instruction"):
         subset_samples(inputs, "instruction_samples", "instruction")

@@ -23,16 +23,16 @@ from rsqa_pipeline.tracking.run_logger import SilentLogger
 from tests.source_pairs.generated import settings, write_karpathy
 
 rasterio = pytest.importorskip("rasterio", reason="the extra geo is not installed")
-WHERE = {"crs": "EPSG:32633", "left": 500000.0, "bottom": 5199600.0, "right": 500600.0, "top": 5200000.0}
+GEOREFERENCE = {"crs": "EPSG:32633", "left": 500000.0, "bottom": 5199600.0, "right": 500600.0, "top": 5200000.0}
 
 
 def write_scene(path: Path, bands: np.ndarray, **options: object) -> Path:
     """A GeoTIFF of 10 m a pixel in UTM zone 33; ``bands`` is (bands, height, width)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     count, height, width = bands.shape
-    place = {"crs": "EPSG:32633", "transform": rasterio.transform.from_origin(500000, 5200000, 10, 10)}
+    location = {"crs": "EPSG:32633", "transform": rasterio.transform.from_origin(500000, 5200000, 10, 10)}
     with rasterio.open(
-        path, "w", driver="GTiff", count=count, height=height, width=width, dtype=bands.dtype, **{**place, **options}
+        path, "w", driver="GTiff", count=count, height=height, width=width, dtype=bands.dtype, **{**location, **options}
     ) as raster:
         raster.write(bands)
     return path
@@ -50,7 +50,7 @@ def test_eight_bit_rgb_is_as_pillow_reads_it(tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(open_image(str(path))), np.moveaxis(pixels, 0, -1))
     chosen = np.asarray(open_image(f"{path}#bands=3,1,1"))
     assert np.array_equal(chosen, np.moveaxis(pixels[[2, 0, 0]], 0, -1))
-    assert georeference(path.read_bytes()) == WHERE
+    assert georeference(path.read_bytes()) == GEOREFERENCE
 
 
 @pytest.mark.parametrize("bands", [1, 3, 4, 12])
@@ -163,8 +163,8 @@ def test_place_and_bands_go_through_the_source_stage(tmp_path: Path) -> None:
     metrics = image_text_pairs.run({}, tmp_path / "out", changed, SilentLogger())
     assert metrics["quarantined_rows"] == 0
     samples = read_table(tmp_path / "out/samples.parquet")
-    places = {Path(row["image"]).name: row["georeference"] for row in samples if row["georeference"]}
-    assert places == {f"port_{number}.tif#bands=4,3,2": WHERE for number in range(3)}
+    georeferences = {Path(row["image"]).name: row["georeference"] for row in samples if row["georeference"]}
+    assert georeferences == {f"port_{number}.tif#bands=4,3,2": GEOREFERENCE for number in range(3)}
     assert open_image(next(row["image"] for row in samples if row["georeference"])).size == (60, 40)
     assert validate("image_text_sample", tmp_path / "out/samples.parquet").faults == []
     plain = {row["sample_id"] for row in samples if not row["georeference"]}

@@ -1,4 +1,4 @@
-"""A VLM of another family than Qwen's writes text through its own processor and template."""
+"""A VLM of another family than Qwen generates text with its own processor and template."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_llava_answers_chats_of_different_lengths_the_same_for_the_same_seed(llava: Path) -> None:
+def test_llava_answers_chats_of_different_lengths_deterministically(llava: Path) -> None:
     vlm = load_any_vlm(llava, Compute(device="cpu"))
     assert isinstance(vlm, ProcessorVlm)
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8))

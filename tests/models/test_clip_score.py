@@ -1,4 +1,4 @@
-"""CLIP score: against transformers' own similarity, one at a time, and what happens without an image."""
+"""CLIP score: against transformers' own similarity, one pair at a time, and without an image."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from rsqa_pipeline.errors import ModelError
 from rsqa_pipeline.models import clip_score
 from rsqa_pipeline.models.clip_score import ClipScorer, candidate_text
 from rsqa_pipeline.models.load import Clip, load_clip
-from rsqa_pipeline.models.scoring_group import Group
+from rsqa_pipeline.models.scoring_group import ScoringGroup
 from rsqa_pipeline.profile import Compute
 from rsqa_pipeline.tiny_models.architecture import new_clip, new_clip_image_processor, train_clip_tokenizer
 
@@ -52,8 +52,12 @@ def reference(clip: Clip, image: str, text: str) -> float:
     return (logits / clip.model.logit_scale.exp()).item()
 
 
-def test_equals_the_models_own_similarity_whatever_the_batch(clip, images):
-    groups = [Group(images[0], [], TEXTS[:2]), Group(images[1], [], TEXTS), Group(images[2], [QUESTION], ["3"])]
+def test_equals_the_models_own_similarity_for_any_batch_size(clip, images):
+    groups = [
+        ScoringGroup(images[0], [], TEXTS[:2]),
+        ScoringGroup(images[1], [], TEXTS),
+        ScoringGroup(images[2], [QUESTION], ["3"]),
+    ]
     expected = [[reference(clip, g.image, candidate_text(g.context, t)) for t in g.candidates] for g in groups]
     for batch_size in (1, 2, 64):
         scores = ClipScorer(clip, batch_size).score(groups)
@@ -62,16 +66,20 @@ def test_equals_the_models_own_similarity_whatever_the_batch(clip, images):
             assert found == pytest.approx(wanted, abs=1e-5)
 
 
-def test_question_stands_before_the_answer():
+def test_question_precedes_the_answer():
     earlier = [{"role": "user", "content": "Is it day?"}, {"role": "assistant", "content": "yes"}]
     assert candidate_text([*earlier, QUESTION], "3") == "How many ships are there? 3"
     assert candidate_text([], "two tanks") == "two tanks"
 
 
-def test_image_without_score_says_why_and_harms_no_other(scorer, images, tmp_path):
+def test_a_missing_score_has_a_reason_and_does_not_affect_other_images(scorer, images, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"")
-    groups = [Group(str(broken), [], TEXTS[:2]), Group(images[0], [], TEXTS[:1]), Group(None, [], TEXTS[:1])]
+    groups = [
+        ScoringGroup(str(broken), [], TEXTS[:2]),
+        ScoringGroup(images[0], [], TEXTS[:1]),
+        ScoringGroup(None, [], TEXTS[:1]),
+    ]
     bad, good, text_only = scorer.score_or_reason(groups)
     assert [score.value for score in bad] == [None, None]
     assert {score.reason for score in bad} == {"zero_bytes"}
@@ -79,17 +87,17 @@ def test_image_without_score_says_why_and_harms_no_other(scorer, images, tmp_pat
     assert (text_only[0].value, text_only[0].reason) == (None, "no_image")
 
 
-def test_not_finite_is_missing_not_a_number(clip, images):
+def test_a_cosine_that_is_not_finite_is_a_missing_score(clip, images):
     with torch.no_grad():
         broken = new_clip(clip.tokenizer, image_size=32, seed=0).eval()
         broken.text_projection.weight.fill_(float("nan"))
     scores = ClipScorer(Clip(broken, clip.tokenizer, clip.image_processor, "v"), 4).score_or_reason(
-        [Group(images[0], [], TEXTS[:1])]
+        [ScoringGroup(images[0], [], TEXTS[:1])]
     )
     assert (scores[0][0].value, scores[0][0].reason) == (None, "not_finite")
 
 
-def test_image_of_several_groups_is_opened_once(scorer, images, monkeypatch):
+def test_an_image_of_several_groups_is_opened_once(scorer, images, monkeypatch):
     opened: list[str] = []
     original = clip_score.open_image
 
@@ -98,13 +106,13 @@ def test_image_of_several_groups_is_opened_once(scorer, images, monkeypatch):
         return original(reference)
 
     monkeypatch.setattr(clip_score, "open_image", counting)
-    scorer.score([Group(images[0], [], [text]) for text in TEXTS] + [Group(images[1], [], TEXTS)])
+    scorer.score([ScoringGroup(images[0], [], [text]) for text in TEXTS] + [ScoringGroup(images[1], [], TEXTS)])
     assert sorted(opened) == sorted(images[:2])
 
 
 def test_long_text_is_cut_to_the_context_counted_and_noted(scorer, images):
     long = "several houses near a river " * 100
-    (found,) = scorer.score_or_reason([Group(images[0], [], [long, long + "and a tank", "a red ship"])])
+    (found,) = scorer.score_or_reason([ScoringGroup(images[0], [], [long, long + "and a tank", "a red ship"])])
     assert scorer.truncated == 2
     assert [score.note for score in found] == ["text_cut", "text_cut", None]
     assert found[0].value == pytest.approx(found[1].value, abs=1e-6)
@@ -112,11 +120,11 @@ def test_long_text_is_cut_to_the_context_counted_and_noted(scorer, images):
 
 
 def test_windowed_mean_is_the_mean_of_the_windows_unit_vectors(clip, images):
-    """By hand: 100 words in windows of 75 tokens, each between the start and end marks."""
+    """By hand: 100 words in windows of 75 tokens, each between the start and end tokens."""
     words = TEXTS[2].split() * 20
     long = " ".join(words)
     scorer = ClipScorer(clip, 3, "windowed_mean")
-    (found,) = scorer.score_or_reason([Group(images[0], [], [long, TEXTS[0]])])
+    (found,) = scorer.score_or_reason([ScoringGroup(images[0], [], [long, TEXTS[0]])])
     ids = clip.tokenizer(long, add_special_tokens=False)["input_ids"]
     windows = [ids[start : start + 75] for start in range(0, len(ids), 75)]
     assert len(windows) > 1
@@ -133,25 +141,25 @@ def test_windowed_mean_is_the_mean_of_the_windows_unit_vectors(clip, images):
     assert [score.note for score in found] == [None, None] and scorer.truncated == 0
 
 
-def test_image_vectors_are_kept_by_content_for_other_texts_and_other_names(clip, images, tmp_path):
+def test_image_vectors_are_cached_by_content(clip, images, tmp_path):
     seen: list[int] = []
     hook = clip.model.vision_model.register_forward_hook(lambda _, __, output: seen.append(len(output.pooler_output)))
-    first = ClipScorer(clip, 8, embeddings=tmp_path / "vectors").score([Group(images[0], [], TEXTS[:2])])
+    first = ClipScorer(clip, 8, embeddings=tmp_path / "vectors").score([ScoringGroup(images[0], [], TEXTS[:2])])
     copy = tmp_path / "another name.png"
     copy.write_bytes(Path(images[0]).read_bytes())
-    groups = [Group(str(copy), [], TEXTS), Group(images[1], [], TEXTS[:1])]
+    groups = [ScoringGroup(str(copy), [], TEXTS), ScoringGroup(images[1], [], TEXTS[:1])]
     second = ClipScorer(clip, 8, embeddings=tmp_path / "vectors").score(groups)
     hook.remove()
-    assert sum(seen) == 2  # one forward pass for each of two contents
+    assert sum(seen) == 2  # one forward pass for each of the two contents
     assert second[0][:2] == pytest.approx(first[0], abs=1e-6)
     other = Clip(clip.model, clip.tokenizer, clip.image_processor, "other-version")
     hook = clip.model.vision_model.register_forward_hook(lambda _, __, output: seen.append(len(output.pooler_output)))
-    ClipScorer(other, 8, embeddings=tmp_path / "vectors").score([Group(images[0], [], TEXTS[:1])])
+    ClipScorer(other, 8, embeddings=tmp_path / "vectors").score([ScoringGroup(images[0], [], TEXTS[:1])])
     hook.remove()
     assert sum(seen) == 3  # another model's vectors are not used
 
 
-def test_a_siglip_gives_its_own_similarity(clip, images, tmp_path):
+def test_a_siglip_scores_its_own_similarity(clip, images, tmp_path):
     tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = SiglipConfig(
         text_config={**tower, "vocab_size": len(clip.tokenizer), "max_position_embeddings": 16},
@@ -162,7 +170,7 @@ def test_a_siglip_gives_its_own_similarity(clip, images, tmp_path):
     clip.tokenizer.save_pretrained(tmp_path / "siglip")
     SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "siglip")
     found = ClipScorer.load(tmp_path / "siglip", Compute(device="cpu"), 8).score_or_reason(
-        [Group(images[0], [], TEXTS)]
+        [ScoringGroup(images[0], [], TEXTS)]
     )
     model = SiglipModel.from_pretrained(tmp_path / "siglip")
     tokens = clip.tokenizer(TEXTS, padding="max_length", truncation=True, max_length=16, return_tensors="pt")
@@ -172,5 +180,5 @@ def test_a_siglip_gives_its_own_similarity(clip, images, tmp_path):
     expected = (output.image_embeds @ output.text_embeds.T)[0].tolist()
     assert [score.value for score in found[0]] == pytest.approx(expected, abs=1e-5)
     assert len(set(expected)) == len(TEXTS)
-    with pytest.raises(ModelError, match="siglip"):  # where more than embeddings is wanted of it
+    with pytest.raises(ModelError, match="siglip"):  # the default accepts only a CLIP
         load_clip(tmp_path / "siglip", Compute(device="cpu"))

@@ -30,13 +30,13 @@ CHATS = [
 IMAGES = [_image(0), None, _image(1, 150, 150)]
 
 
-def test_rendered_prompt_is_frozen(vlm: Vlm) -> None:
+def test_rendered_prompt_matches_the_snapshot(vlm: Vlm) -> None:
     chat = as_chat([Message(role="assistant", content="two tanks")])
     rendered = render(vlm.processor, chat, True) + "\n---\n" + render(vlm.processor, chat[:1], True, True)
     assert rendered == SNAPSHOT.read_text(encoding="utf-8")
 
 
-def test_only_a_lone_assistant_turn_gets_the_caption_prompt() -> None:
+def test_only_a_single_assistant_turn_gets_the_caption_prompt() -> None:
     assert [m["role"] for m in CHATS[0]] == ["user", "assistant"]
     assert as_chat(CHATS[1]) == CHATS[1]
     assert as_chat([]) == []
@@ -68,7 +68,7 @@ def test_left_padding_changes_no_row(vlm: Vlm) -> None:
             torch.testing.assert_close(together[row, -length:], logits, atol=1e-5, rtol=1e-4)
 
 
-def test_text_alone_has_no_pixels(vlm: Vlm) -> None:
+def test_text_without_image_has_no_pixels(vlm: Vlm) -> None:
     batch = encode(vlm.processor, CHATS[1:2], [None], 200)
     assert "pixel_values" not in batch
     assert not batch["mm_token_type_ids"].any()
@@ -87,7 +87,7 @@ def test_control_tokens_in_data_stay_plain_text(vlm: Vlm) -> None:
     assert ids.count(token("<|im_end|>")) == 2
 
 
-def test_long_text_loses_its_end_but_never_its_image(vlm: Vlm) -> None:
+def test_long_text_is_cut_at_the_end_but_never_its_image(vlm: Vlm) -> None:
     whole = encode(vlm.processor, CHATS[:1], IMAGES[:1], 200)["input_ids"]
     cut = encode(vlm.processor, CHATS[:1], IMAGES[:1], whole.shape[1] - 5)["input_ids"]
     assert torch.equal(cut[0], whole[0, :-5])

@@ -1,4 +1,4 @@
-"""Unit vectors by a CLIP and by any other encoder, against the models' own outputs, and what cannot be loaded."""
+"""Unit vectors of a CLIP and of other embedding models, against the models' own outputs; load errors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def images() -> list[Image.Image]:
 
 
 @pytest.fixture(scope="module")
-def image_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def image_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dinov2")
     torch.manual_seed(0)
     small = Dinov2Config(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)
@@ -43,7 +43,7 @@ def image_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def text_encoder(clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def text_model_folder(clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bert")
     tokenizer = PreTrainedTokenizerFast.from_pretrained(clip_folder)
     tokenizer.save_pretrained(folder)
@@ -55,7 +55,7 @@ def text_encoder(clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return folder
 
 
-def test_clip_images_are_its_projected_embeddings(
+def test_a_clip_returns_its_projected_embeddings(
     clip_folder: Path, cpu: Compute, images: list[Image.Image], tmp_path: Path
 ) -> None:
     for number, image in enumerate(images):
@@ -65,25 +65,25 @@ def test_clip_images_are_its_projected_embeddings(
     assert load_text_embedder(clip_folder, cpu)(TEXTS).shape == (3, expected.shape[1])
 
 
-def test_another_image_model_gives_its_pooled_output(
-    image_encoder: Path, cpu: Compute, images: list[Image.Image]
+def test_another_image_model_returns_its_pooled_output(
+    image_model_folder: Path, cpu: Compute, images: list[Image.Image]
 ) -> None:
-    found = load_image_embedder(image_encoder, cpu)(images)
-    pixels = ViTImageProcessor.from_pretrained(image_encoder)(images=images, return_tensors="pt")["pixel_values"]
+    found = load_image_embedder(image_model_folder, cpu)(images)
+    pixels = ViTImageProcessor.from_pretrained(image_model_folder)(images=images, return_tensors="pt")["pixel_values"]
     with torch.no_grad():
-        expected = Dinov2Model.from_pretrained(image_encoder).eval()(pixel_values=pixels).pooler_output.numpy()
+        expected = Dinov2Model.from_pretrained(image_model_folder).eval()(pixel_values=pixels).pooler_output.numpy()
     assert found == pytest.approx(expected / np.linalg.norm(expected, axis=1, keepdims=True), abs=1e-5)
 
 
-def test_another_text_model_gives_the_mean_over_a_texts_own_tokens(text_encoder: Path, cpu: Compute) -> None:
-    embed = load_text_embedder(text_encoder, cpu)
+def test_another_text_model_returns_the_mean_over_the_tokens_of_a_text(text_model_folder: Path, cpu: Compute) -> None:
+    embed = load_text_embedder(text_model_folder, cpu)
     together, alone = embed(TEXTS), np.concatenate([embed([text]) for text in TEXTS])
-    assert together == pytest.approx(alone, abs=1e-5)  # padding has no part in it
+    assert together == pytest.approx(alone, abs=1e-5)  # padding is excluded from the mean
     assert np.linalg.norm(together, axis=1) == pytest.approx(1, abs=1e-5)
 
 
-def test_what_cannot_be_loaded(image_encoder: Path, cpu: Compute, tmp_path: Path) -> None:
+def test_load_errors(image_model_folder: Path, cpu: Compute, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no model folder"):
         load_image_embedder(tmp_path / "nowhere", cpu)
-    with pytest.raises(ModelError, match="AutoTokenizer finds nothing to read"):
-        load_text_embedder(image_encoder, cpu)
+    with pytest.raises(ModelError, match="AutoTokenizer cannot be loaded"):
+        load_text_embedder(image_model_folder, cpu)

@@ -15,7 +15,7 @@ IMAGES = [Image.fromarray(np.full((64, 64, 3), 40 * i, dtype=np.uint8)) for i in
 SAMPLING = Sampling(temperature=1.0, top_p=0.95, max_new_tokens=8)
 
 
-def test_samples_depend_on_the_seed_alone(vlm: Vlm) -> None:
+def test_samples_depend_only_on_the_seed(vlm: Vlm) -> None:
     first = generate(vlm, CHATS, IMAGES, SAMPLING, 8, 2, seed=1, samples=3)
     torch.rand(5)
     assert first == generate(vlm, CHATS, IMAGES, SAMPLING, 8, 2, seed=1, samples=3)
@@ -23,7 +23,7 @@ def test_samples_depend_on_the_seed_alone(vlm: Vlm) -> None:
     assert [len(texts) for texts in first] == [3, 3, 3]
 
 
-def test_global_random_state_is_left_alone(vlm: Vlm) -> None:
+def test_global_random_state_is_restored(vlm: Vlm) -> None:
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
@@ -37,12 +37,12 @@ def test_greedy_text_does_not_depend_on_the_batch(vlm: Vlm) -> None:
     assert together == alone
 
 
-def test_no_image_mark_is_ever_written(vlm: Vlm) -> None:
+def test_image_tokens_are_never_generated(vlm: Vlm) -> None:
     raw = vlm.processor.tokenizer
     texts = generate(vlm, CHATS, IMAGES, Sampling(temperature=50.0, top_p=1.0, max_new_tokens=32), 32, 3, seed=0)
     assert not any(token in raw(text[0])["input_ids"] for text in texts for token in [vlm.processor.image_token_id])
 
 
-def test_greedy_gives_one_answer(vlm: Vlm) -> None:
+def test_greedy_decoding_allows_one_answer_only(vlm: Vlm) -> None:
     with pytest.raises(ValueError, match="one answer"):
         generate(vlm, CHATS, IMAGES, None, 8, 2, seed=0, samples=2)

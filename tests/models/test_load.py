@@ -34,7 +34,7 @@ def test_clip_loads_with_its_tokenizer_and_image_processor(clip_folder: Path, cp
     assert tokens["input_ids"][1, -1] == clip.tokenizer.eos_token_id
 
 
-def test_clip_reads_a_text_at_its_end(clip_folder: Path, cpu: Compute) -> None:
+def test_clip_reads_a_text_to_its_end(clip_folder: Path, cpu: Compute) -> None:
     clip = load_clip(clip_folder, cpu)
     tokens = clip.tokenizer(["two tanks", "two tanks two tanks"], padding=True, return_tensors="pt")
     with torch.inference_mode():
@@ -59,7 +59,7 @@ def test_pickled_weights_are_refused(vlm_folder: Path, tmp_path: Path, cpu: Comp
         load_vlm(folder, cpu)
 
 
-def test_missing_tensor_is_an_error_not_random_weights(vlm_folder: Path, tmp_path: Path, cpu: Compute) -> None:
+def test_a_missing_tensor_is_an_error(vlm_folder: Path, tmp_path: Path, cpu: Compute) -> None:
     folder = tmp_path / "vlm"
     shutil.copytree(vlm_folder, folder)
     weights = load_file(folder / "model.safetensors")
@@ -78,23 +78,23 @@ def test_truncated_weights_are_a_model_error(vlm_folder: Path, tmp_path: Path, c
         load_vlm(folder, cpu)
 
 
-def test_a_clip_is_no_vlm(clip_folder: Path, cpu: Compute) -> None:
+def test_a_clip_is_not_accepted_as_a_vlm(clip_folder: Path, cpu: Compute) -> None:
     with pytest.raises(ModelError, match="model type 'clip'; supported here: qwen2_vl"):
         load_vlm(clip_folder, cpu)
 
 
-def test_missing_folder_says_what_to_give(cpu: Compute) -> None:
+def test_missing_folder_is_an_error(cpu: Compute) -> None:
     with pytest.raises(ModelError, match="no model folder no/such/folder"):
         load_vlm("no/such/folder", cpu)
 
 
-def test_folder_without_processor(vlm_folder: Path, tmp_path: Path) -> None:
+def test_folder_without_processor_is_an_error(vlm_folder: Path, tmp_path: Path) -> None:
     shutil.copy(vlm_folder / "config.json", tmp_path)
     with pytest.raises(ModelError, match="processor cannot be read"):
         load_processor(tmp_path)
 
 
-def test_base_model_is_the_folder_in_its_entry(vlm_folder: Path, tmp_path: Path) -> None:
+def test_base_model_is_the_folder_that_its_entry_names(vlm_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(vlm_folder, tmp_path / "vlm")
     entry = {"path": "vlm", "version": weights_version(vlm_folder)}
     (tmp_path / "vlm.json").write_text(json.dumps(entry))

@@ -1,4 +1,4 @@
-"""Inputs of the policy on disk: a VLM and a score model with random weights, and a few instruction samples."""
+"""Inputs of the policy on disk: a VLM and a score model with random weights, and instruction samples."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _write_models(folders: dict[str, Path], processor: QwenVLProcessor) -> None:
 
 @pytest.fixture
 def settings() -> Profile:
-    """Profile with the one section that the policy sees: 2 GRPO steps of 2 prompts with 2 rollouts each."""
+    """Profile with only the policy's section: 2 GRPO steps of 2 prompts with 2 rollouts each."""
     return Profile.model_construct(
         name="test",
         seed=5,

@@ -1,4 +1,4 @@
-"""Selection of prompts, the reward put together, the held-out comparison, and two real GRPO steps."""
+"""Prompt selection, the total reward, the held-out comparison, and two real GRPO steps."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from rsqa_pipeline.errors import DataError, ProfileError
-from rsqa_pipeline.finetuned_models.training import Job
+from rsqa_pipeline.finetuned_models.training import TrainingRun
 from rsqa_pipeline.models.load import load_vlm, weights_version
-from rsqa_pipeline.models.scoring_group import Group
+from rsqa_pipeline.models.scoring_group import ScoringGroup
 from rsqa_pipeline.profile import Profile, RlPolicy
 from rsqa_pipeline.records import Message, read_table
 from rsqa_pipeline.rl_policy import train_grpo
@@ -24,9 +24,9 @@ from rsqa_pipeline.tracking.run_logger import SilentLogger
 
 
 class LengthScorer:
-    """A stand-in with the scorer's contract: longer is better; "lost" has no score; "broken" fails."""
+    """Stub scorer: a longer text scores higher, "lost" has no score, "broken" raises."""
 
-    def score(self, groups: Sequence[Group]) -> list[list[float | None]]:
+    def score(self, groups: Sequence[ScoringGroup]) -> list[list[float | None]]:
         if any("broken" in group.candidates for group in groups):
             raise RuntimeError("the scorer is down")
         return [[None if c == "lost" else float(len(c)) for c in group.candidates] for group in groups]
@@ -36,51 +36,60 @@ def prompt(task: str, reference: str, score: float = 3.0) -> PolicyPrompt:
     return PolicyPrompt("i", "i.png", [{"role": "user", "content": "?"}], task, reference, score)
 
 
-def said(answer: str) -> str:
+def completion_of(answer: str) -> str:
     return f"<think>so</think><answer>{answer}</answer>"
 
 
 @pytest.fixture
-def recipe(settings: Profile) -> RlPolicy:
+def config(settings: Profile) -> RlPolicy:
     return settings.rl_policy
 
 
-def test_total_reward_of_each_kind(recipe: RlPolicy) -> None:
+def test_total_reward_per_kind(config: RlPolicy) -> None:
     prompts = [prompt("count", "3"), prompt("grounding", "[0,0,10,100]"), prompt("open", "abc"), prompt("open", "abc")]
-    measured = measure([said("3"), said("[0,0,10,75]"), said("abcde"), "abcde"], prompts, LengthScorer(), recipe)
+    measured = measure(
+        [completion_of("3"), completion_of("[0,0,10,75]"), completion_of("abcde"), "abcde"],
+        prompts,
+        LengthScorer(),
+        config,
+    )
     better = 1 - 2.718281828459045 ** (-0.2 * 2)
     assert measured.format == [1.0, 1.0, 1.0, 0.0]
     assert measured.accuracy == [1.0, 0.7, pytest.approx(better), 0.0]
     assert measured.total == [1.0, pytest.approx(0.79), pytest.approx(0.3 + 0.7 * better), 0.0]
 
 
-def test_a_missing_score_is_missing_and_a_failed_scorer_raises(recipe: RlPolicy) -> None:
-    measured = measure([said("lost"), said("abcd")], [prompt("open", "abc")] * 2, LengthScorer(), recipe)
+def test_a_missing_score_is_missing_and_a_failed_scorer_raises(config: RlPolicy) -> None:
+    measured = measure(
+        [completion_of("lost"), completion_of("abcd")], [prompt("open", "abc")] * 2, LengthScorer(), config
+    )
     assert measured.total[0] is None and measured.accuracy[0] is None and measured.format[0] == 1.0
     assert measured.total[1] is not None and measured.total[1] > 0.3
     with pytest.raises(RuntimeError, match="scorer is down"):
-        measure([said("broken")], [prompt("open", "abc")], LengthScorer(), recipe)
+        measure([completion_of("broken")], [prompt("open", "abc")], LengthScorer(), config)
 
 
-def test_rules_alone_give_open_answers_their_format_reward(recipe: RlPolicy) -> None:
+def test_rules_alone_give_open_answers_only_the_format_reward(config: RlPolicy) -> None:
     prompts = [prompt("open", "abc"), prompt("open", "abc"), prompt("count", "3")]
-    measured = measure([said("anything"), "no format", said("3")], prompts, None, recipe)
+    measured = measure([completion_of("anything"), "no format", completion_of("3")], prompts, None, config)
     assert measured.total == [pytest.approx(0.3), 0.0, 1.0]
     assert measured.accuracy == [None, 0.0, 1.0]
 
 
-def test_reward_function_speaks_to_trl(recipe: RlPolicy) -> None:
+def test_reward_function_follows_the_trl_contract(config: RlPolicy) -> None:
     logged: dict[str, float] = {}
-    reward = reward_function([prompt("count", "3"), prompt("open", "abc")], LengthScorer(), recipe)
-    completions = [[{"role": "assistant", "content": said(answer)}] for answer in ("lost", "3", "4")]
-    totals = reward(completions=completions, place=[1, 0, 0], log_metric=logged.__setitem__, prompts=[], images=[])
+    reward = reward_function([prompt("count", "3"), prompt("open", "abc")], LengthScorer(), config)
+    completions = [[{"role": "assistant", "content": completion_of(answer)}] for answer in ("lost", "3", "4")]
+    totals = reward(
+        completions=completions, prompt_index=[1, 0, 0], log_metric=logged.__setitem__, prompts=[], images=[]
+    )
     assert totals == [None, 1.0, pytest.approx(0.3)]
     assert logged == {"format": 1.0, "accuracy": 0.5}
     assert reward.__name__ == "policy_reward"
 
 
-def test_prompts_are_half_open_disjoint_by_image_and_the_best_of_their_task(
-    inputs: dict[str, Path], recipe: RlPolicy
+def test_prompts_are_half_open_ended_disjoint_by_image_and_the_best_of_their_task(
+    inputs: dict[str, Path], config: RlPolicy
 ) -> None:
     rows = read_table(inputs["instruction_samples"] / "samples.parquet")
     for index, row in enumerate(rows):
@@ -88,7 +97,7 @@ def test_prompts_are_half_open_disjoint_by_image_and_the_best_of_their_task(
             row["messages"][-1]["content"] += " and more" * (index % 5)
     rows[0]["split"] = "preference"
     rows[2]["messages"][-1]["content"] = "upper left"
-    data = select_prompts(rows, LengthScorer(), recipe, seed=1)
+    data = select_prompts(rows, LengthScorer(), config, seed=1)
     assert (len(data.reasoning), len(data.prompts), len(data.heldout)) == (16, 4, 4)
     assert data.dropped == Counter({"no_box": 1})
     for part in (data.reasoning, data.prompts, data.heldout):
@@ -98,31 +107,31 @@ def test_prompts_are_half_open_disjoint_by_image_and_the_best_of_their_task(
     open_scores = {p.reference_score for p in data.reasoning if p.task == "open"}
     everything = [r for r in rows if r["image_id"] in images[0] and r["task"] == "open"]
     assert max(open_scores) == max(len(r["messages"][-1]["content"]) for r in everything)
-    assert select_prompts(rows, LengthScorer(), recipe, seed=1) == data
-    assert select_prompts(rows, LengthScorer(), recipe, seed=2) != data
+    assert select_prompts(rows, LengthScorer(), config, seed=1) == data
+    assert select_prompts(rows, LengthScorer(), config, seed=2) != data
 
 
-def test_without_open_questions_the_others_fill_up(inputs: dict[str, Path], recipe: RlPolicy) -> None:
+def test_without_open_questions_all_prompts_are_close_ended(inputs: dict[str, Path], config: RlPolicy) -> None:
     rows = [r for r in read_table(inputs["instruction_samples"] / "samples.parquet") if r["task"] == "count"]
-    data = select_prompts(rows, LengthScorer(), recipe, seed=1)
+    data = select_prompts(rows, LengthScorer(), config, seed=1)
     assert len(data.prompts) == 4 and {p.kind for p in data.prompts} == {"close_ended"}
     with pytest.raises(DataError, match="0 usable instruction samples"):
-        select_prompts([], LengthScorer(), recipe, seed=1)
+        select_prompts([], LengthScorer(), config, seed=1)
 
 
-def test_kinds() -> None:
+def test_kind_of_each_task() -> None:
     tasks = ("scene_class", "presence", "count", "comparison", "rural_urban", "open", "grounding")
     assert [kind_of(t) for t in tasks] == ["close_ended"] * 5 + ["open_ended", "grounding"]
 
 
-def test_comparison_is_paired_and_leaves_missing_prompts_out() -> None:
+def test_comparison_is_paired_and_excludes_missing_prompts() -> None:
     before = HeldoutRewards([0.0, 0.5, None, 0.1], [1.0] * 4, [0.0, 0.2, None, 0.4])
     after = HeldoutRewards([0.5, 1.0, 0.9, 0.6], [1.0] * 4, [0.5, 0.7, 0.1, 0.9])
     report = compare(before, after, seed=0)
     assert report["before"]["n"] == report["difference"]["n"] == 3
     assert report["before"]["value"] == pytest.approx(0.2)
     assert report["difference"]["value"] == pytest.approx(0.5)
-    # every prompt gains 0.5: the paired interval has no width, the separate ones do
+    # every prompt gains 0.5: the paired interval has zero width, the separate intervals do not
     assert report["difference"]["low"] == pytest.approx(report["difference"]["high"])
     assert report["after"]["high"] > report["after"]["low"]
     assert report["difference"]["accuracy"]["value"] == pytest.approx(0.5)
@@ -130,15 +139,17 @@ def test_comparison_is_paired_and_leaves_missing_prompts_out() -> None:
         compare(before, HeldoutRewards([1.0] * 4, [1.0] * 4, [None] * 4), seed=0)
 
 
-def test_a_batch_must_hold_whole_groups(inputs: dict[str, Path], settings: Profile, tmp_path: Path) -> None:
-    recipe = settings.rl_policy.model_copy(update={"rollouts": 3})
-    uneven = Profile.model_construct(name="test", seed=5, compute=settings.compute, rl_policy=recipe)
-    with pytest.raises(ProfileError, match=r"4 completions a step; needs a multiple of rl_policy.rollouts = 3"):
+def test_batch_size_must_be_a_multiple_of_the_rollouts(
+    inputs: dict[str, Path], settings: Profile, tmp_path: Path
+) -> None:
+    config = settings.rl_policy.model_copy(update={"rollouts": 3})
+    uneven = Profile.model_construct(name="test", seed=5, compute=settings.compute, rl_policy=config)
+    with pytest.raises(ProfileError, match=r"4 completions per step; must be a multiple of rl_policy.rollouts = 3"):
         train_grpo.run(inputs, tmp_path, uneven, SilentLogger())
     assert not list(tmp_path.iterdir())
 
 
-def test_run_reasons_then_trains_the_language_model(inputs: dict[str, Path], settings: Profile, tmp_path: Path) -> None:
+def test_run_changes_only_the_language_model(inputs: dict[str, Path], settings: Profile, tmp_path: Path) -> None:
     metrics = train_grpo.run(inputs, tmp_path, settings, SilentLogger())
     history = json.loads((tmp_path / "history.json").read_text())
     assert [row["step"] for row in history] == [1, 2]
@@ -155,7 +166,7 @@ def test_run_reasons_then_trains_the_language_model(inputs: dict[str, Path], set
     assert {name for name in start if ".visual." not in name} == moved
 
 
-def test_image_marks_lie_on_image_tokens_whatever_the_prompts_lengths(
+def test_token_types_mark_the_image_tokens_for_prompts_of_different_lengths(
     inputs: dict[str, Path], settings: Profile, tmp_path: Path
 ) -> None:
     policy = load_vlm(inputs["vlm_score_model_30"] / "model", settings.compute)
@@ -169,21 +180,23 @@ def test_image_marks_lie_on_image_tokens_whatever_the_prompts_lengths(
     seen: list[bool] = []
 
     def check(_: torch.nn.Module, args: tuple[()], kwargs: dict[str, torch.Tensor]) -> None:
-        ids, marks = kwargs["input_ids"], kwargs["mm_token_type_ids"]
-        if ids.shape == marks.shape:
-            seen.append(torch.equal(marks.bool(), ids == policy.model.config.image_token_id))
+        ids, types = kwargs["input_ids"], kwargs["mm_token_type_ids"]
+        if ids.shape == types.shape:
+            seen.append(torch.equal(types.bool(), ids == policy.model.config.image_token_id))
 
     policy.model.model.register_forward_pre_hook(check, with_kwargs=True)
-    job = Job(settings.seed, settings.compute, tmp_path, SilentLogger())
+    training_run = TrainingRun(settings.seed, settings.compute, tmp_path, SilentLogger())
     side = policy.processor.tokenizer.padding_side
-    train_grpo.train_grpo(policy, prompts, None, settings.rl_policy, job)
+    train_grpo.train_grpo(policy, prompts, None, settings.rl_policy, training_run)
     assert seen and all(seen)
     assert policy.processor.tokenizer.padding_side == side
 
 
-def test_rules_only_from_zero_repeats(inputs: dict[str, Path], settings: Profile, tmp_path: Path) -> None:
-    recipe = settings.rl_policy.model_copy(update={"reasoning_samples": 0})
-    zero = Profile.model_construct(name="test", seed=5, compute=settings.compute, rl_policy=recipe)
+def test_rules_only_without_reasoning_is_deterministic(
+    inputs: dict[str, Path], settings: Profile, tmp_path: Path
+) -> None:
+    config = settings.rl_policy.model_copy(update={"reasoning_samples": 0})
+    zero = Profile.model_construct(name="test", seed=5, compute=settings.compute, rl_policy=config)
     outs = [tmp_path / "a", tmp_path / "b"]
     for out in outs:
         out.mkdir()

@@ -1,4 +1,4 @@
-"""The frozen texts: a changed prompt is a different policy, so a change must be made here on purpose too."""
+"""The frozen texts: a changed prompt is a different policy, so the snapshot must be changed on purpose too."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rsqa_pipeline.rl_policy.rewards import read_answer
 SNAPSHOT = Path(__file__).parents[1] / "snapshots" / "reasoning.json"
 
 
-def test_texts_are_the_frozen_ones() -> None:
+def test_texts_match_the_snapshot() -> None:
     texts = {
         "prompt": reasoning_prompt([{"role": "user", "content": "How many ships are there?"}]),
         "answers": {task: reasoned_answer(task, "ANSWER") for task in (*THOUGHTS, "another task")},
@@ -27,6 +27,6 @@ def test_only_the_last_question_asks_for_reasoning() -> None:
     assert turns[2]["content"] == "c"
 
 
-def test_reasoned_answers_have_the_format_that_is_rewarded() -> None:
+def test_reasoned_answers_have_the_rewarded_format() -> None:
     for task in (*THOUGHTS, "another task"):
         assert read_answer(reasoned_answer(task, "two tanks")) == "two tanks"

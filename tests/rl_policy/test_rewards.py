@@ -1,4 +1,4 @@
-"""Rewards with hand-computed values, and the released code's own cases."""
+"""Rewards against hand-computed values and the released code's own cases."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rsqa_pipeline.rl_policy.rewards import (
     combined_reward,
     exact_match_reward,
     format_reward,
-    grounding_reward,
     iou,
+    iou_reward,
     open_ended_reward,
     read_answer,
     read_boxes,
@@ -27,23 +27,23 @@ CASES = SHARED / "parity" / "reward_cases.json"
 DEPARTURES = {
     "<think>the runway is long</think> <answer>[0.1,0.1,0.5,0.5]</answer>": (
         0.3,
-        "boxes are pixels, always: a box of less than a pixel misses; released: fractions are guessed, 1.0",
+        "boxes are always pixels: a box of less than a pixel misses; released: numbers below 1 are fractions, 1.0",
     ),
     "<think>the runway is long</think> <answer>[10,10,50,50],[60,60,90,90]</answer>": (
         1.0,
-        "several boxes are averaged; released: 1.35, above the greatest reward",
+        "several boxes are averaged; released: 1.35, above the maximum reward",
     ),
     "<think>the runway is long</think> <answer>(10,10),(50,50)</answer>": (
         DataError,
-        "the reference has no [x0, y0, x1, y1]: a fault of the data; released: scored as a miss",
+        "the reference has no [x0, y0, x1, y1]: a data error; released: scored as a miss",
     ),
 }
-"""Where the released code is left on purpose: what this project gives, and why."""
+"""Deliberate departures from the released code: this project's value, and the reason."""
 
 
 def overall(kind: str, completion: str, reference: str) -> tuple[float | None, float | None]:
-    """(total, format) of one completion, put together as training does it."""
-    accuracy_of = {"em": exact_match_reward, "iou": grounding_reward}[kind]
+    """(total, format) of one completion, combined as in training."""
+    accuracy_of = {"em": exact_match_reward, "iou": iou_reward}[kind]
     answer = read_answer(completion)
     form = format_reward([completion])
     accuracy = accuracy_of([answer], [reference]) if answer is not None else [None]
@@ -51,8 +51,8 @@ def overall(kind: str, completion: str, reference: str) -> tuple[float | None, f
 
 
 @pytest.mark.skipif(not CASES.is_file(), reason=f"the released code's reward cases are not at {CASES} (RSQA_SHARED)")
-def test_agrees_with_the_released_code_except_where_it_is_left_on_purpose() -> None:
-    left = set()
+def test_matches_the_released_code_except_for_the_departures() -> None:
+    departed = set()
     for case in json.loads(CASES.read_text()):
         text, released = case["prediction"], case["reference"]
         ours = DEPARTURES.get(text)
@@ -61,15 +61,15 @@ def test_agrees_with_the_released_code_except_where_it_is_left_on_purpose() -> N
             assert total == pytest.approx(released["overall"]), case
             assert form == released.get("format_score", released.get("format")), case
             continue
-        left.add(text)
+        departed.add(text)
         if ours[0] is DataError:
-            with pytest.raises(DataError, match="holds no box"):
+            with pytest.raises(DataError, match="has no box"):
                 overall(case["type"], text, case["ground_truth"])
         else:
             total, _ = overall(case["type"], text, case["ground_truth"])
             assert total == pytest.approx(ours[0]), case
-            assert total != pytest.approx(released["overall"]), f"no departure any more: {case}"
-    assert left == set(DEPARTURES)
+            assert total != pytest.approx(released["overall"]), f"not a departure any more: {case}"
+    assert departed == set(DEPARTURES)
 
 
 @pytest.mark.parametrize(
@@ -93,12 +93,12 @@ def test_format_is_one_think_and_one_answer(completion: str, answer: str | None)
     assert format_reward([completion]) == [0.0 if answer is None else 1.0]
 
 
-def test_exact_match_is_equality_not_containment() -> None:
+def test_exact_match_requires_equality_not_containment() -> None:
     answers = ["Airport.", " airport ", "an airport", "", "air", "2"]
     assert exact_match_reward(answers, ["airport"] * 5 + ["12"]) == [1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
 
 
-def test_boxes_are_read_in_one_notation() -> None:
+def test_boxes_are_read_in_one_format_only() -> None:
     assert read_boxes("at [1, 2,3 ,4.5] and [-1,0,5,6]") == [(1, 2, 3, 4.5), (-1, 0, 5, 6)]
     assert read_boxes("[1,2,3] (1,2),(3,4) 1,2,3,4 [[1,2,3") == []
 
@@ -113,23 +113,23 @@ def test_iou_by_hand() -> None:
 @pytest.mark.parametrize(
     ("height", "grade"), [(50, 0.0), (51, 0.5), (60, 0.5), (61, 0.6), (71, 0.7), (80, 0.7), (81, 1.0), (100, 1.0)]
 )
-def test_grounding_grades_are_open_at_their_lower_end(height: int, grade: float) -> None:
+def test_iou_grades_exclude_their_threshold(height: int, grade: float) -> None:
     # a box of 10 x height inside one of 10 x 100 has IoU height / 100
-    assert grounding_reward([f"[0, 0, 10, {height}]"], ["[0, 0, 10, 100]"]) == [grade]
+    assert iou_reward([f"[0, 0, 10, {height}]"], ["[0, 0, 10, 100]"]) == [grade]
 
 
 def test_several_boxes_are_matched_and_averaged() -> None:
     reference = "[0,0,10,100] [50,0,60,100]"
-    assert grounding_reward(["[50,0,60,100], [0,0,10,65]"], [reference]) == [pytest.approx((1.0 + 0.6) / 2)]
-    assert grounding_reward(["[0,0,10,100]", "", "[0,0,10,100] [50,0,60,100] [0,0,1,1]"], [reference] * 3) == [0.0] * 3
+    assert iou_reward(["[50,0,60,100], [0,0,10,65]"], [reference]) == [pytest.approx((1.0 + 0.6) / 2)]
+    assert iou_reward(["[0,0,10,100]", "", "[0,0,10,100] [50,0,60,100] [0,0,1,1]"], [reference] * 3) == [0.0] * 3
 
 
 def test_a_reference_without_a_box_raises() -> None:
-    with pytest.raises(DataError, match="holds no box"):
-        grounding_reward(["[0,0,1,1]"], ["upper left"])
+    with pytest.raises(DataError, match="has no box"):
+        iou_reward(["[0,0,1,1]"], ["upper left"])
 
 
-def test_open_ended_rewards_only_what_beats_the_reference() -> None:
+def test_open_ended_reward_is_positive_only_above_the_reference() -> None:
     rewards = open_ended_reward([3.0, 1.0, 0.0, None, 2.0], [1.0, 1.0, 1.0, 1.0, None], beta=0.2)
     assert rewards == [pytest.approx(1 - math.exp(-0.4)), 0.0, 0.0, None, None]
 

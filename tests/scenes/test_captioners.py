@@ -40,7 +40,7 @@ def test_every_other_captioner_is_worse(captioner: str) -> None:
     assert mean_marks(captioner).mean < mean_marks("expert").mean - 0.3
 
 
-def test_an_honest_short_caption_beats_every_wrong_one() -> None:
+def test_a_correct_short_caption_beats_every_wrong_one() -> None:
     wrong = set(CAPTIONERS) - {"expert", "plain", "forgetful"}
     assert all(mean_marks(name).mean < mean_marks("plain").mean for name in wrong)
 
@@ -91,7 +91,7 @@ def test_each_dimension_can_change_alone(harbour: SceneTruth, change: Callable[[
 
 
 def test_habits_are_consistent() -> None:
-    """The swapper calls every tank a house; the counter sees two too many, always."""
+    """The swapper calls every tank a house; the counter always counts two too many."""
     for scene in SCENES_WITH_OBJECTS:
         swapped = {m.object_class for m in read_claims(write("swapper", scene)).mentions}
         if scene.group_of("tank"):

@@ -45,7 +45,7 @@ def test_a_file_without_the_columns_is_refused(tmp_path: Path) -> None:
         read_corpus(path)
 
 
-def test_bytes_that_are_no_utf8_are_left_to_the_ingest(tmp_path: Path) -> None:
+def test_invalid_utf8_is_left_to_the_ingest(tmp_path: Path) -> None:
     path = tmp_path / "captions.csv"
     path.write_bytes(b"scene,source,caption\n1,expert,caf\xe9\n2,expert\n")
     rows = read_corpus(path)
@@ -53,7 +53,7 @@ def test_bytes_that_are_no_utf8_are_left_to_the_ingest(tmp_path: Path) -> None:
     assert rows[1]["caption"] == ""
 
 
-def test_about_a_third_of_the_captions_is_good() -> None:
+def test_about_a_third_of_the_captions_are_good() -> None:
     rows = demo_captions(range(500), DEMO_SEED)
     good = [row for row in rows if row.source in ("expert", "plain")]
     assert len(good) == pytest.approx(0.3 * len(rows), abs=3)
@@ -61,7 +61,7 @@ def test_about_a_third_of_the_captions_is_good() -> None:
     assert np.mean([marks[id(row)] for row in good]) > np.mean(list(marks.values())) + 1
 
 
-def test_under_half_of_the_answers_is_right() -> None:
+def test_about_half_of_the_answers_are_right() -> None:
     rows = instruction_samples(INSTRUCTION_SEEDS[:400], DEMO_SEED)
     assert len(rows) == 800
     assert 0.4 < np.mean([row.answer == row.question.answer for row in rows]) < 0.52

@@ -57,13 +57,13 @@ def test_marks_of_any_answer_are_in_range(seed: int, question: str, text: str) -
 
 
 @pytest.mark.parametrize("text", ["", "   ", "...", "\n\t"])
-def test_nothing_said_is_worth_nothing(harbour: SceneTruth, text: str) -> None:
+def test_an_empty_text_gets_the_lowest_mark(harbour: SceneTruth, text: str) -> None:
     assert mark_caption(harbour, text).mean == 1
     assert mark_answer(harbour, "how many ships are there?", text).mean == 1
 
 
 @pytest.mark.parametrize("text", ["hello world", "ships " * 3000, "the the the of of", "lorem ipsum dolor " * 500])
-def test_off_subject_repeated_and_huge_texts_get_little(harbour: SceneTruth, text: str) -> None:
+def test_off_topic_repeated_and_huge_texts_get_low_marks(harbour: SceneTruth, text: str) -> None:
     assert mark_caption(harbour, text).mean < 2.7
 
 
@@ -79,7 +79,7 @@ def test_claims_by_hand() -> None:
     assert read_claims("no ships").mentions == [Mention("ship", 0)]
 
 
-def test_saying_that_something_is_absent_is_no_false_claim(harbour: SceneTruth) -> None:
+def test_a_correct_absence_is_not_a_false_claim(harbour: SceneTruth) -> None:
     assert mark_caption(harbour, "a harbour without cars.").relevance == 5
     assert mark_caption(harbour, "a harbour with cars.").relevance == 3
     assert mark_caption(harbour, "a harbour without ships.").relevance < 3
@@ -136,7 +136,7 @@ def test_a_box_is_graded_by_its_overlap(harbour: SceneTruth) -> None:
     assert box_iou((5, 5, 5, 5), (0, 0, 9, 9)) == 0
 
 
-def test_the_unanswerable_is_right_when_not_told(harbour: SceneTruth) -> None:
+def test_refusing_an_unanswerable_question_is_right(harbour: SceneTruth) -> None:
     question = "who owns this place?"
     full = mark_answer(harbour, question, "it cannot be told, because an aerial image does not show owners.")
     bare = mark_answer(harbour, question, "it cannot be told.")

@@ -61,13 +61,13 @@ def test_answers_by_hand(harbour: SceneTruth, text: str, answer: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "how many unicorns are there?", "which?\nA. x\nanswer with one letter."])
-def test_a_foreign_question_is_refused(harbour: SceneTruth, text: str) -> None:
+def test_an_unknown_question_is_refused(harbour: SceneTruth, text: str) -> None:
     with pytest.raises(UnknownQuestionError):
         ask(harbour, text)
 
 
 @given(st.integers(0, 10_000))
-def test_a_question_survives_being_text(seed: int) -> None:
+def test_a_question_is_restored_from_its_text(seed: int) -> None:
     """From its text alone, a stored question gives the same answer, choices and boxes."""
     scene = sample_scene(seed)
     rng = np.random.default_rng(seed)

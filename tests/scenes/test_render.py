@@ -17,8 +17,8 @@ def test_pixels_follow_the_truth(any_scene: SceneTruth) -> None:
     assert pixels.std() > 5
 
 
-def test_objects_show_in_their_boxes_and_nowhere_else(harbour: SceneTruth) -> None:
-    """Without objects the same ground is drawn, so what differs is the objects and their shadows."""
+def test_objects_appear_only_in_their_boxes(harbour: SceneTruth) -> None:
+    """The ground is the same without objects, so only objects and their shadows differ."""
     ground = replace(harbour, groups=())
     differs = np.abs(render(harbour).astype(int) - render(ground).astype(int)).sum(axis=2) > 60
     near = np.zeros_like(differs)
@@ -30,7 +30,7 @@ def test_objects_show_in_their_boxes_and_nowhere_else(harbour: SceneTruth) -> No
 
 
 def test_boxes_are_tight() -> None:
-    """Half of a tank's box edge rows and columns are touched by the tank, within two pixels."""
+    """A tank comes within two pixels of each edge of its box."""
     for seed in range(300):
         scene = sample_scene(seed)
         group = scene.group_of("tank")

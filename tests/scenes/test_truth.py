@@ -31,7 +31,7 @@ def test_a_scene_follows_its_seed_and_its_class(seed: int) -> None:
 
 
 @given(seeds)
-def test_objects_stand_where_the_place_says(seed: int) -> None:
+def test_objects_lie_where_the_place_says(seed: int) -> None:
     middle = IMAGE_SIZE / 2
     for group in sample_scene(seed).groups:
         x, y = PLACES[group.place]
@@ -43,7 +43,7 @@ def test_objects_stand_where_the_place_says(seed: int) -> None:
 
 
 @given(seeds)
-def test_a_half_is_not_really_a_quadrant(seed: int) -> None:
+def test_a_group_in_a_half_spans_two_quadrants(seed: int) -> None:
     for group in sample_scene(seed).groups:
         x, y = PLACES[group.place]
         if x == 0 or y == 0:
@@ -84,7 +84,7 @@ def test_counts_of_absent_objects_are_zero(any_scene: SceneTruth) -> None:
     assert {name for name in OBJECTS if any_scene.count_of(name)} == shown
 
 
-def test_seed_ranges_do_not_meet() -> None:
+def test_seed_ranges_do_not_overlap() -> None:
     names = ("CORPUS_SEEDS", "INSTRUCTION_SEEDS", "BENCHMARK_SEEDS", "PROBE_SEEDS", "PRETRAIN_SEEDS")
     ranges = sorted((getattr(truth_module, name) for name in names), key=lambda r: r.start)
     assert all(a.stop <= b.start for a, b in pairwise(ranges))

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from rsqa_pipeline.models.load import QwenVLProcessor
-from rsqa_pipeline.models.scoring_group import Group
+from rsqa_pipeline.models.scoring_group import ScoringGroup
 from rsqa_pipeline.score_model.network.model import ScoreModel
 from rsqa_pipeline.score_model.scoring.scorer import Scorer
 
@@ -31,7 +31,11 @@ def main() -> None:
     with torch.no_grad():
         model.head.weight.normal_(generator=torch.Generator().manual_seed(1))
     texts = [f"a red field {n} seen from above " * 4 for n in range(60)]
-    groups = [Group(image, [], texts), Group(large, [], ["a red field"]), Group(None, [], ["red field " * 20_000])]
+    groups = [
+        ScoringGroup(image, [], texts),
+        ScoringGroup(large, [], ["a red field"]),
+        ScoringGroup(None, [], ["red field " * 20_000]),
+    ]
     careful = Scorer(model, processor, 4096, "test", batch_tokens=500)
     expected = careful.score(groups[:1])
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

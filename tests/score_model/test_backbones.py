@@ -31,10 +31,10 @@ from transformers import (
 from rsqa_pipeline.errors import ModelError
 from rsqa_pipeline.models import image_attention
 from rsqa_pipeline.models.load import QwenVLProcessor, weights_version
-from rsqa_pipeline.models.scoring_group import Group
+from rsqa_pipeline.models.scoring_group import ScoringGroup
 from rsqa_pipeline.profile import Compute, Profile
 from rsqa_pipeline.records import Message
-from rsqa_pipeline.score_model.inputs.encoder import Encoder, Row
+from rsqa_pipeline.score_model.inputs.encoder import CandidateRow, ChatEncoder
 from rsqa_pipeline.score_model.inputs.separate_encoder import encoder_for
 from rsqa_pipeline.score_model.network import shared_backbone
 from rsqa_pipeline.score_model.network.checkpoint import read_processor
@@ -127,14 +127,14 @@ def base(request: pytest.FixtureRequest, tmp_path: Path, processor: QwenVLProces
 
 
 @pytest.fixture
-def scored(base: Path) -> tuple[ScoreModel, Encoder]:
+def scored(base: Path) -> tuple[ScoreModel, ChatEncoder]:
     model = ScoreModel.from_base(str(base))
     with torch.no_grad():
         model.head.weight.normal_(generator=torch.Generator().manual_seed(1))
     return model.eval(), encoder_for(read_processor(base), 192)
 
 
-def rows_of(encoder: Encoder) -> list[Row]:
+def rows_of(encoder: ChatEncoder) -> list[CandidateRow]:
     asked = [Message(role="user", content="Is the field red or blue?")]
     candidates = (
         ([], "a red field", "red"),
@@ -144,11 +144,13 @@ def rows_of(encoder: Encoder) -> list[Row]:
         (asked, "no", None),
         ([], "a red field", "blue"),
     )
-    return [Row(encoder.tokens(context, text, image is not None), image) for context, text, image in candidates]
+    return [
+        CandidateRow(encoder.tokens(context, text, image is not None), image) for context, text, image in candidates
+    ]
 
 
 @torch.inference_mode()
-def test_candidates_of_a_batch_score_as_alone(scored: tuple[ScoreModel, Encoder], images: dict[str, str]) -> None:
+def test_candidates_of_a_batch_score_as_alone(scored: tuple[ScoreModel, ChatEncoder], images: dict[str, str]) -> None:
     model, encoder = scored
     rows = rows_of(encoder)
     pixels = {name: encoder.pixels(images[name]) for name in ("red", "blue")}
@@ -156,16 +158,16 @@ def test_candidates_of_a_batch_score_as_alone(scored: tuple[ScoreModel, Encoder]
     alone = torch.cat([model(**encoder.batch([row], pixels)) for row in rows])
     torch.testing.assert_close(together, alone, atol=1e-4, rtol=0)
     assert alone.unique().numel() == len(rows)
-    assert ("branches" in encoder.batch(rows, pixels)) == model.shares
+    assert ("branches" in encoder.batch(rows, pixels)) == model.shares_sequences
 
 
 @pytest.mark.parametrize("patches", [1, 33, 10_000])
 def test_images_encoded_in_pieces_score_as_all_at_once(
-    scored: tuple[ScoreModel, Encoder], images: dict[str, str], patches: int, monkeypatch: pytest.MonkeyPatch
+    scored: tuple[ScoreModel, ChatEncoder], images: dict[str, str], patches: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, encoder = scored
     pixels = {name: encoder.pixels(images[name]) for name in images}
-    batch = encoder.batch([Row(encoder.tokens([], "a field", True), name) for name in images], pixels)
+    batch = encoder.batch([CandidateRow(encoder.tokens([], "a field", True), name) for name in images], pixels)
     expected = model(**batch)  # with gradients all images are encoded at once
     monkeypatch.setattr(shared_backbone, "CPU_PATCHES", patches)
     with torch.inference_mode():
@@ -216,21 +218,21 @@ def test_another_attention_that_was_chosen_stays_and_none_is_saved(processor: Qw
 
 @torch.inference_mode()
 def test_the_score_is_what_the_backbone_itself_gives_at_the_last_token(
-    scored: tuple[ScoreModel, Encoder], images: dict[str, str]
+    scored: tuple[ScoreModel, ChatEncoder], images: dict[str, str]
 ) -> None:
     model, encoder = scored
     pixels = encoder.pixels(images["red"])
     for row in rows_of(encoder)[:2]:
-        ids = torch.tensor([encoder.widen(row, pixels)])
+        ids = torch.tensor([encoder.expand_image_tokens(row, pixels)])
         types = (ids == model.backbone.config.image_token_id).int()
-        extra = {"mm_token_type_ids": types} if model.shares else {}
+        extra = {"mm_token_type_ids": types} if model.shares_sequences else {}
         own = model.backbone(input_ids=ids, **pixels.tensors, **extra).last_hidden_state[0, -1]
         found = model(**encoder.batch([row], {"red": pixels}))
         torch.testing.assert_close(found, model.head(own), atol=1e-4, rtol=0)
 
 
 @torch.inference_mode()
-def test_padding_side_and_pad_id_do_not_matter(scored: tuple[ScoreModel, Encoder], images: dict[str, str]) -> None:
+def test_padding_side_and_pad_id_do_not_matter(scored: tuple[ScoreModel, ChatEncoder], images: dict[str, str]) -> None:
     model, encoder = scored
     pixels = {name: encoder.pixels(images[name]) for name in ("red", "blue")}
     batch = encoder.batch([rows_of(encoder)[0], rows_of(encoder)[2]], pixels)
@@ -268,7 +270,9 @@ def test_a_phase_trains_every_part_and_its_output_scores_the_same(
         if not torch.equal(tensor, before.state_dict()[name])
     }
     assert moved == {"weight", *(name for name, _ in before.backbone.named_children())}
-    groups = [Group(row["image"], [], [row["chosen"], row["rejected"]]) for row in rows if row["split"] == "heldout"]
+    groups = [
+        ScoringGroup(row["image"], [], [row["chosen"], row["rejected"]]) for row in rows if row["split"] == "heldout"
+    ]
     right = [a > b for a, b in scorer.score(groups)]  # type: ignore[operator]
     assert sum(right) / len(right) == metrics["heldout_accuracy"] == 1
 
@@ -288,7 +292,9 @@ def test_other_families_are_refused_by_name(base_models: Path, tmp_path: Path) -
         ScoreModel.from_pretrained(tmp_path)
 
 
-def test_only_qwen2_vl_is_exported_in_the_released_layout(scored: tuple[ScoreModel, Encoder], tmp_path: Path) -> None:
+def test_only_qwen2_vl_is_exported_in_the_released_layout(
+    scored: tuple[ScoreModel, ChatEncoder], tmp_path: Path
+) -> None:
     scored[0].activation = "softplus"
     with pytest.raises(ModelError, match="holds Qwen2-VL only"):
         scored[0].export_released(tmp_path)

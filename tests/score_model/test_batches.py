@@ -10,7 +10,7 @@ from torch import nn
 from rsqa_pipeline.models.load import QwenVLProcessor
 from rsqa_pipeline.models.patch_product import use_patch_products
 from rsqa_pipeline.records import Message
-from rsqa_pipeline.score_model.inputs.encoder import Encoder
+from rsqa_pipeline.score_model.inputs.encoder import ChatEncoder
 from rsqa_pipeline.score_model.inputs.sequences import TokenSequence
 from rsqa_pipeline.score_model.scoring.batches import in_batches
 
@@ -41,7 +41,7 @@ def test_what_shows_one_image_stays_together_and_lengths_are_alike() -> None:
 
 
 def test_a_question_is_repeated_only_where_that_costs_less(processor: QwenVLProcessor, images: dict[str, str]) -> None:
-    encoder = Encoder(processor, 4096)
+    encoder = ChatEncoder(processor, 4096)
     pixels = encoder.pixels(images["red"])
 
     def sequences(question: str, candidates: int) -> list[list[tuple[int, int]]]:
@@ -60,7 +60,7 @@ def test_a_question_is_repeated_only_where_that_costs_less(processor: QwenVLProc
 def test_a_sequence_is_cut_at_its_limit_and_repeats_what_is_shared(
     processor: QwenVLProcessor, images: dict[str, str]
 ) -> None:
-    encoder = Encoder(processor, 4096)
+    encoder = ChatEncoder(processor, 4096)
     pixels = encoder.pixels(images["red"])
     rows = {(0, c): row for c, row in enumerate(encoder.rows([], [f"field {c}" for c in range(6)], "red"))}
     (whole,) = encoder.sequences(rows, pixels)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from rsqa_pipeline.errors import ModelError
 from rsqa_pipeline.models.load import QwenVLProcessor
 from rsqa_pipeline.records import Message
-from rsqa_pipeline.score_model.inputs.encoder import Encoder, Row
+from rsqa_pipeline.score_model.inputs.encoder import CandidateRow, ChatEncoder
 from rsqa_pipeline.score_model.network.model import ScoreModel
 
 Batch = dict[str, torch.Tensor]
@@ -23,10 +23,10 @@ Batch = dict[str, torch.Tensor]
 @pytest.fixture
 def batch(processor: QwenVLProcessor, images: dict[str, str]) -> Batch:
     """Three rows of different length: two images and one text alone."""
-    encoder = Encoder(processor, 192)
+    encoder = ChatEncoder(processor, 192)
     pixels = {name: encoder.pixels(images[name]) for name in ("red", "blue")}
     texts = [("a red field", "red"), ("a blue field seen from above", "blue"), ("yes", None)]
-    rows = [Row(encoder.tokens([], text, image is not None), image) for text, image in texts]
+    rows = [CandidateRow(encoder.tokens([], text, image is not None), image) for text, image in texts]
     return encoder.batch(rows, pixels)
 
 
@@ -55,19 +55,19 @@ def test_padding_side_and_pad_id_do_not_matter(
 
 
 def test_text_alone_does_not_depend_on_the_padding_side(model: ScoreModel, processor: QwenVLProcessor) -> None:
-    encoder = Encoder(processor, 192)
-    batch = encoder.batch([Row(encoder.tokens([], text, False), None) for text in ("yes", "a red field")], {})
+    encoder = ChatEncoder(processor, 192)
+    batch = encoder.batch([CandidateRow(encoder.tokens([], text, False), None) for text in ("yes", "a red field")], {})
     torch.testing.assert_close(scores(model, padded(batch, 6, 0, pad=0)), scores(model, batch), atol=1e-4, rtol=0)
 
 
 def test_a_shared_image_gives_what_a_repeated_one_gives(
     model: ScoreModel, processor: QwenVLProcessor, images: dict[str, str]
 ) -> None:
-    encoder = Encoder(processor, 192)
+    encoder = ChatEncoder(processor, 192)
     texts = ("a red field", "a blue field seen from above")
     red = encoder.pixels(images["red"])
-    shared = encoder.batch([Row(encoder.tokens([], text, True), "red") for text in texts], {"red": red})
-    rows = [Row(encoder.tokens([], text, True), place) for place, text in enumerate(texts)]
+    shared = encoder.batch([CandidateRow(encoder.tokens([], text, True), "red") for text in texts], {"red": red})
+    rows = [CandidateRow(encoder.tokens([], text, True), place) for place, text in enumerate(texts)]
     repeated = encoder.batch(rows, {0: red, 1: replace(red)})
     del repeated["image_of_row"]  # images then belong to the rows in order
     assert len(repeated["pixel_values"]) == 2 * len(shared["pixel_values"])
@@ -184,12 +184,12 @@ def test_broken_files_are_told_apart(model: ScoreModel, base_models: Path, tmp_p
 def test_candidates_that_share_a_sequence_score_as_alone(
     model: ScoreModel, processor: QwenVLProcessor, images: dict[str, str]
 ) -> None:
-    encoder = Encoder(processor, 192)
+    encoder = ChatEncoder(processor, 192)
     asked = [Message(role="user", content="Is the field red or blue?")]
     system = [Message(role="system", content="Be brief."), *asked]
     pixels = {name: encoder.pixels(images[name]) for name in ("red", "blue")}
     rows = [
-        Row(encoder.tokens(context, text, image is not None), image)
+        CandidateRow(encoder.tokens(context, text, image is not None), image)
         for context, text, image in (
             ([], "a red field", "red"),
             ([], "a red field seen from above", "red"),
@@ -211,8 +211,8 @@ def test_candidates_that_share_a_sequence_score_as_alone(
 def test_a_longer_neighbour_in_the_sequence_has_no_gradient_from_a_candidate(
     model: ScoreModel, processor: QwenVLProcessor, images: dict[str, str]
 ) -> None:
-    encoder = Encoder(processor, 192)
-    rows = [Row(encoder.tokens([], text, True), "red") for text in ("a red field", "white seen from above")]
+    encoder = ChatEncoder(processor, 192)
+    rows = [CandidateRow(encoder.tokens([], text, True), "red") for text in ("a red field", "white seen from above")]
     batch = encoder.batch(rows, {"red": encoder.pixels(images["red"])})
     model.train_only(["language"])
     model(**batch)[0].backward()

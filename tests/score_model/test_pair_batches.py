@@ -9,10 +9,10 @@ import torch
 
 from rsqa_pipeline.models.load import QwenVLProcessor
 from rsqa_pipeline.profile.score_model import ScoreModelPhase
-from rsqa_pipeline.score_model.inputs.encoder import Encoder, Row
+from rsqa_pipeline.score_model.inputs.encoder import CandidateRow, ChatEncoder
 from rsqa_pipeline.score_model.network.model import ScoreModel
 from rsqa_pipeline.score_model.training.losses import ranking_loss
-from rsqa_pipeline.score_model.training.pair_batches import PairData
+from rsqa_pipeline.score_model.training.pair_batches import PairBatches
 from rsqa_pipeline.score_model.training.ranked_lists import MarkedPair, Ranking, as_lists
 from tests.score_model.examples import colour_pairs, pair
 
@@ -21,16 +21,16 @@ LEARNED = ("ranked", "counts", "mark_gaps")
 
 def data_of(
     processor: QwenVLProcessor, rows: list[dict[str, object]], tokens: int | None = None, **phase: object
-) -> PairData:
+) -> PairBatches:
     settings = ScoreModelPhase.model_validate({"train": ["head"], "learning_rate": 0.1, "batch_size": 4, **phase})
-    return PairData(rows, Encoder(processor, 192), settings, seed=0, tokens_per_pass=tokens)
+    return PairBatches(rows, ChatEncoder(processor, 192), settings, seed=0, tokens_per_pass=tokens)
 
 
-def loss_of(model: ScoreModel, data: PairData, count: int) -> torch.Tensor:
+def loss_of(model: ScoreModel, data: PairBatches, count: int) -> torch.Tensor:
     """The first step's loss over the passes of ``count`` processes."""
     losses = []
     for rank in range(count):
-        for part in data.passes(0, rank, count):
+        for part in data.micro_batches(0, rank, count):
             batch = data.collate(part.rankings)
             ranked, counts, _ = (batch.pop(name) for name in LEARNED)
             losses.append(part.weight * ranking_loss(model(**batch), ranked, counts))
@@ -48,7 +48,7 @@ def test_a_step_has_one_loss_however_it_is_shared_and_cut(
     cut = data_of(processor, rows, tokens, batch_size=6, gradient_accumulation=2, loss=loss)
     with torch.no_grad():
         assert loss_of(model, cut, count).item() == pytest.approx(loss_of(model, one, 1).item(), abs=1e-5)
-    passes = [cut.passes(0, rank, count) for rank in range(count)]
+    passes = [cut.micro_batches(0, rank, count) for rank in range(count)]
     assert len({len(of_rank) for of_rank in passes}) == 1
     assert sum(part.weight for of_rank in passes for part in of_rank) == pytest.approx(1)
 
@@ -56,7 +56,7 @@ def test_a_step_has_one_loss_however_it_is_shared_and_cut(
 def test_passes_keep_to_the_tokens_and_count_an_image_once(processor: QwenVLProcessor, images: dict[str, str]) -> None:
     rows = colour_pairs(images, "train")
     data = data_of(processor, rows, 300, batch_size=12)
-    parts = [part.rankings for part in data.passes(0)]
+    parts = [part.rankings for part in data.micro_batches(0)]
     assert len(parts) > 1 and sum(map(len, parts)) == 12
     for part, following in pairwise(parts):
         assert data.tokens(part) <= 300 < data.tokens([*part, following[0]])
@@ -68,11 +68,11 @@ def test_passes_keep_to_the_tokens_and_count_an_image_once(processor: QwenVLProc
 
 def test_a_ranking_beyond_the_tokens_is_a_pass_of_its_own(processor: QwenVLProcessor, images: dict[str, str]) -> None:
     data = data_of(processor, colour_pairs(images, "train"), 1)
-    assert [len(part.rankings) for part in data.passes(0)] == [1] * 4
+    assert [len(part.rankings) for part in data.micro_batches(0)] == [1] * 4
 
 
 def test_lists_by_hand() -> None:
-    rows = {name: Row((ord(name),), "image") for name in "abcdexy"}
+    rows = {name: CandidateRow((ord(name),), "image") for name in "abcdexy"}
 
     def marked(chosen: str, rejected: str, mark: float | None) -> MarkedPair:
         return MarkedPair(Ranking((rows[chosen], rows[rejected]), 1.0), mark)
@@ -101,11 +101,11 @@ def test_a_blank_image_changes_no_loss_and_gives_the_tower_gradients_of_0(
 ) -> None:
     settings = ScoreModelPhase(train=["head"], learning_rate=0.1, batch_size=2)
     rows = [pair(None, "yes field", "no"), pair(None, "yes", "no field")]
-    plain, blank = (PairData(rows, Encoder(processor, 192), settings, 0, always_image=a) for a in (False, True))
+    plain, blank = (PairBatches(rows, ChatEncoder(processor, 192), settings, 0, always_image=a) for a in (False, True))
     model.train_only(["vision", "head"])
     losses = []
     for data in (plain, blank):
-        batch = data.collate(data.passes(0)[0].rankings)
+        batch = data.collate(data.micro_batches(0)[0].rankings)
         ranked, counts, _ = (batch.pop(name) for name in LEARNED)
         scores = model(**batch)
         losses.append(ranking_loss(scores, ranked, counts))

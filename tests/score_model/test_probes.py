@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import pytest
 
-from rsqa_pipeline.models.scoring_group import Group
+from rsqa_pipeline.models.scoring_group import ScoringGroup
 from rsqa_pipeline.score_model.evaluation.probes import (
     PROBES,
+    corrupted_pairs,
+    probe_captions,
     run_probes,
     self_preference,
-    sound_captions,
-    spoiled_pairs,
 )
 from tests.score_model.examples import pair
 
@@ -30,7 +30,7 @@ class Rule:
     def __init__(self, blind: bool) -> None:
         self.blind = blind
 
-    def score(self, groups: Sequence[Group]) -> list[list[float | None]]:
+    def score(self, groups: Sequence[ScoringGroup]) -> list[list[float | None]]:
         known = dict(zip([f"image{i}" for i in range(3)], CAPTIONS, strict=True))
         return [
             [0.0 if self.blind else float(text == known[str(group.image)]) for text in group.candidates]
@@ -51,8 +51,8 @@ class Rule:
     ],
 )
 def test_a_probe_spoils_one_thing(probe: str, spoiled: set[str]) -> None:
-    captions = [pair for pair in sound_captions(PAIRS) if pair["image_id"] == "id0"] + sound_captions(PAIRS)
-    worse = spoiled_pairs(probe, captions)[0]["rejected"]
+    captions = [pair for pair in probe_captions(PAIRS) if pair["image_id"] == "id0"] + probe_captions(PAIRS)
+    worse = corrupted_pairs(probe, captions)[0]["rejected"]
     if probe == "colour":
         assert (
             worse.startswith("two ") and worse.endswith(CAPTIONS[0].removeprefix("two white")) and "white" not in worse
@@ -62,12 +62,12 @@ def test_a_probe_spoils_one_thing(probe: str, spoiled: set[str]) -> None:
 
 
 def test_every_image_is_probed_once_and_the_same_way() -> None:
-    captions = sound_captions(PAIRS)
+    captions = probe_captions(PAIRS)
     assert [c["image_id"] for c in captions] == ["id0", "id1", "id2"]
     for name in PROBES:
-        assert spoiled_pairs(name, captions) == spoiled_pairs(name, captions)
+        assert corrupted_pairs(name, captions) == corrupted_pairs(name, captions)
     # the third caption names no opposite of "bottom" twice over: only words of the vocabulary are changed
-    assert len(spoiled_pairs("place", captions)) == 3
+    assert len(corrupted_pairs("place", captions)) == 3
 
 
 def test_a_scorer_that_sees_passes_and_a_blind_one_does_not() -> None:

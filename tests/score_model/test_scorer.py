@@ -17,7 +17,7 @@ from PIL import Image
 
 from rsqa_pipeline.models.conversation import as_chat, encode
 from rsqa_pipeline.models.load import QwenVLProcessor, weights_version
-from rsqa_pipeline.models.scoring_group import Group
+from rsqa_pipeline.models.scoring_group import ScoringGroup
 from rsqa_pipeline.profile import Compute
 from rsqa_pipeline.records import Message
 from rsqa_pipeline.score_model.inputs.separate_encoder import encoder_for
@@ -39,14 +39,14 @@ def scorer(model: ScoreModel, processor: QwenVLProcessor) -> Scorer:
 
 
 @pytest.fixture
-def groups(images: dict[str, str]) -> list[Group]:
+def groups(images: dict[str, str]) -> list[ScoringGroup]:
     return [
-        Group(images["red"], [], ["a red field", "a blue field seen from above", "red " * 30]),
-        Group(images["blue"], QUESTION, ["blue", "red", "it is blue, seen from above"]),
-        Group(images["red"], QUESTION, ["red"]),
-        Group(Image.open(images["white"]), [], ["a white field"]),
-        Group(None, QUESTION, ["yes", "no"]),
-        Group(images["green"], [], []),
+        ScoringGroup(images["red"], [], ["a red field", "a blue field seen from above", "red " * 30]),
+        ScoringGroup(images["blue"], QUESTION, ["blue", "red", "it is blue, seen from above"]),
+        ScoringGroup(images["red"], QUESTION, ["red"]),
+        ScoringGroup(Image.open(images["white"]), [], ["a white field"]),
+        ScoringGroup(None, QUESTION, ["yes", "no"]),
+        ScoringGroup(images["green"], [], []),
     ]
 
 
@@ -55,7 +55,9 @@ def flat(scores: list[list[float | None]]) -> list[float]:
 
 
 @torch.inference_mode()
-def one_by_one(scorer: Scorer, processor: QwenVLProcessor, groups: list[Group], side: str = "right") -> list[float]:
+def one_by_one(
+    scorer: Scorer, processor: QwenVLProcessor, groups: list[ScoringGroup], side: str = "right"
+) -> list[float]:
     """Each text alone through transformers' own model: its own image, no shared sequence, padded to 192 tokens."""
     scores = []
     for group in groups:
@@ -76,7 +78,7 @@ def one_by_one(scorer: Scorer, processor: QwenVLProcessor, groups: list[Group], 
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("batch_tokens", [1, 100, 300, 100_000])
 def test_scores_are_those_of_one_text_at_a_time(
-    model: ScoreModel, processor: QwenVLProcessor, groups: list[Group], batch_tokens: int, side: str
+    model: ScoreModel, processor: QwenVLProcessor, groups: list[ScoringGroup], batch_tokens: int, side: str
 ) -> None:
     scorer = scorer_of(model, processor, batch_tokens)
     found = scorer.score(groups)
@@ -87,34 +89,34 @@ def test_scores_are_those_of_one_text_at_a_time(
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_order_grouping_and_batches_do_not_matter(
-    model: ScoreModel, processor: QwenVLProcessor, groups: list[Group], data: st.DataObject
+    model: ScoreModel, processor: QwenVLProcessor, groups: list[ScoringGroup], data: st.DataObject
 ) -> None:
     texts = [(group, text) for group in groups for text in group.candidates]
     expected = dict(zip(texts_of(groups), flat(scorer_of(model, processor, 1).score(groups)), strict=True))
-    parts: dict[tuple[int, int], list[tuple[Group, str]]] = {}
+    parts: dict[tuple[int, int], list[tuple[ScoringGroup, str]]] = {}
     for group, text in data.draw(st.permutations(texts)):  # a group's texts land in up to three groups
         parts.setdefault((id(group), data.draw(st.integers(0, 2))), []).append((group, text))
-    regrouped = [Group(p[0][0].image, p[0][0].context, [text for _, text in p]) for p in parts.values()]
+    regrouped = [ScoringGroup(p[0][0].image, p[0][0].context, [text for _, text in p]) for p in parts.values()]
     found = scorer_of(model, processor, data.draw(st.sampled_from([1, 90, 200, 700, 100_000]))).score(regrouped)
     for place, score in zip(texts_of(regrouped), flat(found), strict=True):
         assert score == pytest.approx(expected[place], abs=1e-4)
 
 
-def texts_of(groups: list[Group]) -> list[tuple[object, str, str]]:
+def texts_of(groups: list[ScoringGroup]) -> list[tuple[object, str, str]]:
     return [(id(g.image), str(g.context), text) for g in groups for text in g.candidates]
 
 
-def test_the_same_call_gives_the_same_bits(scorer: Scorer, groups: list[Group]) -> None:
+def test_the_same_call_gives_the_same_bits(scorer: Scorer, groups: list[ScoringGroup]) -> None:
     assert scorer.score(groups * 5) == scorer.score(groups * 5)
 
 
 def test_image_and_context_matter(scorer: Scorer, images: dict[str, str]) -> None:
     (red,), (blue,), (asked,), (none,) = scorer.score(
         [
-            Group(images["red"], [], ["a field"]),
-            Group(images["blue"], [], ["a field"]),
-            Group(images["red"], QUESTION, ["a field"]),
-            Group(None, [], ["a field"]),
+            ScoringGroup(images["red"], [], ["a field"]),
+            ScoringGroup(images["blue"], [], ["a field"]),
+            ScoringGroup(images["red"], QUESTION, ["a field"]),
+            ScoringGroup(None, [], ["a field"]),
         ]
     )
     assert len({red, blue, asked, none}) == 4
@@ -131,7 +133,7 @@ def test_an_image_is_opened_and_encoded_once(
         lambda pixels, grid, **kwargs: (seen.append(len(grid)), encode_images(pixels, grid, **kwargs))[1],
     )
     fields = [f"field {n}" for n in range(6)]
-    scorer.score([Group(images["red"], [], fields), Group(images["red"], QUESTION, fields)])
+    scorer.score([ScoringGroup(images["red"], [], fields), ScoringGroup(images["red"], QUESTION, fields)])
     assert seen == [1]
 
 
@@ -147,23 +149,23 @@ def test_threads_that_open_images_give_way_to_the_model(
 
     monkeypatch.setattr(scorer._encoder, "pixels", noted)
     before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-    scorer.score([Group(image, [], ["a field"]) for image in images.values()])
+    scorer.score([ScoringGroup(image, [], ["a field"]) for image in images.values()])
     assert found and min(found) > before == os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
 
 def test_an_image_that_cannot_be_used_costs_only_its_own_group(
-    model: ScoreModel, processor: QwenVLProcessor, groups: list[Group], images: dict[str, str], tmp_path: Path
+    model: ScoreModel, processor: QwenVLProcessor, groups: list[ScoringGroup], images: dict[str, str], tmp_path: Path
 ) -> None:
     scorer = scorer_of(model, processor, 100)
     (tmp_path / "bad.png").write_bytes(b"\x89PNG nonsense")
     (tmp_path / "half.png").write_bytes(Path(images["red"]).read_bytes()[:200])
     Image.new("RGB", (900, 3)).save(tmp_path / "line.png")
     bad = [
-        Group(str(tmp_path / "bad.png"), [], ["a", "b"]),
-        Group(str(tmp_path / "none.png"), [], ["a"]),
-        Group(Image.open(tmp_path / "half.png"), [], ["a"]),
-        Group(str(tmp_path / "line.png"), [], ["a"]),
-        Group(images["red"], [Message(role="system", content="Be brief.")], ["a"]),
+        ScoringGroup(str(tmp_path / "bad.png"), [], ["a", "b"]),
+        ScoringGroup(str(tmp_path / "none.png"), [], ["a"]),
+        ScoringGroup(Image.open(tmp_path / "half.png"), [], ["a"]),
+        ScoringGroup(str(tmp_path / "line.png"), [], ["a"]),
+        ScoringGroup(images["red"], [Message(role="system", content="Be brief.")], ["a"]),
     ]
     mixed = scorer.score_or_reason([*bad[:2], *groups, *bad[2:]])
     faults = [mixed[0], mixed[1], *mixed[-3:]]
@@ -179,7 +181,7 @@ def test_an_image_that_cannot_be_used_costs_only_its_own_group(
     assert flat(values) == pytest.approx(flat(scorer.score(groups)), abs=1e-4)
 
 
-def test_a_score_that_is_not_finite_is_missing(scorer: Scorer, groups: list[Group]) -> None:
+def test_a_score_that_is_not_finite_is_missing(scorer: Scorer, groups: list[ScoringGroup]) -> None:
     with torch.no_grad():
         scorer.model.head.weight.fill_(torch.nan)
     scores = scorer.score_or_reason(groups)
@@ -188,11 +190,11 @@ def test_a_score_that_is_not_finite_is_missing(scorer: Scorer, groups: list[Grou
 
 def test_a_long_text_loses_its_end_and_says_so(scorer: Scorer, images: dict[str, str]) -> None:
     texts = ["red " * 200 + "field", "red " * 200 + "blue", "red"]
-    (scores,) = scorer.score_or_reason([Group(images["red"], [], texts)])
+    (scores,) = scorer.score_or_reason([ScoringGroup(images["red"], [], texts)])
     assert [score.note for score in scores] == ["text_cut", "text_cut", None]
     assert scores[0].value == pytest.approx(scores[1].value, abs=1e-4)
     assert scorer.truncated == 2
-    scorer.score([Group(images["red"], [], ["red"])])
+    scorer.score([ScoringGroup(images["red"], [], ["red"])])
     assert scorer.truncated == 2
 
 
@@ -215,20 +217,20 @@ def test_an_image_that_leaves_the_text_no_place_is_made_smaller(
     model: ScoreModel, wide_processor: QwenVLProcessor, images: dict[str, str], tmp_path: Path
 ) -> None:
     image = large_image(tmp_path)
-    whole = scorer_of(model, wide_processor, max_length=400).score_or_reason([Group(image, [], ["a red field"])])
+    whole = scorer_of(model, wide_processor, max_length=400).score_or_reason([ScoringGroup(image, [], ["a red field"])])
     (row,) = encoder_for(wide_processor, 400).rows([], ["a red field"], image)
     tight = scorer_of(model, wide_processor, max_length=row.prompt + 60)
-    group = Group(image, [], ["a red field", "a blue field"])
+    group = ScoringGroup(image, [], ["a red field", "a blue field"])
     (scores,), alone = (
         tight.score_or_reason([group]),
-        [tight.score([Group(image, [], [text])])[0][0] for text in group.candidates],
+        [tight.score([ScoringGroup(image, [], [text])])[0][0] for text in group.candidates],
     )
     assert whole[0][0].note is None
     assert [score.note for score in scores] == ["image_downscaled"] * 2
     assert [score.value for score in scores] == pytest.approx(alone, abs=1e-4)
     assert scores[0].value != pytest.approx(scores[1].value, abs=1e-4)
     ((cut,), (small,)) = tight.score_or_reason(
-        [Group(image, [], ["red " * 100]), Group(images["red"], [], ["a red field"])]
+        [ScoringGroup(image, [], ["red " * 100]), ScoringGroup(images["red"], [], ["a red field"])]
     )
     assert (cut.note, small.note) == ("text_cut, image_downscaled", None)
 
@@ -236,9 +238,9 @@ def test_an_image_that_leaves_the_text_no_place_is_made_smaller(
 def test_a_context_that_fills_the_models_own_is_told(scorer: Scorer, images: dict[str, str]) -> None:
     turns = [Message(role=role, content="red?") for _ in range(100) for role in ("user", "assistant")]
     groups = [
-        Group(images["red"], turns, ["a", "b"]),
-        Group(None, turns, ["a"]),
-        Group(images["red"], turns[:2], ["a", "b"]),
+        ScoringGroup(images["red"], turns, ["a", "b"]),
+        ScoringGroup(None, turns, ["a"]),
+        ScoringGroup(images["red"], turns[:2], ["a", "b"]),
     ]
     conversation, text_alone, short = scorer.score_or_reason(groups)
     assert [score.reason for score in [*conversation, *text_alone]] == ["context_too_long"] * 3
@@ -246,7 +248,7 @@ def test_a_context_that_fills_the_models_own_is_told(scorer: Scorer, images: dic
 
 
 def test_load_gives_the_same_scores_and_the_weights_hash(
-    scorer: Scorer, processor: QwenVLProcessor, groups: list[Group], tmp_path: Path
+    scorer: Scorer, processor: QwenVLProcessor, groups: list[ScoringGroup], tmp_path: Path
 ) -> None:
     scorer.model.save_pretrained(tmp_path)
     processor.tokenizer.model_max_length = 192
@@ -256,7 +258,7 @@ def test_load_gives_the_same_scores_and_the_weights_hash(
     assert flat(loaded.score(groups)) == pytest.approx(flat(scorer.score(groups)), abs=1e-4)
 
 
-def test_scoring_leaves_the_training_mode_as_it_was(scorer: Scorer, groups: list[Group]) -> None:
+def test_scoring_leaves_the_training_mode_as_it_was(scorer: Scorer, groups: list[ScoringGroup]) -> None:
     scorer.model.train()
     scorer.score(groups)
     assert scorer.model.training
@@ -269,7 +271,7 @@ def test_many_groups_in_any_order_score_alike(
     rng = random.Random(3)
     names = list(images)
     groups = [
-        Group(Image.open(images[rng.choice(names)]), rng.choice([[], QUESTION]), ["red " * rng.randint(1, 20)])
+        ScoringGroup(Image.open(images[rng.choice(names)]), rng.choice([[], QUESTION]), ["red " * rng.randint(1, 20)])
         for _ in range(90)
     ]
     scorer = scorer_of(model, processor, 150)

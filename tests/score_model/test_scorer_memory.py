@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from rsqa_pipeline.models.load import QwenVLProcessor
-from rsqa_pipeline.models.scoring_group import Group
-from rsqa_pipeline.score_model.inputs.encoder import Encoder
+from rsqa_pipeline.models.scoring_group import ScoringGroup
+from rsqa_pipeline.score_model.inputs.encoder import ChatEncoder
 from rsqa_pipeline.score_model.inputs.sequences import Pixels
 from rsqa_pipeline.score_model.network.model import ScoreModel
 from rsqa_pipeline.score_model.scoring import image_loading
@@ -57,9 +57,9 @@ def test_no_more_images_wait_than_stated(
         with lock:
             alive -= 1
 
-    original = Encoder.pixels
+    original = ChatEncoder.pixels
 
-    def counted(self: Encoder, image: str | Image.Image, most_tokens: int | None = None) -> Pixels:
+    def counted(self: ChatEncoder, image: str | Image.Image, most_tokens: int | None = None) -> Pixels:
         nonlocal alive, most
         pixels = original(self, image, most_tokens)
         weakref.finalize(pixels, gone)
@@ -68,8 +68,8 @@ def test_no_more_images_wait_than_stated(
             most = max(most, alive)
         return pixels
 
-    monkeypatch.setattr(Encoder, "pixels", counted)
-    groups = [Group(Image.open(images["red"]), [], ["a red field"]) for _ in range(300)]
+    monkeypatch.setattr(ChatEncoder, "pixels", counted)
+    groups = [ScoringGroup(Image.open(images["red"]), [], ["a red field"]) for _ in range(300)]
     scored = Scorer(model, processor, 192, "test", batch_tokens=250).score(groups)
     values = [score for (score,) in scored if score is not None]
     assert len(values) == 300

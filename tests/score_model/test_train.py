@@ -15,16 +15,16 @@ from safetensors.torch import load_file, save_file
 
 from rsqa_pipeline.errors import DataError, ModelError
 from rsqa_pipeline.models.load import QwenVLProcessor
-from rsqa_pipeline.models.scoring_group import Group
+from rsqa_pipeline.models.scoring_group import ScoringGroup
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.profile.score_model import LastPhase, Lora, ScoreModelPhase, ScoreModelPhases
-from rsqa_pipeline.score_model.inputs.encoder import Encoder, Row
+from rsqa_pipeline.score_model.inputs.encoder import CandidateRow, ChatEncoder
 from rsqa_pipeline.score_model.network.adapters import merge_adapters
 from rsqa_pipeline.score_model.network.model import ScoreModel
 from rsqa_pipeline.score_model.scoring.scorer import Scorer
 from rsqa_pipeline.score_model.training import train
 from rsqa_pipeline.score_model.training.losses import bradley_terry
-from rsqa_pipeline.score_model.training.pair_batches import PairData, training_order
+from rsqa_pipeline.score_model.training.pair_batches import PairBatches, training_order
 from rsqa_pipeline.score_model.training.ranked_lists import Ranking
 from rsqa_pipeline.score_model.training.trainer import schedule
 from rsqa_pipeline.tracking.run_logger import SilentLogger
@@ -115,7 +115,7 @@ def test_joint_training_learns_from_every_kind_of_pair(
     metrics = phase(inputs | {"caption_preferences": colours}, tmp_path / "joint", settings, "instruction")
     assert metrics["input_rows"] == 16 + 12 + 12
     scorer = Scorer.load(tmp_path / "joint" / "model", settings.compute)
-    ((yes, no),) = scorer.score([Group(None, [], ["yes 3 field", "no 3"])])
+    ((yes, no),) = scorer.score([ScoringGroup(None, [], ["yes 3 field", "no 3"])])
     assert yes is not None and no is not None and yes > no
 
 
@@ -162,8 +162,8 @@ def test_a_batch_holds_each_text_and_image_once_and_gives_the_plain_loss(
 ) -> None:
     rows = colour_pairs(images, "train")
     settings = ScoreModelPhase(train=["head"], learning_rate=0.1, batch_size=12)
-    data = PairData(rows, Encoder(processor, 192), settings, seed=0)
-    batch = data.collate(data.passes(0)[0].rankings)
+    data = PairBatches(rows, ChatEncoder(processor, 192), settings, seed=0)
+    batch = data.collate(data.micro_batches(0)[0].rankings)
     pairs, _, _ = (batch.pop(name) for name in ("ranked", "counts", "mark_gaps"))
     assert len(batch["image_grid_thw"]) == 4 and len(batch["ends"]) == 16 and len(pairs) == 12
     with torch.no_grad():
@@ -179,7 +179,10 @@ def test_a_batch_holds_each_text_and_image_once_and_gives_the_plain_loss(
 
 
 def test_training_order_covers_each_epoch_whole_with_images_together() -> None:
-    pairs = [Ranking((Row((1,) * (3 + n % 7), f"image {n // 4}"), Row((2,), f"image {n // 4}"))) for n in range(80)]
+    pairs = [
+        Ranking((CandidateRow((1,) * (3 + n % 7), f"image {n // 4}"), CandidateRow((2,), f"image {n // 4}")))
+        for n in range(80)
+    ]
     order = training_order(pairs, epochs=2.5, batch_size=8, seed=1)
     assert len(order) == 200
     assert sorted(order[:80]) == sorted(order[80:160]) == list(range(80))
@@ -224,8 +227,8 @@ def test_adapters_train_the_named_part_and_are_merged(
 
 
 def test_a_merged_model_scores_as_its_adapters_did(model: ScoreModel, processor: QwenVLProcessor) -> None:
-    encoder = Encoder(processor, 192)
-    batch = encoder.batch([Row(encoder.tokens([], text, False), None) for text in ("yes", "a red field")], {})
+    encoder = ChatEncoder(processor, 192)
+    batch = encoder.batch([CandidateRow(encoder.tokens([], text, False), None) for text in ("yes", "a red field")], {})
     plain = model(**batch)
     adapters = model.train_only(["language", "head"], Lora(rank=2, alpha=4), seed=3)
     torch.testing.assert_close(model(**batch), plain)
@@ -241,8 +244,8 @@ def test_a_merged_model_scores_as_its_adapters_did(model: ScoreModel, processor:
 def test_recomputed_activations_give_the_same_gradients(
     model: ScoreModel, processor: QwenVLProcessor, images: dict[str, str]
 ) -> None:
-    encoder = Encoder(processor, 192)
-    rows = [Row(encoder.tokens([], text, True), "red") for text in ("yes", "a red field")]
+    encoder = ChatEncoder(processor, 192)
+    rows = [CandidateRow(encoder.tokens([], text, True), "red") for text in ("yes", "a red field")]
     batch = encoder.batch(rows, {"red": encoder.pixels(images["red"])})
     gradients = []
     for recompute in (False, True):

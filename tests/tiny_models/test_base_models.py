@@ -23,7 +23,7 @@ SPLITS = ["preference", "corpus", "corpus", "validation", "test"]
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An ``image_text_pairs`` output of 40 images; every second preference caption is a corrupted one."""
+    """An ``image_text_pairs`` output of 40 images; every second caption is corrupted."""
     folder = tmp_path_factory.mktemp("image_text_pairs")
     rows = []
     for number, seed in enumerate(CORPUS_SEEDS[:40]):
@@ -76,7 +76,7 @@ def test_models_from_scratch_on_own_images(pairs: Path, tmp_path: Path) -> None:
     assert load_clip(base_model(out, "clip"), cpu).model.config.vision_config.image_size == 64
 
 
-def test_own_images_learn_from_clean_captions_of_the_preference_split_only(pairs: Path) -> None:
+def test_own_images_use_only_clean_captions_of_the_preference_split(pairs: Path) -> None:
     material = OwnImages(pairs, 32)
     assert material.images.shape == (32, 32, 32, 3)
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""The committed checkpoints load, are small, and know the scenes; bounds are well below their model card's numbers."""
+"""The committed checkpoints load, are small and know the scenes. Bounds are well below the model card's numbers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rsqa_pipeline.profile import Compute
 from rsqa_pipeline.scenes.captioners import CAPTIONERS
 from rsqa_pipeline.scenes.truth import PROBE_SEEDS
 from rsqa_pipeline.scenes.vocabulary import SCENES
-from rsqa_pipeline.tiny_models.measure import captions, found_first, image_text_cosines
+from rsqa_pipeline.tiny_models.measure import captions, image_text_cosines, retrieval_recall
 from rsqa_pipeline.tiny_models.pretrain import CHECKPOINTS
 from rsqa_pipeline.tiny_models.scene_accuracy import overlap
 from rsqa_pipeline.tiny_models.scene_material import UNNAMED_CLASSES, ScenePool
@@ -21,14 +21,14 @@ def fresh() -> ScenePool:
     return ScenePool(PROBE_SEEDS[2000:2100])
 
 
-def test_all_together_at_most_16_megabytes_and_no_pickle() -> None:
+def test_checkpoints_have_at_most_16_megabytes_and_no_pickle() -> None:
     files = [file for file in CHECKPOINTS.rglob("*") if file.is_file()]
     assert sum(file.stat().st_size for file in files) <= 16_000_000
     assert {file.suffix for file in files} <= {".json", ".safetensors", ".md", ".jinja"}
     assert (CHECKPOINTS / "README.md").is_file()
 
 
-def test_vlm_captions_name_the_scene_class_and_leave_room(fresh: ScenePool, cpu: Compute) -> None:
+def test_vlm_captions_name_the_scene_class(fresh: ScenePool, cpu: Compute) -> None:
     texts = captions(load_vlm(CHECKPOINTS / "vlm", cpu), fresh.images)
     named = np.mean([SCENES[t.scene_class].name in text for t, text in zip(fresh.truths, texts, strict=True)])
     assert named > 0.8
@@ -38,11 +38,11 @@ def test_clip_finds_captions_and_knows_the_named_classes(fresh: ScenePool, cpu: 
     clip = load_clip(CHECKPOINTS / "clip", cpu)
     names = list(SCENES)
     prompts = [f"a satellite photo of {SCENES[name].phrase}." for name in names]
-    told = image_text_cosines(clip, fresh.images, prompts).argmax(dim=1)
+    predicted = image_text_cosines(clip, fresh.images, prompts).argmax(dim=1)
     known = [row for row, truth in enumerate(fresh.truths) if truth.scene_class not in UNNAMED_CLASSES]
-    assert np.mean([names[told[row]] == fresh.truths[row].scene_class for row in known]) > 0.8
+    assert np.mean([names[predicted[row]] == fresh.truths[row].scene_class for row in known]) > 0.8
     rng = np.random.default_rng(0)
-    to_text, to_image = found_first(clip, fresh.images, [CAPTIONERS["expert"](t, rng) for t in fresh.truths])
+    to_text, to_image = retrieval_recall(clip, fresh.images, [CAPTIONERS["expert"](t, rng) for t in fresh.truths])
     assert min(to_text, to_image) > 0.03
 
 

@@ -57,14 +57,14 @@ def _weights(made: TrainedVlm) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(scenes: SceneMaterial) -> dict[str, torch.Tensor]:
+def uninterrupted(scenes: SceneMaterial) -> dict[str, torch.Tensor]:
     return _weights(make_vlm(scenes, TINY, Compute(device="cpu"), None, SilentLogger()))
 
 
 @pytest.mark.parametrize(("phase", "step"), [("vlm_perception", 3), ("vlm_language", 3)])
-def test_a_killed_run_goes_on_to_the_same_weights(
+def test_a_resumed_run_ends_with_the_same_weights(
     scenes: SceneMaterial,
-    undisturbed: dict[str, torch.Tensor],
+    uninterrupted: dict[str, torch.Tensor],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     phase: str,
@@ -76,17 +76,17 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     with pytest.raises(KilledError):
         make_vlm(scenes, TINY, compute, tmp_path, KillAt(phase, step))
     resumed = _weights(make_vlm(scenes, TINY, compute, tmp_path, SilentLogger()))
-    assert all(torch.equal(weight, resumed[name]) for name, weight in undisturbed.items())
+    assert all(torch.equal(weight, resumed[name]) for name, weight in uninterrupted.items())
 
 
-def test_the_tower_stays_as_perception_left_it(
-    scenes: SceneMaterial, undisturbed: dict[str, torch.Tensor], cpu: Compute
+def test_the_language_phase_leaves_the_tower_unchanged(
+    scenes: SceneMaterial, uninterrupted: dict[str, torch.Tensor], cpu: Compute
 ) -> None:
-    seen_only = Schedule(**{**vars(TINY), "vlm_steps": 0})
-    before = _weights(make_vlm(scenes, seen_only, cpu, None, SilentLogger()))
+    perception_only = Schedule(**{**vars(TINY), "vlm_steps": 0})
+    before = _weights(make_vlm(scenes, perception_only, cpu, None, SilentLogger()))
     visual = [name for name in before if "visual" in name]
-    assert visual and all(torch.equal(before[name], undisturbed[name]) for name in visual)
-    assert not all(torch.equal(before[name], undisturbed[name]) for name in before)
+    assert visual and all(torch.equal(before[name], uninterrupted[name]) for name in visual)
+    assert not all(torch.equal(before[name], uninterrupted[name]) for name in before)
 
 
 def test_clip_recipe_trains(scenes: SceneMaterial, cpu: Compute, tmp_path: Path) -> None:
@@ -95,26 +95,26 @@ def test_clip_recipe_trains(scenes: SceneMaterial, cpu: Compute, tmp_path: Path)
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {f.name for f in (tmp_path / "clip").iterdir()}
 
 
-def test_a_loss_that_is_no_number_stops_the_run(cpu: Compute) -> None:
+def test_a_nan_loss_stops_the_run(cpu: Compute) -> None:
     layer = torch.nn.Linear(1, 1)
     phase = Phase("broken", 3, 1, 1e-3, seed=0)
     with pytest.raises(ModelError, match="broken: loss is nan at step 0"):
         train(phase, [layer], lambda rng: layer.weight.sum() * float("nan"), cpu, None, SilentLogger())
 
 
-def _own_loss(model: Any, processor: QwenVLProcessor, chat: list[Message], picture: Image.Image) -> torch.Tensor:
+def _model_loss(model: Any, processor: QwenVLProcessor, chat: list[Message], picture: Image.Image) -> torch.Tensor:
     batch = encode(processor, [chat], [picture], 200)
     asked = encode(processor, [chat[:1]], [picture], 200, add_generation_prompt=True)["input_ids"].shape[1]
     labels = batch["input_ids"].clone()
     labels[:, :asked] = -100
-    labels[:, -1] = -100  # the template's line break after the end mark is never generated
+    labels[:, -1] = -100  # the template's line break after the end token is never generated
     loss: torch.Tensor = model(**batch, labels=labels).loss
     return loss
 
 
 @torch.no_grad()
-def test_language_loss_is_the_models_own(scenes: SceneMaterial) -> None:
-    """Texts that share an image share a sequence, and each is told as in a sequence of its own."""
+def test_language_loss_equals_the_models_own_loss(scenes: SceneMaterial) -> None:
+    """Texts of an image share a sequence; each has the loss that it has in a separate sequence."""
     processor = train_vlm_processor(scenes.texts(), 64)
     model = new_vlm(processor, seed=0).eval()
     matching = Matching(["colour"])
@@ -127,31 +127,31 @@ def test_language_loss_is_the_models_own(scenes: SceneMaterial) -> None:
         Answered(0, "a", "b"),
         Matched(1, "what is it?", "a tank", None),
     ]
-    told, matched = [], []
+    answer_losses, matched = [], []
     for text in texts:
         chat = [Message(role="user", content=text.question), Message(role="assistant", content=text.answer)]
         picture = Image.fromarray(images[text.image])
         if isinstance(text, Answered):
-            told.append(_own_loss(model, processor, chat, picture))
+            answer_losses.append(_model_loss(model, processor, chat, picture))
         else:
             states = model.model(**encode(processor, [chat], [picture], 200)).last_hidden_state
             label = torch.tensor([0 if text.fault is None else 1])
             matched.append(torch.nn.functional.cross_entropy(matching(states[:, -1]), label))
-    expected = torch.stack(told).mean() + MATCHING_WEIGHT * torch.stack(matched).mean()
+    expected = torch.stack(answer_losses).mean() + MATCHING_WEIGHT * torch.stack(matched).mean()
     torch.testing.assert_close(language_loss(model, processor, matching, images, texts), expected)
 
 
 @torch.no_grad()
-def test_standardized_tokens_are_of_unit_size_and_say_the_same(scenes: SceneMaterial) -> None:
+def test_standardized_tokens_have_unit_size_and_the_same_predictions(scenes: SceneMaterial) -> None:
     processor = train_vlm_processor(scenes.texts(), 64)
     model, heads = new_vlm(processor, seed=0), Heads(scenes.vlm_targets, seed=0)
     images, _ = scenes.perception_batch(np.random.default_rng(0), 8)
-    told = heads(vlm_tower(model)(images))
+    before = heads(vlm_tower(model)(images))
     standardize(model, heads, scenes, TINY)
     tokens = vlm_tower(model)(images)
     assert tokens.std().item() == pytest.approx(1, abs=0.2)
     for name, logits in heads(tokens).items():
-        torch.testing.assert_close(logits, told[name], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(logits, before[name], atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()
@@ -165,7 +165,7 @@ def test_a_named_word_finds_the_image_token_of_what_it_names(scenes: SceneMateri
     assert token @ red > 0 > token @ blue
 
 
-def test_fast_pixels_are_the_processors(scenes: SceneMaterial) -> None:
+def test_fast_pixels_equal_the_processors_output(scenes: SceneMaterial) -> None:
     processor = train_vlm_processor(["a"], 64)
     images, _ = scenes.perception_batch(np.random.default_rng(0), 3)
     expected = processor.image_processor(images=[Image.fromarray(i) for i in images], return_tensors="pt")
@@ -195,12 +195,12 @@ def test_same_caption_twice_is_right_for_both(scenes: SceneMaterial) -> None:
 
     images, _ = scenes.perception_batch(np.random.default_rng(0), 3)
     loss = contrastive_loss(Model(), lambda *a, **k: Tokens(), images, ["a tank", "a tank", "two ships"])  # type: ignore[arg-type]
-    # both of the equal rows choose between two right texts: log 2, and next to nothing for the third
+    # each of the two equal rows has two right texts: log 2; the third row adds almost nothing
     assert loss.item() == pytest.approx(2 / 3 * np.log(2 + np.exp(-5)), abs=1e-3)
     assert normalized(images).shape == (3, 3, 64, 64)
 
 
-def test_labels_tell_what_stands_in_each_cell() -> None:
+def test_labels_describe_the_object_in_each_cell() -> None:
     truth = next(t for seed in PRETRAIN_SEEDS if len((t := sample_scene(seed)).groups) == 2)
     labels = perception_labels([truth])
     assert int((labels["cell_object"] > 0).sum()) == sum(group.count for group in truth.groups)

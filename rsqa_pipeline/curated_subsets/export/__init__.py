@@ -65,7 +65,7 @@ def export(
     """
     if form not in FORMS:
         raise DataError(f"cannot export as {form!r}; known forms: {', '.join(FORMS)}")
-    _check_place(source, out)
+    _check_output(source, out)
     scratch = out.with_name(f"{out.name}.scratch")
     _remove(scratch)
     scratch.parent.mkdir(parents=True, exist_ok=True)
@@ -75,10 +75,10 @@ def export(
             write_hf(source, wanted, scratch, facts or {})
         else:
             _WRITERS[form](source, wanted, scratch)
-        if wanted.left:
-            example = min(wanted.left)
+        if wanted.remaining:
+            example = min(wanted.remaining)
             raise DataError(
-                f"{source.path} lacks {len(wanted.left)} of the {len(keep)} rows to export, e.g. {example!r}; "
+                f"{source.path} lacks {len(wanted.remaining)} of the {len(keep)} rows to export, e.g. {example!r}; "
                 "was it changed since it was scored?"
             )
     except BaseException:
@@ -88,9 +88,9 @@ def export(
     return ExportCount(wanted.taken - wanted.left_out.total(), dict(Counter(wanted.left_out)))
 
 
-def _check_place(source: SourceFile, out: Path) -> None:
-    path, place = Path(source.path or "").resolve(), out.resolve()
-    if place == path or (path.is_dir() and place.is_relative_to(path)):
+def _check_output(source: SourceFile, out: Path) -> None:
+    path, target = Path(source.path or "").resolve(), out.resolve()
+    if target == path or (path.is_dir() and target.is_relative_to(path)):
         raise DataError(f"{out} is, or lies in, the source {source.path}; name another place")
     if out.is_dir() and any(out.iterdir()):
         raise DataError(f"{out} is a folder with files in it; name a new one, or delete it first")

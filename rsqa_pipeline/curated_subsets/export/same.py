@@ -35,7 +35,7 @@ def _karpathy(source: SourceFile, wanted: Wanted, path: Path, out: Path) -> None
 
     def choose(record: Record) -> bytes | None:
         entries = list(karpathy.read_image(record.value, record.index, images))
-        kept = [wanted.takes(entry) for entry in entries]
+        kept = [wanted.take(entry) for entry in entries]
         if all(kept):
             return record.raw
         if not any(kept):
@@ -60,7 +60,7 @@ def _coco(source: SourceFile, wanted: Wanted, path: Path, out: Path) -> None:
     for record in records(path, ("annotations",), coco.LAYOUT):
         if isinstance(record, RowFault):
             break
-        if wanted.takes(coco.read_annotation(record.value, record.index, names, images)):
+        if wanted.take(coco.read_annotation(record.value, record.index, names, images)):
             kept.add(record.index)
             shown.add(coco.image_of(record.value))
 
@@ -80,7 +80,7 @@ def _llava(source: SourceFile, wanted: Wanted, path: Path, out: Path) -> None:
     images = images_folder(source)
 
     def choose(record: Record) -> bytes | None:
-        return record.raw if wanted.takes(llava.read_row(record.value, record.index, path.stem, images)) else None
+        return record.raw if wanted.take(llava.read_row(record.value, record.index, path.stem, images)) else None
 
     rewrite(path, out, (), llava.LAYOUT, choose)
 
@@ -95,7 +95,7 @@ def _csv(source: SourceFile, wanted: Wanted, path: Path, out: Path) -> None:
         file.write(heading.raw)
         assert isinstance(heading.values, list)  # read_rows has looked
         for number, row in enumerate(rows, 1):
-            if wanted.takes(csv_file.read_row(f"row {number}", row, heading.values, path.stem, images)):
+            if wanted.take(csv_file.read_row(f"row {number}", row, heading.values, path.stem, images)):
                 file.write(row.raw)
 
 
@@ -103,7 +103,7 @@ def _jsonl(source: SourceFile, wanted: Wanted, path: Path, out: Path) -> None:
     images = images_folder(source)
     with out.open("wb") as file:
         for number, line in jsonl.lines(path):
-            if wanted.takes(jsonl.read_line(line, number, path.stem, images)):
+            if wanted.take(jsonl.read_line(line, number, path.stem, images)):
                 file.write(line)
 
 
@@ -118,7 +118,7 @@ def _webdataset(source: SourceFile, wanted: Wanted, path: Path, out: Path) -> No
                 for sample in webdataset.samples(shard, file, prefix):
                     if isinstance(sample, RowFault):
                         continue
-                    if wanted.takes(webdataset.read_sample(sample, file, shard, prefix, path.stem)):
+                    if wanted.take(webdataset.read_sample(sample, file, shard, prefix, path.stem)):
                         for member in sample.members.values():
                             copy.write(webdataset.stored(member, file))
                 empty = not copy.tell()
@@ -138,7 +138,7 @@ def _hf_parquet(source: SourceFile, wanted: Wanted, path: Path, out: Path) -> No
         with pq.ParquetFile(original) as parquet, pq.ParquetWriter(target, parquet.schema_arrow) as writer:
             for group in range(parquet.metadata.num_row_groups):
                 count = parquet.metadata.row_group(group).num_rows
-                kept = [number for number in range(count) if wanted.takes(next(entries))]
+                kept = [number for number in range(count) if wanted.take(next(entries))]
                 if kept:
                     writer.write_table(parquet.read_row_group(group).take(kept))
                     written += len(kept)

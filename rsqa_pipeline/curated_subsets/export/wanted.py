@@ -15,23 +15,23 @@ class Wanted:
     """Keys to export; each is taken once, by the first row that has it."""
 
     def __init__(self, keys: Collection[str]) -> None:
-        self.left = set(keys)
+        self.remaining = set(keys)
         self.taken = 0
         self.left_out: Counter[str] = Counter()
         """Rows taken that could not be written, by reason."""
 
-    def takes(self, entry: Entry) -> bool:
+    def take(self, entry: Entry) -> bool:
         """Whether the entry is to be written now."""
-        if not isinstance(entry, SourceRow) or entry.key not in self.left:
+        if not isinstance(entry, SourceRow) or entry.key not in self.remaining:
             return False
-        self.left.remove(entry.key)
+        self.remaining.remove(entry.key)
         self.taken += 1
         return True
 
     def rows(self, source: SourceFile) -> Iterator[SourceRow]:
         """The wanted rows of a source, in its order."""
         for entry in read_source(source):
-            if isinstance(entry, SourceRow) and self.takes(entry):
+            if isinstance(entry, SourceRow) and self.take(entry):
                 yield entry
 
     def rows_with_images(self, source: SourceFile) -> Iterator[tuple[SourceRow, bytes]]:

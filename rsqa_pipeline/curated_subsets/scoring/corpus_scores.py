@@ -19,9 +19,9 @@ from rsqa_pipeline.curated_subsets.corpus import TABLES, stream_corpus
 from rsqa_pipeline.curated_subsets.plots import plot_scores
 from rsqa_pipeline.curated_subsets.scoring.engines import Engine
 from rsqa_pipeline.curated_subsets.scoring.scorers import ModelSpec
-from rsqa_pipeline.curated_subsets.scoring.shards import Scored, ScoreRow, quarantine_beside, score_table
+from rsqa_pipeline.curated_subsets.scoring.shards import ScoreCounts, ScoreRow, quarantine_path, score_table
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.images.geotiff import AS_IT_IS
+from rsqa_pipeline.images.geotiff import DEFAULT_RASTER
 from rsqa_pipeline.images.references import parse_reference
 from rsqa_pipeline.models.load import base_model
 from rsqa_pipeline.profile import Profile
@@ -34,20 +34,20 @@ def run_score_model(inputs: Mapping[str, Path], out: Path, settings: Profile, lo
     """Scores the corpus with the trained score model: scores.parquet, quarantine.parquet, a histogram."""
     path = str(inputs["score_model"] / "model")
     spec = ModelSpec("score_model", path, settings.compute, settings.curated_subsets.batch_size)
-    _, metrics = _run(inputs, out, settings, logger, spec, _state(settings, "pair_scores"), "score (unbounded)")
+    _, metrics = _run(inputs, out, settings, logger, spec, _state_folder(settings, "pair_scores"), "score (unbounded)")
     return metrics
 
 
 def run_clip(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
     """Scores the corpus with the base CLIP: scores.parquet, quarantine.parquet, a histogram."""
-    curation, state = settings.curated_subsets, _state(settings, "clip_scores")
+    curation, state = settings.curated_subsets, _state_folder(settings, "clip_scores")
     path = base_model(inputs["base_models"], "clip")
     spec = ModelSpec("clip", path, settings.compute, curation.batch_size, curation.clip_text, state / "embeddings")
     scored, metrics = _run(inputs, out, settings, logger, spec, state, "CLIP score (cosine)")
     return {**metrics, "truncated_texts": float(scored.notes["text_cut"])}
 
 
-def _state(settings: Profile, stage: str) -> Path:
+def _state_folder(settings: Profile, stage: str) -> Path:
     """Folder of the stage's shards and of its table made before, whatever the model, batch size, device and engine."""
     parts = {"code": code_version("curated_subsets.scoring.corpus_scores"), "dtype": settings.compute.dtype}
     folder = settings.state / "scores" / stage / settings_version(parts)[:32]
@@ -65,7 +65,7 @@ def _run(
     spec: ModelSpec,
     state: Path,
     score_name: str,
-) -> tuple[Scored, Metrics]:
+) -> tuple[ScoreCounts, Metrics]:
     stage, curation = state.parent.name, settings.curated_subsets
     total = sum(1 for _ in stream_corpus(inputs, ["sample_id"]))
     if not total:
@@ -74,8 +74,8 @@ def _run(
     engine = Engine(curation.engine, curation.workers)
     scored = score_table(_rows(inputs), spec, table, stage, curation.shard_rows, engine, total)
     _write_scores(table, out / "scores.parquet")
-    shutil.copyfile(quarantine_beside(table), out / "quarantine.parquet")
-    with_score = _with_score(inputs, out / "scores.parquet")
+    shutil.copyfile(quarantine_path(table), out / "quarantine.parquet")
+    with_score = _join_samples(inputs, out / "scores.parquet")
     plot_scores(with_score, score_name, out / "plots" / "score_histogram.png")
     metrics: Metrics = {
         "input_rows": float(total),
@@ -91,7 +91,7 @@ def _run(
 
 def _rows(inputs: Mapping[str, Path]) -> Iterator[ScoreRow]:
     for row in stream_corpus(inputs, ["sample_id", "image_id", "image", "messages"]):
-        plain = row["image"] is None or parse_reference(row["image"]).raster == AS_IT_IS
+        plain = row["image"] is None or parse_reference(row["image"]).raster == DEFAULT_RASTER
         yield ScoreRow(row["sample_id"], row["image"], row["messages"] or [], row["image_id"] if plain else None)
 
 
@@ -103,7 +103,7 @@ def _write_scores(table: Path, out: Path) -> None:
             writer.write_batch(batch.rename_columns(SCORED_SAMPLE.names))
 
 
-def _with_score(inputs: Mapping[str, Path], scores: Path) -> pd.DataFrame:
+def _join_samples(inputs: Mapping[str, Path], scores: Path) -> pd.DataFrame:
     """Columns sample_id, kind, source, true_quality (NaN where not known), score, model_version of the scored rows."""
     samples = pd.DataFrame(stream_corpus(inputs, ["sample_id", "source", "true_quality"]))
     samples = samples.drop(columns="split").astype({"true_quality": float})

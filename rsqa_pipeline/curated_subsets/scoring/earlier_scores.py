@@ -24,7 +24,7 @@ def address(image_hash: str | None, text_hash: str) -> bytes:
     return hashlib.blake2b(f"{image_hash or ''} {text_hash}".encode(), digest_size=16).digest()
 
 
-def short(version: str) -> str:
+def short_version(version: str) -> str:
     """A model version as it stands in a column's name: 12 digits of the weights' hash, and the variant if there is one.
 
     Example: ``"5be1c0d2a9f4e7...01.windowed_mean"`` gives ``"5be1c0d2a9f4.windowed_mean"``.
@@ -43,7 +43,7 @@ class SeenIds:
 
     def __init__(self, path: Path) -> None:
         path.unlink(missing_ok=True)
-        self._database = _open(path)
+        self._database = _open_database(path)
         self._database.execute("CREATE TABLE ids(id BLOB PRIMARY KEY) WITHOUT ROWID")
 
     def add(self, key: str) -> bool:
@@ -94,16 +94,16 @@ class EarlierScores:
         signature = f"{stat.st_size}-{stat.st_mtime_ns}"
         index = folder / f"earlier-{signature}.sqlite"
         if not index.is_file():
-            file = _own_table(table)
+            file = _open_score_table(table)
             if file.metadata.num_rows == 0:
                 return None
             scratch = index.with_suffix(f".{os.getpid()}.scratch")
-            _index(file, scratch)
+            _write_index(file, scratch)
             scratch.replace(index)
         return index, signature
 
 
-def _own_table(table: Path) -> pq.ParquetFile:
+def _open_score_table(table: Path) -> pq.ParquetFile:
     needed = {"image_hash", "text_hash", "score", "model_version", "note"}
     try:
         file = pq.ParquetFile(table, pre_buffer=False)  # else all that was read stays in memory
@@ -117,22 +117,22 @@ def _own_table(table: Path) -> pq.ParquetFile:
     return file
 
 
-def _index(file: pq.ParquetFile, path: Path) -> None:
+def _write_index(file: pq.ParquetFile, path: Path) -> None:
     """One row an address: the newest score and note, then each earlier model's."""
     versions = [name.removeprefix("score@") for name in file.schema_arrow.names if name.startswith("score@")]
     pairs = [("score", "note"), *((f"score@{version}", f"note@{version}") for version in versions)]
-    newest = short(next(file.iter_batches(1, columns=["model_version"])).column(0)[0].as_py())
+    newest = short_version(next(file.iter_batches(1, columns=["model_version"])).column(0)[0].as_py())
     path.unlink(missing_ok=True)
-    database = _open(path)
+    database = _open_database(path)
     columns = ", ".join(f'"score@{version}" REAL, "note@{version}" TEXT' for version in (newest, *versions))
     database.execute(f"CREATE TABLE earlier(address BLOB PRIMARY KEY, {columns}) WITHOUT ROWID")
     marks = ", ".join("?" * (1 + 2 * len(pairs)))
-    database.executemany(f"INSERT OR IGNORE INTO earlier VALUES ({marks})", _addressed(file, pairs))
+    database.executemany(f"INSERT OR IGNORE INTO earlier VALUES ({marks})", _rows_by_address(file, pairs))
     database.commit()
     database.close()
 
 
-def _addressed(file: pq.ParquetFile, pairs: Sequence[tuple[str, str]]) -> Iterator[tuple[Any, ...]]:
+def _rows_by_address(file: pq.ParquetFile, pairs: Sequence[tuple[str, str]]) -> Iterator[tuple[Any, ...]]:
     columns = ["image_hash", "text_hash", *(name for pair in pairs for name in pair)]
     for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
         values = [batch.column(name).to_pylist() for name in columns]
@@ -141,7 +141,7 @@ def _addressed(file: pq.ParquetFile, pairs: Sequence[tuple[str, str]]) -> Iterat
                 yield (address(image_hash, text_hash), *scores)
 
 
-def _open(path: Path) -> sqlite3.Connection:
+def _open_database(path: Path) -> sqlite3.Connection:
     """A database to fill: it is made anew after a kill, so nothing of it need be safe on disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     database = sqlite3.connect(path)

@@ -19,7 +19,7 @@ from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any
 
-from rsqa_pipeline.curated_subsets.scoring.worker import Job, Shard, ShardWorker
+from rsqa_pipeline.curated_subsets.scoring.worker import ScoringJob, Shard, ShardWorker
 from rsqa_pipeline.errors import EngineError
 from rsqa_pipeline.profile.curated_subsets import EngineName
 
@@ -32,20 +32,20 @@ class Engine:
     workers: int = 1
     """Processes, or Ray actors; each loads the model once, and takes one GPU where there are any."""
 
-    def run(self, job: Job, shards: Iterator[Shard]) -> Iterator[int]:
+    def run(self, job: ScoringJob, shards: Iterator[Shard]) -> Iterator[int]:
         """Scores the shards and yields the number of rows of each one done, in any order.
 
         Raises:
             EngineError: a local worker process died (what is finished stays), or ray is asked for and not installed.
         """
         if self.name == "ray":
-            return _with_ray(job, shards, self.workers)
+            return _run_with_ray(job, shards, self.workers)
         if self.workers == 1:
             return map(ShardWorker(job), shards)
-        return _in_processes(job, shards, self.workers)
+        return _run_in_processes(job, shards, self.workers)
 
 
-def _in_processes(job: Job, shards: Iterable[Shard], workers: int) -> Iterator[int]:
+def _run_in_processes(job: ScoringJob, shards: Iterable[Shard], workers: int) -> Iterator[int]:
     context = multiprocessing.get_context("spawn")  # a fork would copy CUDA's and OpenMP's state, which cannot be used
     threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
     start = (job, context.Value("i", 0), max(1, threads // workers))
@@ -68,21 +68,21 @@ def _in_processes(job: Job, shards: Iterable[Shard], workers: int) -> Iterator[i
             pool.shutdown(cancel_futures=True)
 
 
-_job: Job
+_job: ScoringJob
 _number: int
 _worker: ShardWorker | None = None
 
 
-def _start_process(job: Job, started: Any, threads: int) -> None:
+def _start_process(job: ScoringJob, started: Any, threads: int) -> None:
     global _job, _number
     os.environ["OMP_NUM_THREADS"] = str(threads)  # torch is imported later, with the model
     with started.get_lock():
         _job, _number = job, started.value
         started.value += 1
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
     """A killed parent cannot tell its workers to stop, and they would wait for shards for ever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -100,7 +100,7 @@ def _score_in_process(shard: Shard) -> int:
 class _RayWorker:
     """The actor of Ray Data that holds a scorer. One batch is one row: the file of a shard."""
 
-    def __init__(self, job: Job, folder: str) -> None:
+    def __init__(self, job: ScoringJob, folder: str) -> None:
         os.chdir(folder)  # what references and the model's path may be relative to
         self._score = ShardWorker(job)
 
@@ -108,7 +108,7 @@ class _RayWorker:
         return {"rows": [self._score(Shard.read(Path(path))) for path in batch["path"]]}
 
 
-def _with_ray(job: Job, shards: Iterable[Shard], workers: int) -> Iterator[int]:
+def _run_with_ray(job: ScoringJob, shards: Iterable[Shard], workers: int) -> Iterator[int]:
     """Shards go to the actors as files, so the job's folder, the images and the current folder must lie where every
     machine sees them.
 

@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from rsqa_pipeline.curated_subsets.scoring.engines import Engine
 from rsqa_pipeline.curated_subsets.scoring.scorers import ScorerSpec
-from rsqa_pipeline.curated_subsets.scoring.shards import Scored, ScoreRow, score_table
-from rsqa_pipeline.curated_subsets.scoring.worker import FILE_SCORE, write_whole
+from rsqa_pipeline.curated_subsets.scoring.shards import ScoreCounts, ScoreRow, score_table
+from rsqa_pipeline.curated_subsets.scoring.worker import FILE_SCORE, write_atomically
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.profile import SourceFile
 from rsqa_pipeline.source_pairs.readers.read_source import read_source
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 STAGE = "score"
 
 
-def score_file(scorer: ScorerSpec, source: SourceFile, out: Path, shard_rows: int, engine: Engine) -> Scored:
+def score_file(scorer: ScorerSpec, source: SourceFile, out: Path, shard_rows: int, engine: Engine) -> ScoreCounts:
     """Writes ``out`` (rows of FILE_SCORE in the file's order) and, beside it, ``<stem>.quarantine.parquet``.
 
     The file is read twice: its rows are counted first, for the time left, which costs little beside scoring.
@@ -69,5 +69,5 @@ def score_tensors(model: ScoreModel, file: Path, version: str, out: Path) -> int
     with torch.inference_mode():
         scores = model(**found).tolist()
     rows = [{"key": str(n), "score": score, "model_version": version} for n, score in enumerate(scores)]
-    write_whole(out, FILE_SCORE, rows)
+    write_atomically(out, FILE_SCORE, rows)
     return len(rows)

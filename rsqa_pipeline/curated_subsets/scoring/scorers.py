@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol
 
-from rsqa_pipeline.models.scoring_group import Group, Score
+from rsqa_pipeline.models.scoring_group import Score, ScoringGroup
 from rsqa_pipeline.profile import Compute
 from rsqa_pipeline.profile.curated_subsets import ClipText
 
@@ -16,7 +16,7 @@ from rsqa_pipeline.profile.curated_subsets import ClipText
 class CorpusScorer(Protocol):
     """Scores groups of texts."""
 
-    def score_or_reason(self, groups: Sequence[Group]) -> list[list[Score]]: ...
+    def score_or_reason(self, groups: Sequence[ScoringGroup]) -> list[list[Score]]: ...
 
 
 class ScorerSpec(Protocol):

@@ -35,8 +35,8 @@ from tqdm import tqdm
 from rsqa_pipeline.curated_subsets.scoring.earlier_scores import EarlierScores, SeenIds
 from rsqa_pipeline.curated_subsets.scoring.engines import Engine
 from rsqa_pipeline.curated_subsets.scoring.scorers import ScorerSpec
-from rsqa_pipeline.curated_subsets.scoring.worker import Job, Row, Shard
-from rsqa_pipeline.files import claim
+from rsqa_pipeline.curated_subsets.scoring.worker import ScoringJob, Shard, ShardRow
+from rsqa_pipeline.files import acquire
 from rsqa_pipeline.records import QUARANTINE, Message, canonical_messages, sha256
 from rsqa_pipeline.source_pairs.clean import text_fault
 from rsqa_pipeline.source_pairs.source_row import RowFault
@@ -57,7 +57,7 @@ class ScoreRow:
 
 
 @dataclass
-class Scored:
+class ScoreCounts:
     """What a table holds."""
 
     rows: int = 0
@@ -67,7 +67,7 @@ class Scored:
     """Scored rows by note."""
 
 
-def quarantine_beside(out: Path) -> Path:
+def quarantine_path(out: Path) -> Path:
     """Where the rows without a score stand."""
     return out.with_name(f"{out.stem}.quarantine.parquet")
 
@@ -80,7 +80,7 @@ def score_table(
     shard_rows: int,
     engine: Engine,
     total: int | None = None,
-) -> Scored:
+) -> ScoreCounts:
     """Writes ``out`` (rows of `shard.FILE_SCORE`) and, beside it, ``<stem>.quarantine.parquet`` (of QUARANTINE).
 
     Every row ends in one of the two; see the module's docstring for what is scored.
@@ -93,16 +93,16 @@ def score_table(
         DataError: ``out`` is there and is no such table, or is being written by another run. EngineError, ModelError.
     """
     folder = out.resolve().with_name(f"{out.stem}.shards")
-    with _claimed(folder):
+    with _locked(folder):
         earlier = EarlierScores.build(out, folder)
-        job = Job(scorer, stage, folder, earlier[0] if earlier else None)
+        job = ScoringJob(scorer, stage, folder, earlier[0] if earlier else None)
         seed = f"{stage} {scorer.version} {earlier[1] if earlier else ''}"
         names: list[str] = []
         seen = SeenIds(folder / "ids.sqlite")
         with tqdm(total=total, desc=stage, unit="row", mininterval=1) as bar:
 
             def unfinished() -> Iterator[Shard]:
-                for shard in _cut(rows, shard_rows, seed, stage, seen):
+                for shard in _cut_into_shards(rows, shard_rows, seed, stage, seen):
                     names.append(shard.name)
                     if job.scores(shard.name).is_file():
                         bar.update(len(shard))
@@ -112,30 +112,32 @@ def score_table(
             for done in engine.run(job, unfinished()):
                 bar.update(done)
         seen.close()
-        result = Scored()
-        result.quarantined = _merge(map(job.quarantine, names), QUARANTINE, quarantine_beside(out), "reason")[1]
+        result = ScoreCounts()
+        result.quarantined = _merge(map(job.quarantine, names), QUARANTINE, quarantine_path(out), "reason")[1]
         result.rows, result.notes = _merge(map(job.scores, names), job.schema(), out, "note")
         shutil.rmtree(folder)
     return result
 
 
 @contextmanager
-def _claimed(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[None]:
     """Two runs in one folder would each take the other's scratch for its own."""
     folder.mkdir(parents=True, exist_ok=True)
     file = os.open(folder, os.O_RDONLY)
     try:
-        claim(file, folder)
+        acquire(file, folder)
         yield
     finally:
         os.close(file)
 
 
-def _cut(rows: Iterable[ScoreRow | RowFault], shard_rows: int, seed: str, stage: str, seen: SeenIds) -> Iterator[Shard]:
+def _cut_into_shards(
+    rows: Iterable[ScoreRow | RowFault], shard_rows: int, seed: str, stage: str, seen: SeenIds
+) -> Iterator[Shard]:
     remaining = iter(rows)
     number = 0
     while chunk := list(islice(remaining, shard_rows)):
-        usable: list[Row] = []
+        usable: list[ShardRow] = []
         refused: list[dict[str, str]] = []
         digest = hashlib.sha256(seed.encode())
         for row in chunk:

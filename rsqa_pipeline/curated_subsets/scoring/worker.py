@@ -17,10 +17,10 @@ from typing import Any, TypedDict
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rsqa_pipeline.curated_subsets.scoring.earlier_scores import EarlierScores, address, earlier_columns, short
+from rsqa_pipeline.curated_subsets.scoring.earlier_scores import EarlierScores, address, earlier_columns, short_version
 from rsqa_pipeline.curated_subsets.scoring.scorers import CorpusScorer, ScorerSpec
 from rsqa_pipeline.images.decode import ImageFault, content_hash
-from rsqa_pipeline.models.scoring_group import Group, Score
+from rsqa_pipeline.models.scoring_group import Score, ScoringGroup
 from rsqa_pipeline.records import QUARANTINE, Message, canonical_messages
 
 FILE_SCORE = pa.schema(
@@ -39,7 +39,7 @@ FILE_SCORE = pa.schema(
 models before also has, of each, ``score@<version>`` and ``note@<version>`` (see `lookups.short`)."""
 
 
-class Row(TypedDict):
+class ShardRow(TypedDict):
     """What is scored."""
 
     key: str
@@ -56,7 +56,7 @@ class Shard:
 
     name: str
     """Place in the corpus and hash of the content, so that a shard of other rows is another one."""
-    rows: list[Row]
+    rows: list[ShardRow]
     refused: list[dict[str, str]]
     """Rows of QUARANTINE that need no model to be refused."""
 
@@ -73,7 +73,7 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Job:
+class ScoringJob:
     """What all shards of a run have in common; small, and picklable."""
 
     scorer: ScorerSpec
@@ -94,14 +94,14 @@ class Job:
     def schema(self) -> pa.Schema:
         """FILE_SCORE and the columns of other models' scores that are kept."""
         versions = EarlierScores(self.earlier).versions if self.earlier else []
-        kept = [version for version in versions if version != short(self.scorer.version)]
+        kept = [version for version in versions if version != short_version(self.scorer.version)]
         return pa.schema([*FILE_SCORE, *(field for version in kept for field in earlier_columns(version))])
 
 
 class ShardWorker:
     """Scores shards, one after the other. The model is loaded for the first row that needs it."""
 
-    def __init__(self, job: Job, number: int = 0) -> None:
+    def __init__(self, job: ScoringJob, number: int = 0) -> None:
         """
         Args:
             number: of this worker among those of the machine; picks its GPU.
@@ -123,16 +123,16 @@ class ShardWorker:
         addresses = [address(row["image_hash"], row["text_hash"]) for row in shard.rows]
         earlier = self._earlier.find(addresses) if self._earlier else [{} for _ in addresses]
         found: list[Score | None] = [
-            faults.get(row["image"] or "") or known.get(short(version))
+            faults.get(row["image"] or "") or known.get(short_version(version))
             for row, known in zip(shard.rows, earlier, strict=True)
         ]
-        waiting = [place for place, score in enumerate(found) if score is None]
-        if waiting:
+        unscored = [index for index, score in enumerate(found) if score is None]
+        if unscored:
             if self._scorer is None:
                 self._scorer = self._job.scorer.load(self._number)
-            scores = score_rows([shard.rows[place] for place in waiting], self._scorer)
-            for place, score in zip(waiting, scores, strict=True):
-                found[place] = score
+            scores = score_rows([shard.rows[index] for index in unscored], self._scorer)
+            for index, score in zip(unscored, scores, strict=True):
+                found[index] = score
         scored, refused = [], list(shard.refused)
         for row, result, known in zip(shard.rows, found, earlier, strict=True):
             assert result is not None
@@ -141,35 +141,35 @@ class ShardWorker:
                 refused.append({"stage": self._job.stage, "sample_id": row["key"], **fault})
             else:
                 columns = {"score": result.value, "model_version": version, "note": result.note}
-                scored.append({**row, **columns, **_others(known)})
-        write_whole(self._job.quarantine(shard.name), QUARANTINE, refused)
-        write_whole(self._job.scores(shard.name), self._schema, scored)
+                scored.append({**row, **columns, **_earlier_score_columns(known)})
+        write_atomically(self._job.quarantine(shard.name), QUARANTINE, refused)
+        write_atomically(self._job.scores(shard.name), self._schema, scored)
 
 
-def score_rows(rows: Sequence[Row], scorer: CorpusScorer) -> list[Score]:
+def score_rows(rows: Sequence[ShardRow], scorer: CorpusScorer) -> list[Score]:
     """The score of each row's last message, which the assistant's has to be, in the rows' order.
 
     Texts of one image and context make one group, and a text that stands there twice is scored once.
     """
-    groups: dict[tuple[str | None, str], tuple[Group, dict[str, int]]] = {}
-    places: list[tuple[tuple[str | None, str], str] | None] = []
+    groups: dict[tuple[str | None, str], tuple[ScoringGroup, dict[str, int]]] = {}
+    locations: list[tuple[tuple[str | None, str], str] | None] = []
     for row in rows:
         messages = row["messages"]
         if not messages or messages[-1]["role"] != "assistant":
-            places.append(None)
+            locations.append(None)
             continue
         context, text = messages[:-1], messages[-1]["content"]
         key = (row["image"], canonical_messages(context))
-        _, texts = groups.setdefault(key, (Group(row["image"], context, []), {}))
+        _, texts = groups.setdefault(key, (ScoringGroup(row["image"], context, []), {}))
         texts.setdefault(text, len(texts))
-        places.append((key, text))
-    whole = [Group(group.image, group.context, list(texts)) for group, texts in groups.values()]
-    found = dict(zip(groups, scorer.score_or_reason(whole), strict=True))
+        locations.append((key, text))
+    unique_groups = [ScoringGroup(group.image, group.context, list(texts)) for group, texts in groups.values()]
+    found = dict(zip(groups, scorer.score_or_reason(unique_groups), strict=True))
     no_answer = Score(None, "no_answer", "the last message is not the assistant's")
-    return [found[place[0]][groups[place[0]][1][place[1]]] if place else no_answer for place in places]
+    return [found[index[0]][groups[index[0]][1][index[1]]] if index else no_answer for index in locations]
 
 
-def write_whole(path: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> None:
+def write_atomically(path: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes a table that appears whole or not at all, also where two processes write the same one."""
     scratch = path.with_name(f"{path.name}.{os.getpid()}.scratch")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -177,7 +177,7 @@ def write_whole(path: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]]
     scratch.replace(path)
 
 
-def _find_hashes(rows: Sequence[Row]) -> dict[str, Score]:
+def _find_hashes(rows: Sequence[ShardRow]) -> dict[str, Score]:
     """Fills in each ``image_hash`` not known yet, and returns why an image has none, by its reference."""
     hashes: dict[str, str] = {}
     faults: dict[str, Score] = {}
@@ -194,7 +194,7 @@ def _find_hashes(rows: Sequence[Row]) -> dict[str, Score]:
     return faults
 
 
-def _others(known: Mapping[str, Score]) -> dict[str, float | str | None]:
+def _earlier_score_columns(known: Mapping[str, Score]) -> dict[str, float | str | None]:
     """Columns of all earlier scores; the schema leaves out the newest model's own."""
     columns: dict[str, float | str | None] = {}
     for version, score in known.items():

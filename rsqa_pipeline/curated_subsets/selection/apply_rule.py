@@ -8,12 +8,12 @@ import pandas as pd
 from rsqa_pipeline.curated_subsets.corpus import Kind
 from rsqa_pipeline.curated_subsets.selection.diversity import facility_location, read_embeddings
 from rsqa_pipeline.curated_subsets.selection.ranking import (
-    in_words,
-    is_drawn,
+    describe_rule,
+    is_random,
+    kept_count,
     percentile,
     quota,
     ranking_keys,
-    wanted,
 )
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.profile.curated_subsets import SubsetRule
@@ -22,7 +22,7 @@ SCORED = ("score_model", "clip_score")
 """Selectors that rank by a column of their own name."""
 
 
-def decide(samples: pd.DataFrame, rule: SubsetRule, seed: int) -> pd.DataFrame:
+def apply_rule(samples: pd.DataFrame, rule: SubsetRule, seed: int) -> pd.DataFrame:
     """One row a sample, with the samples' index; the same for a sample whatever the order of the rows.
 
     Columns: ``kept``; ``rank`` (1 + samples of its group that rank strictly higher, NaN without a score);
@@ -40,7 +40,7 @@ def decide(samples: pd.DataFrame, rule: SubsetRule, seed: int) -> pd.DataFrame:
         DataError: a column that the rule names is missing, or embeddings are.
     """
     if rule.parts:
-        return _combined([decide(samples, part, seed) for part in rule.parts], union=bool(rule.any_of))
+        return _combine([apply_rule(samples, part, seed) for part in rule.parts], union=bool(rule.any_of))
     needed = [name for name in (rule.selector if rule.selector in SCORED else None, rule.per) if name is not None]
     missing = [name for name in needed if name not in samples]
     if missing:
@@ -51,41 +51,41 @@ def decide(samples: pd.DataFrame, rule: SubsetRule, seed: int) -> pd.DataFrame:
     table["passes"] = ~np.isnan(keys) if rule.threshold is None or scores is None else scores >= rule.threshold
     group = samples[rule.per].astype("string").fillna("") if rule.per else pd.Series("", index=samples.index)
     parts = [
-        _decide_group(rows, rule, str(kind))  # type: ignore[arg-type]
+        _apply_to_group(rows, rule, str(kind))  # type: ignore[arg-type]
         for (kind, _), rows in table.groupby([samples["kind"], group])
     ]
     if not parts:
-        return _outcome(table, pd.Series(dtype=float), rule, "caption")
+        return _all_dropped(table, pd.Series(dtype=float), rule, "caption")
     return pd.concat(parts).loc[samples.index]
 
 
-def _decide_group(rows: pd.DataFrame, rule: SubsetRule, kind: Kind) -> pd.DataFrame:
+def _apply_to_group(rows: pd.DataFrame, rule: SubsetRule, kind: Kind) -> pd.DataFrame:
     ordered = rows[rows["passes"]].sort_values(["key", "sample_id"], ascending=[False, True])
     count = quota(rule, kind, len(rows))
-    pool = ordered.head(max(count, wanted(len(rows), rule.diverse.top)) if rule.diverse else count)
+    pool = ordered.head(max(count, kept_count(len(rows), rule.diverse.top)) if rule.diverse else count)
     kept = pool.index
     if rule.diverse and len(pool) > count:
         by_id = pool.sort_values("sample_id")  # the choice must not hang on the order of the rows
         vectors = read_embeddings(rule.diverse.embeddings, by_id["sample_id"].tolist())
         kept = by_id.index[facility_location(vectors, count)]
-    outcome = _outcome(rows, rows["key"].rank(method="min", ascending=False), rule, kind)
+    outcome = _all_dropped(rows, rows["key"].rank(method="min", ascending=False), rule, kind)
     outcome.loc[kept, "kept"] = True
     outcome.loc[kept, "reason"] = None
     outcome.loc[pool.index.difference(kept), "reason"] = "too_similar"
     return outcome
 
 
-def _outcome(rows: pd.DataFrame, ranks: pd.Series, rule: SubsetRule, kind: Kind) -> pd.DataFrame:
+def _all_dropped(rows: pd.DataFrame, ranks: pd.Series, rule: SubsetRule, kind: Kind) -> pd.DataFrame:
     """All dropped, with the reason that holds for what no pool takes in."""
-    missed = "not_drawn" if is_drawn(rule) else "outside_top"
+    missed = "not_drawn" if is_random(rule) else "outside_top"
     reasons = np.where(rows["key"].isna(), "no_score", np.where(rows["passes"], missed, "below_threshold"))
     figures = {"kept": False, "rank": ranks, "percentile": percentile(ranks.to_numpy(), int(rows["key"].count()))}
-    outcome = pd.DataFrame({**figures, "rule": in_words(rule, kind)}, index=rows.index)
+    outcome = pd.DataFrame({**figures, "rule": describe_rule(rule, kind)}, index=rows.index)
     outcome["reason"] = pd.Series(reasons, index=rows.index, dtype=object)
     return outcome
 
 
-def _combined(parts: list[pd.DataFrame], union: bool) -> pd.DataFrame:
+def _combine(parts: list[pd.DataFrame], union: bool) -> pd.DataFrame:
     result = parts[0].copy()
     for part in parts[1:]:
         if union:

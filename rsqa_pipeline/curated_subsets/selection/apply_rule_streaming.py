@@ -24,19 +24,25 @@ from rsqa_pipeline.curated_subsets.selection.apply_rule import SCORED
 from rsqa_pipeline.curated_subsets.selection.diversity import facility_location, read_embeddings
 from rsqa_pipeline.curated_subsets.selection.explain import DROPPED
 from rsqa_pipeline.curated_subsets.selection.ranking import (
-    in_words,
-    is_drawn,
+    describe_rule,
+    is_random,
+    kept_count,
     percentile,
     quota,
     ranking_keys,
-    wanted,
 )
-from rsqa_pipeline.curated_subsets.selection.score_reader import NOT_SCORED, Chunk, ScoreTable, SpilledKeys, least_ids
+from rsqa_pipeline.curated_subsets.selection.score_reader import (
+    NOT_SCORED,
+    Chunk,
+    ScoreTable,
+    SpilledKeys,
+    nth_smallest_id,
+)
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.profile.curated_subsets import SubsetRule
 
 Mask = npt.NDArray[np.bool_]
-MOST_GROUPS = 256
+MAX_GROUPS = 256
 _BINS = 1 << 16
 _OTHER_REASONS = ("below_threshold", "too_similar", "no_score")
 
@@ -46,12 +52,12 @@ class FileSelection(Protocol):
 
     kept: Mask
 
-    def explained(self, dropped: Mask) -> Iterator[Any]:
+    def explain(self, dropped: Mask) -> Iterator[Any]:
         """Record batches of `explain.DROPPED` for the rows marked in ``dropped``."""
         ...
 
 
-def select_file(table: ScoreTable, rule: SubsetRule, seed: int, scratch: Path) -> FileSelection:
+def apply_rule_streaming(table: ScoreTable, rule: SubsetRule, seed: int, scratch: Path) -> FileSelection:
     """What `decide` does, row by row of a score file; without a column ``kind`` all rows are of one kind.
 
     Args:
@@ -62,21 +68,23 @@ def select_file(table: ScoreTable, rule: SubsetRule, seed: int, scratch: Path) -
             fraction for each kind and the file no kinds.
     """
     if rule.parts:
-        parts = [select_file(table, part, seed, scratch / str(number)) for number, part in enumerate(rule.parts)]
-        return _Combined(parts, union=bool(rule.any_of))
-    return _Selected(table, rule, seed, scratch)
+        parts = [
+            apply_rule_streaming(table, part, seed, scratch / str(number)) for number, part in enumerate(rule.parts)
+        ]
+        return _CombinedSelection(parts, union=bool(rule.any_of))
+    return _SimpleSelection(table, rule, seed, scratch)
 
 
-class _Combined:
+class _CombinedSelection:
     def __init__(self, parts: list[FileSelection], union: bool) -> None:
         self._parts, self._union = parts, union
         self.kept: Mask = reduce(np.logical_or if union else np.logical_and, [part.kept for part in parts])
 
-    def explained(self, dropped: Mask) -> Iterator[Any]:
+    def explain(self, dropped: Mask) -> Iterator[Any]:
         """By the first rule that drops a row."""
         left = dropped
         for part in self._parts[:1] if self._union else self._parts:
-            yield from part.explained(left & ~part.kept)
+            yield from part.explain(left & ~part.kept)
             left = left & part.kept
 
 
@@ -90,7 +98,7 @@ class _Group:
     passing: int = 0
 
 
-class _Selected:
+class _SimpleSelection:
     def __init__(self, table: ScoreTable, rule: SubsetRule, seed: int, scratch: Path) -> None:
         self._table, self._rule, self._seed = table, rule, seed
         self._has_kinds = "kind" in table.columns
@@ -102,9 +110,9 @@ class _Selected:
         self._numbers: dict[tuple[str | None, str], int] = {}
         self._keys = SpilledKeys(scratch, table.batch_rows)
         self._keys.write(self._rows())
-        self._count()
-        self._pool = self._best(self._pool_size)
-        self.kept = self._diverse() if rule.diverse else self._pool
+        self._count_rows()
+        self._pool = self._select_best(self._pool_size)
+        self.kept = self._select_diverse() if rule.diverse else self._pool
 
     def _rows(self) -> Iterator[tuple[npt.NDArray[np.float64], npt.NDArray[np.uint16], Mask]]:
         """Keys, groups and whether the rule lets them through, batch by batch."""
@@ -113,7 +121,7 @@ class _Selected:
         per = self._table.column(rule.per) if rule.per else None
         names += [name for name in (score, per, "kind" if self._has_kinds else None) if name]
         for _, batch in self._table.batches(list(dict.fromkeys(names))):
-            ids = batch.column(self._table.id).to_pylist() if is_drawn(rule) else [""] * len(batch)
+            ids = batch.column(self._table.id).to_pylist() if is_random(rule) else [""] * len(batch)
             scores = batch.column(score).to_numpy(zero_copy_only=False).astype(np.float64) if score else None
             keys = ranking_keys(rule, ids, scores, self._seed)
             passes = np.ones(len(batch), dtype=bool)
@@ -132,11 +140,11 @@ class _Selected:
             if name not in self._numbers:
                 self._numbers[name] = len(self._numbers)
                 self._groups.append(_Group(name[0] or None))
-        if len(self._groups) > MOST_GROUPS:
-            raise DataError(f"per {per!r} has more than {MOST_GROUPS} groups, too many to select from a file by")
+        if len(self._groups) > MAX_GROUPS:
+            raise DataError(f"per {per!r} has more than {MAX_GROUPS} groups, too many to select from a file by")
         return np.array([self._numbers[name] for name in found], dtype=np.uint16)[numbers]
 
-    def _count(self) -> None:
+    def _count_rows(self) -> None:
         for chunk in self._keys.chunks():
             everything = np.ones(len(chunk.codes), dtype=bool)
             for name, rows in (("rows", everything), ("scored", chunk.codes != NOT_SCORED), ("passing", chunk.passing)):
@@ -148,10 +156,10 @@ class _Selected:
         return quota(self._rule, group.kind, group.rows)
 
     def _pool_size(self, group: _Group) -> int:
-        top = wanted(group.rows, self._rule.diverse.top) if self._rule.diverse else 0
+        top = kept_count(group.rows, self._rule.diverse.top) if self._rule.diverse else 0
         return max(self._quota(group), top)
 
-    def _best(self, size: Callable[[_Group], int]) -> Mask:
+    def _select_best(self, size: Callable[[_Group], int]) -> Mask:
         """The best rows of each group, so many as ``size`` says; equal keys by id."""
         left = np.array([min(size(group), group.passing) for group in self._groups], dtype=np.int64)
         cuts, ties = np.zeros(len(left), dtype=np.uint64), np.zeros(len(left), dtype=np.int64)
@@ -183,8 +191,8 @@ class _Selected:
                 above = np.uint64(shift + 16)
                 inside = inside & ((chunk.codes >> above) == (cuts >> above)[chunk.groups])
             digits = ((chunk.codes[inside] >> np.uint64(shift)) & np.uint64(_BINS - 1)).astype(np.int64)
-            places = chunk.groups[inside].astype(np.int64) * _BINS + digits
-            bins += np.bincount(places, minlength=bins.size).reshape(bins.shape)
+            positions = chunk.groups[inside].astype(np.int64) * _BINS + digits
+            bins += np.bincount(positions, minlength=bins.size).reshape(bins.shape)
         return bins
 
     def _take_ties(self, mask: Mask, number: int, cut: np.uint64, count: int) -> None:
@@ -193,15 +201,15 @@ class _Selected:
                 tied = (chunk.codes == cut) & (chunk.groups == number) & chunk.passing
                 yield np.flatnonzero(tied) + chunk.start, ids.filter(pa.array(tied))
 
-        last = least_ids(lambda: (ids for _, ids in ties()), count)
+        last = nth_smallest_id(lambda: (ids for _, ids in ties()), count)
         for rows, ids in ties():
             mask[rows[pc.less_equal(ids, last).to_numpy(zero_copy_only=False)]] = True
 
     def _with_ids(self) -> Iterator[tuple[Any, Chunk]]:
         """Ids of consecutive rows, with their keys."""
-        return self._keys.beside(batch.column(0) for _, batch in self._table.batches([self._table.id]))
+        return self._keys.with_chunks(batch.column(0) for _, batch in self._table.batches([self._table.id]))
 
-    def _diverse(self) -> Mask:
+    def _select_diverse(self) -> Mask:
         diverse = self._rule.diverse
         assert diverse is not None
         members: list[list[tuple[str, int]]] = [[] for _ in self._groups]
@@ -215,15 +223,15 @@ class _Selected:
                 pool.sort()  # by id: the choice must not hang on the order of the rows
                 vectors = read_embeddings(diverse.embeddings, [name for name, _ in pool])
                 kept[[row for _, row in pool]] = False
-                kept[[pool[place][1] for place in facility_location(vectors, self._quota(group))]] = True
+                kept[[pool[index][1] for index in facility_location(vectors, self._quota(group))]] = True
         return kept
 
-    def explained(self, dropped: Mask) -> Iterator[Any]:
+    def explain(self, dropped: Mask) -> Iterator[Any]:
         """See `FileSelection`."""
         ordered = [self._sorted_codes(number) for number in range(len(self._groups))]
         kinds = pa.array([group.kind for group in self._groups], pa.string())
-        rules = pa.array([in_words(self._rule, group.kind) for group in self._groups], pa.string())
-        reasons = pa.array(["not_drawn" if is_drawn(self._rule) else "outside_top", *_OTHER_REASONS])
+        rules = pa.array([describe_rule(self._rule, group.kind) for group in self._groups], pa.string())
+        reasons = pa.array(["not_drawn" if is_random(self._rule) else "outside_top", *_OTHER_REASONS])
         for ids, chunk in self._with_ids():
             rows = np.flatnonzero(dropped[chunk.start : chunk.start + len(chunk.codes)])
             codes, groups = chunk.codes[rows], chunk.groups[rows]

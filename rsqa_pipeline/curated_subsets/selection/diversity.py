@@ -16,9 +16,9 @@ from rsqa_pipeline.errors import DataError
 
 Floats = npt.NDArray[np.float32]
 
-MOST_CANDIDATES = 50_000
+MAX_CANDIDATES = 50_000
 """Every candidate is compared with every other; more of them take hours."""
-_ROWS_AT_ONCE = 1024
+_BLOCK_ROWS = 1024
 
 
 def read_embeddings(file: str, ids: Sequence[str]) -> Floats:
@@ -34,17 +34,17 @@ def read_embeddings(file: str, ids: Sequence[str]) -> Floats:
     if name is None or "embedding" not in table.schema.names:
         needed = "columns sample_id (or key) and embedding"
         raise DataError(f"{file}: needs {needed}, found {', '.join(table.schema.names)}")
-    places = {key: place for place, key in enumerate(ids)}
+    positions = {key: index for index, key in enumerate(ids)}
     vectors: dict[int, Floats] = {}
     for batch in table.to_batches(
         columns=[name, "embedding"], filter=pc.field(name).isin(pa.array(ids)), use_threads=False
     ):
         for key, vector in zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True):
-            vectors[places[key]] = np.asarray(vector, dtype=np.float32)
-    missing = [key for key, place in places.items() if place not in vectors]
+            vectors[positions[key]] = np.asarray(vector, dtype=np.float32)
+    missing = [key for key, index in positions.items() if index not in vectors]
     if missing:
         raise DataError(f"{file}: {len(missing)} of {len(ids)} samples to choose among have no embedding: {missing[0]}")
-    rows = np.stack([vectors[place] for place in range(len(ids))])
+    rows = np.stack([vectors[index] for index in range(len(ids))])
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
 
 
@@ -61,34 +61,34 @@ def facility_location(vectors: Floats, count: int) -> list[int]:
     Raises:
         DataError: more rows than `MOST_CANDIDATES`.
     """
-    if len(vectors) > MOST_CANDIDATES:
+    if len(vectors) > MAX_CANDIDATES:
         raise DataError(
-            f"{len(vectors)} samples to choose diverse ones among, at most {MOST_CANDIDATES}; lower diverse.top"
+            f"{len(vectors)} samples to choose diverse ones among, at most {MAX_CANDIDATES}; lower diverse.top"
         )
     covered = np.zeros(len(vectors))
-    waiting = [(-gain, place) for place, gain in enumerate(_similarity_sums(vectors))]
+    waiting = [(-gain, index) for index, gain in enumerate(_similarity_sums(vectors))]
     heapq.heapify(waiting)
     chosen: list[int] = []
     while len(chosen) < min(count, len(vectors)):
-        _, place = heapq.heappop(waiting)
-        similar = _similarity(vectors, vectors[place])
+        _, index = heapq.heappop(waiting)
+        similar = _similarity(vectors, vectors[index])
         gain = float(np.maximum(similar - covered, 0.0).sum())
-        if waiting and (-gain, place) > waiting[0]:  # it has fallen behind another's bound: look at that one first
-            heapq.heappush(waiting, (-gain, place))
+        if waiting and (-gain, index) > waiting[0]:  # it has fallen behind another's bound: look at that one first
+            heapq.heappush(waiting, (-gain, index))
             continue
-        chosen.append(place)
+        chosen.append(index)
         covered = np.maximum(covered, similar)
     return chosen
 
 
-def _similarity(vectors: Floats, one: Floats) -> npt.NDArray[np.float64]:
-    return (1.0 + (vectors @ one).astype(np.float64)) / 2.0
+def _similarity(vectors: Floats, vector: Floats) -> npt.NDArray[np.float64]:
+    return (1.0 + (vectors @ vector).astype(np.float64)) / 2.0
 
 
 def _similarity_sums(vectors: Floats) -> list[float]:
     """Upper bounds of every row's first gain: the sum of its similarities with all rows, rounded up."""
     sums: list[float] = []
-    for start in range(0, len(vectors), _ROWS_AT_ONCE):
-        block = vectors[start : start + _ROWS_AT_ONCE] @ vectors.T
+    for start in range(0, len(vectors), _BLOCK_ROWS):
+        block = vectors[start : start + _BLOCK_ROWS] @ vectors.T
         sums += ((1.0 + block.astype(np.float64)) / 2.0).sum(axis=1).tolist()
     return [bound * (1 + 1e-6) + 1e-6 for bound in sums]

@@ -30,7 +30,7 @@ DROPPED = pa.schema(
 """Example: ``{"key": "9f..", "kind": "caption", "rank": 1043, "percentile": 62.4,
 "rule": "score_model: best 30% of captions", "reason": "outside_top"}``"""
 
-SHARED_BY = ("scene_class", "source", "words")
+SHARE_COLUMNS = ("scene_class", "source", "words")
 """What kept shares are reported by, as far as the samples have it; ``words`` is the text's length."""
 
 _LENGTHS = ((5, "up to 5"), (10, "6 to 10"), (20, "11 to 20"), (40, "21 to 40"))
@@ -41,14 +41,14 @@ def answer_words(messages: Sequence[Message] | None) -> int:
     return len(messages[-1]["content"].split()) if messages else 0
 
 
-def length_of(words: int) -> str:
+def length_bucket(words: int) -> str:
     """The bucket that a text of so many words is in."""
-    return next((name for most, name in _LENGTHS if words <= most), "over 40")
+    return next((name for max_words, name in _LENGTHS if words <= max_words), "over 40")
 
 
-def dropped_rows(samples: pd.DataFrame, decided: pd.DataFrame) -> list[dict[str, Any]]:
+def dropped_rows(samples: pd.DataFrame, decisions: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows of DROPPED, by key, for what `decide` decided over ``samples``."""
-    named = decided.assign(key=samples["sample_id"], kind=samples["kind"])
+    named = decisions.assign(key=samples["sample_id"], kind=samples["kind"])
     rows = named[~named["kept"].to_numpy(dtype=bool)].sort_values("key")
     records: list[dict[str, Any]] = rows[DROPPED.names].to_dict("records")
     known = [not np.isnan(row["rank"]) for row in records]
@@ -67,9 +67,11 @@ class Shares:
 
     def add(self, samples: pd.DataFrame, kept: npt.NDArray[np.bool_]) -> None:
         """Args: samples with column ``kind`` and any of SHARED_BY (a missing value counts as "unknown")."""
-        for by in SHARED_BY:
+        for by in SHARE_COLUMNS:
             if by in samples:
-                values = samples[by].map(length_of) if by == "words" else samples[by].astype("string").fillna("unknown")
+                values = (
+                    samples[by].map(length_bucket) if by == "words" else samples[by].astype("string").fillna("unknown")
+                )
                 counts = pd.Series(kept).groupby([samples["kind"].to_numpy(), values.to_numpy()]).agg(["size", "sum"])
                 for (kind, value), size, total in zip(counts.index, counts["size"], counts["sum"], strict=True):
                     self._samples[kind, by, value] += int(size)
@@ -89,7 +91,7 @@ class Shares:
         return rows
 
 
-def vanished(shares: Sequence[dict[str, Any]]) -> list[str]:
+def vanished_groups(shares: Sequence[dict[str, Any]]) -> list[str]:
     """Classes and sources of which nothing is kept, the largest first, each in words; lengths may go unmourned."""
     lost = [row for row in shares if row["vanished"] and row["by"] != "words"]
     lost.sort(key=lambda row: (-row["samples"], row["kind"], row["by"], row["value"]))

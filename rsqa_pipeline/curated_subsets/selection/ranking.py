@@ -17,12 +17,12 @@ Keys = npt.NDArray[np.float64]
 
 def uniform(ids: Sequence[str], seed: int) -> Keys:
     """(n,) numbers in [0, 1) that hang on seed and id alone, whatever other samples there are and their order."""
-    start = hashlib.sha256(_sized(str(seed).encode()))
+    start = hashlib.sha256(_with_length(str(seed).encode()))
 
     def digest(name: bytes) -> bytes:
-        ended = start.copy()
-        ended.update(_sized(name))
-        return ended.digest()[:8]
+        hasher = start.copy()
+        hasher.update(_with_length(name))
+        return hasher.digest()[:8]
 
     words = np.frombuffer(b"".join(digest(name.encode()) for name in ids), dtype=">u8")
     return (words >> np.uint64(12)).astype(np.float64) / 2.0**52
@@ -48,7 +48,7 @@ def ranking_keys(rule: SubsetRule, ids: Sequence[str], scores: Keys | None, seed
     return scores / rule.temperature + noise
 
 
-def wanted(samples: int, share: float) -> int:
+def kept_count(samples: int, share: float) -> int:
     """How many of ``samples`` a fraction keeps: the nearest whole number, halves up, at least one."""
     return min(samples, max(1, math.floor(samples * share + 0.5)))
 
@@ -60,18 +60,18 @@ def fraction(rule: SubsetRule, kind: Kind | None) -> float:
 
 def quota(rule: SubsetRule, kind: Kind | None, samples: int) -> int:
     """How many of a group's ``samples`` the rule keeps: the fraction, and not below the floor."""
-    return max(wanted(samples, fraction(rule, kind)), min(samples, rule.floor))
+    return max(kept_count(samples, fraction(rule, kind)), min(samples, rule.floor))
 
 
-def is_drawn(rule: SubsetRule) -> bool:
+def is_random(rule: SubsetRule) -> bool:
     """Whether chance takes part."""
     return rule.selector == "random" or rule.temperature is not None
 
 
-def in_words(rule: SubsetRule, kind: Kind | None) -> str:
+def describe_rule(rule: SubsetRule, kind: Kind | None) -> str:
     """A rule with a selector as one line: ``score_model: best 30% of each scene_class, at least 5``."""
     share = f"{100 * fraction(rule, kind):g}%"
-    words = f"{rule.selector}: {share} drawn" if is_drawn(rule) else f"{rule.selector}: best {share}"
+    words = f"{rule.selector}: {share} drawn" if is_random(rule) else f"{rule.selector}: best {share}"
     if rule.temperature is not None:
         words += f" at temperature {rule.temperature:g}"
     words += f" of each {rule.per}" if rule.per else f" of {kind}s" if kind else ""
@@ -89,6 +89,6 @@ def percentile(rank: npt.NDArray[np.float64] | npt.NDArray[np.int64], scored: in
     return 100.0 * (scored - rank + 1) / max(scored, 1)
 
 
-def _sized(part: bytes) -> bytes:
+def _with_length(part: bytes) -> bytes:
     """As `records.sha256` feeds a part to the hash."""
     return len(part).to_bytes(8, "big") + part

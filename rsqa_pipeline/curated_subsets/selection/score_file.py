@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 import yaml
 from pydantic import ValidationError
 
-from rsqa_pipeline.curated_subsets.selection.apply_rule import SCORED, decide
-from rsqa_pipeline.curated_subsets.selection.apply_rule_streaming import select_file
+from rsqa_pipeline.curated_subsets.selection.apply_rule import SCORED, apply_rule
+from rsqa_pipeline.curated_subsets.selection.apply_rule_streaming import apply_rule_streaming
 from rsqa_pipeline.curated_subsets.selection.explain import (
     DROPPED,
-    SHARED_BY,
+    SHARE_COLUMNS,
     Shares,
     answer_words,
     dropped_rows,
@@ -40,7 +40,7 @@ KEPT = pa.schema([("key", pa.string())])
 
 
 @dataclass(frozen=True)
-class Curated:
+class SelectionResult:
     """What a selection came to; the tables stand in its folder."""
 
     kept: int
@@ -60,7 +60,7 @@ def read_rule(path: Path) -> SubsetRule:
         raise DataError(f"{path} is no rule: {'; '.join(fault.removeprefix(': ') for fault in faults)}") from None
 
 
-def curate_scores(scores: Path, rule: SubsetRule, seed: int, folder: Path) -> Curated:
+def curate_scores(scores: Path, rule: SubsetRule, seed: int, folder: Path) -> SelectionResult:
     """Streams the score file and writes ids.parquet (in the file's order), explained.parquet, shares.json, rule.json.
 
     Raises:
@@ -69,9 +69,9 @@ def curate_scores(scores: Path, rule: SubsetRule, seed: int, folder: Path) -> Cu
     table = ScoreTable(scores)
     folder.mkdir(parents=True, exist_ok=True)
     shares, reasons = Shares(), Counter[str]()
-    by = [name for name in SHARED_BY if name in table.columns and name != "words"]
+    by = [name for name in SHARE_COLUMNS if name in table.columns and name != "words"]
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        selected = select_file(table, rule, seed, Path(scratch))
+        selected = apply_rule_streaming(table, rule, seed, Path(scratch))
         with pq.ParquetWriter(folder / "ids.parquet", KEPT) as kept:
             for start, batch in table.batches([table.id, *by, *(["kind"] if "kind" in table.columns else [])]):
                 taken = selected.kept[start : start + len(batch)]
@@ -80,7 +80,7 @@ def curate_scores(scores: Path, rule: SubsetRule, seed: int, folder: Path) -> Cu
                     frame = batch.to_pandas()
                     shares.add(frame if "kind" in frame else frame.assign(kind="sample"), taken)
         with pq.ParquetWriter(folder / "explained.parquet", DROPPED) as dropped:
-            for rows in selected.explained(~selected.kept):
+            for rows in selected.explain(~selected.kept):
                 for entry in pc.value_counts(rows.column("reason")).to_pylist():
                     reasons[entry["values"]] += entry["counts"]
                 dropped.write_batch(rows)
@@ -89,7 +89,7 @@ def curate_scores(scores: Path, rule: SubsetRule, seed: int, folder: Path) -> Cu
 
 def curate_data(
     scores: Path, source: SourceFile, rule: SubsetRule, seed: int, folder: Path
-) -> tuple[Curated, Collection[str]]:
+) -> tuple[SelectionResult, Collection[str]]:
     """Selects among the rows of a data file, whose classes, sources and lengths then count; writes as `curate_scores`.
 
     A row without a score is dropped with reason ``no_score``; one that cannot be read, or whose key stands before it,
@@ -99,15 +99,15 @@ def curate_data(
         DataError: the data file or the score file cannot be used, or they have no key in common.
     """
     rows, faults = _read(source)
-    samples = _with_scores(pd.DataFrame(rows), scores)
-    decided = decide(samples, rule, seed)
-    kept = samples.loc[decided["kept"], "sample_id"].tolist()
+    samples = _join_scores(pd.DataFrame(rows), scores)
+    decisions = apply_rule(samples, rule, seed)
+    kept = samples.loc[decisions["kept"], "sample_id"].tolist()
     folder.mkdir(parents=True, exist_ok=True)
     write_table(folder / "ids.parquet", KEPT, [{"key": key} for key in kept])
-    write_table(folder / "explained.parquet", DROPPED, [*dropped_rows(samples, decided), *faults])
+    write_table(folder / "explained.parquet", DROPPED, [*dropped_rows(samples, decisions), *faults])
     shares = Shares()
-    shares.add(samples, decided["kept"].to_numpy())
-    reasons = Counter([*decided["reason"].dropna(), *(fault["reason"] for fault in faults)])
+    shares.add(samples, decisions["kept"].to_numpy())
+    reasons = Counter([*decisions["reason"].dropna(), *(fault["reason"] for fault in faults)])
     return _finish(folder, rule, seed, len(kept), reasons, shares), set(kept)
 
 
@@ -127,17 +127,17 @@ def _read(source: SourceFile) -> tuple[list[dict[str, Any]], list[dict[str, Any]
     return list(rows.values()), faults
 
 
-def _with_scores(samples: pd.DataFrame, scores: Path) -> pd.DataFrame:
+def _join_scores(samples: pd.DataFrame, scores: Path) -> pd.DataFrame:
     table = ScoreTable(scores)
     if samples.empty:
         raise DataError("the data file has no row that can be read")
-    places = pd.Series(samples.index, index=samples["sample_id"])
+    positions = pd.Series(samples.index, index=samples["sample_id"])
     columns = {name: name if name in table.columns else "score" for name in SCORED}
     columns = {name: column for name, column in columns.items() if name == "score_model" or column == name}
     for name, column in columns.items():
         values = np.full(len(samples), np.nan)
         for _, batch in table.batches([table.id, table.column(column)]):
-            found = places.reindex(batch.column(0).to_pylist()).to_numpy(dtype=float)
+            found = positions.reindex(batch.column(0).to_pylist()).to_numpy(dtype=float)
             known = ~np.isnan(found)
             values[found[known].astype(int)] = batch.column(1).to_numpy(zero_copy_only=False)[known]
         if np.isnan(values).all():
@@ -146,9 +146,11 @@ def _with_scores(samples: pd.DataFrame, scores: Path) -> pd.DataFrame:
     return samples
 
 
-def _finish(folder: Path, rule: SubsetRule, seed: int, kept: int, reasons: Counter[str], shares: Shares) -> Curated:
+def _finish(
+    folder: Path, rule: SubsetRule, seed: int, kept: int, reasons: Counter[str], shares: Shares
+) -> SelectionResult:
     counted = shares.rows()
     write_shares(folder / "shares.json", counted)
     facts = {"rule": rule.model_dump(exclude_defaults=True), "seed": seed, "kept": kept, "dropped": dict(reasons)}
     (folder / "rule.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    return Curated(kept, reasons, counted)
+    return SelectionResult(kept, reasons, counted)

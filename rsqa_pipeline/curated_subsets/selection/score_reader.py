@@ -19,7 +19,7 @@ BATCH_ROWS = 1 << 18
 NOT_SCORED = np.uint64(0)
 """Sortable form of a missing key; every other key's is above it."""
 _REFUSED = np.uint16(1 << 15)
-_TIES_AT_ONCE = 200_000
+_MAX_TIES_IN_MEMORY = 200_000
 
 
 class ScoreTable:
@@ -90,16 +90,16 @@ class SpilledKeys:
         """Args: batches of keys (NaN: none), groups (below 32,768) and whether the rule lets the row through."""
         with self._keys.open("wb") as keys, self._groups.open("wb") as groups:
             for key, group, passes in rows:
-                sortable(key).tofile(keys)
+                sortable_codes(key).tofile(keys)
                 (group | np.where(passes, np.uint16(0), _REFUSED)).tofile(groups)
 
     def chunks(self) -> Iterator[Chunk]:
         """All rows in order."""
         rows = self._keys.stat().st_size // 8
         sizes = (range(min(self._batch_rows, rows - start)) for start in range(0, rows, self._batch_rows))
-        return (chunk for _, chunk in self.beside(sizes))
+        return (chunk for _, chunk in self.with_chunks(sizes))
 
-    def beside(self, batches: Iterable[Any]) -> Iterator[tuple[Any, Chunk]]:
+    def with_chunks(self, batches: Iterable[Any]) -> Iterator[tuple[Any, Chunk]]:
         """Each of consecutive batches of the table's rows, whatever their sizes, with its chunk."""
         start = 0
         with self._keys.open("rb") as keys, self._groups.open("rb") as groups:
@@ -110,7 +110,7 @@ class SpilledKeys:
                 start += len(batch)
 
 
-def sortable(keys: npt.NDArray[np.float64]) -> npt.NDArray[np.uint64]:
+def sortable_codes(keys: npt.NDArray[np.float64]) -> npt.NDArray[np.uint64]:
     """Integers that compare as the floats do; `NOT_SCORED` for NaN."""
     bits = keys.view(np.uint64)
     sign = np.uint64(1 << 63)
@@ -119,7 +119,7 @@ def sortable(keys: npt.NDArray[np.float64]) -> npt.NDArray[np.uint64]:
     return codes
 
 
-def least_ids(ids: Callable[[], Iterator[Any]], count: int, at_once: int = _TIES_AT_ONCE) -> str:
+def nth_smallest_id(ids: Callable[[], Iterator[Any]], count: int, max_in_memory: int = _MAX_TIES_IN_MEMORY) -> str:
     """The ``count``-th least of the ids, in Unicode order, without holding them all.
 
     Counts them by their next two characters, and goes on within the pair that the wanted id is in, until few are left.
@@ -144,6 +144,6 @@ def least_ids(ids: Callable[[], Iterator[Any]], count: int, at_once: int = _TIES
         prefix += pair
         if len(pair) < 2:  # the id ends here
             return prefix
-        if counts[pair] <= at_once:
+        if counts[pair] <= max_in_memory:
             left = [name for batch in ids() for name in batch.filter(pc.starts_with(batch, prefix)).to_pylist()]
             return str(sorted(left)[count - 1])

@@ -16,13 +16,13 @@ import pandas as pd
 
 from rsqa_pipeline.curated_subsets.corpus import TABLES, Kind, read_corpus
 from rsqa_pipeline.curated_subsets.plots import plot_kept_by_source
-from rsqa_pipeline.curated_subsets.selection.apply_rule import SCORED, decide
+from rsqa_pipeline.curated_subsets.selection.apply_rule import SCORED, apply_rule
 from rsqa_pipeline.curated_subsets.selection.explain import (
     DROPPED,
     Shares,
     answer_words,
     dropped_rows,
-    vanished,
+    vanished_groups,
     write_shares,
 )
 from rsqa_pipeline.errors import DataError
@@ -37,9 +37,9 @@ SCORES = {"score_model": "pair_scores", "clip_score": "clip_scores"}
 """The asset whose scores a selector ranks by; the other selectors need none."""
 
 
-def select(samples: pd.DataFrame, rule: SubsetRule, seed: int) -> list[str]:
+def select_ids(samples: pd.DataFrame, rule: SubsetRule, seed: int) -> list[str]:
     """Ids of the samples that ``rule`` keeps, sorted; the same whatever the order of the rows. See `decide`."""
-    return sorted(samples.loc[decide(samples, rule, seed)["kept"], "sample_id"])
+    return sorted(samples.loc[apply_rule(samples, rule, seed)["kept"], "sample_id"])
 
 
 def _run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger, *, subset: str) -> Metrics:
@@ -47,8 +47,8 @@ def _run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLo
     ``plots/kept_by_source.png`` of one subset."""
     rule: SubsetRule = getattr(settings.curated_subsets.subsets, subset)
     samples, versions = _scored_corpus(inputs)
-    decided = decide(samples, rule, settings.seed)
-    samples = samples.assign(kept=decided["kept"])
+    decisions = apply_rule(samples, rule, settings.seed)
+    samples = samples.assign(kept=decisions["kept"])
     chosen = samples[samples["kept"]].sort_values("sample_id")
     write_table(out / "ids.parquet", SUBSET, chosen[["sample_id", "kind"]])
     description = {
@@ -59,12 +59,12 @@ def _run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLo
         **_counts(samples, rule),
     }
     (out / "rule.json").write_text(json.dumps(description, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    write_table(out / "explained.parquet", DROPPED, dropped_rows(samples, decided))
+    write_table(out / "explained.parquet", DROPPED, dropped_rows(samples, decisions))
     counted = Shares()
-    counted.add(samples, decided["kept"].to_numpy())
+    counted.add(samples, decisions["kept"].to_numpy())
     write_shares(out / "shares.json", counted.rows())
     plot_kept_by_source(samples, str(rule.selector), out / "plots" / "kept_by_source.png")
-    lost = vanished(counted.rows())
+    lost = vanished_groups(counted.rows())
     if lost:
         print(f"WARNING: subset_{subset} keeps nothing of {', '.join(lost)}", file=sys.stderr)
     metrics = {**_metrics(samples, rule), "vanished_groups": float(len(lost))}

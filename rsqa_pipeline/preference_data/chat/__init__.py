@@ -1,1 +1,1 @@
-"""Models that are asked in chat form, on a server or on this machine, and the log that keeps their replies."""
+"""Chat models, on a server or on this machine, and the log of their replies."""

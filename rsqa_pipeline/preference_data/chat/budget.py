@@ -1,4 +1,4 @@
-"""What a server may be asked: a cap on replies and tokens, and a pace."""
+"""Limits on a server's use: a cap on replies and tokens, and a rate."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class BudgetError(RsqaError):
 
 
 class Budget:
-    """Counts replies asked for and tokens used against the server's caps.
+    """Counts requested replies and used tokens against the server's caps.
 
-    Calls never exceed their cap. Tokens are known only afterwards: the replies under way when their cap is reached
-    (``concurrency`` at most) still come in.
+    Calls never exceed their cap. Tokens are known only afterwards: requests in flight when the cap is reached (at most
+    ``concurrency``) are still answered.
     """
 
     def __init__(self, name: str, server: ChatServer, spent: Spent) -> None:
@@ -28,7 +28,7 @@ class Budget:
         self._lock = threading.Lock()
 
     def reserve(self) -> None:
-        """Takes one call. Raises BudgetError where a cap is reached."""
+        """Reserves one call. Raises BudgetError if a cap is reached."""
         calls, tokens = self._server.max_calls, self._server.max_tokens
         with self._lock:
             if calls is not None and self._calls >= calls:
@@ -38,7 +38,7 @@ class Budget:
             self._calls += 1
 
     def give_back(self) -> None:
-        """Returns a call that the server did not answer."""
+        """Returns the reserved call of a request that the server did not answer."""
         with self._lock:
             self._calls -= 1
 
@@ -48,13 +48,13 @@ class Budget:
 
     def _error(self, what: str, spent: int, cap: int) -> BudgetError:
         return BudgetError(
-            f"model {self._name}: {spent} {what} are spent or under way, preference_data.models.{self._name}.server."
-            f"max_{what} allows {cap}. Every reply so far is kept; raise the cap and run again to go on"
+            f"model {self._name}: {spent} {what} are used or in flight, preference_data.models.{self._name}.server."
+            f"max_{what} allows {cap}. Every reply so far is kept; raise the cap and run again to resume"
         )
 
 
 class Pace:
-    """Spaces requests: so many a minute, and none while the server asks for silence."""
+    """Spaces requests: a rate per minute, and a pause when the server asks for one."""
 
     def __init__(self, per_minute: int | None, stop: threading.Event) -> None:
         self._gap = 60.0 / per_minute if per_minute else 0.0
@@ -63,7 +63,7 @@ class Pace:
         self._lock = threading.Lock()
 
     def wait(self) -> None:
-        """Returns at this request's turn, or at once where the run is being stopped."""
+        """Returns at this request's turn, or immediately if the run is being stopped."""
         while not self._stop.is_set():
             with self._lock:
                 now = time.monotonic()
@@ -74,6 +74,6 @@ class Pace:
             self._stop.wait(ahead)
 
     def hold(self, seconds: float) -> None:
-        """Lets nobody send for ``seconds`` from now."""
+        """Blocks all requests for ``seconds`` from now."""
         with self._lock:
             self._next = max(self._next, time.monotonic() + seconds)

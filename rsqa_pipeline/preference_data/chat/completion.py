@@ -1,4 +1,4 @@
-"""The two bodies of an OpenAI-compatible ``/chat/completions``: what is sent, and what comes back."""
+"""The request and response bodies of an OpenAI-compatible ``/chat/completions``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rsqa_pipeline.preference_data.chat.request import ChatRequest, Reply
 
 
 def request_body(model: str, request: ChatRequest) -> dict[str, Any]:
-    """The body of one request, the image as a data URI before the text of the first user turn.
+    """The body of one request. The image is a data URI before the text of the first user turn.
 
     Raises:
         ImageFault: the image cannot be opened.
@@ -39,11 +39,11 @@ def request_body(model: str, request: ChatRequest) -> dict[str, Any]:
 
 
 class UnreadableBody(Exception):
-    """The server answered, and so may bill, but not with a completion."""
+    """The server answered, and may bill the call, but the body is not a completion."""
 
 
 class UncountedTokens(Exception):
-    """The server does not say how many tokens it used."""
+    """The server does not report how many tokens it used."""
 
 
 class _Message(BaseModel):
@@ -66,15 +66,15 @@ class _Completion(BaseModel):
 
 
 def read_completion(body: bytes, model: str, needs_usage: bool) -> Reply:
-    """The reply in a response's body; an empty text where the model said nothing.
+    """The reply in a response's body; its text is empty if the model returned none.
 
     Args:
-        model: asked for; stands as version where the server does not name its own.
-        needs_usage: a cap on tokens cannot be kept without the server's count.
+        model: the requested model; used as version if the server does not name its own.
+        needs_usage: whether the token count is required; a cap on tokens cannot be enforced without it.
 
     Raises:
-        UnreadableBody: not a completion.
-        UncountedTokens: no count of tokens where one is needed.
+        UnreadableBody: the body is not a completion.
+        UncountedTokens: the token count is required but missing.
     """
     try:
         found = _Completion.model_validate_json(body)

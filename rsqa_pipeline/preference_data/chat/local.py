@@ -1,4 +1,4 @@
-"""Asks a transformers VLM on this machine, in batches that are the same whatever a kill left behind."""
+"""Asks a transformers VLM on this machine. Its batches are the same after a kill as in an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from rsqa_pipeline.profile.types import Sampling
 from rsqa_pipeline.records import sha256
 
 BATCH = 16
-"""Prompts generated for at once."""
+"""Prompts per batch."""
 
 
 class LocalModel:
-    """A VLM by folder or hub id. Its weights are loaded at the first prompt that the log cannot answer."""
+    """A VLM by folder or hub id. Its weights are loaded at the first prompt that is not in the log."""
 
     def __init__(self, settings: TextModel, compute: Compute) -> None:
         """
         Raises:
-            ModelError: no such folder or hub id, or no safetensors in it.
+            ModelError: the folder or hub id does not exist, or has no safetensors.
         """
         self._settings, self._compute = settings, compute
         self._folder = local_folder(settings.model, settings.revision, settings.trust_remote_code)
@@ -38,9 +38,10 @@ class LocalModel:
         return load_any_vlm(self._folder, self._compute, self._settings.trust_remote_code)
 
     def answer(self, requests: Mapping[str, ChatRequest], log: ReplyLog) -> dict[str, NoReply]:
-        """Generates what is not in the log; see `ModelBackend.answer`.
+        """Generates the replies that are not in the log; see `ModelBackend.answer`.
 
-        A batch that is not whole in the log is generated whole, so that a killed run's texts are an undisturbed one's.
+        A batch with any reply missing is generated as a whole, so that a killed run gives the same texts as an
+        uninterrupted one.
         """
         faults: dict[str, NoReply] = {}
         keys = list(requests)
@@ -60,19 +61,20 @@ class LocalModel:
         return faults
 
     def _generate(self, batch: Mapping[str, ChatRequest], images: Mapping[str, Image.Image | None]) -> dict[str, str]:
-        """A text a key. Prompts that differ in sampling, or in whether they have an image, go apart."""
-        groups: dict[tuple[float, float, int, bool], list[str]] = {}
+        """One text per key. Prompts that differ in sampling, or in whether they have an image, are generated
+        separately."""
+        by_sampling: dict[tuple[float, float, int, bool], list[str]] = {}
         for key, request in batch.items():
-            alike = (request.temperature, request.top_p, request.max_new_tokens, request.image is not None)
-            groups.setdefault(alike, []).append(key)
+            sampling_key = (request.temperature, request.top_p, request.max_new_tokens, request.image is not None)
+            by_sampling.setdefault(sampling_key, []).append(key)
         texts: dict[str, str] = {}
-        for (temperature, top_p, length, _), keys in groups.items():
+        for (temperature, top_p, length, _), keys in by_sampling.items():
             sampling = None
             if temperature > 0:
                 sampling = Sampling(temperature=temperature, top_p=top_p, max_new_tokens=length)
             seed = int(sha256(*keys)[:8], 16)
-            said = self._vlm.generate(
+            generated = self._vlm.generate(
                 [batch[key].messages for key in keys], [images[key] for key in keys], sampling, length, seed
             )
-            texts |= dict(zip(keys, said, strict=True))
+            texts |= dict(zip(keys, generated, strict=True))
         return texts

@@ -1,4 +1,4 @@
-"""A model of the profile, asked through its log: what was said once is never asked again."""
+"""Models of the profile, asked through a log: a prompt with a logged reply is not asked again."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from rsqa_pipeline.records import Metrics
 
 
 class ModelBackend(Protocol):
-    """What answers prompts: a server, a VLM on this machine."""
+    """Answers prompts: a server, or a VLM on this machine."""
 
     identity: str
-    """What a reply's key holds of the model: the server's name for it, or the hash of its weights."""
+    """The model's part of a reply's key: its name on the server, or the hash of its weights."""
 
     def answer(self, requests: Mapping[str, ChatRequest], log: ReplyLog) -> dict[str, NoReply]:
-        """Puts a reply to every prompt that has none into the log; returns why the others have none, by key."""
+        """Adds a reply to the log for every prompt without one. Returns the prompts that failed, by key."""
 
 
 class ChatModel:
@@ -38,7 +38,7 @@ class ChatModel:
         return self._backend.identity
 
     def ask(self, requests: Sequence[ChatRequest]) -> list[Reply | NoReply]:
-        """A reply, or why there is none, to each prompt, in order; the same prompt is asked once.
+        """One reply, or the reason why there is none, per prompt, in order. Equal prompts are asked once.
 
         Raises:
             BudgetError, ServerError: see `ServerModel`; all replies so far are in the log.
@@ -49,7 +49,7 @@ class ChatModel:
         return [self._log[key] if key in self._log else faults[key] for key in keys]
 
     def usage(self) -> Metrics:
-        """Replies asked for since this model was opened, their tokens and price, whether bought now or before."""
+        """Number, tokens and price of the replies used since this model was opened, including those bought earlier."""
         replies = [self._log[key] for key in self._used]
         metrics: Metrics = {f"replies/{self.name}": float(len(replies))}
         server = self.settings.server
@@ -65,7 +65,7 @@ class ChatModel:
 
 
 class ChatModels:
-    """The profile's models, opened as they are asked for, with one log for an asset."""
+    """The profile's models, opened on first use, with one log per asset."""
 
     def __init__(self, models: Mapping[str, TextModel], compute: Compute, log_path: Path) -> None:
         self._models, self._compute, self._path = models, compute, log_path
@@ -74,7 +74,7 @@ class ChatModels:
 
     @classmethod
     def of(cls, settings: Profile, asset: str) -> ChatModels:
-        """Log: ``.rsqa/<profile>/replies/<asset>.jsonl``, outside the scratch folder that a new start empties."""
+        """Log: ``.rsqa/<profile>/replies/<asset>.jsonl``, outside the scratch folder, which a fresh start empties."""
         path = settings.state / "replies" / f"{asset}.jsonl"
         return cls(settings.preference_data.models, settings.compute, path)
 
@@ -85,7 +85,7 @@ class ChatModels:
             if settings.server is not None:
                 backend = ServerModel(name, settings.model, settings.server)
             else:
-                # torch and transformers take seconds to import; a run that asks servers alone does without
+                # torch and transformers take seconds to import; a run that asks only servers does not need them
                 from rsqa_pipeline.preference_data.chat.local import LocalModel
 
                 backend = LocalModel(settings, self._compute)
@@ -95,7 +95,7 @@ class ChatModels:
         return self._opened[name]
 
     def usage(self) -> Metrics:
-        """See `ChatModel.usage`; of every model asked."""
+        """See `ChatModel.usage`; covers every model asked."""
         metrics: Metrics = {}
         for model in self._opened.values():
             metrics |= model.usage()

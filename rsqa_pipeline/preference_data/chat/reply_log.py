@@ -1,6 +1,6 @@
-"""An append-only log of replies: one JSON line each, on disk before it is used, so that no kill buys a reply twice.
+"""An append-only log of replies, one JSON line per reply. A reply is on disk before it is used.
 
-It stands in the profile's state folder, outside the asset's scratch folder, which a new start empties.
+The log is in the profile's state folder, outside the asset's scratch folder, which a fresh start empties.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from pathlib import Path
 from types import TracebackType
 
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.files import claim
+from rsqa_pipeline.files import acquire
 from rsqa_pipeline.preference_data.chat.request import Reply
 
 
 @dataclass(frozen=True)
 class Spent:
-    """What a model's replies cost so far. Calls count what the server answered, readable or not."""
+    """What a model's replies cost so far. Calls count every answer of the server, readable or not."""
 
     calls: int = 0
     input_tokens: int = 0
@@ -32,26 +32,26 @@ class Spent:
 
 
 class ReplyLog:
-    """Replies by key, read back from their place in the file; safe to use from several threads, not processes.
+    """Replies by key, read back from their offset in the file. Safe for several threads, not for several processes.
 
     One line: ``{"key": "9f..", "model": "gpt-4o", "version": "gpt-4o-2024-08-06", "text": "{...}",
-    "input_tokens": 812, "output_tokens": 41}``. ``text`` is missing where a call was spent on a reply that could not
-    be read whole.
+    "input_tokens": 812, "output_tokens": 41}``. ``text`` is missing if a call was spent but its reply was not
+    received in full.
     """
 
     def __init__(self, path: Path) -> None:
         """
         Raises:
-            DataError: another process writes the log, or a line before the last is no log line.
+            DataError: another process writes the log, or a line before the last cannot be parsed.
         """
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         self._lock = threading.Lock()
-        self._places: dict[str, tuple[int, int]] = {}
+        self._offsets: dict[str, tuple[int, int]] = {}
         self._spent: dict[str, Spent] = {}
         try:
-            claim(self._file, path)
+            acquire(self._file, path)
         except DataError:
             os.close(self._file)
             raise
@@ -64,18 +64,18 @@ class ReplyLog:
             raise
 
     def __contains__(self, key: str) -> bool:
-        return key in self._places
+        return key in self._offsets
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._offsets)
 
     def __getitem__(self, key: str) -> Reply:
-        place, size = self._places[key]
-        line = json.loads(os.pread(self._file, size, place))
+        offset, size = self._offsets[key]
+        line = json.loads(os.pread(self._file, size, offset))
         return Reply(line["text"], line["version"], line["input_tokens"], line["output_tokens"])
 
     def append(self, key: str, model: str, reply: Reply) -> None:
-        """Keeps a reply; it is on disk when this returns."""
+        """Appends a reply; it is on disk when this returns."""
         self._append(
             {
                 "key": key,
@@ -88,11 +88,11 @@ class ReplyLog:
         )
 
     def append_lost(self, key: str, model: str) -> None:
-        """Notes a call that was spent but gave no reply: cut off, or too slow to wait for."""
+        """Records a call that was spent without a reply: cut off, or timed out."""
         self._append({"key": key, "model": model})
 
     def spent(self, model: str) -> Spent:
-        """What is in the log of ``model``, over all runs."""
+        """What ``model`` has cost according to the log, over all runs."""
         return self._spent.get(model, Spent())
 
     def close(self) -> None:
@@ -110,24 +110,24 @@ class ReplyLog:
         data = json.dumps(line, ensure_ascii=True).encode() + b"\n"
         with self._lock:
             written = os.write(self._file, data)
-            if written != len(data):  # a full disk: leave the log as it was
+            if written != len(data):  # disk full: restore the log
                 os.ftruncate(self._file, self._end)
                 raise DataError(f"{self.path}: only {written} of {len(data)} bytes could be written; is the disk full?")
-            self._note(line, self._end, len(data))
-        # Outside the lock: a killed process loses nothing once written, so no reply need wait for another's disk.
+            self._index(line, self._end, len(data))
+        # Outside the lock: written data survives a kill, so one reply need not wait for another's fsync.
         os.fsync(self._file)
 
-    def _note(self, line: dict[str, str | int], place: int, size: int) -> None:
-        self._end = place + size
+    def _index(self, line: dict[str, str | int], offset: int, size: int) -> None:
+        self._end = offset + size
         reply = None
         if "text" in line:
-            self._places[str(line["key"])] = (place, size)
+            self._offsets[str(line["key"])] = (offset, size)
             reply = Reply("", "", int(line["input_tokens"]), int(line["output_tokens"]))
         model = str(line["model"])
         self._spent[model] = self.spent(model).plus(reply)
 
     def _read(self) -> None:
-        """Notes every line; a last one without its end, as a kill leaves it, is cut off."""
+        """Indexes every line. An incomplete last line, as left by a kill, is cut off."""
         with self.path.open("rb") as file:
             for number, data in enumerate(file, 1):
                 if not data.endswith(b"\n"):
@@ -135,16 +135,16 @@ class ReplyLog:
                     os.fsync(self._file)
                     return
                 try:
-                    self._note(json.loads(data), self._end, len(data))
+                    self._index(json.loads(data), self._end, len(data))
                 except (ValueError, KeyError, TypeError) as error:
                     raise DataError(
-                        f"{self.path}: line {number} is no reply ({data[:60]!r}); delete that line, its reply is "
+                        f"{self.path}: line {number} is not a reply ({data[:60]!r}); delete that line. Its reply is "
                         "bought again"
                     ) from error
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes the file's name itself last."""
+    """Writes the file's directory entry to disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

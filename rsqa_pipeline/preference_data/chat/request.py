@@ -1,4 +1,4 @@
-"""What a model is asked, and what it replied."""
+"""A prompt to a model, and its reply."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ class ChatRequest:
     """
 
     messages: tuple[Message, ...]
-    """Turns before the reply, at least one of the user; the image stands before the text of the first user turn."""
+    """Turns before the reply, with at least one user turn. The image goes before the text of the first user turn."""
     image_id: str | None
     image: str | None
-    """Reference of the image; None for a prompt of text alone."""
+    """Reference of the image; None for a text-only prompt."""
     max_new_tokens: int
     temperature: float
     """0 decodes greedily."""
     top_p: float
     schema: type[BaseModel] | None = None
-    """JSON that a server is told to keep to; the reply is checked against it by whoever asked."""
+    """JSON schema that the server is asked to follow; the caller checks the reply against it."""
     draw: int = 0
-    """Number of the reply among those to the same prompt: a retry, a second sample."""
+    """Index of the reply among those to the same prompt, e.g. for a retry or a second sample."""
 
     def key(self, model: str) -> str:
-        """Identity of the reply: sha256 of model, prompt, image, sampling parameters and draw."""
+        """Identity of the reply: sha256 of model, prompt, image id, sampling parameters, schema and draw."""
         parameters = {
             "max_new_tokens": self.max_new_tokens,
             "temperature": self.temperature,
@@ -46,19 +46,19 @@ class ChatRequest:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a model said."""
+    """A model's reply."""
 
     text: str
     version: str
-    """Hash of the model's weights, or the model that the server says it is."""
+    """Hash of the model's weights, or the model that the server reports."""
     input_tokens: int = 0
-    """Tokens read and written, as the server counts them; 0 where it does not say, and on this machine."""
+    """Tokens read and written, as reported by the server; 0 if it does not report them, and on this machine."""
     output_tokens: int = 0
 
 
 @dataclass(frozen=True)
 class NoReply:
-    """Why there is no reply. Never kept: the next run asks again."""
+    """Why there is no reply. Not logged: the next run asks again."""
 
     reason: str
     """``unreachable``, ``refused``, or the reason of an `ImageFault`."""

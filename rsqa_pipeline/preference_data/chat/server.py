@@ -1,4 +1,4 @@
-"""Asks an OpenAI-compatible chat server, patiently: at a pace, again where it is busy, never beyond the budget."""
+"""Asks an OpenAI-compatible chat server, with rate limit, retries while it is busy, and a budget."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from rsqa_pipeline.preference_data.chat.reply_log import ReplyLog
 from rsqa_pipeline.preference_data.chat.request import ChatRequest, NoReply, Reply
 from rsqa_pipeline.profile.preference_data import ChatServer
 
-GIVE_UP_AFTER = 10
-"""Prompts in a row without a reply, each tried ``tries`` times, before the run ends: the server is down, not busy."""
-LONGEST_BACKOFF = 60.0
-"""Seconds between two tries where the server does not name a time itself."""
-LONGEST_HOLD = 600.0
-"""Seconds: a longer Retry-After is not waited for in full."""
+MAX_FAILED_PROMPTS = 10
+"""Prompts in a row without a reply, each tried ``tries`` times, before the run fails: the server is down, not busy."""
+MAX_BACKOFF = 60.0
+"""Seconds between two tries if the server does not send Retry-After."""
+MAX_RETRY_AFTER = 600.0
+"""Seconds. A longer Retry-After is cut to this."""
 _WRONG_SETTINGS = {401: "the key", 403: "the key's rights", 404: "url and model", 405: "url"}
 
 
 class ServerError(RsqaError):
-    """The server cannot be used as the profile says. Every reply bought so far is kept."""
+    """The server cannot be used with the profile's settings. Every reply bought so far is kept."""
 
 
 class _Busy(Exception):
-    """Worth another try."""
+    """The request may be tried again."""
 
     def __init__(self, detail: str, hold: float | None = None) -> None:
         self.hold = hold
-        """Seconds of silence that the server asks for."""
+        """Seconds to wait, as requested by the server."""
         super().__init__(detail)
 
 
@@ -55,7 +55,7 @@ class ServerModel:
     def __init__(self, name: str, model: str, server: ChatServer) -> None:
         """
         Raises:
-            ServerError: the environment variable of the key is not set.
+            ServerError: the environment variable of the API key is not set.
         """
         self.identity = model
         self._name, self._server = name, server
@@ -74,7 +74,7 @@ class ServerModel:
         self._lock = threading.Lock()
 
     def answer(self, requests: Mapping[str, ChatRequest], log: ReplyLog) -> dict[str, NoReply]:
-        """Asks for what is not in the log and keeps every reply in it as it comes; see `ModelBackend.answer`.
+        """Asks for the replies that are not in the log and logs each one as it arrives; see `ModelBackend.answer`.
 
         Raises:
             BudgetError: a cap is reached. ServerError: the settings are wrong, or the server is down.
@@ -90,7 +90,7 @@ class ServerModel:
         limits = httpx.Limits(max_connections=self._server.concurrency)
         faults: dict[str, NoReply] = {}
         with (
-            # Built before anything is asked, so that its set-up does not compete with the first replies for the CPU.
+            # Created before the first request, so that its setup does not compete with the first replies for the CPU.
             tqdm(desc=self._name, total=len(waiting), unit="reply", disable=len(waiting) < 50) as bar,
             httpx.Client(headers=headers, timeout=timeout, limits=limits) as client,
             ThreadPoolExecutor(self._server.concurrency, thread_name_prefix=self._name) as pool,
@@ -106,7 +106,7 @@ class ServerModel:
                     if fault is not None:
                         faults[asked[done]] = fault
             except BaseException:
-                # What is under way is paid for: it still comes in and is kept. Nothing new is asked.
+                # Requests in flight are paid for: their replies are still received and logged. No new request is sent.
                 self._stop.set()
                 pool.shutdown(cancel_futures=True)
                 raise
@@ -142,7 +142,7 @@ class ServerModel:
         """Counts a prompt without a reply; raises ServerError after too many in a row."""
         with self._lock:
             self._failed_in_a_row += 1
-            if self._failed_in_a_row >= GIVE_UP_AFTER and not self._stop.is_set():
+            if self._failed_in_a_row >= MAX_FAILED_PROMPTS and not self._stop.is_set():
                 raise ServerError(
                     f"model {self._name}: {self._failed_in_a_row} prompts in a row got no reply from "
                     f"{self._address}; the last: {fault.reason}, {fault.detail}. Every reply so far is kept; run again "
@@ -159,12 +159,12 @@ class ServerModel:
             raise _Busy("the run was being stopped")
         budget.reserve()
         try:
-            # A gateway that knows the header sends a reply that a kill lost once more instead of billing another.
+            # A gateway that supports this header resends a reply that was lost in a kill instead of billing a new one.
             response = client.post(self._address, json=body, headers={"Idempotency-Key": key})
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             budget.give_back()
             raise _Busy(f"no connection to {self._address}: {error}") from error
-        except httpx.TransportError as error:  # cut off or too slow: the server may have answered, and bill it
+        except httpx.TransportError as error:  # cut off or timed out: the server may have answered and billed
             log.append_lost(key, self.identity)
             raise _Busy(f"{type(error).__name__} from {self._address}: {error}") from error
         if response.status_code != httpx.codes.OK:
@@ -178,12 +178,13 @@ class ServerModel:
         except UncountedTokens as error:
             log.append_lost(key, self.identity)
             raise ServerError(
-                f"model {self._name}: {self._address} does not count its tokens, so max_tokens cannot be kept; set "
+                f"model {self._name}: {self._address} does not report token counts, so max_tokens cannot be enforced; "
+                f"set "
                 "max_calls instead"
             ) from error
 
     def _refuse(self, response: httpx.Response) -> None:
-        """Raises what a response other than 200 means."""
+        """Raises the error for a response other than 200."""
         code = response.status_code
         detail = self._without_key(f"HTTP {code} from {self._address}: {response.text[:300]}")
         if code in (408, 409, 425, 429) or code >= 500:
@@ -199,21 +200,21 @@ class ServerModel:
         raise _Refused(detail)
 
     def _without_key(self, text: str) -> str:
-        """Servers quote a wrong key in their error; it must not stand in a log."""
+        """Removes the API key: servers quote a wrong key in errors, and it must not get into a log."""
         return text.replace(self._key, "***") if self._key else text
 
 
-_backoff = wait_random_exponential(multiplier=0.5, max=LONGEST_BACKOFF)
+_backoff = wait_random_exponential(multiplier=0.5, max=MAX_BACKOFF)
 
 
 def _wait(state: RetryCallState) -> float:
-    """Seconds before the next try; none where the pace holds it back already."""
+    """Seconds before the next try; 0 if the pace already delays it."""
     error = state.outcome.exception() if state.outcome else None
     return 0.0 if isinstance(error, _Busy) and error.hold is not None else _backoff(state)
 
 
 def _retry_after(response: httpx.Response) -> float | None:
-    """Seconds that the header Retry-After asks to wait, given as such or as a date; None where there is none."""
+    """Seconds to wait by the Retry-After header, which holds seconds or a date; None if it is missing or invalid."""
     value = response.headers.get("Retry-After")
     if value is None:
         return None
@@ -224,4 +225,4 @@ def _retry_after(response: httpx.Response) -> float | None:
             seconds = (parsedate_to_datetime(value).astimezone(UTC) - datetime.now(UTC)).total_seconds()
         except ValueError:
             return None
-    return min(max(seconds, 0.0), LONGEST_HOLD) if seconds == seconds else None
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER) if seconds == seconds else None

@@ -1,1 +1,1 @@
-"""Readers of preference pairs made elsewhere, one module a format, and the way out in TRL's format."""
+"""Readers of external preference pairs, one module per format, and the export in TRL's format."""

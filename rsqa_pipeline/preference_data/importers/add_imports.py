@@ -1,4 +1,4 @@
-"""Adds the pairs of the profile's files to an asset's own: checked, on the right side of the split, counted."""
+"""Adds the pairs of the profile's files to an asset's own pairs: checked, assigned to a split, and counted."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _QUESTION_FAMILIES = ("open_ended", "close_ended", "rs_specific")
 
 
 def add_imports(kind: Kind, out: Path, settings: Profile, pairs: Pairs) -> Metrics:
-    """Adds the pairs of ``preference_data.imports.<kind>``; returns how many each format held, readable or not.
+    """Adds the pairs of ``preference_data.imports.<kind>``; returns the number of pairs per format, readable or not.
 
-    Images that come as bytes go, as they are, into ``images.tar`` in ``out``; those that come by name are referenced.
-    A pair stands on the side of the split that its image stands on in every asset (a text pair: its prompt).
-    Quarantined: what the importer could not read, an image that is missing or cannot be used, a text that is empty or
-    runs away, equal texts, repeats, and a pair of another kind than asked for (``no_image``, ``has_image``,
-    ``no_question``, ``has_question``, ``other_family``).
+    Images given as bytes are stored unchanged in ``images.tar`` in ``out``; images given by name are referenced.
+    A pair is in the split of its image, which is the same in every asset (a text pair: the split of its prompt).
+    Quarantined: pairs that the importer cannot read, missing or unusable images, empty or overlong texts, equal texts,
+    duplicates, and pairs of another kind than requested (``no_image``, ``has_image``, ``no_question``,
+    ``has_question``, ``other_family``).
 
     Raises:
         DataError: a file as a whole cannot be read.
@@ -55,21 +55,21 @@ def add_imports(kind: Kind, out: Path, settings: Profile, pairs: Pairs) -> Metri
 
 
 class ImportedImages:
-    """Images of imported pairs: each looked at once, those that come as bytes packed into a tar."""
+    """Images of imported pairs. Each is decoded once; those given as bytes are packed into a tar."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._archive: TarImages | None = None
         self._packed: dict[str, str] = {}
-        self._sound: set[str] = set()
+        self._checked: set[str] = set()
 
-    def place(self, image: bytes | str) -> tuple[str, str]:
-        """``image_id`` and reference. Raises ImageFault where it cannot be read or decoded."""
+    def add(self, image: bytes | str) -> tuple[str, str]:
+        """Returns the image's ``image_id`` and reference. Raises ImageFault if it cannot be read or decoded."""
         data = read_bytes(image) if isinstance(image, str) else image
         image_id = hash_image(data)
-        if image_id not in self._sound:
+        if image_id not in self._checked:
             decode_image(data, image if isinstance(image, str) else "an imported image")
-            self._sound.add(image_id)
+            self._checked.add(image_id)
         if isinstance(image, str):
             return image_id, image
         if image_id not in self._packed:
@@ -88,7 +88,7 @@ class ImportedImages:
             self._archive.close()
 
 
-def _pair(entry: Entry, kind: Kind, form: str, images: ImportedImages, settings: Profile) -> dict[str, object]:
+def _pair(entry: Entry, kind: Kind, source_format: str, images: ImportedImages, settings: Profile) -> dict[str, object]:
     """A row of pairs.parquet without its id. Raises BadRow or ImageFault."""
     if isinstance(entry, ImportFault):
         raise BadRow(entry.reason, entry.detail)
@@ -97,7 +97,7 @@ def _pair(entry: Entry, kind: Kind, form: str, images: ImportedImages, settings:
         fault = unusable_text(text)
         if fault is not None:
             raise BadRow(*fault)
-    image_id, reference = images.place(entry.image) if entry.image is not None else (None, None)
+    image_id, reference = images.add(entry.image) if entry.image is not None else (None, None)
     key = image_id or (canonical_messages(entry.context) if entry.context else entry.chosen)
     return {
         "image_id": image_id,
@@ -106,15 +106,15 @@ def _pair(entry: Entry, kind: Kind, form: str, images: ImportedImages, settings:
         "context": list(entry.context),
         "chosen": entry.chosen,
         "rejected": entry.rejected,
-        "chosen_source": f"{form}:chosen",
-        "rejected_source": f"{form}:rejected",
-        "judge": f"imported:{form}",
+        "chosen_source": f"{source_format}:chosen",
+        "rejected_source": f"{source_format}:rejected",
+        "judge": f"imported:{source_format}",
         "split": pair_split(key, settings.preference_data.heldout_share, settings.seed),
     }
 
 
 def _family(entry: ImportedPair, kind: Kind) -> str:
-    """The pair's family. Raises BadRow where it is no pair of the kind."""
+    """The pair's family. Raises BadRow if the pair is not of this kind."""
     if kind == "text":
         if entry.image is not None:
             raise BadRow("has_image", "a text pair has no image; name the file in imports.caption or .instruction")

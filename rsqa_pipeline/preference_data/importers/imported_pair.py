@@ -1,4 +1,4 @@
-"""The small record that every importer yields, and what importers share."""
+"""The record that every importer yields, and functions shared by the importers."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.profile.preference_data import PairFile
 from rsqa_pipeline.records import Message
 
-ROWS_AT_ONCE = 256
-"""Rows of a Parquet file in memory together; each may hold an image."""
+MAX_ROWS_IN_MEMORY = 256
+"""Rows of a Parquet file in memory at once; each may hold an image."""
 
 
 @dataclass(frozen=True)
 class ImportedPair:
-    """One pair as the file has it; neither texts nor image have been checked yet."""
+    """One pair as in the file. Texts and image are not checked yet."""
 
     key: str
     """File and row, e.g. ``train.parquet[17]``, for messages."""
@@ -32,12 +32,12 @@ class ImportedPair:
     image: bytes | str | None = None
     """Bytes of an image file, a reference (see `rsqa_pipeline.images.decode`), or None."""
     family: str | None = None
-    """The file's own word for it; None where it has none."""
+    """The family name in the file; None if it has none."""
 
 
 @dataclass(frozen=True)
 class ImportFault:
-    """A row, or one of its pairs, that cannot be read: goes to quarantine and is counted."""
+    """A row, or one of its pairs, that cannot be read. It is quarantined and counted."""
 
     key: str
     reason: str
@@ -57,53 +57,53 @@ class BadRow(Exception):
 
 
 def rows_of(file: PairFile) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Key and row of each row: of a Parquet file, a folder of them, a JSON list or JSON lines.
+    """Key and content of each row of a Parquet file, a folder of Parquet files, a JSON list or JSON lines.
 
     Raises:
-        DataError: the file cannot be read, or is of none of these forms.
+        DataError: the file cannot be read, or has another format.
     """
     return islice(_all_rows(Path(file.path)), file.limit)
 
 
 def text_in(row: Mapping[str, Any], name: str) -> str:
-    """The string in a column. Raises BadRow."""
+    """The string in a column. Raises BadRow if it is not a string."""
     value = row.get(name)
     if not isinstance(value, str):
-        raise BadRow("no_text", f"{name} is {_shown(value)}, needs a string")
+        raise BadRow("no_text", f"{name} is {_describe(value)}, needs a string")
     return value
 
 
 def image_in(value: Any, folder: Path) -> bytes | str | None:
-    """An image column's value: a name in ``folder``, bytes, or ``{"bytes": .., "path": ..}`` as the hub stores it.
+    """An image column's value: a name in ``folder``, bytes, or ``{"bytes": .., "path": ..}`` as on the hub.
 
     Raises:
-        BadRow: it is something else, or a name outside the folder.
+        BadRow: the value is anything else, or a name outside the folder.
     """
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
     if value is None or isinstance(value, bytes):
         return value
     if not isinstance(value, str) or not value:
-        raise BadRow("bad_image", f"image is {_shown(value)}, needs a name or bytes")
+        raise BadRow("bad_image", f"image is {_describe(value)}, needs a name or bytes")
     if Path(value).is_absolute() or ".." in Path(value).parts:
         raise BadRow("bad_image", f"image name {value[:200]!r} leads out of {folder}")
     return str(folder / value)
 
 
 def image_folder(file: PairFile) -> Path:
-    """The folder that image names are in."""
+    """The folder that contains the named images."""
     path = Path(file.path)
     return Path(file.images) if file.images else path if path.is_dir() else path.parent
 
 
 def conversation_pair(prompt: Any, chosen: Any, rejected: Any) -> tuple[tuple[Message, ...], str, str]:
-    """Context and the two last answers, of texts or of messages; the prompt may stand apart, in both lists, or not.
+    """Context and the two last answers, from texts or messages. The prompt may be separate, in both lists, or absent.
 
     Example: ``"How many?", [user "How many?", assistant "3"], [user "How many?", assistant "5"]`` gives
     ``(user "How many?",), "3", "5"``.
 
     Raises:
-        BadRow: no text, turns that are none, or two lists that differ before their last turn.
+        BadRow: a text is missing, a turn is malformed, or the two lists differ before their last turn.
     """
     asked = _messages(prompt, "user") if prompt is not None else ()
     good, bad = _messages(chosen, "assistant"), _messages(rejected, "assistant")
@@ -117,28 +117,28 @@ def conversation_pair(prompt: Any, chosen: Any, rejected: Any) -> tuple[tuple[Me
 
 
 def _messages(value: Any, role: str) -> tuple[Message, ...]:
-    """Messages of a text (one turn of ``role``) or of a list of turns."""
+    """Messages from a text (one turn of ``role``) or from a list of turns."""
     if isinstance(value, str):
         return (Message(role=role, content=value),)
     if not isinstance(value, list):
-        raise BadRow("no_text", f"needs a text or a list of turns, found {_shown(value)}")
+        raise BadRow("no_text", f"needs a text or a list of turns, found {_describe(value)}")
     turns = []
     for turn in value:
         if not isinstance(turn, Mapping) or turn.get("role") not in ("system", "user", "assistant"):
-            raise BadRow("bad_turns", f"a turn is {_shown(turn)}")
+            raise BadRow("bad_turns", f"a turn is {_describe(turn)}")
         turns.append(Message(role=turn["role"], content=_content(turn.get("content"))))
     return tuple(turns)
 
 
 def _content(value: Any) -> str:
-    """The text of a turn's content: a string, or parts of which the text ones count."""
+    """The text of a turn's content: a string, or the text parts of a list of parts."""
     if isinstance(value, str):
         return value
     if isinstance(value, list):
         parts = [part.get("text") for part in value if isinstance(part, Mapping) and part.get("type") == "text"]
         if all(isinstance(part, str) for part in parts):
             return "\n".join(str(part) for part in parts)
-    raise BadRow("bad_turns", f"a turn's content is {_shown(value)}")
+    raise BadRow("bad_turns", f"a turn's content is {_describe(value)}")
 
 
 def _all_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -151,14 +151,14 @@ def _all_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         elif file.suffix in (".json", ".jsonl"):
             rows = _json_rows(file)
         else:
-            raise DataError(f"{file}: needs .parquet, .json (a list) or .jsonl (an object a line)")
+            raise DataError(f"{file}: needs .parquet, .json (a list) or .jsonl (one object per line)")
         for number, row in enumerate(rows):
             yield f"{file.name}[{number}]", row if isinstance(row, dict) else {"": row}
 
 
 def _parquet_rows(file: Path) -> Iterator[dict[str, Any]]:
     try:
-        for batch in pq.ParquetFile(file).iter_batches(ROWS_AT_ONCE):
+        for batch in pq.ParquetFile(file).iter_batches(MAX_ROWS_IN_MEMORY):
             yield from batch.to_pylist()
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(f"{file} cannot be read as Parquet: {error}; is it complete?") from error
@@ -175,5 +175,5 @@ def _json_rows(file: Path) -> Iterator[Any]:
     yield from rows
 
 
-def _shown(value: Any) -> str:
+def _describe(value: Any) -> str:
     return f"{type(value).__name__} {value!r}"[:120]

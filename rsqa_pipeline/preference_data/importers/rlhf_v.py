@@ -1,6 +1,6 @@
-"""RLHF-V (Parquet): answers about images, the hallucinating one rejected (paper, stage 3).
+"""RLHF-V (Parquet): answers about images; the hallucinated one is rejected (paper, stage 3).
 
-One real row, cut::
+One real row, shortened::
 
     {"ds_name": "RLHF-V", "image": {"bytes": b"\\xff\\xd8..", "path": "OpenImages/img_0.jpg"},
      "text": "{\\"question\\": \\"Who is more likely to use these tools a leather crafter or a paper crafter?\\",
@@ -31,7 +31,7 @@ from rsqa_pipeline.records import Message
 
 
 def read(file: PairFile) -> Iterator[Entry]:
-    """See `ImportedPair`. Raises DataError as `rows_of`."""
+    """See `ImportedPair`. Raises DataError like `rows_of`."""
     folder = image_folder(file)
     for key, row in rows_of(file):
         try:

@@ -7,7 +7,7 @@ Parquet, JSON or JSON lines. One real row of each kind::
     {"image": {"bytes": b"\\xff\\xd8..", "path": "00017.jpg"}, "question": "Is there a bridge over the river?",
      "chosen": "No, nothing crosses the river in this image.", "rejected": "Yes, a long bridge."}
 
-Each of several rejected texts makes a pair of its own. A row without an image is a text pair.
+If a row has several rejected texts, each gives one pair. A row without an image is a text pair.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from rsqa_pipeline.records import Message
 
 
 def read(file: PairFile) -> Iterator[Entry]:
-    """See `ImportedPair`. Raises DataError as `rows_of`."""
+    """See `ImportedPair`. Raises DataError like `rows_of`."""
     folder = image_folder(file)
     for key, row in rows_of(file):
         try:

@@ -1,6 +1,6 @@
 """TRL's conversational vision preference format (Parquet or JSON): ``prompt``, ``chosen``, ``rejected``, ``images``.
 
-One real row as `write` makes it; content may as well be a plain string, and prompt, chosen and rejected too::
+One real row as written by `write`. Content may also be a plain string, and so may prompt, chosen and rejected::
 
     {"prompt": [{"role": "user", "content": [{"type": "image", "text": None},
                                              {"type": "text", "text": "How many ships are there?"}]}],
@@ -8,7 +8,7 @@ One real row as `write` makes it; content may as well be a plain string, and pro
      "rejected": [{"role": "assistant", "content": [{"type": "text", "text": "5"}]}],
      "images": [{"bytes": b"\\x89PNG..", "path": None}], "family": "close_ended"}
 
-``family`` is this project's own column, told apart again when read; other files have none.
+``family`` is this project's own column, restored when read. Other files do not have it.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from rsqa_pipeline.preference_data.importers.imported_pair import (
 from rsqa_pipeline.profile.preference_data import PairFile
 from rsqa_pipeline.records import Message
 
-ROWS_AT_ONCE = 256
+MAX_ROWS_IN_MEMORY = 256
 
 
 def read(file: PairFile) -> Iterator[Entry]:
-    """See `ImportedPair`; a prompt that only asks for a description of the image makes a caption pair.
+    """See `ImportedPair`; a prompt that only asks for a description of the image gives a caption pair.
 
     Raises:
-        DataError: as `rows_of`.
+        DataError: see `rows_of`.
     """
     folder = image_folder(file)
     for key, row in rows_of(file):
@@ -58,7 +58,7 @@ def write(pairs: Iterable[Mapping[str, Any]], path: Path) -> tuple[int, int]:
     Returns:
         Pairs written, and pairs left out because their image could not be read.
     """
-    from datasets import Features, Image, List, Value  # seconds to import
+    from datasets import Features, Image, List, Value  # takes seconds to import
 
     turns = List({"role": Value("string"), "content": List({"type": Value("string"), "text": Value("string")})})
     features = Features(
@@ -75,7 +75,7 @@ def write(pairs: Iterable[Mapping[str, Any]], path: Path) -> tuple[int, int]:
                 written += 1
             except ImageFault:
                 left_out += 1
-            if len(waiting) == ROWS_AT_ONCE:
+            if len(waiting) == MAX_ROWS_IN_MEMORY:
                 table.write_table(pa.Table.from_pylist(waiting, schema=schema))
                 waiting = []
         table.write_table(pa.Table.from_pylist(waiting, schema=schema))

@@ -1,6 +1,6 @@
 """UltraFeedback, binarized (Parquet): public text preferences for the first phase (paper, stage 1).
 
-One real row, texts cut::
+One real row, texts shortened::
 
     {"prompt": "how can i develop a habit of drawing daily", "prompt_id": "086b..",
      "chosen": [{"role": "user", "content": "how can i develop a habit of drawing daily"},
@@ -9,7 +9,7 @@ One real row, texts cut::
                   {"role": "assistant", "content": "As an AI language model, I cannot personally develop habits .."}],
      "score_chosen": 8.5, "score_rejected": 8.0}
 
-Rows whose two scores are equal order nothing and are quarantined; scores are on a scale of their own and not kept.
+Rows with two equal scores give no order and are quarantined. The scores are on UltraFeedback's scale and are not kept.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rsqa_pipeline.profile.preference_data import PairFile
 
 
 def read(file: PairFile) -> Iterator[Entry]:
-    """See `ImportedPair`. Raises DataError as `rows_of`."""
+    """See `ImportedPair`. Raises DataError like `rows_of`."""
     for key, row in rows_of(file):
         try:
             good, bad = row.get("score_chosen"), row.get("score_rejected")

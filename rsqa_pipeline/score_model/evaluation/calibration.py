@@ -1,4 +1,4 @@
-"""Does a score gap mean what Bradley-Terry says it means, and does length alone buy score?"""
+"""Calibration of score gaps as Bradley-Terry probabilities, and bias of the scores towards longer texts."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def calibration(gaps: Sequence[float]) -> Calibration:
 
     Args:
         gaps: score of chosen minus score of rejected. The model's confidence in the order it gives is
-            sigmoid(|gap|), and it is right where the gap is above 0.
+            sigmoid(|gap|); the order is right if the gap is above 0.
     """
     binned: dict[int, list[tuple[float, bool]]] = {}
     for gap in gaps:
         confidence = 1 / (1 + math.exp(-abs(gap)))
-        place = min(BINS - 1, int((confidence - 0.5) * 2 * BINS))
-        binned.setdefault(place, []).append((confidence, gap > 0))
+        bin_index = min(BINS - 1, int((confidence - 0.5) * 2 * BINS))
+        binned.setdefault(bin_index, []).append((confidence, gap > 0))
     bins = [
         Bin(sum(c for c, _ in members) / len(members), sum(r for _, r in members) / len(members), len(members))
         for _, members in sorted(binned.items())
@@ -59,8 +59,8 @@ def length_bias(pairs: Sequence[Pair], gaps: Sequence[float | None]) -> dict[str
     """Spearman correlation, -1..1, with the gap in length (characters of chosen minus rejected).
 
     ``score`` is that of the score gap and ``truth`` that of the true margin, over the same pairs where both
-    are known: longer texts may really be better, so bias is what ``score`` has beyond ``truth``. None where
-    it is undefined.
+    are known. Longer texts may really be better, so the bias is the excess of ``score`` over ``truth``. None where
+    undefined.
     """
     known = [(pair, gap) for pair, gap in zip(pairs, gaps, strict=True) if gap is not None]
     with_truth = [(pair, gap) for pair, gap in known if pair["true_margin"] is not None]

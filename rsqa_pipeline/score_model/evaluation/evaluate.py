@@ -1,8 +1,8 @@
 """How far to trust the scores: held-out preference accuracy, against CLIP score and chance (paper, Table 6).
 
-Accuracy is the share of held-out pairs whose two scores stand in the right order. A tie counts as wrong.
-Right is told twice: by the judge's label (the chosen text), and, where the truth is known, by the sign of
-its margin; pairs that are equally good in truth have no true order and are left out there.
+Accuracy is the share of held-out pairs whose two scores are in the right order. A tie counts as wrong. Accuracy is
+reported against two labels: the judge's (the chosen text) and, where the truth is known, the sign of its margin. Pairs
+that are equally good in truth have no true order and are left out of the second.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rsqa_pipeline.statistics import Interval, paired_difference, wilson
 from rsqa_pipeline.tracking.run_logger import RunLogger
 
 ALL = "all"
-"""Stands for every family together."""
+"""All families together."""
 LABELS = ("judge", "truth")
 
 Scored = Mapping[str, Sequence[ScoredPair]]
@@ -88,7 +88,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
 
 
 def accuracy_rows(pairs: Sequence[Pair], scored: Scored) -> list[AccuracyRow]:
-    """Accuracy with Wilson intervals for every selector, family and label that has a pair, and chance."""
+    """Accuracy with Wilson intervals for every selector, family and label that has a pair, plus chance."""
     rows = []
     for label in LABELS:
         for family in [ALL, *sorted({pair["family"] for pair in pairs})]:
@@ -100,7 +100,7 @@ def accuracy_rows(pairs: Sequence[Pair], scored: Scored) -> list[AccuracyRow]:
                     rows.append(AccuracyRow(selector, family, label, **asdict(interval)))
             pairs_with_order = max((sum(v is not None for v in verdicts) for verdicts in measured.values()), default=0)
             if pairs_with_order:
-                # Chance is known exactly: each order is as likely.
+                # Chance is known exactly: both orders are equally likely.
                 rows.append(AccuracyRow("random", family, label, 0.5, 0.5, 0.5, pairs_with_order))
     return rows
 
@@ -125,7 +125,7 @@ def difference_rows(
 
 
 def _verdicts(pairs: Sequence[Pair], scores: Sequence[ScoredPair], family: str, label: str) -> list[bool | None]:
-    """One verdict a pair of the family, in order; None where there is no score or no order."""
+    """One verdict per pair of the family, in order; None where there is no score or no order."""
     return [
         agrees(scored, 1.0 if label == "judge" else (pair["true_margin"] or 0.0))
         for pair, scored in zip(pairs, scores, strict=True)
@@ -134,7 +134,7 @@ def _verdicts(pairs: Sequence[Pair], scores: Sequence[ScoredPair], family: str, 
 
 
 def _judge_against_truth(pairs: Sequence[Pair]) -> Interval | None:
-    """How often the judge chose what is better in truth: the ceiling that its noise sets."""
+    """How often the judge chose the truly better text: the ceiling that the judge's noise sets."""
     margins = [pair["true_margin"] for pair in pairs if pair["true_margin"]]
     return wilson(sum(margin > 0 for margin in margins), len(margins)) if margins else None
 

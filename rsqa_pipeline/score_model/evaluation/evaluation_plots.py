@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from rsqa_pipeline.score_model.evaluation.probes import ProbeResult
 
 SELECTORS = ("score_model", "clip_score")
-SHOWN_PAIRS = 1_500
-"""Points in a scatter plot at most; more only blacken it."""
+MAX_SHOWN_PAIRS = 1_500
+"""Maximum points in a scatter plot; more would only overlap."""
 
 
 def accuracy_bars(rows: Sequence[AccuracyRow], path: Path) -> None:
@@ -40,7 +40,7 @@ def accuracy_bars(rows: Sequence[AccuracyRow], path: Path) -> None:
 
 
 def reliability(measured: Calibration, path: Path) -> None:
-    """Reliability diagram: how sure the score gap says it is, against how often it is right."""
+    """Reliability diagram: the confidence of the score gap against how often it is right."""
     figure, axes = plots.new_figure(5.0, 4.2)
     axes.plot([0.5, 1], [0.5, 1], color=plots.DROPPED, linestyle="--", label="perfect")
     confidences = [b.confidence for b in measured.bins]
@@ -55,13 +55,13 @@ def reliability(measured: Calibration, path: Path) -> None:
 
 
 def probe_bars(probes: Sequence[ProbeResult], path: Path) -> None:
-    """Share of spoiled captions whose score fell, a bar a probe."""
+    """Share of corrupted captions whose score fell, one bar per probe."""
     figure, axes = plots.new_figure(7.4, 3.8)
     at = list(range(len(probes)))
     values = [probe.value for probe in probes]
     axes.barh(at, values, color=[plots.colour("score_model") if probe.passed else plots.DROPPED for probe in probes])
-    for place, probe in zip(at, probes, strict=True):
-        axes.plot([probe.low, probe.high], [place, place], color="#20242b", linewidth=1.4)
+    for position, probe in zip(at, probes, strict=True):
+        axes.plot([probe.low, probe.high], [position, position], color="#20242b", linewidth=1.4)
     axes.axvline(0.5, color=plots.colour("random"), linestyle="--", linewidth=1.4, label="chance")
     axes.set_yticks(at, [f"{probe.probe.replace('_', ' ')} ({probe.n})" for probe in probes])
     axes.invert_yaxis()
@@ -74,7 +74,7 @@ def probe_bars(probes: Sequence[ProbeResult], path: Path) -> None:
 def gap_against_length(pairs: Sequence[Pair], gaps: Sequence[float | None], path: Path) -> None:
     """Score gap of each held-out pair against its gap in length."""
     known = [(length_gap(pair), gap) for pair, gap in zip(pairs, gaps, strict=True) if gap is not None]
-    shown = known[:: max(1, len(known) // SHOWN_PAIRS)]
+    shown = known[:: max(1, len(known) // MAX_SHOWN_PAIRS)]
     figure, axes = plots.new_figure(5.6, 4.2)
     axes.axhline(0, color=plots.DROPPED, linewidth=1.2)
     axes.scatter(

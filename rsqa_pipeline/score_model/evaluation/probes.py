@@ -1,8 +1,9 @@
-"""Counterfactual probes: a sound caption against itself made worse in one known way.
+"""Counterfactual probes: a good caption against the same caption made worse in one known way.
 
-A held-out pair tells which of two captioners is better; a probe tells what the score model looks at. Each takes the
-chosen captions of the held-out pairs and spoils one thing: an object is added, a number, colour or place is changed,
-the caption is another image's, it is empty, said twice, or cut in half. The score must fall. Chance is one half.
+A held-out pair shows which of two captioners is better; a probe shows what the score model looks at. Each probe takes
+the chosen captions of the held-out pairs and corrupts one thing: an object is added; a number, colour or position is
+changed; the caption is replaced by another image's, emptied, repeated or cut in half. The score must fall. Chance is
+one half.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from rsqa_pipeline.score_model.pairs import GroupScorer, Pair, agrees, score_pai
 from rsqa_pipeline.source_pairs.split import unit_hash
 from rsqa_pipeline.statistics import Interval, wilson
 
-SPOILED_AT_MOST = 400
-"""Captions behind one probe."""
+MAX_CAPTIONS = 400
+"""Maximum number of captions per probe."""
 
 _NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _COLOURS = ("white", "red", "blue", "green", "yellow", "black", "gray", "brown")
 _OPPOSITES = {"left": "right", "right": "left", "top": "bottom", "bottom": "top", "above": "below", "below": "above"}
 _ADDED = ("airplane", "ship", "bridge", "train", "stadium", "windmill")
 
-Spoil = Callable[[str, str, Sequence[str]], str | None]
-"""(caption, key for free choices, captions of other images) -> the spoiled caption; None where it cannot be done."""
+Corruption = Callable[[str, str, Sequence[str]], str | None]
+"""(caption, key for random choices, captions of other images) -> the corrupted caption; None where not possible."""
 
 
 @dataclass(frozen=True)
@@ -40,21 +41,21 @@ class ProbeResult:
 
     @property
     def passed(self) -> bool:
-        """Whether the score falls more often than by chance, the interval considered."""
+        """Whether the score falls more often than by chance, considering the interval."""
         return self.low > 0.5
 
 
 def run_probes(scorer: GroupScorer, pairs: Sequence[Pair]) -> list[ProbeResult]:
-    """Every probe that some caption allows, in the order of `PROBES`.
+    """Runs every probe that applies to some caption, in the order of `PROBES`.
 
     Args:
-        pairs: held-out pairs; only the chosen captions of images are used, each once, the same ones every time.
+        pairs: held-out pairs; only the chosen captions of images are used, each once, and always the same ones.
     """
-    captions = sound_captions(pairs)
+    captions = probe_captions(pairs)
     results = []
     for name in PROBES:
-        spoiled = spoiled_pairs(name, captions)
-        verdicts = [agrees(scored) for scored in score_pairs(scorer, spoiled)]
+        corrupted = corrupted_pairs(name, captions)
+        verdicts = [agrees(scored) for scored in score_pairs(scorer, corrupted)]
         known = [verdict for verdict in verdicts if verdict is not None]
         if known:
             interval: Interval = wilson(sum(known), len(known))
@@ -62,26 +63,26 @@ def run_probes(scorer: GroupScorer, pairs: Sequence[Pair]) -> list[ProbeResult]:
     return results
 
 
-def sound_captions(pairs: Sequence[Pair]) -> list[Pair]:
-    """One held-out caption pair an image, those with the best-marked chosen caption first."""
+def probe_captions(pairs: Sequence[Pair]) -> list[Pair]:
+    """One held-out caption pair per image, those with the best-marked chosen caption first."""
     best: dict[str, Pair] = {}
     for pair in pairs:
         if pair["family"] == "caption" and pair["image"] is not None:
             best.setdefault(pair["image_id"], pair)
     ranked = sorted(best.values(), key=lambda pair: (-(pair["chosen_mark"] or 0.0), pair["image_id"]))
-    return ranked[: 2 * SPOILED_AT_MOST]
+    return ranked[: 2 * MAX_CAPTIONS]
 
 
-def spoiled_pairs(name: str, captions: Sequence[Pair]) -> list[dict[str, Any]]:
-    """Pairs of a sound caption and itself spoiled by the probe ``name``."""
-    spoil = PROBES[name]
-    spoiled = []
-    for place, pair in enumerate(captions):
-        others = [captions[(place + step) % len(captions)]["chosen"] for step in range(1, 4)]
-        worse = spoil(pair["chosen"], pair["image_id"], others)
+def corrupted_pairs(name: str, captions: Sequence[Pair]) -> list[dict[str, Any]]:
+    """Pairs of a caption and its version corrupted by the probe ``name``."""
+    corrupt = PROBES[name]
+    corrupted = []
+    for index, pair in enumerate(captions):
+        others = [captions[(index + step) % len(captions)]["chosen"] for step in range(1, 4)]
+        worse = corrupt(pair["chosen"], pair["image_id"], others)
         if worse is not None and worse != pair["chosen"]:
-            spoiled.append({**pair, "rejected": worse})
-    return spoiled[:SPOILED_AT_MOST]
+            corrupted.append({**pair, "rejected": worse})
+    return corrupted[:MAX_CAPTIONS]
 
 
 def _one_of(words: Sequence[str], key: str) -> str:
@@ -89,28 +90,28 @@ def _one_of(words: Sequence[str], key: str) -> str:
 
 
 def _swap_first(text: str, swaps: Mapping[str, Sequence[str]], key: str) -> str | None:
-    """The text with its first word of ``swaps`` replaced by one of that word's rivals."""
+    """The text with its first word from ``swaps`` replaced by one of that word's alternatives."""
     found = re.search(rf"\b({'|'.join(swaps)})\b", text)
     if found is None:
         return None
     return text[: found.start()] + _one_of(swaps[found[0]], key) + text[found.end() :]
 
 
-def _rivals(words: Sequence[str]) -> dict[str, list[str]]:
+def _alternatives(words: Sequence[str]) -> dict[str, list[str]]:
     return {word: [other for other in words if other != word] for word in words}
 
 
 def _number(text: str, key: str, _: Sequence[str]) -> str | None:
-    # "one" has a verb and a noun in the singular behind it: to change the word alone would break the grammar too
-    plural = _rivals(_NUMBERS[1:6])
+    # "one" is followed by a singular noun and verb: changing only the word would also break the grammar
+    plural = _alternatives(_NUMBERS[1:6])
     return _swap_first(text, plural, key)
 
 
 def _colour(text: str, key: str, _: Sequence[str]) -> str | None:
-    return _swap_first(text, _rivals(_COLOURS), key)
+    return _swap_first(text, _alternatives(_COLOURS), key)
 
 
-def _place(text: str, key: str, _: Sequence[str]) -> str | None:
+def _position(text: str, key: str, _: Sequence[str]) -> str | None:
     return _swap_first(text, {word: [other] for word, other in _OPPOSITES.items()}, key)
 
 
@@ -136,11 +137,11 @@ def _truncated(text: str, key: str, _: Sequence[str]) -> str | None:
     return " ".join(words[: len(words) // 2]) if len(words) > 7 else None
 
 
-PROBES: Mapping[str, Spoil] = {
+PROBES: Mapping[str, Corruption] = {
     "object_inserted": _object_inserted,
     "number": _number,
     "colour": _colour,
-    "place": _place,
+    "place": _position,
     "other_image": _other_image,
     "empty": _empty,
     "repeated": _repeated,
@@ -149,9 +150,10 @@ PROBES: Mapping[str, Spoil] = {
 
 
 def self_preference(pairs: Sequence[Pair], gaps: Sequence[float | None]) -> list[dict[str, Any]]:
-    """How often each captioner's texts win by score and by label: who is favoured beyond what the label gives?
+    """How often each captioner's texts win by score and by label; more often by score means that the model favours
+    them.
 
-    A captioner wins by label where its text is the chosen one, and by score where its text has the higher score.
+    A captioner wins by label if its text is the chosen one, and by score if its text has the higher score.
 
     Returns:
         Rows ``{"source": "vlm", "by_score": 0.41, "by_label": 0.36, "n": 210}``, by source.

@@ -1,7 +1,7 @@
-"""The gate between ``challenger`` and ``champion``: a new score model replaces the old one only where it is not worse.
+"""The gate between ``challenger`` and ``champion``: a new score model replaces the old one only if it is not worse.
 
-Both score the same held-out pairs. The challenger is promoted where McNemar's exact test does not find it worse, no
-family of pairs is worse by more than a margin (the paired interval considered), and every probe passes.
+Both score the same held-out pairs. The challenger is promoted if McNemar's exact test does not find it worse, no
+family of pairs is worse by more than a margin (considering the paired interval), and every probe passes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PREFERENCES = ("caption_preferences", "instruction_preferences")
 
 
 class Registry(Protocol):
-    """Where versions of the score model and their aliases are kept."""
+    """Stores versions of the score model and their aliases."""
 
     def version_at(self, model: str, alias: str) -> str | None: ...
 
@@ -39,15 +39,15 @@ class Decision:
 
     promoted: bool
     reasons: list[str]
-    """Why not; or why, where it is promoted."""
+    """Why it is refused or, if promoted, why it is promoted."""
     numbers: dict[str, Any] = field(default_factory=dict)
 
 
 def promote(settings: Profile, registry: Registry) -> tuple[str, Decision]:
-    """Compares the registered ``challenger`` with the ``champion`` and promotes it where the gate lets it.
+    """Compares the registered ``challenger`` with the ``champion`` and promotes it if it passes the gate.
 
-    The held-out pairs are those of the preference data on disk. An image's pairs are held out by the image's own hash,
-    so that neither model has learned from them, whenever it was trained.
+    The held-out pairs are those of the preference data on disk. Pairs are held out by the hash of their image,
+    so neither model has learned from them, no matter when it was trained.
 
     Returns:
         The challenger's version and the decision, which is stored with that version.
@@ -60,10 +60,10 @@ def promote(settings: Profile, registry: Registry) -> tuple[str, Decision]:
         raise DataError("no score model is registered; run `rsqa run score_model` first")
     pairs = [pair for name in PREFERENCES for pair in read_pairs(assets_of(settings)[name].folder(settings), "heldout")]
     challenger = Scorer.load(registry.download("score_model", version), settings.compute)
-    standing = registry.version_at("score_model", "champion")
+    champion_version = registry.version_at("score_model", "champion")
     champion = None
-    if standing is not None:
-        old = Scorer.load(registry.download("score_model", standing), settings.compute)
+    if champion_version is not None:
+        old = Scorer.load(registry.download("score_model", champion_version), settings.compute)
         champion = score_pairs(old, pairs)
     decision = decide(
         pairs,
@@ -74,7 +74,7 @@ def promote(settings: Profile, registry: Registry) -> tuple[str, Decision]:
         settings.benchmarks.bootstrap_resamples,
         settings.seed,
     )
-    stored = {**asdict(decision), "champion_version": standing}
+    stored = {**asdict(decision), "champion_version": champion_version}
     registry.record_decision("score_model", version, stored, decision.promoted)
     return version, decision
 
@@ -92,8 +92,8 @@ def decide(
 
     Args:
         challenger: its scores of each pair, in the pairs' order.
-        champion: likewise; None where there is none yet, and then only the probes decide.
-        margin: accuracy, 0..1, that a family may lose: refused where the paired difference is below minus the margin.
+        champion: likewise; None if there is none yet, and then only the probes decide.
+        margin: accuracy, 0..1, that a family may lose: refused if the paired difference is below minus the margin.
 
     Raises:
         DataError: no pair that both models scored.

@@ -1,4 +1,4 @@
-"""Token sequences as the score model reads them: candidates of an image one after another behind what they share."""
+"""Token sequences as the score model reads them: shared tokens first, then each candidate of the image."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Place = tuple[int, int]
-"""Which candidate: the number of its group, and its own in it."""
+CandidateIndex = tuple[int, int]
+"""Number of a candidate's group, and of the candidate within it."""
 
 
 @dataclass(frozen=True)
@@ -17,13 +17,13 @@ class Pixels:
     """One image as the vision tower reads it."""
 
     tensors: dict[str, Tensor]
-    """What the image processor gives for it, by the backbone's argument. For Qwen-VL ``pixel_values`` (patches,
+    """The image processor's output, by the backbone's argument. For Qwen-VL ``pixel_values`` (patches,
     channels * time * height * width), float32, normalized, and ``image_grid_thw`` (1, 3), patches over time, height
     and width."""
     tokens: tuple[int, ...]
-    """What stands in the text for it."""
+    """Tokens that represent the image in the text."""
     downscaled: bool = False
-    """Whether it was made smaller than the image processor would have made it."""
+    """Whether it is smaller than the image processor makes it by default."""
 
     @property
     def nbytes(self) -> int:
@@ -32,17 +32,17 @@ class Pixels:
 
 @dataclass(frozen=True)
 class TokenSequence:
-    """Candidates laid out one after another behind what they share."""
+    """Shared tokens, followed by each candidate's own tokens."""
 
     tokens: list[int]
     branches: list[int]
     """0 for shared tokens, 1.. for the tokens of each candidate."""
-    ends: dict[Place, int]
-    """Candidate -> place of its last token."""
+    ends: dict[CandidateIndex, int]
+    """Candidate -> index of its last token."""
     pixels: Pixels | None
 
 
-def one_behind_another(texts: Mapping[Place, list[int]], shared: int, pixels: Pixels | None) -> TokenSequence:
+def concatenate(texts: Mapping[CandidateIndex, list[int]], shared: int, pixels: Pixels | None) -> TokenSequence:
     """A sequence of candidates whose first ``shared`` tokens are the same."""
     first = next(iter(texts.values()))
     if len(texts) == 1:
@@ -55,32 +55,35 @@ def one_behind_another(texts: Mapping[Place, list[int]], shared: int, pixels: Pi
     return TokenSequence(tokens, branches, ends, pixels)
 
 
-def pack(texts: Mapping[Place, list[int]], pixels: Pixels | None, most: int | None) -> Iterator[TokenSequence]:
-    """Sequences of at most ``most`` tokens, or of one candidate; each begins with what all texts share."""
-    shared = common(list(texts.values()))
-    waiting: dict[Place, list[int]] = {}
+def pack(
+    texts: Mapping[CandidateIndex, list[int]], pixels: Pixels | None, max_tokens: int | None
+) -> Iterator[TokenSequence]:
+    """Sequences of at most ``max_tokens`` tokens, or of one candidate; each begins with the tokens that all texts
+    share."""
+    shared = shared_length(list(texts.values()))
+    pending: dict[CandidateIndex, list[int]] = {}
     tokens = shared
     for candidate, text in texts.items():
         own = len(text) - shared
-        if waiting and most is not None and tokens + own > most:
-            yield one_behind_another(waiting, shared, pixels)
-            waiting, tokens = {}, shared
-        waiting[candidate] = text
+        if pending and max_tokens is not None and tokens + own > max_tokens:
+            yield concatenate(pending, shared, pixels)
+            pending, tokens = {}, shared
+        pending[candidate] = text
         tokens += own
-    if waiting:
-        yield one_behind_another(waiting, shared, pixels)
+    if pending:
+        yield concatenate(pending, shared, pixels)
 
 
-def common(texts: Sequence[list[int]]) -> int:
-    """Leading tokens that all texts have in common; a lone text shares all of it, others keep their last token."""
+def shared_length(texts: Sequence[list[int]]) -> int:
+    """Number of leading tokens that all texts share: all of a single text, else never a text's last token."""
     if len(texts) == 1:
         return len(texts[0])
-    return min(common_prefix(min(texts), max(texts)), min(map(len, texts)) - 1)
+    return min(common_prefix_length(min(texts), max(texts)), min(map(len, texts)) - 1)
 
 
-def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
-    """Leading tokens that two texts have in common."""
-    differing = (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+def common_prefix_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """Number of leading tokens that two texts have in common."""
+    differing = (index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
     return next(differing, min(len(one), len(other)))
 
 

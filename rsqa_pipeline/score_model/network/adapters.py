@@ -11,7 +11,7 @@ from rsqa_pipeline.profile.score_model import Lora
 
 
 def add_adapters(parts: list[nn.Module], lora: Lora, seed: int) -> list[LoraModel]:
-    """Puts adapters into every linear layer of the parts, in place; they alone require a gradient there.
+    """Adds adapters to every linear layer of the parts, in place; only the adapters require a gradient there.
 
     An adapter adds nothing to its layer's output until it has learned something.
     """
@@ -26,6 +26,6 @@ def add_adapters(parts: list[nn.Module], lora: Lora, seed: int) -> list[LoraMode
 
 
 def merge_adapters(adapters: list[LoraModel]) -> None:
-    """Adds what the adapters learned to the weights and takes the adapters out, in place."""
+    """Adds what the adapters learned to the weights and removes the adapters, in place."""
     for adapter in adapters:
         adapter.merge_and_unload()

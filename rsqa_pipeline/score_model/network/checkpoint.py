@@ -1,7 +1,7 @@
 """Score-model checkpoints on disk: our layout, the released one, and the checks before loading either.
 
 Ours is config.json (the backbone's config, ``architectures: ["ScoreModel"]``, ``score_activation``) and
-safetensors named as the model's own parameters. The released layout is an older transformers': a flat
+safetensors named as the model's own parameters. The released layout is that of an older transformers: a flat
 Qwen2-VL config with ``architectures: ["Qwen2Reward"]``, the language model under ``model.``, the vision
 tower under ``visual.``, the head as ``reward_head.weight``, and always softplus (paper, released code).
 """
@@ -27,14 +27,14 @@ from rsqa_pipeline.score_model.network import shared_backbone
 
 OURS, RELEASED = "ScoreModel", "Qwen2Reward"
 FAMILIES = (*shared_backbone.FAMILIES, "idefics3", "llava")
-"""Model types of backbones. The last two give each candidate a row and an image of its own."""
+"""Supported model types of backbones. With the last two, each candidate has its own row and image."""
 RELEASED_PREFIXES = {
     "model.": "backbone.language_model.",
     "visual.": "backbone.visual.",
     "reward_head.": "head.",
 }
-SHOWN = 5
-"""Tensor names shown in an error."""
+MAX_SHOWN_NAMES = 5
+"""Maximum number of tensor names shown in an error."""
 
 
 def read_base(path_or_id: str, revision: str | None = None) -> PreTrainedModel:
@@ -53,12 +53,12 @@ def read_base(path_or_id: str, revision: str | None = None) -> PreTrainedModel:
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{folder} cannot be loaded as an image-text backbone: {error}") from error
     if info["missing_keys"]:
-        raise ModelError(f"{folder} lacks tensors of the backbone: {_some(info['missing_keys'])}")
+        raise ModelError(f"{folder} lacks tensors of the backbone: {_abbreviated(info['missing_keys'])}")
     return backbone
 
 
 def read_processor(path_or_id: str | Path) -> ProcessorMixin:
-    """The processor beside a checkpoint, of whatever family.
+    """The processor stored with a checkpoint, of any family.
 
     Raises:
         ModelError: there is none, or it cannot be read.
@@ -84,7 +84,7 @@ def read_config(folder: Path) -> tuple[PretrainedConfig, Any]:
             raise ModelError(f"{folder}/config.json: score_activation must be none or softplus, found {activation!r}")
     else:
         raise ModelError(
-            f"{folder} is no score model: its architecture is {architecture!r}, known are {OURS} and "
+            f"{folder} is not a score model: its architecture is {architecture!r}, known are {OURS} and "
             f"{RELEASED}; start from a VLM with ScoreModel.from_base"
         )
     _check_family(folder, settings)
@@ -100,7 +100,7 @@ def _check_family(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """All tensors under the model's own names, whichever layout they are stored in."""
+    """All tensors under the model's own names, from either layout."""
     tensors: dict[str, Tensor] = {}
     for file in _weight_files(folder):
         try:
@@ -124,9 +124,9 @@ def check_tensors(folder: Path, expected: Mapping[str, Tensor], found: Mapping[s
         "unknown": [name for name in found if name not in expected],
         "misshapen": misshapen,
     }
-    faults = [f"{kind}: {_some(names)}" for kind, names in kinds.items() if names]
+    faults = [f"{kind}: {_abbreviated(names)}" for kind, names in kinds.items() if names]
     if faults:
-        raise ModelError(f"{folder} does not hold the tensors that its config.json asks for; " + "; ".join(faults))
+        raise ModelError(f"{folder} does not contain the tensors that its config.json requires; " + "; ".join(faults))
 
 
 def write(folder: Path, config: PretrainedConfig, activation: str, tensors: Mapping[str, Tensor]) -> None:
@@ -142,8 +142,7 @@ def write_released(folder: Path, config: PretrainedConfig, tensors: Mapping[str,
     rope = dict(text.pop("rope_parameters"))
     flat = {key: value for key, value in text.items() if key not in ("model_type", "layer_types")}
     flat["rope_theta"] = rope.pop("rope_theta")
-    # The older transformers reads the rope's kind from "type"; "default" with sections is multimodal rope
-    # there.
+    # The older transformers reads the kind of rope from "type"; there, "default" with sections means multimodal rope.
     flat["rope_scaling"] = rope | {"type": rope["rope_type"]}
     settings = flat | settings | {"architectures": [RELEASED], "ranked_candidate_num": 2}
     settings["vision_config"] = {
@@ -153,7 +152,7 @@ def write_released(folder: Path, config: PretrainedConfig, tensors: Mapping[str,
 
 
 def _settings(config: PretrainedConfig) -> dict[str, Any]:
-    """The config without the folder it was read from, which differs from machine to machine."""
+    """The config without the folder it was read from, which differs between machines."""
     settings: dict[str, Any] = config.to_dict()
     for part in (settings, *settings.values()):
         if isinstance(part, dict):
@@ -172,7 +171,7 @@ def _from_released(name: str) -> str:
     for old, new in RELEASED_PREFIXES.items():
         if name.startswith(old):
             return new + name.removeprefix(old)
-    return name  # left as it is, so that the check names it as unknown
+    return name  # unchanged, so that the check reports it as unknown
 
 
 def _to_released(name: str) -> str:
@@ -185,11 +184,11 @@ def _config_json(folder: Path) -> dict[str, Any]:
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ModelError(f"{folder} holds no config.json, so it is no checkpoint") from None
+        raise ModelError(f"{folder} contains no config.json, so it is not a checkpoint") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ModelError(f"{file} cannot be read: {error}") from error
     if not isinstance(settings, dict):
-        raise ModelError(f"{file} must hold a JSON object, found {type(settings).__name__}")
+        raise ModelError(f"{file} must contain a JSON object, found {type(settings).__name__}")
     return settings
 
 
@@ -201,12 +200,12 @@ def _weight_files(folder: Path) -> list[Path]:
     pickles = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".pkl", ".ckpt"))
     if pickles:
         raise ModelError(
-            f"{folder} holds pickled weights ({_some(pickles)}), which can run code when loaded; "
-            "convert them to safetensors where you trust them, this project reads nothing else"
+            f"{folder} contains pickled weights ({_abbreviated(pickles)}), which can run code when loaded; "
+            "convert them to safetensors if you trust them; no other format is read"
         )
-    raise ModelError(f"{folder} holds no *.safetensors file")
+    raise ModelError(f"{folder} contains no *.safetensors file")
 
 
-def _some(names: list[str]) -> str:
-    rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(sorted(names)[:SHOWN]) + rest
+def _abbreviated(names: list[str]) -> str:
+    rest = f" and {len(names) - MAX_SHOWN_NAMES} more" if len(names) > MAX_SHOWN_NAMES else ""
+    return ", ".join(sorted(names)[:MAX_SHOWN_NAMES]) + rest

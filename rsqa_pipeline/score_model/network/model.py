@@ -35,12 +35,12 @@ class ScoreModel(nn.Module):
         super().__init__()
         self.backbone = backbone
         use_patch_products(backbone)
-        self.shares = backbone.config.model_type in shared_backbone.FAMILIES
-        """Whether candidates can share sequences and images; else each is a row of its own, its image beside it."""
-        if self.shares:
+        self.shares_sequences = backbone.config.model_type in shared_backbone.FAMILIES
+        """Whether candidates can share sequences and images; otherwise each has its own row and its own image."""
+        if self.shares_sequences:
             attend_to_images_together(backbone)
         self.head = nn.Linear(backbone.config.get_text_config().hidden_size, 1, bias=False)
-        # From zero no text is preferred before anything is learned, whatever the seed.
+        # With zero weights no text is preferred before training, for any seed.
         nn.init.zeros_(self.head.weight)
         self.activation = activation
 
@@ -49,7 +49,7 @@ class ScoreModel(nn.Module):
         """A score model with an untrained head on the backbone of an image-text checkpoint (folder or hub id).
 
         Raises:
-            ModelError: no such checkpoint, no safetensors, another family, missing or misshapen tensors.
+            ModelError: no such checkpoint, no safetensors, an unsupported family, missing or misshapen tensors.
         """
         return cls(checkpoint.read_base(path_or_id, revision), activation)
 
@@ -58,7 +58,7 @@ class ScoreModel(nn.Module):
         """Loads what `save_pretrained` wrote, or a checkpoint in the released layout (folder or hub id).
 
         Raises:
-            ModelError: a pickle instead of safetensors, missing, unknown or misshapen tensors, another
+            ModelError: a pickle instead of safetensors; missing, unknown or misshapen tensors; an unsupported
                 family.
         """
         folder = local_folder(path_or_id, revision)
@@ -78,25 +78,25 @@ class ScoreModel(nn.Module):
 
         Raises:
             ModelError: the activation is none; the released code always applies softplus, so its scores
-                would differ. Or the backbone is no Qwen2-VL.
+                would differ. Or the backbone is not a Qwen2-VL.
         """
         if self.activation != "softplus":
             raise ModelError(
-                "the released layout always means softplus, and this model has activation 'none': "
-                "its scores would differ there; train with activation: softplus, or use save_pretrained"
+                "the released layout always means softplus, but this model has activation 'none', "
+                "so its scores would differ; train with activation: softplus, or use save_pretrained"
             )
         if self.backbone.config.model_type != "qwen2_vl":
             raise ModelError(
-                f"the released layout holds Qwen2-VL only, and this backbone is {self.backbone.config.model_type}; "
+                f"the released layout supports Qwen2-VL only, but this backbone is {self.backbone.config.model_type}; "
                 "use save_pretrained"
             )
         checkpoint.write_released(folder, self.backbone.config, self.state_dict())
 
     def train_only(self, parts: Sequence[Part], lora: Lora | None = None, seed: int = 0) -> list[LoraModel]:
-        """Freezes everything but the named parts; with ``lora`` adapters in their linear layers train in their place.
+        """Freezes everything except the named parts. With ``lora``, adapters in their linear layers train instead.
 
         Returns:
-            The adapters, for `merge_adapters`; they are drawn from ``seed``. The head has none.
+            The adapters, for `merge_adapters`, initialized from ``seed``. The head has none.
         """
         language = self.backbone.get_decoder()
         modules = {
@@ -113,7 +113,7 @@ class ScoreModel(nn.Module):
         return add_adapters(adapted, lora, seed)
 
     def recompute_activations(self) -> None:
-        """Gradient checkpointing: activations are computed again in the backward pass instead of kept."""
+        """Gradient checkpointing: recomputes activations in the backward pass instead of keeping them."""
         self.backbone.activation_checkpointing_enable()
 
     def forward(
@@ -127,23 +127,23 @@ class ScoreModel(nn.Module):
 
         Args:
             input_ids: (rows, tokens).
-            attention_mask: (rows, tokens), 1 for real tokens; at least one a row, padding on either side.
-            ends: row and token at which each candidate is read, (candidates, 2). By default each row's last attended
-                token.
-            inputs: images and what goes with them: `shared_backbone.hidden_states` tells, or, where nothing is shared,
+            attention_mask: (rows, tokens), 1 for real tokens; at least one per row, padding on either side.
+            ends: row and token at which each candidate's score is read, (candidates, 2). By default each row's last
+                attended token.
+            inputs: images and their arguments, see `shared_backbone.hidden_states`; for backbones that share nothing,
                 the backbone's own arguments.
         """
         if ends is None:
-            places = torch.arange(1, input_ids.shape[1] + 1, device=input_ids.device)
-            last = (attention_mask * places).argmax(dim=1)
+            positions = torch.arange(1, input_ids.shape[1] + 1, device=input_ids.device)
+            last = (attention_mask * positions).argmax(dim=1)
             ends = torch.stack([torch.arange(len(last), device=last.device), last], dim=1)
-        if self.shares:
+        if self.shares_sequences:
             read = shared_backbone.hidden_states(self.backbone, input_ids, attention_mask, ends, **inputs)
         else:
             hidden = self.backbone(
                 input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **inputs
             ).last_hidden_state
             read = hidden[ends[:, 0], ends[:, 1]]
-        with torch.autocast(read.device.type, enabled=False):  # bfloat16 would tie scores that differ by a hundredth
+        with torch.autocast(read.device.type, enabled=False):  # in bfloat16, scores that differ by 0.01 could tie
             score = self.head(read.to(self.head.weight.dtype)).squeeze(-1).float()
         return F.softplus(score) if self.activation == "softplus" else score

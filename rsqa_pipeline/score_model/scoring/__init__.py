@@ -1,1 +1,1 @@
-"""The only scoring code: the scorer and what feeds it."""
+"""The only scoring code: the scorer, its batches and image loading."""

@@ -1,4 +1,4 @@
-"""Batches by a budget of tokens, of sequences of about one length."""
+"""Batches within a token budget, made of sequences of similar length."""
 
 from __future__ import annotations
 
@@ -7,46 +7,46 @@ from collections.abc import Iterable, Iterator, Sequence
 from rsqa_pipeline.score_model.inputs.sequences import TokenSequence
 
 WINDOW = 3
-"""Batches' worth of sequences that are sorted by length among themselves."""
+"""Number of batches' worth of sequences that are sorted by length together."""
 
-Together = list[TokenSequence]
-"""Sequences that show one image, which is encoded once if they are in one batch."""
+ImageSequences = list[TokenSequence]
+"""Sequences that show one image. The image is encoded once if they are in one batch."""
 
 
-def in_batches(arriving: Iterable[Together], batch_tokens: int) -> Iterator[list[TokenSequence]]:
-    """Batches whose rows times the longest one's tokens are at most ``batch_tokens``, unless one row alone has more.
+def in_batches(arriving: Iterable[ImageSequences], batch_tokens: int) -> Iterator[list[TokenSequence]]:
+    """Batches whose number of rows times longest row is at most ``batch_tokens``, unless a single row exceeds it.
 
-    They depend on the order of ``arriving`` alone. What shows one image is torn apart only where it is too much for a
+    They depend only on the order of ``arriving``. Sequences of one image are split only where they do not fit one
     batch.
     """
-    window: list[Together] = []
-    held = 0
-    for together in arriving:
-        window.extend(_pieces(together, batch_tokens))
-        held += _tokens(together)
-        if held >= WINDOW * batch_tokens:
-            *full, window = _filled(window, batch_tokens)
-            held = sum(map(_tokens, window))  # a batch that is not full yet waits for more
-            yield from map(_flat, full)
+    window: list[ImageSequences] = []
+    window_tokens = 0
+    for sequences in arriving:
+        window.extend(_pieces(sequences, batch_tokens))
+        window_tokens += _tokens(sequences)
+        if window_tokens >= WINDOW * batch_tokens:
+            *full, window = _fill_batches(window, batch_tokens)
+            window_tokens = sum(map(_tokens, window))  # the last batch is not full yet and stays in the window
+            yield from map(_flatten, full)
     if window:
-        yield from map(_flat, _filled(window, batch_tokens))
+        yield from map(_flatten, _fill_batches(window, batch_tokens))
 
 
-def _filled(window: Sequence[Together], batch_tokens: int) -> list[list[Together]]:
-    batches: list[list[Together]] = [[]]
-    for together in sorted(window, key=_width):
-        rows = sum(map(len, batches[-1])) + len(together)
-        if batches[-1] and rows * _width(together) > batch_tokens:  # sorted, so it is the widest so far
+def _fill_batches(window: Sequence[ImageSequences], batch_tokens: int) -> list[list[ImageSequences]]:
+    batches: list[list[ImageSequences]] = [[]]
+    for sequences in sorted(window, key=_width):
+        rows = sum(map(len, batches[-1])) + len(sequences)
+        if batches[-1] and rows * _width(sequences) > batch_tokens:  # sorted by width, so this is the widest so far
             batches.append([])
-        batches[-1].append(together)
+        batches[-1].append(sequences)
     return batches
 
 
-def _pieces(together: Together, batch_tokens: int) -> Iterator[Together]:
-    """The sequences, or parts of them that each fit a batch."""
-    piece: Together = []
+def _pieces(sequences: ImageSequences, batch_tokens: int) -> Iterator[ImageSequences]:
+    """The sequences, split into parts that each fit a batch."""
+    piece: ImageSequences = []
     width = 0
-    for sequence in together:
+    for sequence in sequences:
         width = max(width, len(sequence.tokens))
         if piece and (len(piece) + 1) * width > batch_tokens:
             yield piece
@@ -56,13 +56,13 @@ def _pieces(together: Together, batch_tokens: int) -> Iterator[Together]:
         yield piece
 
 
-def _width(together: Together) -> int:
-    return max(len(sequence.tokens) for sequence in together)
+def _width(sequences: ImageSequences) -> int:
+    return max(len(sequence.tokens) for sequence in sequences)
 
 
-def _tokens(together: Together) -> int:
-    return sum(len(sequence.tokens) for sequence in together)
+def _tokens(sequences: ImageSequences) -> int:
+    return sum(len(sequence.tokens) for sequence in sequences)
 
 
-def _flat(batch: Sequence[Together]) -> list[TokenSequence]:
-    return [sequence for together in batch for sequence in together]
+def _flatten(batch: Sequence[ImageSequences]) -> list[TokenSequence]:
+    return [sequence for sequences in batch for sequence in sequences]

@@ -1,4 +1,4 @@
-"""Images opened and prepared in background threads, a bounded number of them ahead of their use."""
+"""Opens and prepares images in background threads, a bounded number ahead of their use."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ from PIL import Image
 
 from rsqa_pipeline.images.decode import ImageFault
 from rsqa_pipeline.models.scoring_group import Score
-from rsqa_pipeline.score_model.inputs.encoder import ContextTooLongError, Encoder, Row
-from rsqa_pipeline.score_model.inputs.sequences import Pixels, Place, TokenSequence
+from rsqa_pipeline.score_model.inputs.encoder import CandidateRow, ChatEncoder, ContextTooLongError
+from rsqa_pipeline.score_model.inputs.sequences import CandidateIndex, Pixels, TokenSequence
 
 T = TypeVar("T")
 LOOK_AHEAD = 32
-"""Images prepared, or in preparation, that no batch has taken yet. One of 256 tokens holds 5 MB."""
+"""Images prepared, or in preparation, that no batch has taken yet. An image of 256 tokens takes 5 MB."""
 THREADS = min(8, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
-class Shown:
-    """Candidates that show one image, or one candidate without."""
+class CandidatesOfImage:
+    """Candidates that show one image, or one candidate without an image."""
 
     image: str | Image.Image | None
-    rows: dict[Place, Row]
+    rows: dict[CandidateIndex, CandidateRow]
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Candidates ready for a batch, and why the others of their image have no score."""
+    """Candidates ready for a batch, and why the other candidates of their image have no score."""
 
     sequences: list[TokenSequence]
-    refused: dict[Place, Score]
+    refused: dict[CandidateIndex, Score]
 
 
-def prepared_ahead(encoder: Encoder, shown: Iterable[Shown], most: int) -> Iterator[Prepared]:
-    """Each of ``shown`` in order, prepared in background threads.
+def prepare_ahead(encoder: ChatEncoder, images: Iterable[CandidatesOfImage], max_tokens: int) -> Iterator[Prepared]:
+    """Prepares each of ``images`` in background threads, in order.
 
     Args:
-        most: tokens of a sequence at most, if it has several candidates.
+        max_tokens: limit for a sequence with several candidates.
     """
-    pool = ThreadPoolExecutor(THREADS, thread_name_prefix="image", initializer=_give_way)
+    pool = ThreadPoolExecutor(THREADS, thread_name_prefix="image", initializer=_lower_priority)
     waiting: deque[Future[Prepared]] = deque()
     try:
-        for one in shown:
-            waiting.append(pool.submit(prepare, encoder, one, most))
+        for candidates in images:
+            waiting.append(pool.submit(prepare, encoder, candidates, max_tokens))
             if len(waiting) == LOOK_AHEAD:
                 yield waiting.popleft().result()
         while waiting:
@@ -60,50 +60,54 @@ def prepared_ahead(encoder: Encoder, shown: Iterable[Shown], most: int) -> Itera
         pool.shutdown(cancel_futures=True)
 
 
-def _give_way() -> None:
-    """Puts this thread behind the model's, which all wait where one of them does."""
-    if sys.platform == "linux":  # elsewhere it would be the whole process
+def _lower_priority() -> None:
+    """Lowers this thread's priority so that it never delays the model's threads, which wait for each other."""
+    if sys.platform == "linux":  # elsewhere this would affect the whole process
         thread = threading.get_native_id()
         os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + 10)
 
 
-def prepare(encoder: Encoder, shown: Shown, most: int, image_tokens: int | None = None) -> Prepared:
-    """Opens the image and lays its candidates out.
+def prepare(
+    encoder: ChatEncoder, candidates: CandidatesOfImage, max_tokens: int, image_tokens: int | None = None
+) -> Prepared:
+    """Opens the image and lays out its candidates.
 
-    Where image and context leave a candidate no place in the model's context, the image gets half of what the context
-    leaves, so that every candidate of a context sees the same image.
+    Where image and context leave a candidate no room in the model's context, the image is reduced to half of the tokens
+    that the context leaves. So every candidate of a context sees the same image.
 
     Args:
-        most: as `prepared_ahead`.
-        image_tokens: of the image at most; by default as many as the image processor gives it.
+        max_tokens: as in `prepare_ahead`.
+        image_tokens: maximum for the image; by default the image processor decides.
     """
-    refused: dict[Place, Score] = {}
+    refused: dict[CandidateIndex, Score] = {}
     pixels: Pixels | None = None
-    if shown.image is not None:
-        found = pixels_or_reason(encoder, shown.image, image_tokens)
+    if candidates.image is not None:
+        found = pixels_or_reason(encoder, candidates.image, image_tokens)
         if isinstance(found, Score):
-            return Prepared([], dict.fromkeys(shown.rows, found))
+            return Prepared([], dict.fromkeys(candidates.rows, found))
         pixels = found
-    fitting: dict[Place, Row] = {}
-    crowded: dict[int, dict[Place, Row]] = {}
-    for place, row in shown.rows.items():
+    fitting: dict[CandidateIndex, CandidateRow] = {}
+    too_long: dict[int, dict[CandidateIndex, CandidateRow]] = {}
+    for index, row in candidates.rows.items():
         left = encoder.max_length - row.prompt
         fits = left > (len(pixels.tokens) - 1 if pixels is not None else 0)
-        (fitting if fits else crowded.setdefault(left, {}))[place] = row
-    sequences = encoder.sequences(fitting, pixels, most) if fitting else []
-    for left, rows in crowded.items():
-        smaller = pixels_or_reason(encoder, shown.image, left // 2) if shown.image is not None else _no_place(left)
+        (fitting if fits else too_long.setdefault(left, {}))[index] = row
+    sequences = encoder.sequences(fitting, pixels, max_tokens) if fitting else []
+    for left, rows in too_long.items():
+        smaller = (
+            pixels_or_reason(encoder, candidates.image, left // 2) if candidates.image is not None else _no_room(left)
+        )
         if isinstance(smaller, Score):
             refused |= dict.fromkeys(rows, smaller)
         else:
-            sequences += encoder.sequences(rows, smaller, most)
+            sequences += encoder.sequences(rows, smaller, max_tokens)
     return Prepared(sequences, refused)
 
 
-def pixels_or_reason(encoder: Encoder, image: str | Image.Image, most: int | None = None) -> Pixels | Score:
-    """As `Encoder.pixels`, or why there are none."""
+def pixels_or_reason(encoder: ChatEncoder, image: str | Image.Image, max_tokens: int | None = None) -> Pixels | Score:
+    """As `ChatEncoder.pixels`, or the reason why the image cannot be used."""
     try:
-        return encoder.pixels(image, most)
+        return encoder.pixels(image, max_tokens)
     except ImageFault as fault:
         return Score(None, fault.reason, fault.detail)
     except ContextTooLongError as error:
@@ -115,13 +119,13 @@ def pixels_or_reason(encoder: Encoder, image: str | Image.Image, most: int | Non
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out, a GPU's or the machine's, as far as that is told by an exception."""
-    no_primitive = isinstance(error, RuntimeError) and "could not create a primitive" in str(error)  # oneDNN's words
+    """Whether the exception means that a GPU's or the machine's memory ran out."""
+    no_primitive = isinstance(error, RuntimeError) and "could not create a primitive" in str(error)  # message of oneDNN
     return isinstance(error, MemoryError) or no_primitive or should_reduce_batch_size(error)
 
 
-def one_ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items; each is made in a background thread while the one before is used."""
+def prefetch_one(items: Iterator[T]) -> Iterator[T]:
+    """The same items; each is made in a background thread while the previous one is used."""
     with ThreadPoolExecutor(1, thread_name_prefix="batch") as pool:
         following = pool.submit(_next, items)
         while (found := following.result()) is not None:
@@ -135,5 +139,5 @@ def _next(items: Iterator[T]) -> tuple[T] | None:
     return None
 
 
-def _no_place(left: int) -> Score:
+def _no_room(left: int) -> Score:
     return Score(None, "context_too_long", f"the context's own tokens leave {max(left, 0)} places for the text")

@@ -1,7 +1,7 @@
-"""What a killed training goes on from: weights and optimizer as safetensors, the step, the curve so far.
+"""The state that a killed training resumes from: weights and optimizer as safetensors, the step, the curve so far.
 
-It lives in a folder of its own beside the outputs, named by a key of all that the training depends on. A state with
-another key is deleted, never gone on from.
+It has its own folder beside the outputs, named by a key of everything that the training depends on. A state with
+another key is deleted, never resumed.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from torch import Tensor
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.versions import code_version, folder_version, settings_version
 
-HistoryRow = dict[str, float | None]
+CurvePoint = dict[str, float | None]
 """``{"step": 40, "loss": 0.31, "accuracy": None, "learning_rate": 0.0004}``; None where not measured."""
 
 
 @dataclass
 class Progress:
-    """How far a training is, besides weights and optimizer."""
+    """Progress of a training, besides weights and optimizer."""
 
     step: int = 0
     """Optimizer steps done."""
     losses: list[float] = field(default_factory=list)
     """Losses of the steps since the curve's last point."""
-    history: list[HistoryRow] = field(default_factory=list)
+    history: list[CurvePoint] = field(default_factory=list)
     best_step: int | None = None
     """Step of the best held-out accuracy so far; None where none was measured."""
     best_accuracy: float = -1.0
 
 
 class TrainingState:
-    """States of one training; the newest one counts. All methods are for the first process only."""
+    """States of one training; the newest one counts. All methods are for rank 0 only."""
 
     def __init__(self, folder: Path, key: str) -> None:
         """
         Args:
-            folder: of this training and its predecessors with other keys, which are deleted.
+            folder: of this training and of earlier ones with other keys, which are deleted.
             key: see `state_key`.
         """
-        self._all = folder
+        self._root = folder
         self._folder = folder / key
         for other in folder.iterdir() if folder.is_dir() else ():
             if other != self._folder:
@@ -56,12 +56,12 @@ class TrainingState:
         states = sorted(self._folder.glob("step-*"))
         if not states:
             return None
-        facts = json.loads((states[-1] / "progress.json").read_text(encoding="utf-8"))
+        progress = json.loads((states[-1] / "progress.json").read_text(encoding="utf-8"))
         weights, optimizer = (load_file(states[-1] / f"{name}.safetensors") for name in ("weights", "optimizer"))
-        return Progress(**facts), weights, optimizer
+        return Progress(**progress), weights, optimizer
 
     def save(self, progress: Progress, weights: dict[str, Tensor], optimizer: dict[str, Tensor]) -> None:
-        """Writes a state whole, then deletes what it supersedes."""
+        """Writes a complete state, then deletes the ones that it replaces."""
         self._folder.mkdir(parents=True, exist_ok=True)
         scratch = self._folder / "writing"
         shutil.rmtree(scratch, ignore_errors=True)
@@ -71,7 +71,7 @@ class TrainingState:
         (scratch / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
         state = self._folder / f"step-{progress.step:09d}"
         scratch.rename(state)
-        kept = {state, self._best(progress.best_step or 0)}
+        kept = {state, self._best_file(progress.best_step or 0)}
         for old in self._folder.iterdir():
             if old not in kept:
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
@@ -81,22 +81,22 @@ class TrainingState:
         self._folder.mkdir(parents=True, exist_ok=True)
         scratch = self._folder / "writing.safetensors"
         save_file(weights, scratch)
-        scratch.rename(self._best(step))
+        scratch.rename(self._best_file(step))
 
     def best(self, step: int) -> dict[str, Tensor]:
-        """What `save_best` kept for that step."""
-        return load_file(self._best(step))
+        """The weights that `save_best` kept for that step."""
+        return load_file(self._best_file(step))
 
     def clear(self) -> None:
-        """Deletes everything: the training's output stands."""
-        shutil.rmtree(self._all, ignore_errors=True)
+        """Deletes everything; called when the training's output is written."""
+        shutil.rmtree(self._root, ignore_errors=True)
 
-    def _best(self, step: int) -> Path:
+    def _best_file(self, step: int) -> Path:
         return self._folder / f"best-{step:09d}.safetensors"
 
 
 def state_key(inputs: Mapping[str, Path], settings: Profile) -> str:
-    """Hex, over the inputs' versions, the settings that training sees and the code: all that its result depends on."""
+    """Hex hash of the inputs' versions, the settings and the code: everything that the training's result depends on."""
     parts = {
         "inputs": {name: folder_version(folder) for name, folder in inputs.items()},
         "settings": settings.score_model.model_dump(mode="json"),

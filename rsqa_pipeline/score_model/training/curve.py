@@ -7,27 +7,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rsqa_pipeline import plots
-from rsqa_pipeline.score_model.training.checkpoints import HistoryRow
+from rsqa_pipeline.score_model.training.checkpoints import CurvePoint
 from rsqa_pipeline.tracking.run_logger import RunLogger
 
 VALUES = ("loss", "accuracy", "learning_rate")
 
 
 class TrainingCurve:
-    """Loss and held-out accuracy over steps, to the logger and ``rows``."""
+    """Loss and held-out accuracy over steps, logged and kept in ``rows``."""
 
     def __init__(self, name: str, logger: RunLogger) -> None:
         self.name = name
-        self.rows: list[HistoryRow] = []
+        self.rows: list[CurvePoint] = []
         self._logger = logger
 
-    def resume(self, rows: list[HistoryRow]) -> None:
-        """Goes on from the rows of a killed run, which are told again: the logger's run is a new one."""
+    def resume(self, rows: list[CurvePoint]) -> None:
+        """Resumes from the rows of a killed run. They are logged again, since the logger's run is a new one."""
         for row in rows:
             self.add(int(row["step"] or 0), {key: row[key] for key in VALUES if row[key] is not None})
 
     def add(self, step: int, values: Mapping[str, float | None]) -> None:
-        """Puts values (any of `VALUES`) at a step."""
+        """Adds values (any of `VALUES`) at a step."""
         if not self.rows or self.rows[-1]["step"] != step:
             self.rows.append({"step": step, "loss": None, "accuracy": None, "learning_rate": None})
         self.rows[-1].update(values)
@@ -36,14 +36,14 @@ class TrainingCurve:
 
     @property
     def last_loss(self) -> float:
-        """Mean loss of the last stretch of steps."""
+        """Most recent loss of the curve, a mean over the steps since the point before."""
         return next(float(row["loss"]) for row in reversed(self.rows) if row["loss"] is not None)
 
     def write(self, out: Path, loss: str) -> None:
         """Writes history.json and plots/training.png.
 
         Args:
-            loss: its name, for the plot.
+            loss: name of the loss, for the plot.
         """
         (out / "history.json").write_text(json.dumps(self.rows, indent=1) + "\n", encoding="utf-8")
         figure, (losses, accuracies) = plots.new_panels(2, 9.0, 3.4)

@@ -1,8 +1,8 @@
 """Runs a phase in several processes, started by the profile's launcher (accelerate, torchrun) from inside the stage.
 
-The processes get a job file and leave metrics, or a fault, beside it. What the first one logs comes back line by line,
-so that curves grow while it trains. They end when this process does: each watches its standard input, whose other
-end this process holds.
+The processes read a job file and write metrics, or a fault, beside it. Rank 0's log is forwarded line by line, so that
+curves grow during training. The processes end when this process does: each watches its standard input, whose other end
+this process holds.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from rsqa_pipeline.tracking.run_logger import RunLogger, SilentLogger
 
 PhaseFunction = Callable[[Any, Mapping[str, Path], Path, Profile, RunLogger], Metrics]
 
-LISTEN_SECONDS = 0.5
-"""Between two looks at what the processes logged."""
+POLL_SECONDS = 0.5
+"""Interval between two reads of the processes' log."""
 
 
-def in_processes(
+def run_in_processes(
     module: str, name: str, inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger
 ) -> Metrics:
     """Runs the phase as ``<launch> -m <module> <job file>`` and returns its metrics.
 
     Raises:
-        RsqaError: the kind that the phase raised. ModelError: the launcher cannot be started, or ended otherwise.
+        RsqaError: the kind that the phase raised. ModelError: the launcher cannot be started, or it failed otherwise.
     """
     with tempfile.TemporaryDirectory(prefix="score-model-") as scratch:
         folder = Path(scratch)
@@ -46,25 +46,25 @@ def in_processes(
             "settings": settings.model_dump(mode="json", include={"name", "seed", "compute", "score_model"}),
         }
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-        words = [*settings.compute.launch, "-m", module, str(folder / "job.json")]
-        status = _watched(words, folder / "log.jsonl", logger)
+        command = [*settings.compute.launch, "-m", module, str(folder / "job.json")]
+        status = _run_and_log(command, folder / "log.jsonl", logger)
         if (folder / "fault.json").is_file():
             fault = json.loads((folder / "fault.json").read_text(encoding="utf-8"))
             raise getattr(errors, fault["kind"])(fault["message"])
         if status != 0 or not (folder / "metrics.json").is_file():
             raise errors.ModelError(
-                f"{' '.join(words)} ended with status {status} and no metrics; what it said is above"
+                f"{' '.join(command)} ended with status {status} and no metrics; see its output above"
             )
         metrics: Metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         return metrics
 
 
-def work(job_file: Path, phase: PhaseFunction) -> None:
-    """What each started process does: the job's phase; the first leaves its metrics, any its fault."""
+def run_worker(job_file: Path, phase: PhaseFunction) -> None:
+    """Runs the job's phase in a started process. Rank 0 writes its metrics; any process writes its fault."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     job = json.loads(job_file.read_text(encoding="utf-8"))
-    first = os.environ.get("RANK", "0") == "0"
-    logger = LineLogger(job_file.with_name("log.jsonl")) if first else SilentLogger()
+    is_rank_zero = os.environ.get("RANK", "0") == "0"
+    logger = LineLogger(job_file.with_name("log.jsonl")) if is_rank_zero else SilentLogger()
     inputs = {key: Path(path) for key, path in job["inputs"].items()}
     try:
         metrics = phase(job["phase"], inputs, Path(job["out"]), _settings(job["settings"]), logger)
@@ -72,12 +72,12 @@ def work(job_file: Path, phase: PhaseFunction) -> None:
         fault = {"kind": type(error).__name__, "message": str(error)}
         job_file.with_name("fault.json").write_text(json.dumps(fault), encoding="utf-8")
         sys.exit(str(error))
-    if first:
+    if is_rank_zero:
         job_file.with_name("metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
 
 
 class LineLogger:
-    """Writes each metric as a line for `in_processes` to log; a phase logs nothing else."""
+    """Writes each metric as a line for `run_in_processes` to log; a phase logs nothing else."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -94,7 +94,7 @@ class LineLogger:
 
 
 def _settings(dump: Mapping[str, Any]) -> Profile:
-    """The profile as a stage function sees it, from JSON."""
+    """Rebuilds from JSON the profile that a stage function gets."""
     return Profile.model_construct(
         name=dump["name"],
         seed=dump["seed"],
@@ -103,17 +103,17 @@ def _settings(dump: Mapping[str, Any]) -> Profile:
     )
 
 
-def _watched(words: list[str], log: Path, logger: RunLogger) -> int:
-    """Runs a command in a process group of its own, hands on what it logs, and returns its exit status."""
+def _run_and_log(command: list[str], log: Path, logger: RunLogger) -> int:
+    """Runs a command in its own process group, forwards its log and returns its exit status."""
     try:
-        process = subprocess.Popen(words, stdin=subprocess.PIPE, start_new_session=True)
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
     except OSError as error:
         raise errors.ModelError(f"compute.launch cannot be started: {error}") from error
-    told = 0
+    logged = 0
     try:
         while True:
-            ended = _waited(process)
-            told = _tell(log, told, logger)
+            ended = _has_ended(process)
+            logged = _log_new_lines(log, logged, logger)
             if ended:
                 return process.returncode
     finally:
@@ -122,18 +122,18 @@ def _watched(words: list[str], log: Path, logger: RunLogger) -> int:
             process.wait()
 
 
-def _waited(process: subprocess.Popen[bytes]) -> bool:
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
     try:
-        process.wait(LISTEN_SECONDS)
+        process.wait(POLL_SECONDS)
     except subprocess.TimeoutExpired:
         return False
     return True
 
 
-def _tell(log: Path, told: int, logger: RunLogger) -> int:
-    """Logs the whole lines behind the first ``told``; how many there are now."""
+def _log_new_lines(log: Path, logged: int, logger: RunLogger) -> int:
+    """Logs the complete lines after the first ``logged``; returns how many there are now."""
     lines = log.read_text(encoding="utf-8").split("\n")[:-1] if log.is_file() else []
-    for line in lines[told:]:
+    for line in lines[logged:]:
         entry = json.loads(line)
         logger.log_metrics(entry["metrics"], step=entry["step"])
     return len(lines)

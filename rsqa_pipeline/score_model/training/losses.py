@@ -15,8 +15,9 @@ def bradley_terry(chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0
     Args:
         chosen: scores of the preferred texts, (pairs,), unbounded.
         rejected: scores of the other texts, (pairs,).
-        margin: by how much the chosen score must lead to cost log 2, (pairs,), 0 or more. The paper has none; a
-            margin that grows with the judge's marks asks clear cases to be told apart clearly (Llama 2, section 3.2.2).
+        margin: lead of the chosen score at which the loss is log 2, (pairs,), 0 or more. The paper has none; a margin
+            that grows with the difference of the judge's marks demands a larger lead in clear cases (Llama 2, section
+            3.2.2).
 
     Returns:
         Scalar >= 0; log 2 where all scores tie and the margin is 0.
@@ -38,10 +39,10 @@ def plackett_luce(ranked: Tensor, counts: Tensor | None = None) -> Tensor:
         Scalar >= 0.
     """
     candidates = ranked.shape[1]
-    places = torch.arange(candidates, device=ranked.device)
-    real = places < counts[:, None] if counts is not None else torch.ones_like(ranked, dtype=torch.bool)
+    positions = torch.arange(candidates, device=ranked.device)
+    real = positions < counts[:, None] if counts is not None else torch.ones_like(ranked, dtype=torch.bool)
     scores = ranked.masked_fill(~real, -torch.inf)
-    # The tail's log-sum-exp at place k covers k..n, hence the cumulation from the right.
+    # The tail's log-sum-exp at position k covers k..n, so the sum accumulates from the right.
     tails = torch.logcumsumexp(scores.flip(1), dim=1).flip(1)
     terms = torch.where(real, tails, 0.0) - torch.where(real, ranked, 0.0)
     return terms.sum(dim=1).mean()
@@ -52,9 +53,9 @@ def ranking_loss(scores: Tensor, ranked: Tensor, counts: Tensor, margins: Tensor
 
     Args:
         scores: of a batch's texts, (texts,).
-        ranked: places of each ranking's texts, best first, (rankings, longest).
+        ranked: indices of each ranking's texts, best first, (rankings, longest).
         counts: texts in each ranking, (rankings,).
-        margins: see `bradley_terry`; lists have none.
+        margins: see `bradley_terry`; not used for lists.
     """
     if ranked.shape[1] == 2:
         return bradley_terry(scores[ranked[:, 0]], scores[ranked[:, 1]], margins)

@@ -1,7 +1,7 @@
-"""Preference pairs in the order they are learned from, and what each process takes of each step.
+"""Preference pairs in training order, and each process's micro batches of each step.
 
-An optimizer step learns from the same rankings whatever the number of processes: each takes its share of them, in
-passes that fit its memory, and weights every ranking alike.
+An optimizer step learns from the same rankings for any number of processes. Each process takes its share of them, in
+micro batches that fit its memory, and every ranking has the same weight.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tqdm import tqdm
 from rsqa_pipeline.images.decode import ImageFault
 from rsqa_pipeline.profile.score_model import ScoreModelPhase
 from rsqa_pipeline.records import canonical_messages
-from rsqa_pipeline.score_model.inputs.encoder import ContextTooLongError, Encoder, Row
+from rsqa_pipeline.score_model.inputs.encoder import CandidateRow, ChatEncoder, ContextTooLongError
 from rsqa_pipeline.score_model.inputs.sequences import Pixels
 from rsqa_pipeline.score_model.pairs import Pair
 from rsqa_pipeline.score_model.training.ranked_lists import MarkedPair, Ranking, as_lists
@@ -28,28 +28,28 @@ from rsqa_pipeline.score_model.training.ranked_lists import MarkedPair, Ranking,
 log = logging.getLogger(__name__)
 
 CACHE_BYTES = 2 << 30
-"""Prepared images kept in memory; what is beyond is opened again each time it is needed."""
+"""Maximum size of the prepared images kept in memory; others are opened again each time they are needed."""
 _BLANK = ("blank",)
 SORT_WINDOW = 8
-"""Batches that are sorted by length among themselves; wider saves padding, narrower is more random."""
+"""Number of batches that are sorted by length together; wider saves padding, narrower is more random."""
 
 Fault = tuple[str, str, str]
-"""pair_id, reason, detail of a pair that cannot be used."""
+"""pair_id, reason and detail of a pair that cannot be used."""
 
 
 @dataclass(frozen=True)
-class Pass:
-    """What goes through the model at once."""
+class MicroBatch:
+    """Rankings that go through the model in one pass."""
 
     rankings: list[Ranking]
     weight: float
-    """Of its mean loss in the step's; the weights of all passes of all processes sum to 1."""
+    """Weight of their mean loss in the step's loss; all weights of a step, over all processes, sum to 1."""
 
 
 class PixelStore:
     """Prepared images by reference, kept up to a budget of bytes."""
 
-    def __init__(self, encoder: Encoder, budget: int = CACHE_BYTES) -> None:
+    def __init__(self, encoder: ChatEncoder, budget: int = CACHE_BYTES) -> None:
         self._encoder = encoder
         self._left = budget
         self._kept: dict[Hashable, Pixels] = {}
@@ -66,17 +66,16 @@ class PixelStore:
         return pixels
 
 
-class PairData:
-    """Training pairs, or the lists they rank, in the order they are learned from, all epochs one after another.
+class PairBatches:
+    """Training pairs, or the lists that they form, in training order over all epochs.
 
-    Every image is opened once at the start. Pairs whose image cannot be used are left out and named in
-    ``faults``.
+    Every image is opened once at the start. Pairs whose image cannot be used are left out and listed in ``faults``.
     """
 
     def __init__(
         self,
         pairs: Sequence[Pair],
-        encoder: Encoder,
+        encoder: ChatEncoder,
         phase: ScoreModelPhase,
         seed: int,
         tokens_per_pass: int | None = None,
@@ -85,14 +84,14 @@ class PairData:
         """
         Args:
             tokens_per_pass: see `ScoreModelSettings.tokens_per_pass`.
-            always_image: give a pass without image a text with a blank one, which is in no ranking, so that in every
-                process the vision tower has a part in every pass.
+            always_image: add a text with a blank image to a micro batch without images, so that every micro batch of
+                every process runs the vision tower. The text is in no ranking.
         """
         self.encoder = encoder
         self.store = PixelStore(encoder)
         self.faults: list[Fault] = []
         self.truncated = 0
-        """Texts that lose their end to the context's length, once a pair."""
+        """Number of texts cut to the context's length, counted per pair."""
         self._tokenized: dict[tuple[bool, str, str], tuple[int, ...]] = {}
         self._image_tokens: dict[Hashable, int] = {}
         learned: list[MarkedPair] = []
@@ -104,35 +103,35 @@ class PairData:
         self.rankings = as_lists(learned) if ranked else [pair.ranking for pair in learned]
         self.order = training_order(self.rankings, phase.epochs, phase.batch_size, seed)
         self._per_step = phase.batch_size * phase.gradient_accumulation
-        self._per_pass = phase.batch_size
+        self._per_micro_batch = phase.batch_size
         self._tokens_per_pass = tokens_per_pass
         self._always_image = always_image
         self._blank, self._blank_row = (
             encoder.pixels(Image.new("RGB", (64, 64))),
-            Row(encoder.tokens([], "", True), _BLANK),
+            CandidateRow(encoder.tokens([], "", True), _BLANK),
         )
 
     @property
     def steps(self) -> int:
-        """Optimizer steps of all epochs; a rest that fills no step is left out, unless it is all there is."""
+        """Optimizer steps of all epochs; an incomplete last step is left out, unless it is the only one."""
         return max(1, len(self.order) // self._per_step)
 
-    def passes(self, step: int, rank: int = 0, count: int = 1) -> list[Pass]:
-        """What process ``rank`` of ``count`` does in a step, from 0; equally many passes in each process.
+    def micro_batches(self, step: int, rank: int = 0, world_size: int = 1) -> list[MicroBatch]:
+        """Micro batches of process ``rank`` in a step, from 0; every process has the same number of them.
 
-        A process with nothing left repeats a pass with weight 0, since the others wait for it in every pass.
+        A process with nothing left repeats rankings with weight 0, since the others wait for it in every pass.
         """
         rankings = [self.rankings[i] for i in self.order[step * self._per_step : (step + 1) * self._per_step]]
-        bounds = [len(rankings) * process // count for process in range(count + 1)]
-        shares = [self._cut(rankings[a:b], count) for a, b in pairwise(bounds)]
-        mine = [Pass(part, len(part) / len(rankings)) for part in shares[rank]]
-        idle = Pass(rankings[:1], 0.0)
+        bounds = [len(rankings) * process // world_size for process in range(world_size + 1)]
+        shares = [self._split(rankings[a:b], world_size) for a, b in pairwise(bounds)]
+        mine = [MicroBatch(part, len(part) / len(rankings)) for part in shares[rank]]
+        idle = MicroBatch(rankings[:1], 0.0)
         return mine + [idle] * (max(map(len, shares)) - len(mine))
 
-    def _cut(self, rankings: list[Ranking], count: int) -> list[list[Ranking]]:
-        """One process's share of a step, cut into passes."""
+    def _split(self, rankings: list[Ranking], world_size: int) -> list[list[Ranking]]:
+        """One process's share of a step, split into micro batches."""
         if self._tokens_per_pass is None:
-            size = -(-self._per_pass // count)
+            size = -(-self._per_micro_batch // world_size)
             return [rankings[i : i + size] for i in range(0, len(rankings), size)]
         parts: list[list[Ranking]] = []
         for ranking in rankings:
@@ -143,20 +142,20 @@ class PairData:
         return parts
 
     def tokens(self, rankings: Sequence[Ranking]) -> int:
-        """Tokens that these rankings bring into a pass: each text once, and each image once."""
+        """Tokens that these rankings add to a micro batch: each text once, and each image once."""
         rows = {row for ranking in rankings for row in ranking.rows}
         images = {row.image for row in rows if row.image is not None}
         return sum(len(row.tokens) for row in rows) + sum(self._image_tokens[image] for image in images)
 
     def collate(self, rankings: Sequence[Ranking]) -> dict[str, Tensor]:
-        """Arguments of `ScoreModel.forward`, and what `ranking_loss` reads:
+        """Arguments of `ScoreModel.forward`, and those of `ranking_loss`:
 
-        ``ranked`` (lists, longest): places of each ranking's texts among the scores, best first, 0 behind a short
-        one's end; ``counts`` (lists,): texts in each; ``mark_gaps`` (lists,): see `Ranking.mark_gap`. A text that
-        stands in several rankings of one image is in the batch once; so is an image.
+        ``ranked`` (lists, longest): indices of each ranking's texts among the scores, best first, short rankings
+        padded with 0; ``counts`` (lists,): number of texts in each; ``mark_gaps`` (lists,): see `Ranking.mark_gap`. A
+        text in several rankings of one image is in the batch once; so is an image.
         """
         rows = list(dict.fromkeys(row for ranking in rankings for row in ranking.rows))
-        place = {row: index for index, row in enumerate(rows)}
+        position = {row: index for index, row in enumerate(rows)}
         images: dict[Hashable, Pixels] = {
             row.image: self.store[row.image] for row in rows if isinstance(row.image, str)
         }
@@ -165,7 +164,7 @@ class PairData:
             images[_BLANK] = self._blank
         ranked = torch.zeros(len(rankings), max(len(ranking.rows) for ranking in rankings), dtype=torch.int64)
         for index, ranking in enumerate(rankings):
-            ranked[index, : len(ranking.rows)] = torch.tensor([place[row] for row in ranking.rows])
+            ranked[index, : len(ranking.rows)] = torch.tensor([position[row] for row in ranking.rows])
         return {
             **self.encoder.batch(rows, images),
             "ranked": ranked,
@@ -182,10 +181,10 @@ class PairData:
 
     def _prepared(self, pair: Pair) -> MarkedPair | None:
         image = pair["image"]
-        chosen, rejected = (Row(self._tokens(pair, pair[side]), image) for side in ("chosen", "rejected"))
+        chosen, rejected = (CandidateRow(self._tokens(pair, pair[side]), image) for side in ("chosen", "rejected"))
         try:
             pixels = self.store[image] if image is not None else None
-            self.encoder.widen(chosen, pixels)
+            self.encoder.expand_image_tokens(chosen, pixels)
         except ImageFault as fault:
             self.faults.append((pair["pair_id"], fault.reason, fault.detail))
             return None
@@ -210,11 +209,10 @@ class PairData:
 
 
 def training_order(pairs: Sequence[Ranking], epochs: float, batch_size: int, seed: int) -> list[int]:
-    """Indices of the pairs (or lists), epoch after epoch; the last epoch may be a part.
+    """Indices of the pairs (or lists), epoch after epoch; the last epoch may be incomplete.
 
-    In each epoch images come in random order with all their pairs together, so that a batch encodes an image
-    once; within `SORT_WINDOW` batches they are sorted by length, to pad little, and the batches are shuffled
-    again.
+    In each epoch images come in random order with all their pairs together, so that a batch encodes an image once.
+    Within `SORT_WINDOW` batches they are sorted by length, to reduce padding, and the batches are shuffled again.
     """
     by_image: dict[Any, list[int]] = {}
     for index, pair in enumerate(pairs):
@@ -223,11 +221,11 @@ def training_order(pairs: Sequence[Ranking], epochs: float, batch_size: int, see
     groups = list(by_image.values())
     lengths = [max(len(row.tokens) for index in group for row in pairs[index].rows) for group in groups]
     generator = torch.Generator().manual_seed(seed)
-    wanted = round(epochs * len(pairs))
+    total = round(epochs * len(pairs))
     order: list[int] = []
-    while len(order) < wanted:
+    while len(order) < total:
         order.extend(_epoch(groups, lengths, batch_size, generator))
-    return order[:wanted]
+    return order[:total]
 
 
 def _epoch(groups: list[list[int]], lengths: list[int], batch_size: int, generator: torch.Generator) -> list[int]:
@@ -239,6 +237,6 @@ def _epoch(groups: list[list[int]], lengths: list[int], batch_size: int, generat
         indices = [index for group in window for index in groups[group]]
         batches = [indices[i : i + batch_size] for i in range(0, len(indices), batch_size)]
         rest = [batches.pop()] if len(batches[-1]) < batch_size else []
-        places = torch.randperm(len(batches), generator=generator).tolist()
-        order.extend(index for batch in [*(batches[p] for p in places), *rest] for index in batch)
+        permutation = torch.randperm(len(batches), generator=generator).tolist()
+        order.extend(index for batch in [*(batches[p] for p in permutation), *rest] for index in batch)
     return order

@@ -1,7 +1,7 @@
-"""What is learned from: rankings of texts for one image and context, best first; most often a pair.
+"""Training examples: rankings of texts for one image and context, best first; most often pairs.
 
-Pairs that share their chosen text and whose rejected texts have judge's marks hold more than each alone: they rank the
-whole list, and the Plackett-Luce loss learns from all of it.
+Pairs that share their chosen text and whose rejected texts have judge's marks contain more together than separately:
+they rank the whole list, and the Plackett-Luce loss learns from all of it.
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from rsqa_pipeline.score_model.inputs.encoder import Row
+from rsqa_pipeline.score_model.inputs.encoder import CandidateRow
 
 
 @dataclass(frozen=True)
 class Ranking:
     """Texts of one image and context, best first, two or more."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[CandidateRow, ...]
     mark_gap: float = 0.0
     """Judge's mark of the first minus that of the second, 0..4; 0 where one has no mark."""
 
 
 @dataclass(frozen=True)
 class MarkedPair:
-    """A pair, its rows ready."""
+    """A tokenized pair."""
 
     ranking: Ranking
     rejected_mark: float | None
@@ -33,9 +33,9 @@ class MarkedPair:
 def as_lists(pairs: Sequence[MarkedPair]) -> list[Ranking]:
     """The pairs merged into ranked lists, in the order of each list's first pair.
 
-    A list is a chosen text and the texts rejected for it, by mark. Texts with the same mark have no order, so each
-    goes into another list; a rejected text without mark stays a pair. So every pair's order is in exactly one list,
-    and no order is made up. Pairs whose images differ never share a row, hence never a list.
+    A list is a chosen text and the texts rejected for it, ordered by mark. Texts with the same mark have no order, so
+    each goes into a different list; a rejected text without a mark stays a pair. So every pair's order is in exactly
+    one list, and no order is invented. Pairs with different images never share a row, so they never share a list.
 
     Example: chosen a (mark 5) against b (3), c (4), d (3), e (no mark) gives a > c > b, a > d, a > e.
     """

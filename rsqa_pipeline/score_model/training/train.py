@@ -1,8 +1,8 @@
 """Trains the score model in three phases: text, caption, instruction pairs (paper, score model training).
 
-Each phase starts from the one before and trains the parts that the profile names; the phases' numbers are the
-profile's. A killed phase goes on from its last state (`training_state`). With ``compute.launch`` it runs in several
-processes (`launch`), which end with the weights that one would have.
+Each phase starts from the one before and trains the parts that the profile names, with the profile's settings. A
+killed phase resumes from its last state (`checkpoints`). With ``compute.launch`` it runs in several processes
+(`launch`) and ends with the same weights as in one process.
 """
 
 from __future__ import annotations
@@ -21,20 +21,19 @@ from rsqa_pipeline.models.load import base_model
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.profile.score_model import LastPhase, ScoreModelPhase
 from rsqa_pipeline.records import QUARANTINE, Metrics, write_table
-from rsqa_pipeline.score_model.inputs.encoder import Encoder
+from rsqa_pipeline.score_model.inputs.encoder import ChatEncoder
 from rsqa_pipeline.score_model.inputs.separate_encoder import encoder_for
 from rsqa_pipeline.score_model.network.adapters import merge_adapters
 from rsqa_pipeline.score_model.network.checkpoint import read_processor
 from rsqa_pipeline.score_model.network.model import ScoreModel
 from rsqa_pipeline.score_model.pairs import Pair, accuracy, agrees, read_pairs, score_pairs
 from rsqa_pipeline.score_model.scoring.scorer import Scorer
-from rsqa_pipeline.score_model.training import distributed as processes
-from rsqa_pipeline.score_model.training import launch
+from rsqa_pipeline.score_model.training import distributed, launch
 from rsqa_pipeline.score_model.training.checkpoints import TrainingState, state_key
 from rsqa_pipeline.score_model.training.curve import TrainingCurve
-from rsqa_pipeline.score_model.training.distributed import Processes
-from rsqa_pipeline.score_model.training.pair_batches import Fault, PairData
-from rsqa_pipeline.score_model.training.trainer import Optimization, Plan
+from rsqa_pipeline.score_model.training.distributed import ProcessGroup
+from rsqa_pipeline.score_model.training.pair_batches import Fault, PairBatches
+from rsqa_pipeline.score_model.training.trainer import PhaseTrainer
 from rsqa_pipeline.tracking.run_logger import RunLogger
 
 PhaseName = Literal["text", "caption", "instruction"]
@@ -42,22 +41,22 @@ PhaseName = Literal["text", "caption", "instruction"]
 STARTS_FROM: dict[PhaseName, str] = {"caption": "score_head", "instruction": "caption_score_model"}
 LOSS_NAMES = {"bradley_terry": "Bradley-Terry", "plackett_luce": "Plackett-Luce"}
 CURVE_PAIRS = 256
-"""Held-out pairs behind a point of the curve, and behind the choice of the best weights; the last point of the curve
-is over all of them."""
+"""Number of held-out pairs behind a point of the curve and behind the choice of the best weights; the last point of the
+curve uses all of them."""
 
 
 def run_text_phase(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
-    """Asset ``score_head``: the base VLM's backbone with a head learned from text pairs."""
+    """Asset ``score_head``: the base VLM's backbone with a head trained on text pairs."""
     return _run("text", inputs, out, settings, logger)
 
 
 def run_caption_phase(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
-    """Asset ``caption_score_model``: goes on from the text phase with caption pairs."""
+    """Asset ``caption_score_model``: continues from the text phase with caption pairs."""
     return _run("caption", inputs, out, settings, logger)
 
 
 def run_instruction_phase(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
-    """Asset ``score_model``: goes on from the caption phase with instruction pairs; the model that scores.
+    """Asset ``score_model``: continues from the caption phase with instruction pairs; the model used for scoring.
 
     Caption pairs are replayed among them. The paper does not replay; without it a small model forgets captions in
     this phase, and captions are most of what it ranks.
@@ -69,22 +68,22 @@ def run_instruction_phase(inputs: Mapping[str, Path], out: Path, settings: Profi
 
 def _run(name: PhaseName, inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
     if settings.compute.launch:
-        return launch.in_processes(__name__, name, inputs, out, settings, logger)
+        return launch.run_in_processes(__name__, name, inputs, out, settings, logger)
     return train_phase(name, inputs, out, settings, logger)
 
 
 def train_phase(
     name: PhaseName, inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger
 ) -> Metrics:
-    """Trains one phase; the first process writes model/, history.json, plots/training.png and quarantine.parquet.
+    """Trains one phase; rank 0 writes model/, history.json, plots/training.png and quarantine.parquet.
 
     Returns:
-        The first process's metrics; none in the others.
+        Rank 0's metrics; none in the other processes.
 
     Raises:
-        DataError: no usable pair. ModelError: a loss that is no number, no GPU where one is asked for.
+        DataError: no usable pair. ModelError: the loss is not finite, or there is no GPU where one is required.
     """
-    group = processes.join(settings.compute)
+    group = distributed.init_group(settings.compute)
     phase: ScoreModelPhase | None = getattr(settings.score_model.phases, name)
     model, processor = _start(name, inputs, settings)
     kinds = phase.pairs if isinstance(phase, LastPhase) else [name]
@@ -92,20 +91,28 @@ def train_phase(
     train, heldout = ([pair for source in sources for pair in read_pairs(source, s)] for s in ("train", "heldout"))
     if phase is None:
         encoder = encoder_for(processor, settings.score_model.max_length)
-        return _passed_on(model, encoder, TrainingCurve(name, logger), heldout, settings, out) if group.first else {}
+        return (
+            _skip_phase(model, encoder, TrainingCurve(name, logger), heldout, settings, out)
+            if group.is_rank_zero
+            else {}
+        )
     encoder = encoder_for(processor, settings.score_model.max_length)
-    # all processes gather weights (FSDP) or average gradients of the vision tower in every pass: none may sit one out
-    together = group.count > 1 and (settings.score_model.fsdp or "vision" in phase.train)
-    blank = together and any(pair["image"] is not None for pair in train)
-    data = PairData(train, encoder, phase, settings.seed, settings.score_model.tokens_per_pass, blank)
+    # in every pass all processes gather weights (FSDP) or average gradients of the vision tower, so none may skip it
+    synchronized = group.world_size > 1 and (settings.score_model.fsdp or "vision" in phase.train)
+    always_image = synchronized and any(pair["image"] is not None for pair in train)
+    data = PairBatches(train, encoder, phase, settings.seed, settings.score_model.tokens_per_pass, always_image)
     if not data.rankings:
         raise DataError(
             f"{', '.join(map(str, sources))}: no usable training pair "
             f"({len(train)} read, {len(data.faults)} with a fault)"
         )
-    state = TrainingState(settings.state / "score_model" / name, state_key(inputs, settings)) if group.first else None
+    state = (
+        TrainingState(settings.state / "score_model" / name, state_key(inputs, settings))
+        if group.is_rank_zero
+        else None
+    )
     curve = TrainingCurve(name, logger)
-    model = _optimize(model, data, heldout, curve, state, phase, settings, group)
+    model = _train(model, data, heldout, curve, state, phase, settings, group)
     if state is None:
         return {}
     scorer = _scorer(model, encoder, settings)
@@ -115,7 +122,7 @@ def train_phase(
 
 
 def _start(name: PhaseName, inputs: Mapping[str, Path], settings: Profile) -> tuple[ScoreModel, ProcessorMixin]:
-    """What the phase starts from: the base VLM's backbone, or the phase before."""
+    """Model and processor that the phase starts from: the base VLM's backbone, or the phase before."""
     if name == "text":
         base = base_model(inputs["base_models"], "vlm")
         return ScoreModel.from_base(base, settings.score_model.activation), read_processor(base)
@@ -123,15 +130,15 @@ def _start(name: PhaseName, inputs: Mapping[str, Path], settings: Profile) -> tu
     return ScoreModel.from_pretrained(start), read_processor(start)
 
 
-def _passed_on(
+def _skip_phase(
     model: ScoreModel,
-    encoder: Encoder,
+    encoder: ChatEncoder,
     curve: TrainingCurve,
     heldout: Sequence[Pair],
     settings: Profile,
     out: Path,
 ) -> Metrics:
-    """Outputs of a phase that is left out: the model that it would have started from, and how right that is."""
+    """Outputs of a phase that is left out: the model that it would have started from, and that model's accuracy."""
     scorer = _scorer(model, encoder, settings)
     curve.add(0, {"accuracy": accuracy([agrees(pair) for pair in score_pairs(scorer, heldout)])})
     model.save_pretrained(out / "model")
@@ -141,39 +148,49 @@ def _passed_on(
     return _quarantine(out, curve.name, [], len(heldout))
 
 
-def _optimize(
+def _train(
     model: ScoreModel,
-    data: PairData,
+    data: PairBatches,
     heldout: Sequence[Pair],
     curve: TrainingCurve,
     state: TrainingState | None,
     phase: ScoreModelPhase,
     settings: Profile,
-    group: Processes,
+    group: ProcessGroup,
 ) -> ScoreModel:
-    """The model, trained; in the first process it is whole, on its device, without adapters."""
+    """Trains the model. In rank 0 the result is complete, on its device, without adapters."""
     score_model = settings.score_model
-    # FSDP takes the model apart, so the first process puts what was learned into this copy
-    whole = copy.deepcopy(model) if score_model.fsdp and group.first else None
+    # FSDP splits the model, so rank 0 puts the learned weights into this copy
+    full_copy = copy.deepcopy(model) if score_model.fsdp and group.is_rank_zero else None
     adapters = model.train_only(phase.train, phase.lora, settings.seed)
     if score_model.gradient_checkpointing:
         model.recompute_activations()
-    spread = processes.spread(model, group, score_model.fsdp)
+    wrapped = distributed.wrap_model(model, group, score_model.fsdp)
     scorer = _scorer(model, data.encoder, settings)
-    shown = heldout[:: max(1, len(heldout) // CURVE_PAIRS)]
+    curve_pairs = heldout[:: max(1, len(heldout) // CURVE_PAIRS)]
 
     def measure() -> float | None:
-        with _products(group.device, settings):
-            return accuracy([agrees(pair) for pair in score_pairs(scorer, shown)])
+        with autocast(group.device, settings):
+            return accuracy([agrees(pair) for pair in score_pairs(scorer, curve_pairs)])
 
-    plan = Plan(phase, settings.seed, settings.compute.dtype == "bfloat16", score_model.state_steps)
-    Optimization(spread, data, plan, group, state, curve, measure).run()
-    weights = processes.trained_weights(spread) if score_model.fsdp else {}
-    processes.leave()
-    if whole is not None:
-        adapters = whole.train_only(phase.train, phase.lora, settings.seed)
-        processes.set_weights(whole, weights)
-        model = whole.to(group.device)
+    PhaseTrainer(
+        wrapped,
+        data,
+        group,
+        state,
+        curve,
+        measure,
+        phase=phase,
+        seed=settings.seed,
+        bfloat16=settings.compute.dtype == "bfloat16",
+        state_steps=score_model.state_steps,
+    ).run()
+    weights = distributed.trained_weights(wrapped) if score_model.fsdp else {}
+    distributed.close_group()
+    if full_copy is not None:
+        adapters = full_copy.train_only(phase.train, phase.lora, settings.seed)
+        distributed.set_weights(full_copy, weights)
+        model = full_copy.to(group.device)
     merge_adapters(adapters)
     return model
 
@@ -181,7 +198,7 @@ def _optimize(
 def _write(
     scorer: Scorer,
     processor: ProcessorMixin,
-    data: PairData,
+    data: PairBatches,
     heldout: Sequence[Pair],
     n_train: int,
     curve: TrainingCurve,
@@ -189,8 +206,8 @@ def _write(
     settings: Profile,
     out: Path,
 ) -> Metrics:
-    """Measures on all held-out pairs and writes the outputs."""
-    with _products(scorer.model.head.weight.device, settings):
+    """Measures accuracy on all held-out pairs and writes the outputs."""
+    with autocast(scorer.model.head.weight.device, settings):
         scored = score_pairs(scorer, heldout)
     verdicts = [agrees(pair) for pair in scored]
     truths = [agrees(pair, row["true_margin"] or 0.0) for pair, row in zip(scored, heldout, strict=True)]
@@ -213,12 +230,12 @@ def _write(
     }
 
 
-def _scorer(model: ScoreModel, encoder: Encoder, settings: Profile) -> Scorer:
+def _scorer(model: ScoreModel, encoder: ChatEncoder, settings: Profile) -> Scorer:
     return Scorer(model, encoder.processor, encoder.max_length, "in training", settings.compute.batch_tokens)
 
 
-def _products(device: torch.device, settings: Profile) -> torch.autocast:
-    """Matrix products in the profile's dtype."""
+def autocast(device: torch.device, settings: Profile) -> torch.autocast:
+    """Context that runs matrix products in the profile's dtype."""
     return torch.autocast(device.type, torch.bfloat16, enabled=settings.compute.dtype == "bfloat16")
 
 
@@ -232,4 +249,4 @@ def _quarantine(out: Path, name: str, faults: Sequence[Fault], pairs: int) -> Me
 
 
 if __name__ == "__main__":
-    launch.work(Path(sys.argv[1]), train_phase)
+    launch.run_worker(Path(sys.argv[1]), train_phase)

@@ -1,7 +1,7 @@
-"""The training loop of a phase: AdamW, warm-up and cosine, over one process or several, from the last state on.
+"""The training loop of a phase: AdamW, warm-up and cosine schedule, in one process or several, resumable.
 
-AdamW with betas (0.9, 0.95) and a cosine schedule as in the paper. A step's rankings, order and rate follow from the
-settings and the step's number alone, so weights, optimizer state and that number are the whole state.
+AdamW with betas (0.9, 0.95) and a cosine schedule as in the paper. A step's rankings, order and learning rate depend
+only on the settings and the step's number, so weights, optimizer state and that number are the complete state.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -19,66 +18,64 @@ from tqdm import tqdm
 
 from rsqa_pipeline.errors import ModelError
 from rsqa_pipeline.profile.score_model import ScoreModelPhase
-from rsqa_pipeline.score_model.training import distributed as spreading
+from rsqa_pipeline.score_model.training import distributed
 from rsqa_pipeline.score_model.training.checkpoints import Progress, TrainingState
 from rsqa_pipeline.score_model.training.curve import TrainingCurve
-from rsqa_pipeline.score_model.training.distributed import Processes
+from rsqa_pipeline.score_model.training.distributed import ProcessGroup
 from rsqa_pipeline.score_model.training.losses import ranking_loss
-from rsqa_pipeline.score_model.training.pair_batches import PairData, Pass
+from rsqa_pipeline.score_model.training.pair_batches import MicroBatch, PairBatches
 
 BETAS = (0.9, 0.95)
-LONGEST_GRADIENT = 1.0
-"""Norm that gradients are cut to."""
+MAX_GRADIENT_NORM = 1.0
+"""Norm that gradients are clipped to."""
 LOSS_POINTS = 20
 ACCURACY_POINTS = 4
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How to train, besides on what."""
-
-    phase: ScoreModelPhase
-    seed: int
-    bfloat16: bool
-    """Matrix products in bfloat16; weights, gradients and the head stay float32."""
-    state_steps: int
-
-
-class Optimization:
+class PhaseTrainer:
     """Trains the parameters of a model that require a gradient, in place."""
 
     def __init__(
         self,
         model: nn.Module,
-        data: PairData,
-        plan: Plan,
-        processes: Processes,
+        data: PairBatches,
+        group: ProcessGroup,
         state: TrainingState | None,
         curve: TrainingCurve,
         measure: Callable[[], float | None],
+        *,
+        phase: ScoreModelPhase,
+        seed: int,
+        bfloat16: bool,
+        state_steps: int,
     ) -> None:
         """
         Args:
-            model: as `processes.spread` gave it.
-            state: to go on from and to save to; None in all processes but the first.
-            curve: what the first process tells.
-            measure: held-out accuracy, 0..1, of the model as it stands; called in every process at the same steps.
+            model: as returned by `distributed.wrap_model`.
+            state: to resume from and to save to; None in all processes except rank 0.
+            curve: receives loss and accuracy.
+            measure: held-out accuracy, 0..1, of the current model; called in every process at the same steps.
+            bfloat16: matrix products in bfloat16; weights, gradients and the head stay float32.
+            state_steps: optimizer steps between two saved states.
         """
         self._model = model
         self._data = data
-        self._plan = plan
-        self._processes = processes
+        self._group = group
         self._state = state
         self._curve = curve
         self._measure = measure
-        self._optimizer = _adamw(model, plan.phase)
+        self._phase = phase
+        self._seed = seed
+        self._bfloat16 = bfloat16
+        self._state_steps = state_steps
+        self._optimizer = _adamw(model, phase)
         self._progress = Progress()
 
     def run(self) -> None:
         """Trains from the newest state, or from the beginning, to the last step.
 
         Raises:
-            ModelError: the loss is no number any more.
+            ModelError: the loss is not finite.
         """
         self._resume()
         steps = self._data.steps
@@ -88,7 +85,7 @@ class Optimization:
             initial=self._progress.step,
             desc=f"{self._curve.name} phase",
             unit="step",
-            disable=not self._processes.first,
+            disable=not self._group.is_rank_zero,
         )
         with bar:
             while self._progress.step < steps:
@@ -100,44 +97,44 @@ class Optimization:
         self._keep_best()
 
     def _step(self, step: int) -> tuple[float, float]:
-        """One optimizer step. Its loss, the mean over all processes' rankings, and its learning rate."""
-        torch.manual_seed(self._plan.seed + step)  # for backbones with dropout
-        rate = self._plan.phase.learning_rate * schedule(step, self._data.steps, self._plan.phase.warmup_steps)
+        """Runs one optimizer step. Returns its loss, the mean over all processes' rankings, and its learning rate."""
+        torch.manual_seed(self._seed + step)  # for backbones with dropout
+        rate = self._phase.learning_rate * schedule(step, self._data.steps, self._phase.warmup_steps)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.zero_grad(set_to_none=True)
-        passes = self._data.passes(step, self._processes.rank, self._processes.count)
-        total = torch.zeros((), device=self._processes.device)
-        for number, part in enumerate(passes, start=1):
-            with self._quiet() if number < len(passes) else nullcontext():
-                total += self._learn(part)
-        if self._processes.count > 1:
+        micro_batches = self._data.micro_batches(step, self._group.rank, self._group.world_size)
+        total = torch.zeros((), device=self._group.device)
+        for number, micro_batch in enumerate(micro_batches, start=1):
+            with self._no_sync() if number < len(micro_batches) else nullcontext():
+                total += self._backward(micro_batch)
+        if self._group.world_size > 1:
             dist.all_reduce(total)
         if not torch.isfinite(total):
             raise ModelError(
                 f"{self._curve.name} phase: loss is {total.item()} at step {step + 1}; lower its learning rate"
             )
         trained = [p for p in self._model.parameters() if p.grad is not None]
-        nn.utils.clip_grad_norm_(trained, LONGEST_GRADIENT)
+        nn.utils.clip_grad_norm_(trained, MAX_GRADIENT_NORM)
         self._optimizer.step()
         return total.item(), rate
 
-    def _learn(self, part: Pass) -> Tensor:
-        """Adds a pass's gradients; its weighted loss."""
+    def _backward(self, micro_batch: MicroBatch) -> Tensor:
+        """Adds the gradients of a micro batch and returns its weighted loss."""
         tensors = {
-            name: tensor.to(self._processes.device) for name, tensor in self._data.collate(part.rankings).items()
+            name: tensor.to(self._group.device) for name, tensor in self._data.collate(micro_batch.rankings).items()
         }
         ranked, counts, gaps = (tensors.pop(name) for name in ("ranked", "counts", "mark_gaps"))
-        with torch.autocast(self._processes.device.type, torch.bfloat16, enabled=self._plan.bfloat16):
+        with torch.autocast(self._group.device.type, torch.bfloat16, enabled=self._bfloat16):
             scores = self._model(**tensors)
-        loss = part.weight * ranking_loss(scores, ranked, counts, self._plan.phase.margin * gaps)
-        # gradients are averaged over the processes; their sum is what one process would have. A text in no ranking
-        # (`PairData`) has its part, without weight
-        (loss * self._processes.count + 0.0 * scores.sum()).backward()
+        loss = micro_batch.weight * ranking_loss(scores, ranked, counts, self._phase.margin * gaps)
+        # gradients are averaged over the processes, while one process would sum them; a text in no ranking
+        # (see `PairBatches`) takes part with weight 0
+        (loss * self._group.world_size + 0.0 * scores.sum()).backward()
         return loss.detach()
 
-    def _quiet(self) -> AbstractContextManager[None]:
-        """Where gradients are only added up, not yet exchanged."""
+    def _no_sync(self) -> AbstractContextManager[None]:
+        """A context in which gradients are accumulated but not yet exchanged."""
         return self._model.no_sync() if isinstance(self._model, DistributedDataParallel) else nullcontext()
 
     def _after_step(self, loss: float, rate: float, steps: int) -> None:
@@ -148,57 +145,57 @@ class Optimization:
             self._curve.add(done, {"loss": mean, "learning_rate": rate})
             self._progress.losses.clear()
         between = max(1, steps // ACCURACY_POINTS)
-        if self._plan.phase.keep == "best" if done == steps else done % between == 0:
-            self._measured(done, steps)
-        if done % self._plan.state_steps == 0 or (done == steps and done > self._plan.state_steps):
+        if self._phase.keep == "best" if done == steps else done % between == 0:
+            self._record_accuracy(done, steps)
+        if done % self._state_steps == 0 or (done == steps and done > self._state_steps):
             self._save()
 
-    def _measured(self, done: int, steps: int) -> None:
+    def _record_accuracy(self, done: int, steps: int) -> None:
         accuracy = self._measure()
         if accuracy is None:
             return
         if done < steps:
             self._curve.add(done, {"accuracy": accuracy})
-        # of equals the later one, which has learned from more
-        if self._plan.phase.keep == "best" and accuracy >= self._progress.best_accuracy:
+        # among equals the later one is kept: it has learned from more
+        if self._phase.keep == "best" and accuracy >= self._progress.best_accuracy:
             self._progress.best_step, self._progress.best_accuracy = done, accuracy
-            weights = spreading.trained_weights(self._model)
+            weights = distributed.trained_weights(self._model)
             if self._state is not None:
                 self._state.save_best(done, weights)
 
     def _keep_best(self) -> None:
         best = self._progress.best_step
         if best is not None and best < self._progress.step:
-            spreading.set_weights(self._model, self._state.best(best) if self._state is not None else {})
+            distributed.set_weights(self._model, self._state.best(best) if self._state is not None else {})
 
     def _save(self) -> None:
-        weights = spreading.trained_weights(self._model)
-        optimizer = spreading.optimizer_state(self._model, self._optimizer)
+        weights = distributed.trained_weights(self._model)
+        optimizer = distributed.optimizer_state(self._model, self._optimizer)
         if self._state is not None:
             self._progress.history = self._curve.rows
             self._state.save(self._progress, weights, optimizer)
 
     def _resume(self) -> None:
         saved = self._state.latest() if self._state is not None else None
-        progress = self._processes.same(saved[0] if saved else None)
+        progress = self._group.broadcast(saved[0] if saved else None)
         if not isinstance(progress, Progress):
             return
         weights, optimizer = (saved[1], saved[2]) if saved else ({}, {})
-        spreading.set_weights(self._model, weights)
-        spreading.set_optimizer_state(self._model, self._optimizer, optimizer)
+        distributed.set_weights(self._model, weights)
+        distributed.set_optimizer_state(self._model, self._optimizer, optimizer)
         self._progress = progress
         self._curve.resume(progress.history)
 
 
 def schedule(step: int, steps: int, warmup_steps: int) -> float:
-    """Share of the full learning rate at a step, from 0: up in a line, then down along half a cosine, 0..1."""
+    """Fraction of the full learning rate at a step, from 0: linear warm-up, then down along half a cosine, 0..1."""
     if step < warmup_steps:
         return step / warmup_steps
     return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, steps - warmup_steps)))
 
 
 def _adamw(model: nn.Module, phase: ScoreModelPhase) -> torch.optim.AdamW:
-    """AdamW over what requires a gradient; biases and norms do not decay."""
+    """AdamW over the parameters that require a gradient; no weight decay for biases and norms."""
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": phase.weight_decay},

@@ -1,4 +1,4 @@
-"""Test items that must not be trained on: the profile's own benchmark sets, and further files by name."""
+"""Test items that must not be trained on: the profile's own benchmark sets, and further files given by name."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from rsqa_pipeline.records import read_table
 from rsqa_pipeline.source_pairs.clean import ImageIndex, Quarantine, check_rows
 from rsqa_pipeline.source_pairs.readers.read_source import read_source
 
-OWN = "benchmark_sets"
+OWN_BENCHMARK = "benchmark_sets"
 """Name of the profile's own benchmark sets."""
 
 
 @dataclass(frozen=True)
 class BenchmarkItem:
-    """One item of a benchmark: what is shown and what is said.
+    """One item of a benchmark: its image and its texts.
 
     Example: ``BenchmarkItem("benchmark_sets", "retrieval-9f..", "41..", "RSICD_images/airport_3.jpg", ("a plane .",))``
     """
@@ -30,26 +30,26 @@ class BenchmarkItem:
 
 
 def read_items(
-    own: Path, further: Mapping[str, SourceFile], max_pixels: int, unreadable: Quarantine
+    benchmark_sets: Path, further: Mapping[str, SourceFile], max_pixels: int, unreadable: Quarantine
 ) -> list[BenchmarkItem]:
-    """Items of the asset benchmark_sets in folder ``own`` and the rows of the ``further`` files' test split, or of a
-    whole file that names no splits.
+    """Reads the profile's own items, and the rows of the ``further`` files that are in the test split or in no split.
 
     Args:
-        unreadable: rows of the further files that cannot be used are added to it.
+        benchmark_sets: output folder of that asset.
+        unreadable: receives the rows of the further files that cannot be used.
 
     Raises:
         DataError: a file cannot be used at all.
     """
     items = [
         BenchmarkItem(
-            OWN,
+            OWN_BENCHMARK,
             row["item_id"],
             row["image_id"],
             row["image"],
             tuple(row["captions"] or [f"{row['question'] or ''} {row['answer'] or ''}"]),
         )
-        for row in read_table(own / "items.parquet")
+        for row in read_table(benchmark_sets / "items.parquet")
     ]
     for name, source in further.items():
         entries = read_source(source)

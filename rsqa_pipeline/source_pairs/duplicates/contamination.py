@@ -1,4 +1,4 @@
-"""Samples to train on that show, or say, what a benchmark item does: the ledger of decontamination."""
+"""Finds the training samples that share an image or a text with a benchmark item."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from rsqa_pipeline.profile import Duplicates, Profile
 from rsqa_pipeline.source_pairs.duplicates.benchmark_items import BenchmarkItem
-from rsqa_pipeline.source_pairs.duplicates.image_set import ImageSet, Rows
+from rsqa_pipeline.source_pairs.duplicates.image_set import ImageSet, Ints
 from rsqa_pipeline.source_pairs.duplicates.neighbours import near_pairs
 from rsqa_pipeline.source_pairs.duplicates.read_images import read_images, threshold_of
 from rsqa_pipeline.source_pairs.duplicates.shared_text import shared_texts
@@ -21,21 +21,24 @@ def find_contamination(
     row_of: Mapping[str, int],
     images: ImageSet,
     items: Sequence[BenchmarkItem],
-    wanted: Duplicates,
+    config: Duplicates,
     settings: Profile,
 ) -> list[dict[str, Any]]:
-    """Rows of `records.CONTAMINATION`, in the order of drafts and items; only preference and corpus samples are trained
-    on, so only they are looked at.
+    """Returns rows of `records.CONTAMINATION`, in the order of drafts and items. Only preference and corpus samples are
+    checked, because only they are trained on.
 
     Args:
         row_of: image_id -> its row in ``images``.
     """
     trained = [draft for draft in drafts if draft.split in ("preference", "corpus")]
-    shown = _shown_items(trained, row_of, images, items, wanted, settings)
-    said = _said_items(trained, items)
+    by_image = _items_by_image(trained, row_of, images, items, config, settings)
+    by_text = _items_by_text(trained, items)
     ledger = []
     for number, draft in enumerate(trained):
-        found = {**said.get(number, {}), **shown.get(row_of[draft.image_id], {})}  # an image tells more than a text
+        found = {
+            **by_text.get(number, {}),
+            **by_image.get(row_of[draft.image_id], {}),
+        }  # image evidence replaces text evidence
         for item, (kind, similarity) in sorted(found.items()):
             ledger.append(
                 {
@@ -49,28 +52,28 @@ def find_contamination(
     return ledger
 
 
-_Found = dict[int, dict[int, tuple[str, float]]]
-"""Image row, or sample number -> item number -> (kind of evidence, similarity)."""
+_Evidence = dict[int, dict[int, tuple[str, float]]]
+"""Image row or sample number -> item number -> (kind of evidence, similarity)."""
 
 
-def _shown_items(
+def _items_by_image(
     trained: Sequence[Draft],
     row_of: Mapping[str, int],
     images: ImageSet,
     items: Sequence[BenchmarkItem],
-    wanted: Duplicates,
+    config: Duplicates,
     settings: Profile,
-) -> _Found:
+) -> _Evidence:
     numbers: dict[str, list[int]] = {}
     for number, item in enumerate(items):
         numbers.setdefault(item.image_id, []).append(number)
-    shown = list(numbers)
-    references = [items[numbers[image_id][0]].image for image_id in shown]
-    tests = read_images(references, wanted, settings.source_pairs.max_image_pixels, settings)
+    image_ids = list(numbers)
+    references = [items[numbers[image_id][0]].image for image_id in image_ids]
+    tests = read_images(references, config, settings.source_pairs.max_image_pixels, settings)
     rows = np.unique(np.array([row_of[draft.image_id] for draft in trained], np.int64))
-    found: _Found = {}
-    for (row, test), similarity in _near(images, rows, tests, threshold_of(wanted)).items():
-        entries = dict.fromkeys(numbers[shown[test]], ("near_image", similarity))
+    found: _Evidence = {}
+    for (row, test), similarity in _near_test_images(images, rows, tests, threshold_of(config)).items():
+        entries = dict.fromkeys(numbers[image_ids[test]], ("near_image", similarity))
         found.setdefault(row, {}).update(entries)
     for draft in trained:
         if draft.image_id in numbers:
@@ -79,29 +82,34 @@ def _shown_items(
     return found
 
 
-def _near(images: ImageSet, left: Rows, tests: ImageSet, threshold: float) -> dict[tuple[int, int], float]:
-    """(row, test image) -> similarity. Either side may be a crop of the other, so each searches for the other; test
-    images with very many copies search again among the images left."""
+def _near_test_images(
+    images: ImageSet, remaining: Ints, tests: ImageSet, threshold: float
+) -> dict[tuple[int, int], float]:
+    """Returns (row, test image) -> similarity. Either image may be a crop of the other, so the search runs both ways.
+    Test images with very many copies are searched again among the images not yet matched."""
     found: dict[tuple[int, int], float] = {}
     all_tests = searching = np.arange(len(tests.vectors))
-    while len(left) and len(searching):
-        forth = near_pairs(images, left, tests, all_tests, threshold)
-        back = near_pairs(tests, searching, images, left, threshold)
-        pairs = [(forth.first, forth.second, forth.similarity), (back.second, back.first, back.similarity)]
+    while len(remaining) and len(searching):
+        forward = near_pairs(images, remaining, tests, all_tests, threshold)
+        backward = near_pairs(tests, searching, images, remaining, threshold)
+        pairs = [
+            (forward.first, forward.second, forward.similarity),
+            (backward.second, backward.first, backward.similarity),
+        ]
         for rows, test_rows, similarities in pairs:
             for row, test, value in zip(rows.tolist(), test_rows.tolist(), similarities.tolist(), strict=True):
                 found[row, test] = max(value, found.get((row, test), -1.0))
-        hit = np.unique(np.concatenate([forth.first, back.second]))
+        hit = np.unique(np.concatenate([forward.first, backward.second]))
         if not len(hit):
             break
-        left, searching = np.setdiff1d(left, hit), back.crowded
+        remaining, searching = np.setdiff1d(remaining, hit), backward.crowded
     return found
 
 
-def _said_items(trained: Sequence[Draft], items: Sequence[BenchmarkItem]) -> _Found:
+def _items_by_text(trained: Sequence[Draft], items: Sequence[BenchmarkItem]) -> _Evidence:
     texts = [" ".join(message["content"] for message in draft.messages) for draft in trained]
     owners = [number for number, item in enumerate(items) for _ in item.texts]
-    found: _Found = {}
+    found: _Evidence = {}
     for shared in shared_texts(texts, [text for item in items for text in item.texts]):
         entries = found.setdefault(shared.text, {})
         before = entries.get(owners[shared.test_text], ("", 0.0))[1]

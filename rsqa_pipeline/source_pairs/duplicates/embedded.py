@@ -1,5 +1,5 @@
-"""Comparison by a model's embeddings: cosine of an image's 8 orientations with another image (paper, preference data:
-copy-detection embeddings, cosine > 0.65). A crop, or another encoding, is left to the model to see through."""
+"""Compares images by a model's embeddings: cosine of an image's 8 orientations with another image (paper, preference
+data: copy-detection embeddings, cosine > 0.65). The model itself must be robust to crops and to re-encoding."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from PIL import Image
 
 from rsqa_pipeline.images.decode import open_image
 from rsqa_pipeline.models.embedding import BATCH, ImageEmbedder
-from rsqa_pipeline.source_pairs.duplicates.image_set import Floats, ImageSet, Rows
+from rsqa_pipeline.source_pairs.duplicates.image_set import Floats, ImageSet, Ints
 
 ORIENTATIONS: tuple[Image.Transpose | None, ...] = (None, *Image.Transpose)
 
 
 class EmbeddedImages:
-    """Images by their embeddings. Other orientations are embedded when asked for: 8 passes of the model in all."""
+    """Images as embeddings. Other orientations are embedded on demand: 8 model passes in total."""
 
     def __init__(self, references: Sequence[str], max_pixels: int, embed: ImageEmbedder, threshold: float) -> None:
-        """Opens every image. Raises ImageFault where one cannot be opened; ingest decoded each once."""
+        """Opens every image. Raises ImageFault if an image cannot be opened; ingest has decoded each of them."""
         self.candidate_threshold = threshold
         self._references, self._max_pixels, self._embed = references, max_pixels, embed
         self.pixel_counts = np.empty(len(references), np.int64)
-        self._vectors = self._embedded(np.arange(len(references)), None)
+        self._vectors = self._embed_rows(np.arange(len(references)), None)
 
     @property
     def vectors(self) -> Floats:
         return self._vectors
 
-    def views(self, rows: Rows) -> Iterator[Floats]:
+    def views(self, rows: Ints) -> Iterator[Floats]:
         for orientation in ORIENTATIONS:
-            yield self._vectors[rows] if orientation is None else self._embedded(rows, orientation)
+            yield self._vectors[rows] if orientation is None else self._embed_rows(rows, orientation)
 
-    def similarity(self, rows: Rows, view: Rows, others: ImageSet, other_rows: Rows, cosine: Floats) -> Floats:
+    def similarity(self, rows: Ints, view: Ints, others: ImageSet, other_rows: Ints, cosine: Floats) -> Floats:
         return cosine
 
-    def _embedded(self, rows: Rows, orientation: Image.Transpose | None) -> Floats:
+    def _embed_rows(self, rows: Ints, orientation: Image.Transpose | None) -> Floats:
         parts = []
         for start in range(0, len(rows), BATCH):
             batch = rows[start : start + BATCH]

@@ -1,4 +1,4 @@
-"""What near-duplicate search needs of a set of images, however they are compared."""
+"""Interface of a set of images for near-duplicate search, independent of how images are compared."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.int64]
 
 
 class ImageSet(Protocol):
-    """Images as unit vectors; a query may show an image turned, mirrored or cropped."""
+    """Images as unit vectors; a query may be a rotated, mirrored or cropped view of an image."""
 
     candidate_threshold: float
-    """Cosine of a query with a vector from which on a pair is looked at."""
+    """Minimum cosine of a query and a vector that makes the pair a candidate."""
 
-    pixel_counts: Rows
-    """(n,) width times height of the images as stored."""
+    pixel_counts: Ints
+    """(n,) width x height of the images as stored, pixels."""
 
     @property
     def vectors(self) -> Floats:
-        """(n, width) unit rows, one an image."""
+        """(n, width) unit vectors, one per image."""
         ...
 
-    def views(self, rows: Rows) -> Iterator[Floats]:
-        """For each view, in an order that never changes, the query vectors (len(rows), width) of those images."""
+    def views(self, rows: Ints) -> Iterator[Floats]:
+        """Yields, for each view in a fixed order, the query vectors of these images, (len(rows), width)."""
         ...
 
-    def similarity(self, rows: Rows, view: Rows, others: ImageSet, other_rows: Rows, cosine: Floats) -> Floats:
-        """(m,) what each candidate pair is judged by, in [-1, 1]: image ``rows[i]``, which came up by its view
-        ``view[i]``, and image ``other_rows[i]`` of ``others``; ``cosine`` is that of the search."""
+    def similarity(self, rows: Ints, view: Ints, others: ImageSet, other_rows: Ints, cosine: Floats) -> Floats:
+        """(m,) the similarity of each candidate pair, in [-1, 1]. Pair i is image ``rows[i]``, found through its view
+        ``view[i]``, and image ``other_rows[i]`` of ``others``. ``cosine`` comes from the search."""
         ...

@@ -1,4 +1,4 @@
-"""Pairs of near images by approximate nearest-neighbour search, in blocks: never all pairs at once."""
+"""Finds pairs of near images by approximate nearest-neighbour search in blocks, never all pairs at once."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from typing import Any
 
 import numpy as np
 
-from rsqa_pipeline.source_pairs.duplicates.image_set import Floats, ImageSet, Rows
+from rsqa_pipeline.source_pairs.duplicates.image_set import Floats, ImageSet, Ints
 
 NEIGHBOURS = 32
-"""Looked at for each query."""
+"""Neighbours returned per query."""
 BLOCK = 4096
-"""Images whose candidates are held at once: at most BLOCK x views x NEIGHBOURS of them."""
+"""Images searched at once: at most BLOCK x views x NEIGHBOURS candidates are in memory."""
 EXACT_BELOW = 10_000
-"""Up to as many images are searched exhaustively; above, in the cells nearest to the query."""
+"""Fewer images than this are searched exhaustively. From this number on, only the cells nearest to the query are."""
 CELLS_SEARCHED = 16
-_TRAINING_ROWS_A_CELL = 39  # the least that faiss asks for
+_TRAINING_ROWS_PER_CELL = 39  # the minimum that faiss asks for
 
 
 @dataclass(frozen=True)
 class NearPairs:
-    """Pairs found, each once for each side that found it."""
+    """Pairs found, listed once for each side that found them."""
 
-    first: Rows
-    second: Rows
+    first: Ints
+    second: Ints
     similarity: Floats
-    crowded: Rows
-    """Rows with as many candidates as are looked at: they may have more."""
+    crowded: Ints
+    """Ints with the maximum number of candidates: they may have more."""
 
 
-def near_pairs(queries: ImageSet, rows: Rows, database: ImageSet, database_rows: Rows, threshold: float) -> NearPairs:
-    """Pairs (a row of ``queries``, a row of ``database``) whose similarity reaches ``threshold``; an image is no pair
-    with itself where both sets are the same object.
+def near_pairs(queries: ImageSet, rows: Ints, database: ImageSet, database_rows: Ints, threshold: float) -> NearPairs:
+    """Finds pairs (row of ``queries``, row of ``database``) with a similarity of at least ``threshold``. If both
+    sets are the same object, an image is not paired with itself.
 
     Args:
-        rows, database_rows: the images to search with and among.
+        rows, database_rows: the images to search with, and the images to search in.
     """
     index = _index(database.vectors[database_rows])
     blocks = [
@@ -56,39 +56,39 @@ def _index(vectors: Floats) -> Any:
     count, width = vectors.shape
     index: Any = faiss.IndexFlatIP(width)
     if count >= EXACT_BELOW:
-        cells = min(int(4 * count**0.5), count // _TRAINING_ROWS_A_CELL)
+        cells = min(int(4 * count**0.5), count // _TRAINING_ROWS_PER_CELL)
         index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, cells, faiss.METRIC_INNER_PRODUCT)
         index.nprobe = CELLS_SEARCHED
-        sample = np.random.default_rng(0).permutation(count)[: cells * _TRAINING_ROWS_A_CELL]
+        sample = np.random.default_rng(0).permutation(count)[: cells * _TRAINING_ROWS_PER_CELL]
         index.train(vectors[np.sort(sample)])
-    for start in range(0, count, 1 << 16):  # add() copies what it is given
+    for start in range(0, count, 1 << 16):  # add() copies its input
         index.add(vectors[start : start + (1 << 16)])
     return index
 
 
 def _search_block(
-    queries: ImageSet, rows: Rows, database: ImageSet, database_rows: Rows, index: Any, threshold: float
+    queries: ImageSet, rows: Ints, database: ImageSet, database_rows: Ints, index: Any, threshold: float
 ) -> NearPairs:
-    looked_at = min(NEIGHBOURS, len(database_rows))
-    found: list[tuple[Rows, Rows, Rows, Floats]] = []
+    neighbour_count = min(NEIGHBOURS, len(database_rows))
+    found: list[tuple[Ints, Ints, Ints, Floats]] = []
     crowded = np.zeros(len(rows), bool)
     for number, vectors in enumerate(queries.views(rows)):
-        cosines, places = index.search(np.ascontiguousarray(vectors), looked_at)
-        near = (cosines >= queries.candidate_threshold) & (places >= 0)
-        crowded |= near.all(axis=1) & (looked_at < len(database_rows))
+        cosines, positions = index.search(np.ascontiguousarray(vectors), neighbour_count)
+        near = (cosines >= queries.candidate_threshold) & (positions >= 0)
+        crowded |= near.all(axis=1) & (neighbour_count < len(database_rows))
         query, rank = np.nonzero(near)
-        first, second = rows[query], database_rows[places[query, rank]]
+        first, second = rows[query], database_rows[positions[query, rank]]
         other = (first != second) if queries is database else np.ones(len(first), bool)
         cosine = cosines[query, rank][other]
         found.append((first[other], second[other], np.full(other.sum(), number), cosine))
     first, second, view, cosine = _best_view(*(np.concatenate(part) for part in zip(*found, strict=True)))
-    similarity = np.minimum(queries.similarity(first, view, database, second, cosine), 1)  # rounding goes beyond
+    similarity = np.minimum(queries.similarity(first, view, database, second, cosine), 1)  # rounding can exceed 1
     keep = similarity >= threshold
     return NearPairs(first[keep], second[keep], similarity[keep], rows[crowded])
 
 
-def _best_view(first: Rows, second: Rows, view: Rows, cosine: Floats) -> tuple[Rows, Rows, Rows, Floats]:
-    """Each pair once, with the view of the greatest cosine, the first of equal ones."""
+def _best_view(first: Ints, second: Ints, view: Ints, cosine: Floats) -> tuple[Ints, Ints, Ints, Floats]:
+    """Keeps each pair once, with the view of the highest cosine; the first view wins a tie."""
     order = np.lexsort((view, -cosine, second, first))
     first, second, view, cosine = first[order], second[order], view[order], cosine[order]
     new = np.ones(len(first), bool)

@@ -1,5 +1,5 @@
-"""The second stage for instructions: of samples on near-duplicate images, only alike questions are duplicates (paper,
-preference data: question similarity > 0.65 and image similarity > 0.65 -> keep one)."""
+"""The second stage for instructions: samples on near-duplicate images are duplicates only if their questions are
+similar (paper, preference data: question similarity > 0.65 and image similarity > 0.65 -> keep one)."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import numpy as np
 from rsqa_pipeline.models.embedding import load_text_embedder
 from rsqa_pipeline.profile import Compute
 from rsqa_pipeline.records import Message
-from rsqa_pipeline.source_pairs.duplicates.image_set import Floats, Rows
+from rsqa_pipeline.source_pairs.duplicates.image_set import Floats, Ints
 
 _BLOCK = 1024
 
 
 def question_of(messages: Sequence[Message]) -> str:
-    """What the user asks, turn by turn; the whole text where no turn is the user's."""
+    """The user's turns, joined by newlines; all turns if none is the user's."""
     asked = [message["content"] for message in messages if message["role"] == "user"]
     return "\n".join(asked or [message["content"] for message in messages])
 
 
 def text_vectors(texts: Sequence[str], model: str | None, compute: Compute) -> Any:
-    """(n, width) unit rows: embeddings by ``model``, a folder or hub id, or without one sparse TF-IDF weights of the
-    words, with their weights taken from these texts.
+    """(n, width) unit vectors: embeddings by ``model``, a folder or hub id. Without a model: sparse TF-IDF weights
+    of the words, fitted on these texts.
 
     Raises:
         ModelError: the model cannot be loaded.
@@ -33,11 +33,11 @@ def text_vectors(texts: Sequence[str], model: str | None, compute: Compute) -> A
         return load_text_embedder(model, compute)(texts)
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    # Numbers and one-letter words tell "3 ships" from "4 ships" and choice A from B; the default pattern drops them.
+    # Keep digits and one-letter words, which separate "3 ships" from "4 ships", and A from B. The default drops them.
     return TfidfVectorizer(token_pattern=r"\w+|[^\w\s]").fit_transform(texts)
 
 
-def alike(vectors: Any, threshold: float) -> Rows:
+def similar_pairs(vectors: Any, threshold: float) -> Ints:
     """(2, m) pairs of rows with a cosine of at least ``threshold``, the smaller row first."""
     found = [np.empty((2, 0), np.int64)]
     for start in range(0, vectors.shape[0], _BLOCK):

@@ -1,8 +1,8 @@
-"""Texts of test items that stand in training texts: the 13-word rule.
+"""Finds texts of test items in training texts: the 13-word rule.
 
-A training text counts as holding a test item's text where they share 13 words in a row, unless more than 10 training
-texts hold the same 13 words: then it is a common phrase (Brown et al. 2020, appendix C). Shorter test texts, such as
-"what class of scene is this?", belong to no item in particular; only images tell those items.
+A training text contains a test item's text if they share 13 consecutive words, unless more than 10 training texts
+contain the same 13 words: then they are a common phrase (Brown et al. 2020, appendix C). Shorter test texts, such as
+"what class of scene is this?", do not identify an item; such items are identified by their images only.
 """
 
 from __future__ import annotations
@@ -12,40 +12,43 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-WORDS = 13
-COMMON_ABOVE = 10
+NGRAM_WORDS = 13
+MAX_TEXTS_PER_NGRAM = 10
 
 
 @dataclass(frozen=True)
 class SharedText:
-    """A training text that holds words of a test text."""
+    """A training text that shares words with a test text."""
 
     text: int
-    """Which of the training texts."""
+    """Index of the training text."""
     test_text: int
-    """Which of the test texts."""
+    """Index of the test text."""
     share: float
-    """Of the training text's runs of 13 words, those that the test text has too, in (0, 1]."""
+    """Share of the training text's distinct 13-word sequences that are shared with the test text, in (0, 1]."""
 
 
 def shared_texts(texts: Sequence[str], test_texts: Sequence[str]) -> list[SharedText]:
-    """Every pair that shares 13 words in a row which are no common phrase, in the order of the training texts."""
+    """Returns every pair that shares 13 consecutive words, common phrases aside, in the order of the training texts."""
     holders: dict[tuple[str, ...], set[int]] = {}
     for number, text in enumerate(test_texts):
-        for run in _runs(text):
-            holders.setdefault(run, set()).add(number)
-    counts = Counter(run for text in texts for run in set(_runs(text)) if run in holders)
+        for ngram in _ngrams(text):
+            holders.setdefault(ngram, set()).add(number)
+    counts = Counter(ngram for text in texts for ngram in set(_ngrams(text)) if ngram in holders)
     found = []
     for number, text in enumerate(texts):
-        runs = set(_runs(text))
+        ngrams = set(_ngrams(text))
         shared = Counter(
-            test for run in runs if run in holders and counts[run] <= COMMON_ABOVE for test in holders[run]
+            test
+            for ngram in ngrams
+            if ngram in holders and counts[ngram] <= MAX_TEXTS_PER_NGRAM
+            for test in holders[ngram]
         )
-        found += [SharedText(number, test, shared[test] / len(runs)) for test in sorted(shared)]
+        found += [SharedText(number, test, shared[test] / len(ngrams)) for test in sorted(shared)]
     return found
 
 
-def _runs(text: str) -> Iterator[tuple[str, ...]]:
-    """Each 13 words in a row, in lower case, without punctuation."""
+def _ngrams(text: str) -> Iterator[tuple[str, ...]]:
+    """Every sequence of 13 consecutive words, in lower case, without punctuation."""
     words = re.findall(r"\w+", text.lower())
-    return (tuple(words[start : start + WORDS]) for start in range(len(words) - WORDS + 1))
+    return (tuple(words[start : start + NGRAM_WORDS]) for start in range(len(words) - NGRAM_WORDS + 1))

@@ -5,24 +5,22 @@ Plots are drawn dark on white and shown on a white card, so that they stay legib
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
-SUBSET_COLOURS: dict[str, str] = {
+COLOURS: dict[str, str] = {
     "base": "#8a8f98",
     "all": "#4c566a",
     "random": "#c9a227",
-    "random_30": "#c9a227",
     "clip_score": "#2f7fb8",
-    "clip_score_30": "#2f7fb8",
     "score_model": "#d1495b",
-    "score_model_30": "#d1495b",
     "majority_vote": "#7d5ba6",
     "oracle": "#3a3a3a",
     "rl_policy": "#2a9d6f",
@@ -63,7 +61,23 @@ _STYLE: Any = {
 
 def colour(name: str) -> str:
     """Colour of a subset, selector or model; a mid grey for a name that has none."""
-    return SUBSET_COLOURS.get(name, "#6b7280")
+    return COLOURS.get(name, "#6b7280")
+
+
+def subset_colours(selectors: Mapping[str, str | None]) -> dict[str, str]:
+    """Colour per subset: that of the selector that chose it; further subsets of one selector get lighter shades.
+
+    Args:
+        selectors: subset -> its selector, None for a rule that combines several.
+    """
+    colours = {}
+    for name, selector in selectors.items():
+        alike = [other for other, by in selectors.items() if by == selector]
+        base = to_rgb(colour(selector or "combined"))
+        lighter = 0.6 * alike.index(name) / max(1, len(alike))
+        red, green, blue = (part + (1 - part) * lighter for part in base)
+        colours[name] = to_hex((red, green, blue))
+    return colours
 
 
 def new_figure(width: float = 7.0, height: float = 4.0) -> tuple[Figure, Axes]:

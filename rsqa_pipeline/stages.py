@@ -148,7 +148,7 @@ def assets_of(profile: Profile) -> dict[str, Asset]:
         _benchmarks,
     ):
         table += stage(profile)
-    table += _report(tuple(asset.name for asset in table))
+    table += _report(table)
     return {asset.name: asset for asset in table}
 
 
@@ -423,7 +423,7 @@ def _rl_policy(profile: Profile) -> Iterator[Asset]:
 def _benchmarks(profile: Profile) -> Iterator[Asset]:
     subsets = list(profile.curated_subsets.subsets)
     tuned = {family: {name: f"{family}_{name}" for name in subsets} for family in ("clip", "vlm")}
-    rows = ("curated_subsets.subsets", "finetuned_models.seeds")
+    rows = ("curated_subsets.subsets", "curated_subsets.main", "finetuned_models.seeds")
     figures = ("benchmarks.batch_size", "benchmarks.bootstrap_resamples")
     yield Asset(
         name="clip_benchmark",
@@ -456,7 +456,7 @@ def _benchmarks(profile: Profile) -> Iterator[Asset]:
         description="accuracy of each selector over N answers",
         function="benchmarks.best_of_n:run",
         inputs=("benchmark_sets", main, "score_model", "base_models"),
-        options={"model": main},
+        options={"vlm": main},
         settings=(*figures, "benchmarks.best_of_n", "finetuned_models.seeds"),
         gpu=True,
     )
@@ -483,13 +483,16 @@ def _policy_comparisons(profile: Profile) -> list[tuple[str, str]]:
     return [(policy, profile.policy_start), (policy, rules_only)]
 
 
-def _report(everything: tuple[str, ...]) -> Iterator[Asset]:
+def _report(table: list[Asset]) -> Iterator[Asset]:
+    everything = tuple(asset.name for asset in table)
+    facts = {asset.name: {"stage": asset.stage, "records": asset.records, "inputs": asset.inputs} for asset in table}
     yield Asset(
         name="curation_report",
         stage="report",
         description="one HTML page: tables, plots, galleries, versions",
         function="report.curation_report:run",
         inputs=everything,
+        options={"assets": facts},
         settings=("description", "report", "curated_subsets.subsets", "curated_subsets.main", "finetuned_models.seeds"),
     )
     yield Asset(

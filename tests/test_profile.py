@@ -83,7 +83,7 @@ def test_every_fault_is_told_at_once(settings: dict[str, Any], tmp_path: Path) -
     settings["tiny_models"]["vlm"] = "scratch"
     diverse = {"selector": "all", "diverse": {"embeddings": "no/such.parquet", "top": 1}}
     settings["curated_subsets"]["subsets"]["all"] = {"any_of": [diverse, {"selector": "best"}]}
-    settings["curated_subsets"]["subsets"]["random_30"] = {"selector": "random", "floor": 2}
+    settings["curated_subsets"]["subsets"]["random_p30s60"] = {"selector": "random", "floor": 2}
     del settings["report"]
     found = "\n".join(faults(settings, tmp_path))
     for part in (
@@ -97,7 +97,7 @@ def test_every_fault_is_told_at_once(settings: dict[str, Any], tmp_path: Path) -
         "tiny_models.scratch: is needed",
         "curated_subsets.subsets.all.any_of.0.diverse.embeddings: no such file or folder: no/such.parquet",
         "curated_subsets.subsets.all.any_of.1.selector: ", "'best'",
-        "curated_subsets.subsets.random_30: floor needs per: the column whose groups it is for",
+        "curated_subsets.subsets.random_p30s60: floor needs per: the column whose groups it is for",
         "report: is missing",
     ):  # fmt: skip
         assert part in found

@@ -79,7 +79,7 @@ class Answers:
     scores: dict[str, list[float | None]]
 
 
-def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
+def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger, *, vlm: str) -> Metrics:
     """Writes ``curve``, ``comparisons``, ``candidates`` (parquet) and ``plots/best_of_n.png``.
 
     Raises:
@@ -89,7 +89,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     tasks = read_items(inputs["benchmark_sets"], [task for task in load_tasks("vlm") if task.name in TASKS])
     tasks = [(task, items[: rules.items]) for task, items in tasks]
     logger.log_params({f"{task.name}.version": task.version for task, _ in tasks})
-    drawn = draw_answers(inputs["vlm_score_model_30"] / "model", tasks, settings)
+    drawn = draw_answers(inputs[vlm] / "model", tasks, settings)
     scorer = Scorer.load(inputs["score_model"] / "model", settings.compute)
     clip = ClipScorer.load(base_model(inputs["base_models"], "clip"), settings.compute, settings.benchmarks.batch_size)
     for name, model in (("score_model", scorer), ("clip_score", clip)):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +13,22 @@ from tqdm import tqdm
 from rsqa_pipeline.benchmarks.classification import Floats, class_embeddings, truth_ranks
 from rsqa_pipeline.benchmarks.items import TaskItems, read_items
 from rsqa_pipeline.benchmarks.results import (
-    COMPARED,
     Outcome,
     compare,
     metric_infos,
     plot_results,
+    rows_of,
     summarise,
     write_results,
 )
 from rsqa_pipeline.benchmarks.retrieval import TestSet, best_ranks
 from rsqa_pipeline.benchmarks.task import BenchmarkTask, load_tasks
+from rsqa_pipeline.compared import Compared
 from rsqa_pipeline.models.clip_embeddings import embed_images, embed_texts
-from rsqa_pipeline.models.load import Clip, base_model, load_clip
+from rsqa_pipeline.models.load import Clip, load_clip
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.records import Metrics
 from rsqa_pipeline.tracking.run_logger import RunLogger
-
-SUBSET_MODELS = ("all", "random_30", "clip_score_30", "score_model_30")
 
 _PLOTTED = (
     ("classification", "top_1", "class\ntop-1"),
@@ -40,26 +40,38 @@ _PLOTTED = (
 )
 
 
-def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
+def run(
+    inputs: Mapping[str, Path],
+    out: Path,
+    settings: Profile,
+    logger: RunLogger,
+    *,
+    models: Mapping[str, str],
+    comparisons: Sequence[Sequence[str]],
+) -> Metrics:
     """Writes ``results``, ``comparisons``, ``predictions`` (parquet) and ``plots/accuracy.png``.
+
+    Args:
+        models: subset -> the input that holds its models.
+        comparisons: (model, baseline) pairs.
 
     Raises:
         DataError: the item table has no item of any CLIP task.
     """
-    config = settings.benchmarks
+    config, seeds = settings.benchmarks, settings.finetuned_models.seeds
     tasks = read_items(inputs["benchmark_sets"], load_tasks("clip"))
     logger.log_params({f"{task.name}.version": task.version for task, _ in tasks})
-    folders = {"base": base_model(inputs["base_models"], "clip")}
-    folders |= {name: str(inputs[f"clip_{name}"] / "model") for name in SUBSET_MODELS}
     outcomes: list[Outcome] = []
-    for model, folder in tqdm(folders.items(), desc="clip benchmark", unit="model"):
+    for model, seed, folder in tqdm(rows_of(inputs, "clip", models, seeds), desc="clip benchmark", unit="model"):
         clip = load_clip(folder, settings.compute)
-        outcomes += evaluate(clip, model, tasks, config.batch_size)
+        outcomes += [replace(found, seed=seed) for found in evaluate(clip, model, tasks, config.batch_size)]
     infos = metric_infos(tasks)
     results = summarise(outcomes, infos, config.bootstrap_resamples, settings.seed)
-    comparisons = compare(outcomes, COMPARED, config.bootstrap_resamples, settings.seed)
-    metrics = write_results(out, outcomes, results, comparisons)
-    plot_results(out / "plots" / "accuracy.png", results, [s for s in _PLOTTED if s[:2] in infos])
+    differences = compare(outcomes, comparisons, config.bootstrap_resamples, settings.seed)
+    metrics = write_results(out, outcomes, results, differences)
+    plot_results(
+        out / "plots" / "accuracy.png", results, [s for s in _PLOTTED if s[:2] in infos], Compared.of(settings)
+    )
     return metrics
 
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
 from rsqa_pipeline.benchmarks.chance import chance_level
 from rsqa_pipeline.benchmarks.items import TaskItems
-from rsqa_pipeline.plots import colour, interval_bars, new_figure, save
+from rsqa_pipeline.compared import Compared
+from rsqa_pipeline.finetuned_models.seeds import seed_folders
+from rsqa_pipeline.models.load import base_model
+from rsqa_pipeline.plots import interval_bars, new_figure, save
 from rsqa_pipeline.records import Metrics, write_table
-from rsqa_pipeline.statistics import Interval, bootstrap_mean, mcnemar, paired_difference, wilson
+from rsqa_pipeline.statistics import Interval, hierarchical_mean, mcnemar, wilson
 
 PREDICTION = pa.schema(
     [
@@ -23,11 +28,12 @@ PREDICTION = pa.schema(
         ("task", pa.string()),
         ("metric", pa.string()),
         ("prediction", pa.string()),  # the whole reply, a class name, or ranks
+        ("seed", pa.int64()),  # training seed; missing for a model that was not trained here
         ("correct", pa.float64()),  # 0 or 1; a share if the item has several queries
     ]
 )
 """Example: ``{"model": "base", "item_id": "count-17", "task": "count", "metric": "accuracy", "prediction":
-"3", "correct": 1.0}``"""
+"3", "seed": None, "correct": 1.0}``"""
 
 RESULT = pa.schema(
     [
@@ -56,21 +62,11 @@ COMPARISON = pa.schema(
         ("p_value", pa.float64()),  # exact McNemar; sign test for fractional grades
     ]
 )
-"""Example: ``{"task": "count", "metric": "accuracy", "model": "score_model_30", "baseline": "all",
+"""Example: ``{"task": "count", "metric": "accuracy", "model": "score_model_p30s60", "baseline": "all",
 "difference": 0.07, "low": 0.02, "high": 0.12, "p_value": 0.008}``"""
 
 ALL_TASKS = "all_tasks"
 """Task name of the row over the items of all tasks."""
-
-COMPARED = (
-    ("score_model_30", "base"),
-    ("score_model_30", "all"),
-    ("score_model_30", "random_30"),
-    ("score_model_30", "clip_score_30"),
-    ("rl_policy", "score_model_30"),
-    ("rl_policy", "rl_policy_rules_only"),
-)
-"""(model, baseline) of every comparison: the paper's claims, in its order."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +79,8 @@ class Outcome:
     metric: str
     prediction: str | None
     correct: float
+    seed: int | None = None
+    """Training seed of the model; None for one that was not trained here."""
 
 
 @dataclass(frozen=True)
@@ -96,46 +94,62 @@ class MetricInfo:
 MetricInfos = Mapping[tuple[str, str], MetricInfo]
 
 
+def rows_of(
+    inputs: Mapping[str, Path], family: Literal["clip", "vlm"], models: Mapping[str, str], seeds: Sequence[int]
+) -> list[tuple[str, int | None, str]]:
+    """(row, training seed, folder or hub id) of every model to measure: the base, then each model once per seed."""
+    found: list[tuple[str, int | None, str]] = [("base", None, base_model(inputs["base_models"], family))]
+    for name, asset in models.items():
+        found += [(name, seed, str(folder)) for seed, folder in seed_folders(inputs[asset], seeds).items()]
+    return found
+
+
 def pooled(outcomes: Sequence[Outcome], metric: str) -> list[Outcome]:
     """The same outcomes under the task `ALL_TASKS` and one metric: each item counts once, regardless of its task."""
-    return [Outcome(o.model, o.item_id, ALL_TASKS, metric, o.prediction, o.correct) for o in outcomes]
+    return [replace(outcome, task=ALL_TASKS, metric=metric) for outcome in outcomes]
 
 
 def summarise(outcomes: Sequence[Outcome], infos: MetricInfos, resamples: int, seed: int) -> list[dict[str, Any]]:
-    """Rows of `RESULT`, in the order of the outcomes."""
+    """Rows of `RESULT`, in the order of the outcomes: the mean over seeds and items, with an interval over both."""
     rows = []
-    frame = pd.DataFrame([asdict(outcome) for outcome in outcomes])
+    frame = _frame(outcomes)
     for names, group in frame.groupby(["model", "task", "metric"], sort=False):
         model, task, metric = (str(name) for name in cast(tuple[str, ...], names))
         info = infos[task, metric]
-        interval = _interval(group["correct"].tolist(), info.binary, resamples, seed)
+        interval = _interval(_by_seed(group), info.binary, resamples, seed)
         rows.append({"model": model, "task": task, "metric": metric, **asdict(interval), "chance": info.chance})
     return rows
 
 
 def compare(
-    outcomes: Sequence[Outcome], pairs: Sequence[tuple[str, str]], resamples: int, seed: int
+    outcomes: Sequence[Outcome], pairs: Sequence[Sequence[str]], resamples: int, seed: int
 ) -> list[dict[str, Any]]:
-    """Rows of `COMPARISON` for every pair whose models are both in the outcomes, joined by item."""
+    """Rows of `COMPARISON` for every (model, baseline) that are both in the outcomes, joined by item.
+
+    Models with several seeds are paired seed by seed, in order; one with a single seed is paired with each of them.
+    """
     rows = []
-    frame = pd.DataFrame([asdict(outcome) for outcome in outcomes])
-    for (task, metric), group in frame.groupby(["task", "metric"], sort=False):
-        grades = group.pivot(index="item_id", columns="model", values="correct").sort_index()
+    for (task, metric), group in _frame(outcomes).groupby(["task", "metric"], sort=False):
+        grades = {str(model): _by_seed(of_model) for model, of_model in group.groupby("model", sort=False)}
         for model, baseline in pairs:
             if model in grades and baseline in grades:
-                a, b = grades[model].to_numpy(), grades[baseline].to_numpy()
-                gap = paired_difference(a, b, resamples, seed)
+                a, b = grades[model], grades[baseline]
+                gap = hierarchical_mean(a - b, resamples, seed)
                 names = {"task": task, "metric": metric, "model": model, "baseline": baseline}
-                rows.append(
-                    {
-                        **names,
-                        "difference": gap.value,
-                        "low": gap.low,
-                        "high": gap.high,
-                        "p_value": mcnemar(a, b),
-                    }
-                )
+                bounds = {"difference": gap.value, "low": gap.low, "high": gap.high}
+                rows.append({**names, **bounds, "p_value": mcnemar(a.mean(axis=0), b.mean(axis=0))})
     return rows
+
+
+def _frame(outcomes: Sequence[Outcome]) -> pd.DataFrame:
+    return pd.DataFrame([asdict(outcome) for outcome in outcomes]).astype({"seed": "Int64"}).fillna({"seed": -1})
+
+
+def _by_seed(outcomes: pd.DataFrame) -> npt.NDArray[np.float64]:
+    """(seeds, items) grades of one model under one metric, items sorted by id, seeds in their order."""
+    order = outcomes["seed"].unique()
+    table = outcomes.pivot(index="seed", columns="item_id", values="correct").sort_index(axis=1)
+    return table.loc[order].to_numpy(dtype=float)
 
 
 def metric_infos(tasks: TaskItems) -> dict[tuple[str, str], MetricInfo]:
@@ -165,7 +179,12 @@ def write_results(
     return {**values, **gaps}
 
 
-def plot_results(path: Path, results: Sequence[Mapping[str, Any]], shown: Sequence[tuple[str, str, str]]) -> None:
+def plot_results(
+    path: Path,
+    results: Sequence[Mapping[str, Any]],
+    shown: Sequence[tuple[str, str, str]],
+    compared: Compared,
+) -> None:
     """Grouped bars: one group per metric, one bar per model, with 95 % intervals and each group's chance level.
 
     Args:
@@ -178,7 +197,7 @@ def plot_results(path: Path, results: Sequence[Mapping[str, Any]], shown: Sequen
         rows = [_row(results, model, task, metric) for task, metric, _ in shown]
         at = [group - 0.4 + width * (position + 0.5) for group in range(len(shown))]
         values = [row["value"] for row in rows]
-        axes.bar(at, values, width * 0.92, color=colour(model), label=model.replace("_", " "))
+        axes.bar(at, values, width * 0.92, color=compared.colour(model), label=compared.label(model))
         interval_bars(axes, at, values, [row["low"] for row in rows], [row["high"] for row in rows])
     for group, (task, metric, _) in enumerate(shown):
         level = _row(results, models[0], task, metric)["chance"]
@@ -198,5 +217,8 @@ def _row(results: Sequence[Mapping[str, Any]], model: str, task: str, metric: st
     return next(row for row in results if (row["model"], row["task"], row["metric"]) == wanted)
 
 
-def _interval(values: list[float], binary: bool, resamples: int, seed: int) -> Interval:
-    return wilson(round(sum(values)), len(values)) if binary else bootstrap_mean(values, resamples, seed)
+def _interval(grades: npt.NDArray[np.float64], binary: bool, resamples: int, seed: int) -> Interval:
+    """Interval of a (seeds, items) table: Wilson's for right or wrong items under one seed, else by bootstrap."""
+    if binary and len(grades) == 1:
+        return wilson(round(grades.sum()), grades.size)
+    return hierarchical_mean(grades, resamples, seed)

@@ -7,7 +7,7 @@ text between its answer tags is graded. A reply without tags is wrong, as its re
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,26 +17,25 @@ from rsqa_pipeline.benchmarks.answers import ask, context_of, grade
 from rsqa_pipeline.benchmarks.items import TaskItems, read_items
 from rsqa_pipeline.benchmarks.results import (
     ALL_TASKS,
-    COMPARED,
     MetricInfo,
     Outcome,
     compare,
     metric_infos,
     plot_results,
     pooled,
+    rows_of,
     summarise,
     write_results,
 )
 from rsqa_pipeline.benchmarks.task import load_tasks
-from rsqa_pipeline.models.load import Vlm, base_model, load_vlm
+from rsqa_pipeline.compared import Compared
+from rsqa_pipeline.models.load import Vlm, load_vlm
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.records import Message, Metrics
 from rsqa_pipeline.rl_policy.reasoning import reasoning_prompt
 from rsqa_pipeline.rl_policy.rewards import read_answer
 from rsqa_pipeline.tracking.run_logger import RunLogger
 
-SUBSET_MODELS = ("all", "random_30", "clip_score_30", "score_model_30")
-POLICIES = ("rl_policy", "rl_policy_rules_only")
 REASONING_FACTOR = 6
 """Maximum length of a reply with reasoning, as a multiple of a plain reply."""
 _POOLED_METRIC = "accuracy"
@@ -58,23 +57,37 @@ PLAIN = ReplyFormat(list, str, 1)
 REASONING = ReplyFormat(reasoning_prompt, read_answer, REASONING_FACTOR)
 
 
-def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
+def run(
+    inputs: Mapping[str, Path],
+    out: Path,
+    settings: Profile,
+    logger: RunLogger,
+    *,
+    models: Mapping[str, str],
+    policies: Sequence[str],
+    comparisons: Sequence[Sequence[str]],
+) -> Metrics:
     """Writes ``results``, ``comparisons``, ``predictions`` (parquet) and ``plots/accuracy.png``.
+
+    Args:
+        models: subset -> the input that holds its models.
+        policies: inputs that hold a policy, asked with the reasoning prompt.
+        comparisons: (model, baseline) pairs.
 
     Raises:
         DataError: the item table has no item of any VLM task.
     """
-    config = settings.benchmarks
+    config, seeds = settings.benchmarks, settings.finetuned_models.seeds
     tasks = read_items(inputs["benchmark_sets"], load_tasks("vlm"))
     logger.log_params({f"{task.name}.version": task.version for task, _ in tasks})
-    folders = {"base": base_model(inputs["base_models"], "vlm")}
-    folders |= {name: str(inputs[f"vlm_{name}"] / "model") for name in SUBSET_MODELS}
-    folders |= {name: str(inputs[name] / "model") for name in POLICIES}
+    folders = rows_of(inputs, "vlm", models, seeds)
+    folders += [(name, None, str(inputs[name] / "model")) for name in policies]
     outcomes: list[Outcome] = []
-    for model, folder in tqdm(folders.items(), desc="vlm benchmark", unit="model"):
-        reply_format = REASONING if model in POLICIES else PLAIN
+    for model, seed, folder in tqdm(folders, desc="vlm benchmark", unit="model"):
+        reply_format = REASONING if model in policies else PLAIN
         vlm = load_vlm(folder, settings.compute)
-        outcomes += evaluate(vlm, model, tasks, reply_format, config.max_new_tokens, config.batch_size, settings.seed)
+        found = evaluate(vlm, model, tasks, reply_format, config.max_new_tokens, config.batch_size, settings.seed)
+        outcomes += [replace(outcome, seed=seed) for outcome in found]
     fractional = {task.name for task, _ in tasks if task.interval == "bootstrap"}
     counted = outcomes + pooled([o for o in outcomes if o.task not in fractional], _POOLED_METRIC)
     infos = metric_infos(tasks)
@@ -83,10 +96,10 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     chance = float(np.average(levels, weights=[count for _, count in answered]))
     infos[(ALL_TASKS, _POOLED_METRIC)] = MetricInfo(chance, binary=True)
     results = summarise(counted, infos, config.bootstrap_resamples, settings.seed)
-    comparisons = compare(counted, COMPARED, config.bootstrap_resamples, settings.seed)
+    differences = compare(counted, comparisons, config.bootstrap_resamples, settings.seed)
     shown = [(task, metric, task.replace("_", "\n")) for task, metric in infos]
-    plot_results(out / "plots" / "accuracy.png", results, shown)
-    return write_results(out, outcomes, results, comparisons)
+    plot_results(out / "plots" / "accuracy.png", results, shown, Compared.of(settings))
+    return write_results(out, outcomes, results, differences)
 
 
 def evaluate(

@@ -26,14 +26,14 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
-from rsqa_pipeline.finetuned_models.subset_samples import subset_name, subset_samples
+from rsqa_pipeline.finetuned_models.seeds import logger_of, seed_folders
+from rsqa_pipeline.finetuned_models.subset_samples import subset_samples
 from rsqa_pipeline.finetuned_models.training import (
     StepMetrics,
     TrainingRun,
     check_converged,
-    final_loss,
-    plot_losses,
-    write_history,
+    mean_final_loss,
+    write_seed_histories,
 )
 from rsqa_pipeline.images.decode import open_image
 from rsqa_pipeline.models.load import Clip, base_model, device_of, load_clip
@@ -48,28 +48,29 @@ MAX_LOGIT_SCALE = math.log(100)
 IMAGE_BATCH_SIZE = 256
 
 
-def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
-    """Stage ``finetuned_models``, asset ``clip_<subset>``: model/, history.json, plots/training.png.
+def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger, *, subset: str) -> Metrics:
+    """Stage ``finetuned_models``, asset ``clip_<subset>``: one model per seed, history.json, plots/training.png.
 
     Args:
-        inputs: one ``subset_*``, ``image_text_pairs``, ``base_models``.
+        inputs: ``subset_<subset>``, ``image_text_pairs``, ``base_models``.
 
     Raises:
         DataError: the subset has no captions, or does not match these pairs.
         ModelError: the base model cannot be loaded, or training diverges.
     """
-    rows = subset_samples(inputs, "image_text_pairs", "caption")
-    clip = load_clip(base_model(inputs["base_models"], "clip"), settings.compute)
-    with tempfile.TemporaryDirectory() as scratch:
-        training_run = TrainingRun(settings.seed, settings.compute, Path(scratch), logger)
-        history = train_clip(clip, rows, settings.finetuned_models.clip, training_run)
-    clip.model.save_pretrained(out / "model")
-    clip.tokenizer.save_pretrained(out / "model")
-    clip.image_processor.save_pretrained(out / "model")
-    write_history(history, out / "history.json")
-    plot_losses(history, out / "plots" / "training.png")
-    logger.log_model(f"clip_{subset_name(inputs)}", out / "model")
-    return {"caption_samples": float(len(rows)), "final_loss": final_loss(history, PHASE)}
+    rows, seeds = subset_samples(inputs, subset, "image_text_pairs", "caption"), settings.finetuned_models.seeds
+    histories: dict[int, list[StepMetrics]] = {}
+    for seed, folder in seed_folders(out, seeds).items():
+        clip = load_clip(base_model(inputs["base_models"], "clip"), settings.compute)
+        with tempfile.TemporaryDirectory() as scratch:
+            training_run = TrainingRun(seed, settings.compute, Path(scratch), logger_of(logger, seeds, seed))
+            histories[seed] = train_clip(clip, rows, settings.finetuned_models.clip, training_run)
+        clip.model.save_pretrained(folder)
+        clip.tokenizer.save_pretrained(folder)
+        clip.image_processor.save_pretrained(folder)
+    write_seed_histories(histories, out)
+    logger.log_model(f"clip_{subset}", out / "model")
+    return {"caption_samples": float(len(rows)), "final_loss": mean_final_loss(histories, PHASE)}
 
 
 def train_clip(

@@ -15,7 +15,8 @@ import torch
 from peft import LoraConfig, PeftModel
 from trl import SFTConfig, SFTTrainer
 
-from rsqa_pipeline.finetuned_models.subset_samples import subset_name, subset_samples
+from rsqa_pipeline.finetuned_models.seeds import logger_of, seed_folders
+from rsqa_pipeline.finetuned_models.subset_samples import subset_samples
 from rsqa_pipeline.finetuned_models.training import (
     History,
     SftExample,
@@ -23,11 +24,10 @@ from rsqa_pipeline.finetuned_models.training import (
     TrainingRun,
     check_converged,
     disable_log_printing,
-    final_loss,
-    plot_losses,
+    mean_final_loss,
     supervised_dataset,
     trainer_arguments,
-    write_history,
+    write_seed_histories,
 )
 from rsqa_pipeline.models.conversation import as_chat
 from rsqa_pipeline.models.load import Vlm, base_model, load_vlm
@@ -40,33 +40,37 @@ LANGUAGE_LAYERS = r".*language_model\.layers\..*\.(q_proj|k_proj|v_proj|o_proj|g
 SFT_COLUMNS = {"loss": "loss", "accuracy": "mean_token_accuracy", "learning_rate": "learning_rate"}
 
 
-def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
-    """Stage ``finetuned_models``, asset ``vlm_<subset>``: model/ (LoRA merged), history.json, plots/training.png.
+def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger, *, subset: str) -> Metrics:
+    """Stage ``finetuned_models``, asset ``vlm_<subset>``: one model per seed (LoRA merged), history.json,
+    plots/training.png.
 
     Args:
-        inputs: one ``subset_*``, ``image_text_pairs``, ``instruction_samples``, ``base_models``.
+        inputs: ``subset_<subset>``, ``image_text_pairs``, ``instruction_samples``, ``base_models``.
 
     Raises:
         DataError: the subset has no captions or no instructions, or does not match these tables.
         ModelError: the base model cannot be loaded.
     """
     config = settings.finetuned_models
-    captions = as_sft_examples(subset_samples(inputs, "image_text_pairs", "caption"))
-    instructions = as_sft_examples(subset_samples(inputs, "instruction_samples", "instruction"))
-    vlm = load_vlm(base_model(inputs["base_models"], "vlm"), settings.compute)
-    with tempfile.TemporaryDirectory() as scratch:
-        training_run = TrainingRun(settings.seed, settings.compute, Path(scratch), logger)
-        history = train_on_captions(vlm, captions, config.vlm_captions, config.max_length, training_run)
-        history += train_on_instructions(vlm, instructions, config.vlm_instructions, config.max_length, training_run)
-    save_vlm(vlm, out / "model")
-    write_history(history, out / "history.json")
-    plot_losses(history, out / "plots" / "training.png")
-    logger.log_model(f"vlm_{subset_name(inputs)}", out / "model")
+    captions = as_sft_examples(subset_samples(inputs, subset, "image_text_pairs", "caption"))
+    instructions = as_sft_examples(subset_samples(inputs, subset, "instruction_samples", "instruction"))
+    histories: dict[int, list[StepMetrics]] = {}
+    for seed, folder in seed_folders(out, config.seeds).items():
+        vlm = load_vlm(base_model(inputs["base_models"], "vlm"), settings.compute)
+        with tempfile.TemporaryDirectory() as scratch:
+            seed_logger = logger_of(logger, config.seeds, seed)
+            training_run = TrainingRun(seed, settings.compute, Path(scratch), seed_logger)
+            steps = train_on_captions(vlm, captions, config.vlm_captions, config.max_length, training_run)
+            steps += train_on_instructions(vlm, instructions, config.vlm_instructions, config.max_length, training_run)
+        save_vlm(vlm, folder)
+        histories[seed] = steps
+    write_seed_histories(histories, out)
+    logger.log_model(f"vlm_{subset}", out / "model")
     return {
         "caption_samples": float(len(captions)),
         "instruction_samples": float(len(instructions)),
-        "captions_final_loss": final_loss(history, "captions"),
-        "instructions_final_loss": final_loss(history, "instructions"),
+        "captions_final_loss": mean_final_loss(histories, "captions"),
+        "instructions_final_loss": mean_final_loss(histories, "instructions"),
     }
 
 

@@ -12,34 +12,27 @@ from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.records import read_table
 
 
-def subset_name(inputs: Mapping[str, Path]) -> str:
-    """Name of the only subset among the inputs, e.g. "score_model_30" for the input ``subset_score_model_30``."""
-    (name,) = (key.removeprefix("subset_") for key in inputs if key.startswith("subset_"))
-    return name
-
-
-def subset_samples(inputs: Mapping[str, Path], asset: str, kind: str) -> list[dict[str, Any]]:
+def subset_samples(inputs: Mapping[str, Path], subset: str, asset: str, kind: str) -> list[dict[str, Any]]:
     """Rows of ``asset`` (IMAGE_TEXT_SAMPLE) that the subset keeps, in the table's order.
 
     Args:
-        inputs: folders of one ``subset_*`` asset and of ``asset``.
+        inputs: folders of ``subset_<subset>`` and of ``asset``.
         kind: "caption" or "instruction".
 
     Raises:
         DataError: the subset has no samples of this kind, or names a sample that is not in the table.
     """
-    name = subset_name(inputs)
-    ids = pq.read_table(inputs[f"subset_{name}"] / "ids.parquet", filters=[("kind", "=", kind)])
+    ids = pq.read_table(inputs[f"subset_{subset}"] / "ids.parquet", filters=[("kind", "=", kind)])
     wanted = set(ids["sample_id"].to_pylist())
     rows = [row for row in read_table(inputs[asset] / "samples.parquet") if row["sample_id"] in wanted]
     if not rows:
         raise DataError(
-            f"subset {name} keeps no {kind} of {asset}: there is nothing to train on. Raise its {kind}_fraction."
+            f"subset {subset} keeps no {kind} of {asset}: there is nothing to train on. Raise its {kind}_fraction."
         )
     unknown = wanted - {row["sample_id"] for row in rows}
     if unknown:
         raise DataError(
-            f"subset {name} names {len(unknown)} {kind} samples that are not in {asset}, e.g. {min(unknown)}; "
-            f"materialize subset_{name} again"
+            f"subset {subset} names {len(unknown)} {kind} samples that are not in {asset}, e.g. {min(unknown)}; "
+            f"materialize subset_{subset} again"
         )
     return rows

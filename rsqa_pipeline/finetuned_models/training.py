@@ -173,6 +173,18 @@ def write_history(rows: Sequence[StepMetrics], path: Path) -> None:
     path.write_text(json.dumps(list(rows), indent=1) + "\n", encoding="utf-8")
 
 
+def write_seed_histories(histories: Mapping[int, Sequence[StepMetrics]], out: Path) -> None:
+    """Writes ``history.json``, the rows of every seed in order with their ``seed``, and a plot of the first seed's."""
+    write_history([{**row, "seed": seed} for seed, rows in histories.items() for row in rows], out / "history.json")
+    plot_losses(next(iter(histories.values())), out / "plots" / "training.png")
+
+
+def mean_final_loss(histories: Mapping[int, Sequence[StepMetrics]], phase: str) -> float:
+    """Mean over seeds of `final_loss`."""
+    losses = [final_loss(rows, phase) for rows in histories.values()]
+    return sum(losses) / len(losses)
+
+
 def plot_losses(rows: Sequence[StepMetrics], path: Path) -> None:
     """Plots training loss over optimizer steps, one line per phase; steps are counted across phases."""
     figure, axes = new_figure()

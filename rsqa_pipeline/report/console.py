@@ -11,8 +11,9 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from rsqa_pipeline.compared import Compared
 from rsqa_pipeline.profile import Profile
-from rsqa_pipeline.stages import ASSETS, SUBSETS
+from rsqa_pipeline.stages import assets_of
 from rsqa_pipeline.statistics import bootstrap_mean
 
 RESAMPLES = 1000
@@ -51,7 +52,7 @@ def print_results(profile: Profile, console: Console) -> None:
 def quarantine_lines(profile: Profile) -> list[str]:
     """One line per asset that quarantined rows, with counts by reason."""
     lines = []
-    for name in ASSETS:
+    for name in assets_of(profile):
         path = _folder(profile, name) / "quarantine.parquet"
         reasons = pd.read_parquet(path, columns=["reason"])["reason"].value_counts() if path.is_file() else pd.Series()
         if len(reasons):
@@ -72,12 +73,14 @@ def _preferences(profile: Profile) -> Table:
 def _subsets(profile: Profile) -> Table:
     """True quality of the samples that each subset keeps, if the source provides it."""
     table = Table("true quality (1..5)", "captions", "instructions")
-    for subset in SUBSETS:
+    compared = Compared.of(profile)
+    for subset in compared.subsets:
         ids = _folder(profile, f"subset_{subset}") / "ids.parquet"
         if ids.is_file():
             kept = pd.read_parquet(ids)["sample_id"]
             table.add_row(
-                subset, *(_quality(profile, name, kept) for name in ("image_text_pairs", "instruction_samples"))
+                compared.label(subset),
+                *(_quality(profile, name, kept) for name in ("image_text_pairs", "instruction_samples")),
             )
     return table
 
@@ -99,10 +102,11 @@ def _downstream(profile: Profile) -> Table:
         if (path := _folder(profile, name) / "results.parquet").is_file()
         for row in pd.read_parquet(path).to_dict("records")
     }
-    for model in ("base", *SUBSETS, "rl_policy", "rl_policy_rules_only") if found else ():
+    compared = Compared.of(profile)
+    for model in compared.models if found else ():
         keys = [(name, model, task, metric) for name, task, metric, _ in DOWNSTREAM]
         cells = [_interval(found[key]) if key in found else "" for key in keys]
-        table.add_row(model, *cells)
+        table.add_row(compared.label(model), *cells)
     return table
 
 
@@ -130,7 +134,7 @@ def _policies(profile: Profile) -> Table:
 
 
 def _folder(profile: Profile, asset: str) -> Path:
-    return ASSETS[asset].folder(profile)
+    return assets_of(profile)[asset].folder(profile)
 
 
 def _interval(found: Mapping[Any, Any]) -> str:

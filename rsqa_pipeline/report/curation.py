@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from rsqa_pipeline import plots
+from rsqa_pipeline.compared import Compared
 from rsqa_pipeline.report.blocks import (
     Plot,
     Plots,
@@ -23,14 +24,12 @@ from rsqa_pipeline.report.blocks import (
 )
 from rsqa_pipeline.report.fraction_and_drift import curve_blocks, drift_blocks
 from rsqa_pipeline.report.reading import KINDS, name_of, read_json
-from rsqa_pipeline.stages import SUBSETS
 from rsqa_pipeline.statistics import Interval, bootstrap_mean, wilson
 
 RESAMPLES = 1000
-CURATED = tuple(subset for subset in SUBSETS if subset != "all")
 PLURAL = {"caption": "captions", "instruction": "instructions"}
-SELECTORS = {"score_model": "score_model_30", "clip_score": "clip_score_30"}
-"""Score column -> the subset selected by it."""
+SELECTORS = ("score_model", "clip_score")
+"""Score columns."""
 
 
 def true_quality(frame: pd.DataFrame, subset: str, kind: str, seed: int) -> Interval | None:
@@ -39,35 +38,35 @@ def true_quality(frame: pd.DataFrame, subset: str, kind: str, seed: int) -> Inte
     return bootstrap_mean(kept.to_numpy(dtype=float), RESAMPLES, seed) if len(kept) else None
 
 
-def section(inputs: Mapping[str, Path], frame: pd.DataFrame, seed: int) -> ReportSection:
+def section(inputs: Mapping[str, Path], frame: pd.DataFrame, compared: Compared, seed: int) -> ReportSection:
     """Histograms, quality curves, subset table, kept share by source, curation curve and drift."""
     histograms = [
         plot
-        for selector, subset in SELECTORS.items()
+        for selector in SELECTORS
         for kind in KINDS
-        if (plot := histogram(frame, selector, subset, kind)) is not None
+        if (subset := compared.chosen_by(selector)) is not None
+        and (plot := histogram(frame, selector, subset, kind, compared.colour(subset))) is not None
     ]
     curves = [plot for kind in KINDS if (plot := quality_curve(frame, kind)) is not None]
-    shares = [source_plot(frame, kind) for kind in KINDS if (frame["kind"] == kind).any()]
+    shares = [source_plot(frame, compared, kind) for kind in KINDS if (frame["kind"] == kind).any()]
     return ReportSection(
         "curation",
         "What each subset keeps",
         [
             Plots(histograms),
-            subset_table(inputs, frame, seed),
+            subset_table(inputs, frame, compared, seed),
             Plots(curves),
             Plots(shares),
-            *(source_table(frame, kind, seed) for kind in KINDS if (frame["kind"] == kind).any()),
+            *(source_table(frame, compared, kind, seed) for kind in KINDS if (frame["kind"] == kind).any()),
             *curve_blocks(inputs),
             *drift_blocks(inputs),
         ],
         lead="Every corpus sample is scored and ranked. The top part by score model is compared with the top part by "
-        "CLIP "
-        "score, with a random part of the same size, and with all data.",
+        "CLIP score, with a random part of the same size, and with all data.",
     )
 
 
-def histogram(frame: pd.DataFrame, selector: str, subset: str, kind: str) -> Plot | None:
+def histogram(frame: pd.DataFrame, selector: str, subset: str, kind: str, tint: str) -> Plot | None:
     """Scores of kept and dropped samples with the threshold between them; None if nothing is scored."""
     rows = frame[(frame["kind"] == kind) & frame[selector].notna()]
     if rows.empty:
@@ -80,7 +79,7 @@ def histogram(frame: pd.DataFrame, selector: str, subset: str, kind: str) -> Plo
         [scores[~kept], scores[kept]],
         bins=edges,
         stacked=True,
-        color=[plots.DROPPED, plots.colour(subset)],
+        color=[plots.DROPPED, tint],
         label=[f"dropped, {int((~kept).sum()):,}", f"kept, {int(kept.sum()):,}"],
     )
     if kept.any() and not kept.all():
@@ -119,15 +118,15 @@ def quality_curve(frame: pd.DataFrame, kind: str) -> Plot | None:
     return from_figure(figure, f"Mean true quality of the kept {PLURAL[kind]} over the share kept, per selector")
 
 
-def subset_table(inputs: Mapping[str, Path], frame: pd.DataFrame, seed: int) -> Table:
+def subset_table(inputs: Mapping[str, Path], frame: pd.DataFrame, compared: Compared, seed: int) -> Table:
     """Selector, rows kept and mean true quality of each subset."""
-    faults = fault_shares(inputs, frame)
+    faults = fault_shares(inputs, frame, compared)
     recorded = any(share is not None for share in faults.values())
     rows = []
-    for subset in SUBSETS:
+    for subset in compared.subsets:
         rule = read_json(inputs[f"subset_{subset}"] / "rule.json")
         row = [
-            text_cell(name_of(subset), tint=plots.colour(subset)),
+            text_cell(compared.label(subset), tint=compared.colour(subset)),
             text_cell(name_of(rule["selector"] or "several rules")),
         ]
         for kind in KINDS:
@@ -154,14 +153,14 @@ def subset_table(inputs: Mapping[str, Path], frame: pd.DataFrame, seed: int) -> 
     )
 
 
-def fault_shares(inputs: Mapping[str, Path], frame: pd.DataFrame) -> dict[str, Interval | None]:
+def fault_shares(inputs: Mapping[str, Path], frame: pd.DataFrame, compared: Compared) -> dict[str, Interval | None]:
     """Subset -> share of its captions with a recorded fault; None if the source records no faults."""
     truth = pq.read_table(inputs["image_text_pairs"] / "truth.parquet", columns=["sample_id", "corruption"]).to_pandas()
     faulty = set(truth[truth["corruption"].notna()]["sample_id"])
     if not faulty:
-        return dict.fromkeys(SUBSETS)
+        return dict.fromkeys(compared.subsets)
     captions = frame[frame["kind"] == "caption"]
-    return {subset: _share(captions[captions[subset]]["sample_id"].isin(faulty)) for subset in SUBSETS}
+    return {subset: _share(captions[captions[subset]]["sample_id"].isin(faulty)) for subset in compared.subsets}
 
 
 def _by_source(frame: pd.DataFrame, kind: str) -> list[tuple[str, pd.DataFrame]]:
@@ -171,12 +170,13 @@ def _by_source(frame: pd.DataFrame, kind: str) -> list[tuple[str, pd.DataFrame]]
     return sorted(groups, key=lambda group: (-known[group[0]] if known[group[0]] == known[group[0]] else 0.0, group[0]))
 
 
-def source_plot(frame: pd.DataFrame, kind: str) -> Plot:
+def source_plot(frame: pd.DataFrame, compared: Compared, kind: str) -> Plot:
     """Share of each source's samples that each subset keeps, with Wilson intervals."""
     groups = _by_source(frame, kind)
     figure, axes = plots.new_figure(5.2, 1.5 + 0.62 * len(groups))
     places = np.arange(len(groups), dtype=float)
-    for offset, subset in enumerate(CURATED):
+    step = 0.78 / max(1, len(compared.selected))
+    for offset, subset in enumerate(compared.selected):
         kept = [wilson(int(rows[subset].sum()), len(rows)) for _, rows in groups]
         values = [100 * share.value for share in kept]
         errors = [
@@ -184,13 +184,13 @@ def source_plot(frame: pd.DataFrame, kind: str) -> Plot:
             [100 * (share.high - share.value) for share in kept],
         ]
         axes.barh(
-            places + (offset - 1) * 0.26,
+            places + (offset - (len(compared.selected) - 1) / 2) * step,
             values,
-            height=0.24,
+            height=0.92 * step,
             xerr=errors,
-            color=plots.colour(subset),
+            color=compared.colour(subset),
             error_kw={"ecolor": "#20242b", "elinewidth": 1, "capsize": 2},
-            label=name_of(subset),
+            label=compared.label(subset),
         )
     axes.set_yticks(places, [source.replace("_", " ") for source, _ in groups])
     axes.invert_yaxis()
@@ -200,7 +200,7 @@ def source_plot(frame: pd.DataFrame, kind: str) -> Plot:
     return from_figure(figure, f"Share of the {PLURAL[kind]} of each source that each subset keeps")
 
 
-def source_table(frame: pd.DataFrame, kind: str, seed: int) -> Table:
+def source_table(frame: pd.DataFrame, compared: Compared, kind: str, seed: int) -> Table:
     """The values of the plot, with the true quality of each source."""
     rows = []
     for source, part in _by_source(frame, kind):
@@ -211,14 +211,14 @@ def source_table(frame: pd.DataFrame, kind: str, seed: int) -> Table:
                 text_cell(source.replace("_", " ")),
                 count(len(part), key=f"source/{kind}/{source}/samples"),
                 number(quality, key=f"source/{kind}/{source}/true_quality"),
-                *(percent(_share(part[subset]), f"source/{kind}/{source}/{subset}") for subset in CURATED),
+                *(percent(_share(part[subset]), f"source/{kind}/{source}/{subset}") for subset in compared.selected),
             ]
         )
     header = [
         "source",
         "samples",
         "true quality, 1 to 5",
-        *(f"{name_of(subset)}: kept, %" for subset in CURATED),
+        *(f"{compared.label(subset)}: kept, %" for subset in compared.selected),
     ]
     return Table(f"Sources of the {PLURAL[kind]}", header, rows)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from rsqa_pipeline.compared import Compared
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.records import Metrics
 from rsqa_pipeline.report import (
@@ -29,7 +30,14 @@ from rsqa_pipeline.tracking.run_logger import RunLogger
 TEMPLATES = Path(__file__).with_name("templates")
 
 
-def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
+def run(
+    inputs: Mapping[str, Path],
+    out: Path,
+    settings: Profile,
+    logger: RunLogger,
+    *,
+    assets: provenance.AssetFacts,
+) -> Metrics:
     """Writes ``index.html``.
 
     Args:
@@ -43,7 +51,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     Raises:
         FileNotFoundError: a file that the page shows is missing from an asset's folder.
     """
-    sections = build(inputs, settings)
+    sections = build(inputs, settings, assets)
     page = render(sections, settings.name, settings.description, _sizes(inputs))
     (out / "index.html").write_text(page, encoding="utf-8")
     metrics = {"sections": float(len(sections)), "bytes": float(len(page.encode()))}
@@ -51,20 +59,23 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     return metrics
 
 
-def build(inputs: Mapping[str, Path], settings: Profile) -> list[ReportSection]:
+def build(inputs: Mapping[str, Path], settings: Profile, assets: provenance.AssetFacts) -> list[ReportSection]:
     """The page's sections in order."""
-    models = downstream.section(inputs)
-    frame = corpus(inputs)
+    compared = Compared.of(settings)
+    models = downstream.section(inputs, compared)
+    frame = corpus(inputs, compared.subsets)
     return [
-        headline.section(inputs, frame, settings.seed),
+        headline.section(inputs, frame, compared, settings.seed),
         preferences.section(inputs),
-        curation.section(inputs, frame, settings.seed),
+        curation.section(inputs, frame, compared, settings.seed),
         gallery.section(inputs, frame, settings.report.gallery_size),
-        ReportSection(models.name, models.title, [*models.blocks, finetuning_curves(inputs)], lead=models.lead),
-        reinforcement.best_of_n_section(inputs),
+        ReportSection(
+            models.name, models.title, [*models.blocks, finetuning_curves(inputs, compared)], lead=models.lead
+        ),
+        reinforcement.best_of_n_section(inputs, compared),
         reinforcement.reward_section(inputs),
-        provenance.quality_section(inputs),
-        provenance.lineage_section(inputs),
+        provenance.quality_section(inputs, assets),
+        provenance.lineage_section(inputs, assets),
     ]
 
 

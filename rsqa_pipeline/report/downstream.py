@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from rsqa_pipeline import plots
+from rsqa_pipeline.compared import Compared
 from rsqa_pipeline.report.blocks import (
     UNKNOWN,
     Block,
@@ -22,15 +22,11 @@ from rsqa_pipeline.report.blocks import (
     text_cell,
 )
 from rsqa_pipeline.report.reading import name_of, rows
-from rsqa_pipeline.stages import SUBSETS
 
 Rows = list[dict[str, Any]]
 MetricKey = tuple[str, str]
 """(task, metric) of a benchmark result."""
 
-CURATED = "score_model_30"
-RIVALS = ("base", *(subset for subset in SUBSETS if subset != CURATED))
-MODELS = ("base", *SUBSETS, "rl_policy_rules_only", "rl_policy")
 POOLED = "all_tasks"
 """The benchmarks' name of the row over the items of all tasks."""
 
@@ -43,25 +39,25 @@ def paper_figures() -> dict[str, Any]:
     return figures
 
 
-def section(inputs: Mapping[str, Path]) -> ReportSection:
+def section(inputs: Mapping[str, Path], compared: Compared) -> ReportSection:
     """For CLIP and VLM: our results beside the paper's, all our results, and the paired comparisons."""
     blocks: list[Block | Collapsible] = []
     for family, title in TITLES.items():
         folder = inputs[f"{family}_benchmark"]
         results, comparisons = rows(folder / "results.parquet"), rows(folder / "comparisons.parquet")
         blocks += [
-            beside_paper(family, results, comparisons),
-            Collapsible(f"{title}: all results", [all_figures(family, results, comparisons)]),
-            Collapsible(f"{title}: paired comparisons", [comparison_table(family, title, comparisons)]),
+            beside_paper(family, compared, results, comparisons),
+            Collapsible(f"{title}: all results", [all_figures(family, compared, results, comparisons)]),
+            Collapsible(f"{title}: paired comparisons", [comparison_table(family, title, compared, comparisons)]),
         ]
     return ReportSection(
         "downstream",
         "Models fine-tuned on each subset",
         blocks,
         lead="Our results have the 95 % interval below them. The paper's results are from other models and other data: "
-        "compare the order of the rows, not the values. ▲ ▼: above or below the score-model row; the paired interval "
-        "excludes 0. ★: the score-model row is above the model that is not fine-tuned and above all other subsets in "
-        "this sense. No mark: no clear difference, or not compared with the score-model row.",
+        "compare the order of the rows, not the values. ▲ ▼: above or below the row of the main subset; the paired "
+        "interval excludes 0. ★: the row of the main subset is above the untuned base and above all other subsets in "
+        "this sense. No mark: no clear difference, or not compared with the row of the main subset.",
     )
 
 
@@ -79,20 +75,22 @@ def verdict(row: Mapping[str, Any]) -> str:
     return "better" if low > 0 else "worse"
 
 
-def beside_paper(family: str, results: Rows, comparisons: Rows) -> Table:
+def beside_paper(family: str, compared: Compared, results: Rows, comparisons: Rows) -> Table:
     """The paper's table with our results beside each of its columns, where they were measured."""
     paper = paper_figures()[family]
     measured = {(row["task"], row["metric"]) for row in results}
-    theirs = {model: iter(figures) for model, figures in paper["rows"].items()}
-    models = [model for model in MODELS if any(row["model"] == model for row in results)]
-    table = {model: [_model_cell(model)] for model in models}
+    theirs = {row: iter(paper["rows"].get(_paper_row(compared, row), ())) for row in compared.models}
+    models = [model for model in compared.models if any(row["model"] == model for row in results)]
+    table = {model: [_model_cell(compared, model)] for model in models}
     header, chance, groups = ["fine-tuned on"], [text_cell("chance")], [("", 1)]
     for group in paper["groups"]:
         keys = [metric_key for ours in group["ours"] if (metric_key := (ours["task"], ours["metric"])) in measured]
         header += [_heading(metric_key) for metric_key in keys]
         chance += [_chance_cell(results, metric_key) for metric_key in keys]
         for model in models:
-            table[model] += [_result_cell(family, model, metric_key, results, comparisons) for metric_key in keys]
+            table[model] += [
+                _result_cell(family, compared, model, metric_key, results, comparisons) for metric_key in keys
+            ]
         if group["paper"] is not None:
             header.append(f"paper: {group['paper']}")
             chance.append(Cell("–", paper=True))
@@ -104,7 +102,7 @@ def beside_paper(family: str, results: Rows, comparisons: Rows) -> Table:
     return Table(f"{TITLES[family]}: our results and the paper's, %", header, [*table.values(), chance], groups)
 
 
-def all_figures(family: str, results: Rows, comparisons: Rows) -> Table:
+def all_figures(family: str, compared: Compared, results: Rows, comparisons: Rows) -> Table:
     """One row per model, one column per task and metric."""
     tasks = list(dict.fromkeys(row["task"] for row in results))
     keys = sorted(
@@ -112,10 +110,10 @@ def all_figures(family: str, results: Rows, comparisons: Rows) -> Table:
     )
     table = [
         [
-            _model_cell(model),
-            *(_result_cell(family, model, metric_key, results, comparisons, "all/") for metric_key in keys),
+            _model_cell(compared, model),
+            *(_result_cell(family, compared, model, metric_key, results, comparisons, "all/") for metric_key in keys),
         ]
-        for model in MODELS
+        for model in compared.models
         if any(row["model"] == model for row in results)
     ]
     table.append([text_cell("chance"), *(_chance_cell(results, metric_key) for metric_key in keys)])
@@ -128,13 +126,13 @@ def all_figures(family: str, results: Rows, comparisons: Rows) -> Table:
     )
 
 
-def comparison_table(family: str, title: str, comparisons: Rows) -> Table:
+def comparison_table(family: str, title: str, compared: Compared, comparisons: Rows) -> Table:
     """Table of paired differences over the same items."""
     table = [
         [
             text_cell(f"{name_of(row['task'])}, {name_of(row['metric'])}"),
-            _model_cell(row["model"]),
-            _model_cell(row["baseline"]),
+            _model_cell(compared, row["model"]),
+            _model_cell(compared, row["baseline"]),
             percent(interval(row), key=_key("difference", family, row), signed=True),
             Cell(_p_value(row["p_value"])),
             text_cell(verdict(row)),
@@ -149,38 +147,44 @@ def comparison_table(family: str, title: str, comparisons: Rows) -> Table:
     )
 
 
-def tally(family: str, comparisons: Rows, baseline: str) -> Counter[str]:
-    """Counts of verdicts on the score-model subset's model against ``baseline``'s, over `main_metrics`."""
+def _paper_row(compared: Compared, model: str) -> str:
+    """The paper's row that a row of ours answers to: the one of the same selector."""
+    rule = compared.rules.get(model)
+    return str(rule.selector) if rule and compared.chosen_by(str(rule.selector)) == model else model
+
+
+def tally(family: str, compared: Compared, comparisons: Rows, baseline: str) -> Counter[str]:
+    """Counts of verdicts on the main subset's model against ``baseline``'s, over `main_metrics`."""
     return Counter(
         verdict(row)
         for row in comparisons
-        if (row["model"], row["baseline"]) == (CURATED, baseline)
+        if (row["model"], row["baseline"]) == (compared.main, baseline)
         and (row["task"], row["metric"]) in main_metrics(family)
     )
 
 
-def _model_cell(model: str) -> Cell:
-    return text_cell(name_of(model), tint=plots.colour(model))
+def _model_cell(compared: Compared, model: str) -> Cell:
+    return text_cell(compared.label(model), tint=compared.colour(model))
 
 
 def _result_cell(
-    family: str, model: str, metric_key: MetricKey, results: Rows, comparisons: Rows, part: str = ""
+    family: str, compared: Compared, model: str, metric_key: MetricKey, results: Rows, comparisons: Rows, part: str = ""
 ) -> Cell:
     found = next((row for row in results if (row["model"], row["task"], row["metric"]) == (model, *metric_key)), None)
-    against = _against_curated([row for row in comparisons if (row["task"], row["metric"]) == metric_key])
-    best = model == CURATED and all(against.get(rival) == "▼" for rival in RIVALS)
+    against = _against_main(compared.main, [row for row in comparisons if (row["task"], row["metric"]) == metric_key])
+    best = model == compared.main and all(against.get(rival) == "▼" for rival in ("base", *compared.baselines))
     key = f"{part}{family}/{model}/{metric_key[0]}/{metric_key[1]}"
     mark = "★" if best else against.get(model, "")
     return percent(interval(found) if found else None, key=key, note=mark, strong=best)
 
 
-def _against_curated(comparisons: Rows) -> dict[str, str]:
-    """Model -> ▲ or ▼ if it clearly differs from the score-model subset's model, else ""."""
+def _against_main(main: str, comparisons: Rows) -> dict[str, str]:
+    """Model -> ▲ or ▼ if it clearly differs from the main subset's model, else ""."""
     marks = {}
     for row in comparisons:
-        better, worse = ("▼", "▲") if row["model"] == CURATED else ("▲", "▼")
-        other = row["baseline"] if row["model"] == CURATED else row["model"]
-        if CURATED in (row["model"], row["baseline"]):
+        better, worse = ("▼", "▲") if row["model"] == main else ("▲", "▼")
+        other = row["baseline"] if row["model"] == main else row["model"]
+        if main in (row["model"], row["baseline"]):
             marks[other] = {"better": better, "worse": worse}.get(verdict(row), "")
     return marks
 

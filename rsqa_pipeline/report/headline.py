@@ -9,14 +9,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from rsqa_pipeline.compared import Compared
 from rsqa_pipeline.report import downstream, preferences
 from rsqa_pipeline.report.blocks import Cell, Paragraph, ReportSection, Tile, Tiles, interval, number, percent
 from rsqa_pipeline.report.curation import fault_shares, true_quality
 from rsqa_pipeline.report.reading import name_of, read_json, rows
-from rsqa_pipeline.stages import SUBSETS
 from rsqa_pipeline.statistics import Interval
-
-BASELINES = ("all", "random_30", "clip_score_30")
 
 
 @dataclass(frozen=True)
@@ -35,8 +33,8 @@ class KeptQuality:
         return any(share is not None for share in self.faulty.values())
 
 
-def section(inputs: Mapping[str, Path], frame: pd.DataFrame, seed: int) -> ReportSection:
-    """One paragraph and six tiles.
+def section(inputs: Mapping[str, Path], frame: pd.DataFrame, compared: Compared, seed: int) -> ReportSection:
+    """The verdict, one paragraph and six tiles.
 
     Args:
         frame: the corpus, from `reading.corpus`.
@@ -44,29 +42,36 @@ def section(inputs: Mapping[str, Path], frame: pd.DataFrame, seed: int) -> Repor
     found = read_json(inputs["score_model_report"] / "accuracy.json")
     accuracy = {s: preferences.accuracy(found, s, preferences.ALL_FAMILIES, "judge") for s in preferences.SELECTORS}
     kept = KeptQuality(
-        {subset: true_quality(frame, subset, "caption", seed) for subset in SUBSETS}, fault_shares(inputs, frame)
+        {subset: true_quality(frame, subset, "caption", seed) for subset in compared.subsets},
+        fault_shares(inputs, frame, compared),
     )
-    tallies = {baseline: _tally(inputs, baseline) for baseline in BASELINES}
+    tallies = {baseline: _tally(inputs, compared, baseline) for baseline in ("base", *compared.baselines)}
     tiles = [
         _accuracy_tile(accuracy),
-        _quality_tile(kept),
+        _quality_tile(kept, compared),
         _downstream_tile(
-            inputs, "clip", ("classification", "top_1"), "CLIP fine-tuned on it: zero-shot top-1 accuracy, %"
+            inputs, compared, "clip", ("classification", "top_1"), "CLIP fine-tuned on it: zero-shot top-1 accuracy, %"
         ),
         _downstream_tile(
-            inputs, "vlm", (downstream.POOLED, "accuracy"), "VLM fine-tuned on it: accuracy over all questions, %"
+            inputs,
+            compared,
+            "vlm",
+            (downstream.POOLED, "accuracy"),
+            "VLM fine-tuned on it: accuracy over all questions, %",
         ),
         _best_of_n_tile(inputs["best_of_n_benchmark"]),
         _reward_tile(inputs),
     ]
-    argument = " ".join([_accuracy_text(accuracy), _quality_text(kept), _comparison_text(tallies)])
+    argument = " ".join([_accuracy_text(accuracy), _quality_text(kept, compared), _comparison_text(tallies, compared)])
     return ReportSection("headline", "Summary", [Paragraph(argument), Tiles(tiles)])
 
 
-def _tally(inputs: Mapping[str, Path], baseline: str) -> Counter[str]:
+def _tally(inputs: Mapping[str, Path], compared: Compared, baseline: str) -> Counter[str]:
     verdicts: Counter[str] = Counter()
     for family in downstream.TITLES:
-        verdicts += downstream.tally(family, rows(inputs[f"{family}_benchmark"] / "comparisons.parquet"), baseline)
+        verdicts += downstream.tally(
+            family, compared, rows(inputs[f"{family}_benchmark"] / "comparisons.parquet"), baseline
+        )
     return verdicts
 
 
@@ -78,35 +83,31 @@ def _accuracy_text(accuracy: Mapping[str, Interval | None]) -> str:
     )
 
 
-def _quality_text(kept: KeptQuality) -> str:
+def _quality_text(kept: KeptQuality, compared: Compared) -> str:
     opening = "It then ranks the whole corpus, and the top part is kept."
-    if kept.recorded_faults:
-        value = {subset: _format_share(share) for subset, share in kept.faulty.items()}
-        return (
-            f"{opening} Of its captions, {value['score_model_30']} contain a fault that was inserted on purpose; of "
-            f"CLIP "
-            f"score's, {value['clip_score_30']}; of a random part of the same size, {value['random_30']}."
-        )
-    if any(mean is None for mean in kept.true_quality.values()):
+    values = kept.faulty if kept.recorded_faults else kept.true_quality
+    if any(value is None for value in values.values()):
         return f"{opening} The true quality of that part is not known."
-    value = {subset: f"{mean.value:.2f}" for subset, mean in kept.true_quality.items() if mean is not None}
-    return (
-        f"{opening} The mean true quality of its captions is {value['score_model_30']} of 5. It is "
-        f"{value['clip_score_30']} for CLIP score's part and {value['random_30']} for a random part of the same size."
-    )
+    if kept.recorded_faults:
+        said = {name: _format_share(share) for name, share in values.items()}
+        what = f"Of its captions, {said[compared.main]} contain a fault that was inserted on purpose"
+    else:
+        said = {name: f"{mean.value:.2f}" for name, mean in values.items() if mean is not None}
+        what = f"The mean true quality of its captions is {said[compared.main]} of 5"
+    others = ", ".join(f"{compared.label(name)} {said[name]}" for name in compared.baselines)
+    return f"{opening} {what} ({others})."
 
 
-def _comparison_text(tallies: Mapping[str, Counter[str]]) -> str:
+def _comparison_text(tallies: Mapping[str, Counter[str]], compared: Compared) -> str:
     parts = [
-        f"against {name_of(baseline)}, {tally['better']} better, {tally['worse']} worse and "
+        f"against {compared.label(baseline)}, {tally['better']} better, {tally['worse']} worse and "
         f"{tally['no clear difference']} without a clear difference"
         for baseline, tally in tallies.items()
     ]
-    total = tallies["all"].total()
+    total = max(tally.total() for tally in tallies.values())
     return (
         f"A CLIP and a VLM fine-tuned on that part are compared with other models on {total} benchmark metrics by "
-        f"paired "
-        f"95 % intervals: {'; '.join(parts)}."
+        f"paired 95 % intervals: {'; '.join(parts)}."
     )
 
 
@@ -127,26 +128,28 @@ def _accuracy_tile(accuracy: Mapping[str, Interval | None]) -> Tile:
     )
 
 
-def _quality_tile(kept: KeptQuality) -> Tile:
+def _quality_tile(kept: KeptQuality, compared: Compared) -> Tile:
     if kept.recorded_faults:
         label = "kept captions with a fault inserted on purpose, %"
         cells = {subset: percent(share, f"headline/faulty/{subset}") for subset, share in kept.faulty.items()}
     else:
         label = "true quality of the kept captions, 1 to 5"
         cells = {subset: number(mean, f"headline/quality/{subset}") for subset, mean in kept.true_quality.items()}
-    return Tile(label, cells[downstream.CURATED], [(name_of(subset), cells[subset]) for subset in BASELINES])
+    return Tile(label, cells[compared.main], [(compared.label(subset), cells[subset]) for subset in compared.baselines])
 
 
-def _downstream_tile(inputs: Mapping[str, Path], family: str, metric_key: downstream.MetricKey, label: str) -> Tile:
+def _downstream_tile(
+    inputs: Mapping[str, Path], compared: Compared, family: str, metric_key: downstream.MetricKey, label: str
+) -> Tile:
     results = rows(inputs[f"{family}_benchmark"] / "results.parquet")
     found = {row["model"]: row for row in results if (row["task"], row["metric"]) == metric_key}
     cells = {
         model: percent(interval(found[model]) if model in found else None, f"headline/{family}/{model}")
-        for model in (downstream.CURATED, *BASELINES)
+        for model in ("base", *compared.subsets)
     }
     chance = next((row["chance"] for row in found.values()), None)
-    details = [(name_of(model), cells[model]) for model in BASELINES]
-    return Tile(label, cells[downstream.CURATED], [*details, ("chance", percent(_exact(chance)))])
+    details = [(compared.label(model), cells[model]) for model in ("base", *compared.baselines)]
+    return Tile(label, cells[compared.main], [*details, ("chance", percent(_exact(chance)))])
 
 
 def _best_of_n_tile(folder: Path) -> Tile:

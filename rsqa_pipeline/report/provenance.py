@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 from safetensors import safe_open
@@ -12,8 +13,10 @@ from safetensors import safe_open
 from rsqa_pipeline.models.load import weights_version
 from rsqa_pipeline.report.blocks import Cell, ReportSection, Table, count, text_cell
 from rsqa_pipeline.report.reading import read_json
-from rsqa_pipeline.stages import ASSETS
 from rsqa_pipeline.versions import folder_version
+
+AssetFacts = Mapping[str, Mapping[str, Any]]
+"""Asset -> its stage, the record type of its main table, and its inputs, from the table of stages."""
 
 MAIN_TABLE = {
     "image_text_sample": "samples.parquet",
@@ -24,18 +27,18 @@ MAIN_TABLE = {
 SCORED_BY = {"pair_scores": "score_model", "clip_scores": "base_models"}
 
 
-def quality_section(inputs: Mapping[str, Path]) -> ReportSection:
+def quality_section(inputs: Mapping[str, Path], assets: AssetFacts) -> ReportSection:
     """Kept and quarantined rows of every asset that can quarantine rows."""
     return ReportSection(
         "data-quality",
         "Quarantined records",
-        [quarantine_table(inputs)],
+        [quarantine_table(inputs, assets)],
         lead="Records that cannot be used are quarantined with a reason and never dropped silently. A missing score "
         "stays missing; it is never set to 0.",
     )
 
 
-def quarantine_table(inputs: Mapping[str, Path]) -> Table:
+def quarantine_table(inputs: Mapping[str, Path], assets: AssetFacts) -> Table:
     """Input, kept and quarantined rows by reason; input = kept + quarantined.
 
     An asset that uses records but writes no table of them (training) shows only the quarantined rows.
@@ -47,7 +50,7 @@ def quarantine_table(inputs: Mapping[str, Path]) -> Table:
         reasons = Counter(pq.read_table(folder / "quarantine.parquet", columns=["reason"])["reason"].to_pylist())
         by_reason = ", ".join(f"{reason.replace('_', ' ')} {n:,}" for reason, n in sorted(reasons.items()))
         quarantined = sum(reasons.values())
-        main = MAIN_TABLE.get(ASSETS[name].records or "")
+        main = MAIN_TABLE.get(assets[name]["records"] or "")
         rows = [Cell("–"), Cell("–")]
         if main is not None:
             kept = pq.read_metadata(folder / main).num_rows
@@ -58,19 +61,19 @@ def quarantine_table(inputs: Mapping[str, Path]) -> Table:
     return Table("Rows by asset", ["asset", "input", "kept", "quarantined", "by reason"], table)
 
 
-def lineage_section(inputs: Mapping[str, Path]) -> ReportSection:
+def lineage_section(inputs: Mapping[str, Path], assets: AssetFacts) -> ReportSection:
     """Data version of each asset and weights version of each model."""
     return ReportSection(
         "lineage",
         "Versions",
-        [lineage_table(inputs)],
+        [lineage_table(inputs, assets)],
         metrics=False,
         lead="The data version is the folder's MD5 as computed by DVC: the same string as in dvc.lock, Dagster and "
         "MLflow. The model version is a hash of the weights.",
     )
 
 
-def lineage_table(inputs: Mapping[str, Path]) -> Table:
+def lineage_table(inputs: Mapping[str, Path], assets: AssetFacts) -> Table:
     """Stage, asset, data version, model version and inputs."""
     models = {name: versions for name in inputs if (versions := model_versions(inputs[name]))}
     table = []
@@ -78,11 +81,11 @@ def lineage_table(inputs: Mapping[str, Path]) -> Table:
         scored_by = _scored_by(folder, models[SCORED_BY[name]]) if name in SCORED_BY else []
         table.append(
             [
-                text_cell(ASSETS[name].stage),
+                text_cell(assets[name]["stage"]),
                 text_cell(name),
                 Cell(folder_version(folder), number=False, key=f"lineage/{name}/data"),
                 _versions([*models.get(name, {}).items(), *scored_by], f"lineage/{name}/model"),
-                text_cell(", ".join(ASSETS[name].inputs) or "–"),
+                text_cell(", ".join(assets[name]["inputs"]) or "–"),
             ]
         )
     return Table("Assets", ["stage", "asset", "data version", "model version", "made from"], table)

@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
 
+from rsqa_pipeline.compared import LABELS
 from rsqa_pipeline.records import read_table
-from rsqa_pipeline.stages import SUBSETS
 
 KINDS = {"caption": "image_text_pairs", "instruction": "instruction_samples"}
 """Kind of corpus sample -> the asset that holds it."""
 
-NAMES = {
-    "base": "not fine-tuned",
-    "all": "all data",
+NAMES = LABELS | {
     "random": "random",
-    "random_30": "random 30\u00a0%",
     "clip_score": "CLIP score",
-    "clip_score_30": "CLIP score 30\u00a0%",
     "score_model": "score model",
-    "score_model_30": "score model 30\u00a0%",
-    "rl_policy": "RL, with score reward",
-    "rl_policy_rules_only": "RL, rules only",
     "majority_vote": "majority vote",
     "oracle": "oracle",
     "top_1": "top 1",
@@ -68,7 +61,7 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def corpus(inputs: Mapping[str, Path]) -> pd.DataFrame:
+def corpus(inputs: Mapping[str, Path], subsets: Sequence[str]) -> pd.DataFrame:
     """One row per sample of split "corpus", sorted by sample_id.
 
     Columns: sample_id, kind, source, true_quality (NaN = not known), score_model and clip_score (NaN = not scored),
@@ -83,7 +76,7 @@ def corpus(inputs: Mapping[str, Path]) -> pd.DataFrame:
     for column, asset in (("score_model", "pair_scores"), ("clip_score", "clip_scores")):
         scores = pq.read_table(inputs[asset] / "scores.parquet", columns=["sample_id", "score"]).to_pandas()
         frame[column] = frame["sample_id"].map(scores.set_index("sample_id")["score"])
-    for subset in SUBSETS:
+    for subset in subsets:
         kept = pq.read_table(inputs[f"subset_{subset}"] / "ids.parquet", columns=["sample_id"]).to_pandas()
         frame[subset] = frame["sample_id"].isin(set(kept["sample_id"]))
     return frame

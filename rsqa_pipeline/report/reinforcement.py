@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rsqa_pipeline import plots
+from rsqa_pipeline.compared import Compared
 from rsqa_pipeline.report.blocks import (
     Cell,
     Collapsible,
@@ -43,12 +44,12 @@ def reward_section(inputs: Mapping[str, Path]) -> ReportSection:
     )
 
 
-def best_of_n_section(inputs: Mapping[str, Path]) -> ReportSection:
+def best_of_n_section(inputs: Mapping[str, Path], compared: Compared) -> ReportSection:
     """Accuracy of each selector over N per task, and the score model's difference from the others."""
     folder = inputs["best_of_n_benchmark"]
     curve = rows(folder / "curve.parquet")
     tasks = sorted(dict.fromkeys(row["task"] for row in curve), key=lambda task: task != POOLED)
-    comparisons = comparison_table("best_of_n", "Selectors", rows(folder / "comparisons.parquet"))
+    comparisons = comparison_table("best_of_n", "Selectors", compared, rows(folder / "comparisons.parquet"))
     return ReportSection(
         "best-of-n",
         "The score model as selector (best of N)",

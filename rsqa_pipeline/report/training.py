@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from rsqa_pipeline import plots
+from rsqa_pipeline.compared import Compared
 from rsqa_pipeline.report.blocks import Collapsible, Plot, Plots, from_figure
-from rsqa_pipeline.report.reading import name_of, read_json
-from rsqa_pipeline.stages import SUBSETS
+from rsqa_pipeline.report.reading import read_json
 
 History = list[dict[str, Any]]
 
@@ -41,19 +41,19 @@ def score_model_curves(inputs: Mapping[str, Path]) -> Collapsible:
     return Collapsible("Training curves of the score model", [Plots(drawings)])
 
 
-def finetuning_curves(inputs: Mapping[str, Path]) -> Collapsible:
+def finetuning_curves(inputs: Mapping[str, Path], compared: Compared) -> Collapsible:
     """Training loss of CLIP and of the VLM's two phases, one line per subset."""
     drawings = [
-        _losses(inputs, "clip", None, "CLIP, captions"),
-        _losses(inputs, "vlm", "captions", "VLM, captions"),
-        _losses(inputs, "vlm", "instructions", "VLM, instructions"),
+        _losses(inputs, compared, "clip", None, "CLIP, captions"),
+        _losses(inputs, compared, "vlm", "captions", "VLM, captions"),
+        _losses(inputs, compared, "vlm", "instructions", "VLM, instructions"),
     ]
     return Collapsible("Training curves of the fine-tuned models", [Plots(drawings)])
 
 
-def _losses(inputs: Mapping[str, Path], family: str, phase: str | None, title: str) -> Plot:
+def _losses(inputs: Mapping[str, Path], compared: Compared, family: str, phase: str | None, title: str) -> Plot:
     figure, axes = plots.new_figure(5.2, 3.4)
-    for subset in SUBSETS:
+    for subset in compared.subsets:
         history: History = read_json(inputs[f"{family}_{subset}"] / "history.json")
         points = [
             (row["step"], row["loss"])
@@ -61,7 +61,7 @@ def _losses(inputs: Mapping[str, Path], family: str, phase: str | None, title: s
             if phase in (None, row.get("phase")) and row.get("loss") is not None
         ]
         steps, losses = [step for step, _ in points], [loss for _, loss in points]
-        axes.plot(steps, losses, color=plots.colour(subset), label=name_of(subset))
+        axes.plot(steps, losses, color=compared.colour(subset), label=compared.label(subset))
     axes.set_title(title)
     axes.set_xlabel("optimizer step")
     axes.set_ylabel("training loss")

@@ -54,50 +54,49 @@ GRPO_COLUMNS = {
 IMAGE_TOKENS = ["<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"]
 
 
-def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
-    """Stage ``rl_policy``, asset ``rl_policy``: model/, history.json, rewards.json, plots/reward_curve.png.
+def run(
+    inputs: Mapping[str, Path],
+    out: Path,
+    settings: Profile,
+    logger: RunLogger,
+    *,
+    policy: str,
+    start_from: str,
+    score_reward: bool,
+) -> Metrics:
+    """Stage ``rl_policy``: model/, history.json, rewards.json, plots/reward_curve.png.
 
     Args:
-        inputs: the fine-tuned VLM that ``rl_policy.start_from`` names, ``instruction_samples``, ``score_model``.
+        inputs: the fine-tuned VLM ``start_from``, ``instruction_samples``, ``score_model``.
+        policy: name of the asset.
+        start_from: input whose first seed's model the policy starts from.
+        score_reward: False trains without the score model: an open-ended answer gets only the format reward. Held-out
+            rewards are always the full ones, so that policies are measured alike.
 
     Raises:
         ProfileError: the batch size is not a multiple of the rollouts per prompt.
         DataError: too few instruction samples for a batch of prompts and for held-out prompts.
         ModelError: a model cannot be loaded, or training diverges.
     """
-    return _run(inputs, out, settings, logger, "rl_policy", rules_only=False)
-
-
-def run_rules_only(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
-    """Like `run`, but trained without the score model: an open-ended answer gets only the format reward.
-
-    The held-out rewards are the full ones, so both policies are measured in the same way.
-    """
-    return _run(inputs, out, settings, logger, "rl_policy_rules_only", rules_only=True)
-
-
-def _run(
-    inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger, name: str, rules_only: bool
-) -> Metrics:
     config, seed = settings.rl_policy, settings.seed
     _check_batch(settings)
     scorer = Scorer.load(inputs["score_model"] / "model", settings.compute)
     data = select_prompts(read_table(inputs["instruction_samples"] / "samples.parquet"), scorer, config, seed)
     with tempfile.TemporaryDirectory() as scratch:
         training_run = TrainingRun(seed, settings.compute, Path(scratch), logger)
-        start = inputs[config.start_from] / "model"
+        start = inputs[start_from] / "model"
         if data.reasoning:
             start = learn_reasoning(start, data.reasoning, config, training_run)
-        policy = load_vlm(start, settings.compute)
-        before = measure_heldout(policy, data.heldout, scorer, config, seed)
-        history = train_grpo(policy, data.prompts, None if rules_only else scorer, config, training_run)
-    after = measure_heldout(policy, data.heldout, scorer, config, seed)
+        vlm = load_vlm(start, settings.compute)
+        before = measure_heldout(vlm, data.heldout, scorer, config, seed)
+        history = train_grpo(vlm, data.prompts, scorer if score_reward else None, config, training_run)
+    after = measure_heldout(vlm, data.heldout, scorer, config, seed)
     rewards = compare(before, after, seed)
-    save_vlm(policy, out / "model")
+    save_vlm(vlm, out / "model")
     write_history(history, out / "history.json")
     (out / "rewards.json").write_text(json.dumps(rewards, indent=1) + "\n", encoding="utf-8")
     plot_rewards(history, out / "plots" / "reward_curve.png")
-    logger.log_model(name, out / "model")
+    logger.log_model(policy, out / "model")
     return {
         "reasoning_samples": float(len(data.reasoning)),
         "prompts": float(len(data.prompts)),

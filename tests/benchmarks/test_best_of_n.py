@@ -64,7 +64,7 @@ def test_run_writes_every_table(
     tuned.mkdir()
     (tuned / "model").symlink_to(models / "vlm")
     inputs: dict[str, Any] = {"benchmark_sets": benchmark_sets, "base_models": models, "score_model": score_model}
-    inputs["vlm_score_model_30"] = tuned
+    inputs["vlm_score_model_p30s60"] = tuned
     outs = [tmp_path / "first", tmp_path / "second"]
     metrics = [run(inputs, out, settings, SilentLogger()) for out in outs]
     assert metrics[0] == metrics[1]

@@ -73,7 +73,7 @@ def test_run_writes_every_table(models: Path, benchmark_sets: Path, settings: Pr
     assert {r["n"] for r in results} == {6}
     comparisons = read_table(outs[0] / "comparisons.parquet")
     assert {(c["model"], c["baseline"]) for c in comparisons} == {
-        ("score_model_30", baseline) for baseline in ("base", "all", "random_30", "clip_score_30")
+        ("score_model_p30s60", baseline) for baseline in ("base", "all", "random_p30s60", "clip_score_p30s60")
     }
     # the same weights under five names: no difference, and no doubt about it
     assert all(c["difference"] == c["low"] == c["high"] == 0 and c["p_value"] == 1 for c in comparisons)

@@ -22,7 +22,7 @@ from rsqa_pipeline.records import IMAGE_TEXT_SAMPLE, SCORED_SAMPLE, read_table, 
 from rsqa_pipeline.tiny_models.architecture import new_clip, new_clip_image_processor, train_clip_tokenizer
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 
-SUBSETS = ("all", "random_30", "clip_score_30", "score_model_30")
+SUBSETS = ("all", "random_p30s60", "clip_score_p30s60", "score_model_p30s60")
 
 
 @pytest.fixture(scope="module")
@@ -144,12 +144,12 @@ def subsets(inputs, clip_scores, settings, tmp_path_factory):
 
 
 def test_subset_is_ids_and_the_rule_that_chose_them(subsets, inputs):
-    out, metrics = subsets["score_model_30"]
+    out, metrics = subsets["score_model_p30s60"]
     ids = read_table(out / "ids.parquet")
     assert [row["kind"] for row in ids].count("caption") == 6  # 30 % of 20
     assert [row["kind"] for row in ids].count("instruction") == 6  # 60 % of 10
     rule = json.loads((out / "rule.json").read_text())
-    assert rule["subset"] == "score_model_30" and rule["selector"] == "score_model"
+    assert rule["subset"] == "score_model_p30s60" and rule["selector"] == "score_model"
     assert (rule["caption_fraction"], rule["instruction_fraction"]) == (0.3, 0.6)
     assert rule["model_version"] == "judge"
     assert rule["kept"] == {"caption": 6, "instruction": 6}
@@ -164,7 +164,7 @@ def test_subset_is_ids_and_the_rule_that_chose_them(subsets, inputs):
 
 def test_subsets_of_the_same_fraction_have_the_same_size(subsets):
     sizes = {name: len(read_table(out / "ids.parquet")) for name, (out, _) in subsets.items()}
-    assert sizes == {"all": 30, "random_30": 12, "clip_score_30": 12, "score_model_30": 12}
+    assert sizes == {"all": 30, "random_p30s60": 12, "clip_score_p30s60": 12, "score_model_p30s60": 12}
 
 
 def test_every_dropped_sample_is_explained_and_every_share_has_an_interval(subsets):
@@ -176,12 +176,12 @@ def test_every_dropped_sample_is_explained_and_every_share_has_an_interval(subse
         writers = [row for row in shares if row["by"] == "source" and row["kind"] == "caption"]
         assert sum(row["kept"] for row in writers) == metrics["kept_captions"]
         assert all(row["low"] <= row["share"] <= row["high"] for row in shares)
-        reasons = {"random_30": {"not_drawn"}, "all": set(), "score_model_30": {"outside_top"}}
+        reasons = {"random_p30s60": {"not_drawn"}, "all": set(), "score_model_p30s60": {"outside_top"}}
         assert {row["reason"] for row in explained} == reasons.get(name, {"outside_top", "no_score"})
 
 
 def test_sample_without_a_clip_score_is_told_of_and_not_kept(subsets, inputs, clip_scores):
-    out, metrics = subsets["clip_score_30"]
+    out, metrics = subsets["clip_score_p30s60"]
     lost = read_table(clip_scores[0] / "quarantine.parquet")[0]["sample_id"]
     assert json.loads((out / "rule.json").read_text())["without_score"] == {"caption": 1, "instruction": 0}
     assert metrics["without_score_rows"] == 1
@@ -191,8 +191,8 @@ def test_sample_without_a_clip_score_is_told_of_and_not_kept(subsets, inputs, cl
 
 def test_only_the_ranking_selectors_name_a_model(subsets):
     versions = {n: json.loads((out / "rule.json").read_text())["model_version"] for n, (out, _) in subsets.items()}
-    assert versions["all"] is None and versions["random_30"] is None
-    assert versions["clip_score_30"] and versions["clip_score_30"] != versions["score_model_30"]
+    assert versions["all"] is None and versions["random_p30s60"] is None
+    assert versions["clip_score_p30s60"] and versions["clip_score_p30s60"] != versions["score_model_p30s60"]
 
 
 def test_scores_of_two_models_in_one_table_are_refused(inputs, clip_scores, settings, tmp_path):
@@ -200,4 +200,4 @@ def test_scores_of_two_models_in_one_table_are_refused(inputs, clip_scores, sett
     rows[0]["model_version"] = "another"
     write_table(tmp_path / "mixed" / "scores.parquet", SCORED_SAMPLE, rows)
     with pytest.raises(DataError, match="needs the scores of one model, found 2"):
-        subset.run_clip_score_30({**inputs, "clip_scores": tmp_path / "mixed"}, tmp_path, settings, SilentLogger())
+        subset.run_clip_score_p30s60({**inputs, "clip_scores": tmp_path / "mixed"}, tmp_path, settings, SilentLogger())

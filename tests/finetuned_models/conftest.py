@@ -81,6 +81,7 @@ def settings() -> Profile:
         seed=3,
         compute=Compute(device="cpu"),
         finetuned_models=FinetunedModels(
+            seeds=[3],
             clip=Optimizer(learning_rate=3e-4, batch_size=6, epochs=4, weight_decay=0.1, warmup_steps=1),
             vlm_captions=Optimizer(learning_rate=1e-2, batch_size=6, epochs=2),
             vlm_instructions=LoraOptimizer(learning_rate=1e-2, batch_size=6, epochs=2, lora_rank=4, lora_alpha=8),

@@ -76,7 +76,7 @@ def test_mlflow_holds_runs_data_digests_and_models(project: Project) -> None:
     parents = [run for run in runs if run.data.tags.get("rsqa.role") == "parent"]
     nested = {run.data.tags["dagster.asset"]: run for run in runs if "dagster.asset" in run.data.tags}
     assert len(parents) == 1 and parents[0].info.status == "FINISHED"
-    assert {"score_model", "clip_all", "vlm_score_model_30", "rl_policy", "vlm_benchmark"} <= set(nested)
+    assert {"score_model", "clip_all", "vlm_score_model_p30s60", "rl_policy", "vlm_benchmark"} <= set(nested)
     assert all(run.data.tags["mlflow.parentRunId"] == parents[0].info.run_id for run in nested.values())
     digests = {i.dataset.name: i.dataset.digest for i in nested["score_model"].inputs.dataset_inputs}
     assert digests["caption_score_model"] == folder_version(folder(project, "caption_score_model"))

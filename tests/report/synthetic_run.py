@@ -46,7 +46,7 @@ TRUTH = pa.schema(
     ]
 )
 QUALITY = {"expert": 4.6, "swapper": 3.1, "counter": 2.9, "vague": 2.2}
-MODELS = {"base": 0.40, "all": 0.55, "random_30": 0.52, "clip_score_30": 0.56, "score_model_30": 0.68}
+MODELS = {"base": 0.40, "all": 0.55, "random_p30s60": 0.52, "clip_score_p30s60": 0.56, "score_model_p30s60": 0.68}
 POLICIES = {"rl_policy_rules_only": 0.69, "rl_policy": 0.74}
 TASKS = {
     "clip": [("classification", "top_1"), ("classification", "top_5"), ("retrieval", "image_to_text_r1"),
@@ -216,9 +216,9 @@ class SyntheticRun:
             write_table(self.inputs[asset] / "quarantine.parquet", QUARANTINE, [])
             self.scores[asset] = scores
         keys = {
-            "random_30": {i: float(self.rng.random()) for i in true},
-            "clip_score_30": self.scores["clip_scores"],
-            "score_model_30": self.scores["pair_scores"],
+            "random_p30s60": {i: float(self.rng.random()) for i in true},
+            "clip_score_p30s60": self.scores["clip_scores"],
+            "score_model_p30s60": self.scores["pair_scores"],
         }
         self.kept: dict[str, set[str]] = {}
         for subset in SUBSETS:
@@ -259,17 +259,17 @@ class SyntheticRun:
                 for place, (task, metric) in enumerate(places)
             ]  # fmt: skip
             comparisons = [
-                {"task": task, "metric": metric, "model": "score_model_30", "baseline": rival,
-                 "difference": MODELS["score_model_30"] - MODELS[rival] - 0.06 * place,
-                 "low": MODELS["score_model_30"] - MODELS[rival] - 0.06 * place - 0.05,
-                 "high": MODELS["score_model_30"] - MODELS[rival] - 0.06 * place + 0.05,
+                {"task": task, "metric": metric, "model": "score_model_p30s60", "baseline": rival,
+                 "difference": MODELS["score_model_p30s60"] - MODELS[rival] - 0.06 * place,
+                 "low": MODELS["score_model_p30s60"] - MODELS[rival] - 0.06 * place - 0.05,
+                 "high": MODELS["score_model_p30s60"] - MODELS[rival] - 0.06 * place + 0.05,
                  "p_value": None if task == "retrieval" else 0.0004 + 0.03 * place}
                 for place, (task, metric) in enumerate(places)
-                for rival in ("base", "all", "random_30", "clip_score_30")
+                for rival in ("base", "all", "random_p30s60", "clip_score_p30s60")
             ]  # fmt: skip
             if family == "vlm":
                 comparisons += [{"task": "choice", "metric": "accuracy", "model": "rl_policy",
-                                 "baseline": "score_model_30", "difference": 0.06, "low": 0.01, "high": 0.11,
+                                 "baseline": "score_model_p30s60", "difference": 0.06, "low": 0.01, "high": 0.11,
                                  "p_value": 0.02}]  # fmt: skip
             folder = self.inputs[f"{family}_benchmark"]
             pq.write_table(pa.Table.from_pylist(self.results[family]), folder / "results.parquet")

@@ -111,8 +111,8 @@ def test_marks_follow_the_paired_intervals(known: Page) -> None:
         found = re.search('class="mark">(.)<', cell)
         return found.group(1) if found else ""
 
-    assert mark("vlm/score_model_30/presence/accuracy") == "★"
-    assert mark("vlm/score_model_30/choice/accuracy") == ""
+    assert mark("vlm/score_model_p30s60/presence/accuracy") == "★"
+    assert mark("vlm/score_model_p30s60/choice/accuracy") == ""
     assert mark("vlm/all/presence/accuracy") == "▼"
     assert mark("vlm/all/count/accuracy") == ""
     assert mark("vlm/all/choice/accuracy") == "▲"
@@ -138,8 +138,8 @@ def test_kept_share_of_a_source(known: Page) -> None:
     corpus = [row for row in known.run.samples["caption"] if row["split"] == "corpus"]
     for source in QUALITY:
         rows = [row for row in corpus if row["source"] == source]
-        share = sum(row["sample_id"] in known.run.kept["score_model_30"] for row in rows) / len(rows)
-        assert figure(known, f"source/caption/{source}/score_model_30") == f"{100 * share:.1f}"
+        share = sum(row["sample_id"] in known.run.kept["score_model_p30s60"] for row in rows) / len(rows)
+        assert figure(known, f"source/caption/{source}/score_model_p30s60") == f"{100 * share:.1f}"
 
 
 def test_curation_curve_and_drift_are_the_files(known: Page) -> None:

@@ -31,7 +31,7 @@ IMAGES = 24
 @pytest.fixture(scope="session")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("policy")
-    names = ("vlm_score_model_30", "instruction_samples", "score_model")
+    names = ("vlm_score_model_p30s60", "instruction_samples", "score_model")
     folders = {name: root / name for name in names}
     rng = np.random.default_rng(0)
     rows, texts = [], []
@@ -52,7 +52,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def _write_models(folders: dict[str, Path], processor: QwenVLProcessor) -> None:
-    model = folders["vlm_score_model_30"] / "model"
+    model = folders["vlm_score_model_p30s60"] / "model"
     new_vlm(processor, seed=0).save_pretrained(model)
     score_model = ScoreModel.from_base(str(model))
     torch.nn.init.normal_(score_model.head.weight, generator=torch.Generator().manual_seed(1))

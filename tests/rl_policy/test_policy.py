@@ -159,7 +159,7 @@ def test_run_changes_only_the_language_model(inputs: dict[str, Path], settings: 
     assert metrics["reward_after"] == rewards["after"]["value"]
     assert metrics["heldout_prompts"] == rewards["before"]["n"] == 4
     assert (tmp_path / "plots" / "reward_curve.png").stat().st_size > 1000
-    start = load_vlm(inputs["vlm_score_model_30"] / "model", settings.compute).model.state_dict()
+    start = load_vlm(inputs["vlm_score_model_p30s60"] / "model", settings.compute).model.state_dict()
     policy = load_vlm(tmp_path / "model", settings.compute).model.state_dict()
     moved = {name for name in start if not torch.equal(start[name], policy[name])}
     assert moved and not any(".visual." in name for name in moved)
@@ -169,7 +169,7 @@ def test_run_changes_only_the_language_model(inputs: dict[str, Path], settings: 
 def test_token_types_mark_the_image_tokens_for_prompts_of_different_lengths(
     inputs: dict[str, Path], settings: Profile, tmp_path: Path
 ) -> None:
-    policy = load_vlm(inputs["vlm_score_model_30"] / "model", settings.compute)
+    policy = load_vlm(inputs["vlm_score_model_p30s60"] / "model", settings.compute)
     questions = ["?", "Which colour has the ship on the left of the image, and how many are there of it?"]
     prompts = [
         PolicyPrompt(

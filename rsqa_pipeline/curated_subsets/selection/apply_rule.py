@@ -18,7 +18,7 @@ from rsqa_pipeline.curated_subsets.selection.ranking import (
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.profile.curated_subsets import SubsetRule
 
-SCORED = ("score_model", "clip_score")
+SCORED = ("score_model", "clip_score", "oracle")
 """Selectors that rank by a column of their own name."""
 
 

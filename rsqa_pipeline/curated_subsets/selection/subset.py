@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -42,11 +41,16 @@ def select_ids(samples: pd.DataFrame, rule: SubsetRule, seed: int) -> list[str]:
     return sorted(samples.loc[apply_rule(samples, rule, seed)["kept"], "sample_id"])
 
 
-def _run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger, *, subset: str) -> Metrics:
+def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger, *, subset: str) -> Metrics:
     """Writes ``ids.parquet``, ``rule.json``, ``explained.parquet`` (rows of DROPPED), ``shares.json`` and
     ``plots/kept_by_source.png`` of one subset."""
-    rule: SubsetRule = getattr(settings.curated_subsets.subsets, subset)
+    rule: SubsetRule = settings.curated_subsets.subsets[subset]
     samples, versions = _scored_corpus(inputs)
+    if "oracle" in rule.selectors and samples["oracle"].isna().all():
+        raise DataError(
+            f"subset {subset} selects by oracle, the true quality, and the source knows it of no sample; "
+            "use another selector"
+        )
     decisions = apply_rule(samples, rule, settings.seed)
     samples = samples.assign(kept=decisions["kept"])
     chosen = samples[samples["kept"]].sort_values("sample_id")
@@ -54,7 +58,7 @@ def _run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLo
     description = {
         "subset": subset,
         **rule.model_dump(),
-        "model_version": ", ".join(versions[name] for name in SCORED if name in rule.selectors) or None,
+        "model_version": ", ".join(versions[name] for name in versions if name in rule.selectors) or None,
         "corpus_version": {asset: folder_version(inputs[asset]) for asset in TABLES},
         **_counts(samples, rule),
     }
@@ -71,12 +75,6 @@ def _run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLo
     logger.log_params({f"rule.{key}": value for key, value in rule.model_dump().items()})
     logger.log_metrics(metrics)
     return metrics
-
-
-run_all = partial(_run, subset="all")
-run_random_30 = partial(_run, subset="random_30")
-run_clip_score_30 = partial(_run, subset="clip_score_30")
-run_score_model_30 = partial(_run, subset="score_model_30")
 
 
 def _scored_corpus(inputs: Mapping[str, Path]) -> tuple[pd.DataFrame, dict[str, str]]:
@@ -99,7 +97,7 @@ def _scored_corpus(inputs: Mapping[str, Path]) -> tuple[pd.DataFrame, dict[str, 
         versions[selector] = found.pop()
         by_id = {row["sample_id"]: row["score"] for row in scores}
         samples[selector] = samples["sample_id"].map(by_id).astype(float)
-    return samples, versions
+    return samples.assign(oracle=samples["true_quality"]), versions
 
 
 def _counts(samples: pd.DataFrame, rule: SubsetRule) -> dict[str, dict[str, int]]:

@@ -1,7 +1,5 @@
 """Dagster assets, generated from the table of stages."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import dagster as dg

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rsqa_pipeline.stages import ASSETS
+from rsqa_pipeline.profile import load_profile
+from rsqa_pipeline.stages import assets_of
 
 
 def rsqa(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -49,7 +50,7 @@ def test_missing_path_is_a_fault(tmp_path: Path) -> None:
 @pytest.mark.parametrize("words", [("run", "nosuch"), ("trace", "nosuch")])
 def test_unknown_asset_names_the_known_ones(words: tuple[str, ...]) -> None:
     done = rsqa(*words)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "score_model_report" in done.stderr and "Traceback" not in done.stderr
 
 
@@ -61,7 +62,7 @@ def test_limit_too_small() -> None:
 def test_stages_names_every_asset() -> None:
     done = rsqa("stages")
     assert done.returncode == 0
-    assert all(name in done.stdout for name in ASSETS)
+    assert all(name in done.stdout for name in assets_of(load_profile("demo")))
 
 
 @pytest.mark.parametrize("command", ["run", "trace", "stages", "ui", "pretrain-tiny"])

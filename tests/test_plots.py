@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 from rsqa_pipeline import plots
-from rsqa_pipeline.stages import SUBSETS
 
 
 def draw(path: Path) -> bytes:
@@ -32,7 +32,14 @@ def test_panels_stand_side_by_side() -> None:
     assert columns == [0, 1, 2]
 
 
-def test_a_subset_has_its_selectors_colour() -> None:
-    assert all(plots.colour(subset) == plots.colour(subset.removesuffix("_30")) for subset in SUBSETS)
-    assert len({plots.colour(subset) for subset in SUBSETS}) == len(SUBSETS)
+def test_a_subset_has_its_selectors_colour_and_further_ones_lighter_shades() -> None:
+    found = plots.subset_colours(
+        {"all": "all", "p10": "score_model", "p30": "score_model", "both": None, "clip": "clip_score"}
+    )
+    assert found["all"] == plots.colour("all") and found["p10"] == plots.colour("score_model")
+    assert len(set(found.values())) == len(found)
+    assert to_rgb(found["p30"]) > to_rgb(found["p10"])
+
+
+def test_a_name_without_a_colour_is_grey() -> None:
     assert plots.colour("unheard_of") == plots.colour("another")

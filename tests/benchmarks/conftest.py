@@ -11,7 +11,7 @@ import pytest
 
 from rsqa_pipeline.images.decode import TarImages
 from rsqa_pipeline.models.load import weights_version
-from rsqa_pipeline.profile import BestOfN, Compute, Profile
+from rsqa_pipeline.profile import BestOfN, Compute, Profile, load_profile
 from rsqa_pipeline.profile.curated_subsets import CurationCurve
 from rsqa_pipeline.profile.profile import Benchmarks
 from rsqa_pipeline.profile.types import Sampling
@@ -74,10 +74,18 @@ def benchmark_sets(item_rows: list[dict[str, Any]], tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def settings() -> Profile:
+def settings(project_root: Path) -> Profile:
     """Few answers and few resamples, and only the sections that a benchmark sees."""
     sampling = Sampling(temperature=0.95, top_p=1.0, max_new_tokens=6)
     best_of_n = BestOfN(items=4, counts=[1, 2, 4], sampling=sampling)
     curve = CurationCurve(fractions=[0.5, 1.0], rankings=["random"], seeds=2)
     marks = Benchmarks(batch_size=4, max_new_tokens=6, bootstrap_resamples=50, best_of_n=best_of_n, curve=curve)
-    return Profile.model_construct(name="test", seed=3, compute=Compute(device="cpu"), benchmarks=marks)
+    demo = load_profile(str(project_root / "configs/profiles/demo.yaml"))
+    return Profile.model_construct(
+        name="test",
+        seed=3,
+        compute=Compute(device="cpu"),
+        benchmarks=marks,
+        curated_subsets=demo.curated_subsets,
+        finetuned_models=demo.finetuned_models,
+    )

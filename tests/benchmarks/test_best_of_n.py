@@ -66,7 +66,7 @@ def test_run_writes_every_table(
     inputs: dict[str, Any] = {"benchmark_sets": benchmark_sets, "base_models": models, "score_model": score_model}
     inputs["vlm_score_model_p30s60"] = tuned
     outs = [tmp_path / "first", tmp_path / "second"]
-    metrics = [run(inputs, out, settings, SilentLogger()) for out in outs]
+    metrics = [run(inputs, out, settings, SilentLogger(), vlm="vlm_score_model_p30s60") for out in outs]
     assert metrics[0] == metrics[1]
     curve = read_table(outs[0] / "curve.parquet")
     assert len(curve) == 5 * 3 * 5  # selectors, counts, four tasks and all of them

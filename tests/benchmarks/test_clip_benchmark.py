@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rsqa_pipeline.benchmarks.classification import class_embeddings
-from rsqa_pipeline.benchmarks.clip_benchmark import SUBSET_MODELS, evaluate, run
+from rsqa_pipeline.benchmarks.clip_benchmark import evaluate, run
 from rsqa_pipeline.benchmarks.items import read_items
 from rsqa_pipeline.benchmarks.task import load_tasks
 from rsqa_pipeline.errors import DataError
@@ -63,9 +63,14 @@ def test_run_writes_every_table(models: Path, benchmark_sets: Path, settings: Pr
     tuned = tmp_path / "tuned"
     tuned.mkdir()
     (tuned / "model").symlink_to(models / "clip")
-    inputs = {"benchmark_sets": benchmark_sets, "base_models": models} | {f"clip_{s}": tuned for s in SUBSET_MODELS}
+    inputs = {"benchmark_sets": benchmark_sets, "base_models": models} | {
+        f"clip_{s}": tuned for s in settings.curated_subsets.subsets
+    }
+    names = list(settings.curated_subsets.subsets)
+    options: dict[str, Any] = {"models": {name: f"clip_{name}" for name in names}}
+    options["comparisons"] = [("score_model_p30s60", other) for other in ("base", *names[:-1])]
     outs = [tmp_path / "first", tmp_path / "second"]
-    metrics = [run(inputs, out, settings, SilentLogger()) for out in outs]
+    metrics = [run(inputs, out, settings, SilentLogger(), **options) for out in outs]
     assert metrics[0] == metrics[1]
     results = read_table(outs[0] / "results.parquet")
     assert len(results) == 5 * 8

@@ -11,7 +11,7 @@ import pytest
 from rsqa_pipeline.benchmarks.answers import context_of
 from rsqa_pipeline.benchmarks.items import TaskItems, read_items
 from rsqa_pipeline.benchmarks.task import load_tasks
-from rsqa_pipeline.benchmarks.vlm_benchmark import PLAIN, POLICIES, REASONING, SUBSET_MODELS, evaluate, run
+from rsqa_pipeline.benchmarks.vlm_benchmark import PLAIN, REASONING, evaluate, run
 from rsqa_pipeline.models.load import Vlm, load_vlm
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.records import Message, read_table
@@ -19,6 +19,8 @@ from rsqa_pipeline.scenes.asking import choice_text
 from rsqa_pipeline.source_pairs.class_questions import ask as class_question
 from rsqa_pipeline.source_pairs.scene_classes import CLASS_QUESTION
 from rsqa_pipeline.tracking.run_logger import SilentLogger
+
+POLICIES = ["rl_policy", "rl_policy_rules_only"]
 
 
 @pytest.fixture(scope="module")
@@ -98,13 +100,26 @@ def test_run_writes_every_table(models: Path, benchmark_sets: Path, settings: Pr
     tuned = tmp_path / "tuned"
     tuned.mkdir()
     (tuned / "model").symlink_to(models / "vlm")
+    subsets = list(settings.curated_subsets.subsets)
     inputs = {"benchmark_sets": benchmark_sets, "base_models": models}
-    inputs |= {f"vlm_{name}": tuned for name in SUBSET_MODELS} | dict.fromkeys(POLICIES, tuned)
+    inputs |= {f"vlm_{name}": tuned for name in subsets} | dict.fromkeys(POLICIES, tuned)
     out = tmp_path / "out"
-    metrics = run(inputs, out, settings, SilentLogger())
+    main, *others = reversed(subsets)
+    pairs_wanted = [(main, other) for other in ("base", *others)]
+    pairs_wanted += [("rl_policy", main), ("rl_policy", "rl_policy_rules_only")]
+    models_by_name = {name: f"vlm_{name}" for name in subsets}
+    metrics = run(
+        inputs,
+        out,
+        settings,
+        SilentLogger(),
+        models=models_by_name,
+        policies=POLICIES,
+        comparisons=pairs_wanted,
+    )
     results = read_table(out / "results.parquet")
     assert metrics["base/count/accuracy"] in [row["value"] for row in results]
-    assert {row["model"] for row in results} == {"base", *SUBSET_MODELS, *POLICIES}
+    assert {row["model"] for row in results} == {"base", *subsets, *POLICIES}
     assert {row["task"] for row in results if row["n"] == 30} == {"all_tasks"}
     assert all(row["low"] <= row["value"] <= row["high"] for row in results)
     pairs = {(row["model"], row["baseline"]) for row in read_table(out / "comparisons.parquet")}

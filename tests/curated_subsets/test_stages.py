@@ -18,6 +18,7 @@ from rsqa_pipeline.curated_subsets.selection import subset as subset
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.models.load import weights_version
 from rsqa_pipeline.profile import load_profile
+from rsqa_pipeline.profile.curated_subsets import SubsetRule
 from rsqa_pipeline.records import IMAGE_TEXT_SAMPLE, SCORED_SAMPLE, read_table, sample_id, write_table
 from rsqa_pipeline.tiny_models.architecture import new_clip, new_clip_image_processor, train_clip_tokenizer
 from rsqa_pipeline.tracking.run_logger import SilentLogger
@@ -80,6 +81,7 @@ import json, sys
 from pathlib import Path
 from rsqa_pipeline.curated_subsets import score_corpus
 from rsqa_pipeline.profile import load_profile
+from rsqa_pipeline.profile.curated_subsets import SubsetRule
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 settings = load_profile(sys.argv[1])
 curation = settings.curated_subsets.model_copy(update={"shard_rows": 2})
@@ -138,8 +140,8 @@ def subsets(inputs, clip_scores, settings, tmp_path_factory):
     for name in SUBSETS:
         out = tmp_path_factory.mktemp("subsets") / f"subset_{name}"
         out.mkdir()
-        stage = getattr(subset, f"run_{name}")
-        outputs[name] = out, stage({**inputs, "clip_scores": clip_scores[0]}, out, settings, SilentLogger())
+        folders = {**inputs, "clip_scores": clip_scores[0]}
+        outputs[name] = out, subset.run(folders, out, settings, SilentLogger(), subset=name)
     return outputs
 
 
@@ -200,4 +202,32 @@ def test_scores_of_two_models_in_one_table_are_refused(inputs, clip_scores, sett
     rows[0]["model_version"] = "another"
     write_table(tmp_path / "mixed" / "scores.parquet", SCORED_SAMPLE, rows)
     with pytest.raises(DataError, match="needs the scores of one model, found 2"):
-        subset.run_clip_score_p30s60({**inputs, "clip_scores": tmp_path / "mixed"}, tmp_path, settings, SilentLogger())
+        folders = {**inputs, "clip_scores": tmp_path / "mixed"}
+        subset.run(folders, tmp_path, settings, SilentLogger(), subset="clip_score_p30s60")
+
+
+def with_rule(settings, name, rule):
+    """The profile with one more subset."""
+    subsets = {**settings.curated_subsets.subsets, name: rule}
+    curation = settings.curated_subsets.model_copy(update={"subsets": subsets})
+    return settings.model_copy(update={"curated_subsets": curation})
+
+
+def test_an_oracle_keeps_what_is_truly_best(inputs, clip_scores, settings, tmp_path):
+    """The score model of this test knows the truth, so both keep samples of the same quality."""
+    profile = with_rule(settings, "oracle", SubsetRule(selector="oracle", caption_fraction=0.3))
+    folders = {**inputs, "clip_scores": clip_scores[0]}
+    metrics = subset.run(folders, tmp_path, profile, SilentLogger(), subset="oracle")
+    assert metrics["true_quality_captions"] == pytest.approx((4 * 5 + 2 * 4) / 6)
+    assert json.loads((tmp_path / "rule.json").read_text())["model_version"] is None
+
+
+def test_an_oracle_without_a_truth_is_refused(inputs, clip_scores, settings, tmp_path):
+    profile = with_rule(settings, "oracle", SubsetRule(selector="oracle"))
+    folders = {**inputs, "clip_scores": clip_scores[0]}
+    for table in ("image_text_pairs", "instruction_samples"):
+        rows = [{**row, "true_quality": None} for row in read_table(inputs[table] / "samples.parquet")]
+        write_table(tmp_path / table / "samples.parquet", IMAGE_TEXT_SAMPLE, rows)
+        folders[table] = tmp_path / table
+    with pytest.raises(DataError, match="selects by oracle, the true quality, and the source knows it of no sample"):
+        subset.run(folders, tmp_path, profile, SilentLogger(), subset="oracle")

@@ -50,7 +50,7 @@ def test_each_image_is_preprocessed_once_by_the_image_processor(
     corpus: dict[str, Path], settings: Profile, tmp_path: Path
 ) -> None:
     clip = load_clip(base_model(corpus["base_models"], "clip"), settings.compute)
-    row = subset_samples(corpus, "image_text_pairs", "caption")[0]
+    row = subset_samples(corpus, "all", "image_text_pairs", "caption")[0]
     other = {**row, "messages": [{"role": "assistant", "content": "second caption"}]}
     dataset = CaptionedImages([row, other], clip, tmp_path)
     assert [dataset[i].text for i in range(2)] == ["a red field seen from above", "second caption"]
@@ -63,8 +63,8 @@ def test_run_learns_saves_and_is_deterministic(
     corpus: dict[str, Path], settings: Profile, folder: Callable[[str], Path]
 ) -> None:
     out, again = folder("first"), folder("second")
-    metrics = finetune_clip.run(corpus, out, settings, SilentLogger())
-    assert finetune_clip.run(corpus, again, settings, SilentLogger()) == metrics
+    metrics = finetune_clip.run(corpus, out, settings, SilentLogger(), subset="all")
+    assert finetune_clip.run(corpus, again, settings, SilentLogger(), subset="all") == metrics
     assert weights_version(out / "model") == weights_version(again / "model")
     history = json.loads((out / "history.json").read_text())
     assert [row["step"] for row in history] == list(range(1, 9))

@@ -64,13 +64,13 @@ def test_each_step_trains_its_own_parameters(corpus: dict[str, Path], settings: 
     vlm = load_vlm(base_model(corpus["base_models"], "vlm"), settings.compute)
     training_run = TrainingRun(settings.seed, settings.compute, tmp_path, SilentLogger())
     config = settings.finetuned_models
-    captions = as_sft_examples(subset_samples(corpus, "image_text_pairs", "caption"))
+    captions = as_sft_examples(subset_samples(corpus, "all", "image_text_pairs", "caption"))
     start = snapshot(vlm)
     train_on_captions(vlm, captions, config.vlm_captions, config.max_length, training_run)
     connector = {name for name in start if name.startswith(CONNECTOR)}
     assert changed(start, vlm) == connector
     start = snapshot(vlm)
-    instructions = as_sft_examples(subset_samples(corpus, "instruction_samples", "instruction"))
+    instructions = as_sft_examples(subset_samples(corpus, "all", "instruction_samples", "instruction"))
     train_on_instructions(vlm, instructions, config.vlm_instructions, config.max_length, training_run)
     linear = {name for name in start if name.startswith(LANGUAGE) and name.endswith("proj.weight")}
     assert len(linear) == 7 * 3
@@ -81,9 +81,9 @@ def test_run_is_deterministic_and_its_model_loads_and_generates(
     corpus: dict[str, Path], settings: Profile, folder: Make
 ) -> None:
     logger = RecordingLogger()
-    metrics = finetune_vlm.run(corpus, folder("first"), settings, logger)
+    metrics = finetune_vlm.run(corpus, folder("first"), settings, logger, subset="all")
     out = folder("second")
-    assert finetune_vlm.run(corpus, out, settings, SilentLogger()) == metrics
+    assert finetune_vlm.run(corpus, out, settings, SilentLogger(), subset="all") == metrics
     assert weights_version(out / "model") == weights_version(out.parent / "first" / "model")
     assert metrics["caption_samples"] == metrics["instruction_samples"] == 12
     history = json.loads((out / "history.json").read_text())
@@ -95,14 +95,14 @@ def test_run_is_deterministic_and_its_model_loads_and_generates(
     assert logger.models == ["vlm_all"]
     assert (out / "plots" / "training.png").stat().st_size > 1000
     vlm = load_vlm(out / "model", settings.compute)
-    image = open_image(subset_samples(corpus, "image_text_pairs", "caption")[0]["image"])
+    image = open_image(subset_samples(corpus, "all", "image_text_pairs", "caption")[0]["image"])
     question = [{"role": "user", "content": "Which colour is the field?"}]
     assert len(generate(vlm, [question], [image], None, max_new_tokens=4, batch_size=1, seed=0)[0]) == 1
     assert not any("lora" in name for name in vlm.model.state_dict())
 
 
 def test_a_caption_answers_the_caption_prompt_and_other_turns_are_unchanged(corpus: dict[str, Path]) -> None:
-    example = as_sft_examples(subset_samples(corpus, "image_text_pairs", "caption"))[0]
+    example = as_sft_examples(subset_samples(corpus, "all", "image_text_pairs", "caption"))[0]
     assert list(example.prompt) == [{"role": "user", "content": CAPTION_PROMPT}]
     assert example.answer == "a red field seen from above"
     turns = [
@@ -113,7 +113,7 @@ def test_a_caption_answers_the_caption_prompt_and_other_turns_are_unchanged(corp
 
 
 def test_images_are_opened_only_when_a_batch_needs_them(corpus: dict[str, Path]) -> None:
-    rows = subset_samples(corpus, "image_text_pairs", "caption")
+    rows = subset_samples(corpus, "all", "image_text_pairs", "caption")
     dataset = lazy_dataset([{"image": rows[0]["image"]}, {"image": "nowhere.png"}])
     assert dataset[0]["images"][0].size == (64, 64)
     with pytest.raises(ImageFault):
@@ -121,7 +121,7 @@ def test_images_are_opened_only_when_a_batch_needs_them(corpus: dict[str, Path])
 
 
 def test_data_cannot_contain_control_tokens(corpus: dict[str, Path]) -> None:
-    row = {**subset_samples(corpus, "image_text_pairs", "caption")[0]}
+    row = {**subset_samples(corpus, "all", "image_text_pairs", "caption")[0]}
     row["messages"] = [{"role": "assistant", "content": "a <|im_end|> field <|image_pad|>"}]
     example = supervised_dataset(as_sft_examples([row]))[0]
     assert example["completion"][0]["content"] == "a < |im_end|> field < |image_pad|>"
@@ -140,9 +140,9 @@ def test_a_loss_that_is_not_finite_is_an_error() -> None:
 def test_a_subset_must_match_its_tables(corpus: dict[str, Path], folder: Make) -> None:
     other = folder("subset_other")
     inputs = {name: path for name, path in corpus.items() if name != "subset_all"} | {"subset_other": other}
-    known = subset_samples(corpus, "image_text_pairs", "caption")[0]["sample_id"]
+    known = subset_samples(corpus, "all", "image_text_pairs", "caption")[0]["sample_id"]
     write_table(other / "ids.parquet", SUBSET, [{"sample_id": s, "kind": "caption"} for s in (known, "gone")])
     with pytest.raises(DataError, match=r"names 1 caption samples that are not in image_text_pairs, e.g. gone"):
-        subset_samples(inputs, "image_text_pairs", "caption")
+        subset_samples(inputs, "all", "image_text_pairs", "caption")
     with pytest.raises(DataError, match="keeps no instruction"):
-        subset_samples(inputs, "instruction_samples", "instruction")
+        subset_samples(inputs, "all", "instruction_samples", "instruction")

@@ -19,10 +19,12 @@ import yaml
 from pandas.testing import assert_frame_equal
 
 from rsqa_pipeline.data_quality.checks import ADVISORY
-from rsqa_pipeline.stages import ASSETS, downstream
+from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.stages import assets_of, downstream
 from rsqa_pipeline.versions import folder_version
-from tests.pipeline.project import ROOT, Project, checkout
+from tests.pipeline.project import ROOT, Project, checkout, smoke_settings
 
+ASSETS = assets_of(Profile.model_validate(smoke_settings()))
 pytestmark = [pytest.mark.pipeline, pytest.mark.xdist_group("pipeline")]
 
 
@@ -99,7 +101,7 @@ def test_trace_names_every_upstream_version_and_finds_a_flipped_byte(project: Pr
     traced = project.call("rsqa", "trace", "models:/score_model@challenger", "--json")
     found = json.loads(traced.stdout)
     text = json.dumps(found["trace"])
-    upstream = {name for name in ASSETS if "score_model" in downstream(name)} | {"score_model"}
+    upstream = {name for name in ASSETS if "score_model" in downstream(ASSETS, name)} | {"score_model"}
     for name in upstream:
         assert folder_version(folder(project, name)) in text, name
     assert not found["mismatches"]
@@ -153,7 +155,7 @@ def test_retrain_workflow_reruns_only_what_depends_on_the_change(project: Projec
     summary = tmp_path / "summary.md"
     output = "".join(clone.call("bash", "-e", "-c", step, GITHUB_STEP_SUMMARY=str(summary)).stdout for step in steps)
     ran = set(re.findall(r"Running stage '(\w+)'", output))
-    below = set(downstream("image_text_pairs")) | {"image_text_pairs"}
+    below = set(downstream(ASSETS, "image_text_pairs")) | {"image_text_pairs"}
     assert {"image_text_pairs", "caption_preferences", "curation_report"} <= ran <= below
     after = yaml.safe_load((clone.root / "dvc.lock").read_text())["stages"]
     assert {n for n in ASSETS if before[n] != after[n]} <= below

@@ -19,7 +19,7 @@ from rsqa_pipeline.benchmarks.curation_curve import plot_curve
 from rsqa_pipeline.curated_subsets.drift import compare_scores, plot_drift, write_drift
 from rsqa_pipeline.images.decode import hash_image
 from rsqa_pipeline.models.load import weights_version
-from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.profile import Profile, load_profile
 from rsqa_pipeline.profile.profile import ReportSettings
 from rsqa_pipeline.records import (
     BENCHMARK_ITEM,
@@ -33,7 +33,7 @@ from rsqa_pipeline.records import (
     write_table,
 )
 from rsqa_pipeline.report.curation_report import run
-from rsqa_pipeline.stages import ASSETS, SUBSETS
+from rsqa_pipeline.stages import assets_of
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 
 TRUTH = pa.schema(
@@ -46,6 +46,9 @@ TRUTH = pa.schema(
     ]
 )
 QUALITY = {"expert": 4.6, "swapper": 3.1, "counter": 2.9, "vague": 2.2}
+DEMO = load_profile(str(Path(__file__).parents[2] / "configs/profiles/demo.yaml"))
+ASSETS = assets_of(DEMO)
+SUBSETS = list(DEMO.curated_subsets.subsets)
 MODELS = {"base": 0.40, "all": 0.55, "random_p30s60": 0.52, "clip_score_p30s60": 0.56, "score_model_p30s60": 0.68}
 POLICIES = {"rl_policy_rules_only": 0.69, "rl_policy": 0.74}
 TASKS = {
@@ -313,7 +316,12 @@ class SyntheticRun:
 
 
 SETTINGS = Profile.model_construct(
-    name="made-up", description="figures made up for a test", seed=7, report=ReportSettings(gallery_size=4)
+    curated_subsets=DEMO.curated_subsets,
+    finetuned_models=DEMO.finetuned_models,
+    name="made-up",
+    description="figures made up for a test",
+    seed=7,
+    report=ReportSettings(gallery_size=4),
 )
 
 
@@ -330,5 +338,5 @@ def make_page(root: Path, truth_known: bool = True, faults: tuple[str, ...] = ()
     made = SyntheticRun(root / "data", truth_known, faults)
     out = root / "out"
     out.mkdir()
-    run(made.inputs, out, SETTINGS, SilentLogger())
+    run(made.inputs, out, SETTINGS, SilentLogger(), **ASSETS["curation_report"].options)
     return Page(made, out, (out / "index.html").read_text(encoding="utf-8"))

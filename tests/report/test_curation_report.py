@@ -16,7 +16,7 @@ from rsqa_pipeline.report.downstream import paper_figures
 from rsqa_pipeline.report.reading import corpus
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 from rsqa_pipeline.versions import folder_version
-from tests.report.synthetic_run import QUALITY, SETTINGS, Page, SyntheticRun
+from tests.report.synthetic_run import ASSETS, QUALITY, SETTINGS, SUBSETS, Page, SyntheticRun
 
 
 class Reader(HTMLParser):
@@ -203,7 +203,7 @@ def test_recorded_faults_stand_for_quality(unknown: Page) -> None:
 
 
 def test_same_inputs_give_the_same_bytes(known: Page, tmp_path: Path) -> None:
-    run(known.run.inputs, tmp_path, SETTINGS, SilentLogger())
+    run(known.run.inputs, tmp_path, SETTINGS, SilentLogger(), **ASSETS["curation_report"].options)
     assert (tmp_path / "index.html").read_text(encoding="utf-8") == known.html
 
 
@@ -211,7 +211,7 @@ def test_a_picture_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     made = SyntheticRun(tmp_path)
     for picture in (tmp_path / "pictures").iterdir():
         picture.write_bytes(b"")
-    shown = gallery.section(made.inputs, corpus(made.inputs), 2)
+    shown = gallery.section(made.inputs, corpus(made.inputs, SUBSETS), 2)
     assert "image cannot be read" in render([shown], "made-up", "", "")
 
 
@@ -219,6 +219,9 @@ def test_scores_by_another_model_are_called_out(tmp_path: Path) -> None:
     made = SyntheticRun(tmp_path)
     weights = made.inputs["score_model"] / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes() + b" ")
-    versions = {row[1].text: row[3].text for row in provenance.lineage_table(made.inputs).rows}
+    versions = {
+        row[1].text: row[3].text
+        for row in provenance.lineage_table(made.inputs, ASSETS["curation_report"].options["assets"]).rows
+    }
     assert "scored by ANOTHER model" in versions["pair_scores"]
     assert "ANOTHER" not in versions["clip_scores"]

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +22,8 @@ from rsqa_pipeline.rl_policy.heldout import HeldoutRewards, compare
 from rsqa_pipeline.rl_policy.policy_reward import measure, reward_function
 from rsqa_pipeline.rl_policy.prompts import PolicyPrompt, kind_of, select_prompts
 from rsqa_pipeline.tracking.run_logger import SilentLogger
+
+OPTIONS: dict[str, Any] = {"policy": "rl_policy", "start_from": "vlm_score_model_p30s60", "score_reward": True}
 
 
 class LengthScorer:
@@ -145,12 +148,12 @@ def test_batch_size_must_be_a_multiple_of_the_rollouts(
     config = settings.rl_policy.model_copy(update={"rollouts": 3})
     uneven = Profile.model_construct(name="test", seed=5, compute=settings.compute, rl_policy=config)
     with pytest.raises(ProfileError, match=r"4 completions per step; must be a multiple of rl_policy.rollouts = 3"):
-        train_grpo.run(inputs, tmp_path, uneven, SilentLogger())
+        train_grpo.run(inputs, tmp_path, uneven, SilentLogger(), **OPTIONS)
     assert not list(tmp_path.iterdir())
 
 
 def test_run_changes_only_the_language_model(inputs: dict[str, Path], settings: Profile, tmp_path: Path) -> None:
-    metrics = train_grpo.run(inputs, tmp_path, settings, SilentLogger())
+    metrics = train_grpo.run(inputs, tmp_path, settings, SilentLogger(), **OPTIONS)
     history = json.loads((tmp_path / "history.json").read_text())
     assert [row["step"] for row in history] == [1, 2]
     assert all(row["kl"] is not None and 0 <= row["reward"] <= 1 for row in history)
@@ -200,7 +203,9 @@ def test_rules_only_without_reasoning_is_deterministic(
     outs = [tmp_path / "a", tmp_path / "b"]
     for out in outs:
         out.mkdir()
-    first, second = (train_grpo.run_rules_only(inputs, out, zero, SilentLogger()) for out in outs)
+    first, second = (
+        train_grpo.run(inputs, out, zero, SilentLogger(), **{**OPTIONS, "score_reward": False}) for out in outs
+    )
     assert first == second
     assert first["reasoning_samples"] == 0
     assert weights_version(outs[0] / "model") == weights_version(outs[1] / "model")

@@ -17,7 +17,7 @@ from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.score_model.evaluation.probes import ProbeResult
 from rsqa_pipeline.score_model.evaluation.promotion import Decision, decide, promote
 from rsqa_pipeline.score_model.network.model import ScoreModel
-from rsqa_pipeline.stages import ASSETS
+from rsqa_pipeline.stages import assets_of
 from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking
 from tests.score_model.examples import colour_pairs, pair, write_pairs
 
@@ -88,7 +88,9 @@ def test_the_gate_in_a_real_registry(
     settings = profile()
     monkeypatch.chdir(tmp_path)
     for name in ("caption_preferences", "instruction_preferences"):
-        write_pairs(ASSETS[name].folder(settings), colour_pairs(images, "heldout") if name[0] == "c" else [])
+        write_pairs(
+            assets_of(settings)[name].folder(settings), colour_pairs(images, "heldout") if name[0] == "c" else []
+        )
     tracking = MlflowTracking(settings)
     with pytest.raises(DataError, match="no score model is registered"):
         promote(settings, tracking)

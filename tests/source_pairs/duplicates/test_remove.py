@@ -14,11 +14,10 @@ from PIL import Image
 from rsqa_pipeline.data_quality.checks import run_checks
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.images.decode import hash_image
-from rsqa_pipeline.materialize import source_paths
-from rsqa_pipeline.profile import Duplicates, Profile, SourceFile
+from rsqa_pipeline.profile import Duplicates, Profile, SourceFile, load_profile
 from rsqa_pipeline.records import Metrics, read_table
 from rsqa_pipeline.source_pairs import benchmark_sets, image_text_pairs, instruction_samples
-from rsqa_pipeline.stages import ASSETS
+from rsqa_pipeline.stages import Asset, assets_of
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 from tests.source_pairs.duplicates.planted import cropped, encoded
 from tests.source_pairs.generated import settings
@@ -143,6 +142,11 @@ def test_what_a_benchmark_shows_or_says_is_not_trained_on(data: DataSet) -> None
     assert {row["sample_id"] for row in ledger} == set(quarantined)
 
 
+def assets_with(profile: Profile) -> dict[str, Asset]:
+    """The table of the demo with the source files of ``profile``."""
+    return assets_of(load_profile("demo").model_copy(update={"source_pairs": profile.source_pairs}))
+
+
 def test_further_benchmarks_by_name(data: DataSet) -> None:
     folder = data.folder / "other"
     folder.mkdir()
@@ -159,8 +163,8 @@ def test_further_benchmarks_by_name(data: DataSet) -> None:
     ledger = read_table(out / "decontamination.parquet")
     assert {(row["benchmark"], row["kind"]) for row in ledger} == {("other", "same_image"), ("other", "near_image")}
     for asset in ("image_text_pairs", "instruction_samples"):
-        assert folder / "test.csv" in source_paths(profile, ASSETS[asset])
-    assert folder / "test.csv" not in source_paths(profile, ASSETS["benchmark_sets"])
+        assert folder / "test.csv" in map(Path, assets_with(profile)[asset].sources)
+    assert folder / "test.csv" not in map(Path, assets_with(profile)["benchmark_sets"].sources)
 
 
 def test_a_benchmark_without_one_readable_row_is_an_error(data: DataSet) -> None:
@@ -204,10 +208,14 @@ def test_checks_pass_and_cover_the_side_tables(data: DataSet) -> None:
     data.add(data.tests[0].transpose(Image.Transpose.ROTATE_90), "port_turned")
     profile = data.profile()
     metrics, out = run(image_text_pairs, data, profile)
-    checks = {check.name: check for check in run_checks(ASSETS["image_text_pairs"], out, metrics, profile)}
+    checks = {
+        check.name: check for check in run_checks(assets_with(profile)["image_text_pairs"], out, metrics, profile)
+    }
     assert all(check.passed for check in checks.values()), checks
     (out / "decontamination.parquet").write_bytes((out / "quarantine.parquet").read_bytes())
-    checks = {check.name: check for check in run_checks(ASSETS["image_text_pairs"], out, metrics, profile)}
+    checks = {
+        check.name: check for check in run_checks(assets_with(profile)["image_text_pairs"], out, metrics, profile)
+    }
     assert not checks["great_expectations"].passed
 
 

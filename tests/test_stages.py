@@ -67,7 +67,7 @@ def test_library_imports_no_orchestrator() -> None:
             if isinstance(node, ast.ImportFrom):
                 names = [node.module or ""]
             found = {name.partition(".")[0] for name in names} & ORCHESTRATORS
-            allowed = {"assets"} if path.name == "cli/main.py" else set()  # the command line is a door, not a stage
+            allowed = {"assets"} if path.parent.name == "cli" else set()  # the command line is a door, not a stage
             assert not found - allowed, f"{path}:{getattr(node, 'lineno', '?')} imports {found}"
 
 

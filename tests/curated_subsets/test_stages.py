@@ -79,14 +79,14 @@ def clip_scores(inputs, settings, tmp_path_factory):
 RUN_CLIP = """
 import json, sys
 from pathlib import Path
-from rsqa_pipeline.curated_subsets import score_corpus
+from rsqa_pipeline.curated_subsets.scoring import corpus_scores
 from rsqa_pipeline.profile import load_profile
 from rsqa_pipeline.profile.curated_subsets import SubsetRule
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 settings = load_profile(sys.argv[1])
 curation = settings.curated_subsets.model_copy(update={"shard_rows": 2})
 inputs = {name: Path(path) for name, path in json.loads(sys.argv[2]).items()}
-score_corpus.run_clip(inputs, Path("out"), settings.model_copy(update={"curated_subsets": curation}), SilentLogger())
+corpus_scores.run_clip(inputs, Path("out"), settings.model_copy(update={"curated_subsets": curation}), SilentLogger())
 """
 
 
@@ -95,7 +95,7 @@ def test_a_killed_stage_goes_on_from_its_finished_shards(inputs, settings, clip_
     profile = str(Path("configs/profiles/demo.yaml").resolve())
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out").mkdir()
-    (tmp_path / "rsqa_pipeline").symlink_to(Path(corpus_scores.__file__).parents[1])  # the profile's models and corpus
+    (tmp_path / "rsqa_pipeline").symlink_to(Path(corpus_scores.__file__).parents[2])  # the profile's models and corpus
     (tmp_path / "data").symlink_to(Path(profile).parents[2] / "data")
     names = json.dumps({name: str(folder) for name, folder in inputs.items()})
     command = [sys.executable, "-c", RUN_CLIP, profile, names]

@@ -79,8 +79,12 @@ class Project:
         self.call("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", message)
 
 
-def checkout(root: Path, captions: int = 160) -> Project:
-    """Copies the tracked files (as they stand) to ``root`` and makes them a repository with the smoke profile."""
+def checkout(root: Path, captions: int = 160, settings: dict[str, Any] | None = None) -> Project:
+    """Copies the tracked files of the working tree to ``root`` and makes them a repository with the smoke profile.
+
+    Args:
+        settings: of the profile; default: `smoke_settings`.
+    """
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -89,7 +93,7 @@ def checkout(root: Path, captions: int = 160) -> Project:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, root / name)
     project = Project(root)
-    (root / "configs/profiles/smoke.yaml").write_text(yaml.safe_dump(smoke_settings(), sort_keys=False))
+    (root / "configs/profiles/smoke.yaml").write_text(yaml.safe_dump(settings or smoke_settings(), sort_keys=False))
     (root / "params.yaml").write_text("profile: smoke\n")
     (root / "dvc.lock").unlink(missing_ok=True)
     rows = project.captions.read_text(encoding="utf-8").splitlines(keepends=True)

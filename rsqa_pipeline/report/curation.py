@@ -62,8 +62,7 @@ def section(inputs: Mapping[str, Path], frame: pd.DataFrame, seed: int) -> Repor
             *drift_blocks(inputs),
         ],
         lead="Every corpus sample is scored and ranked. The top part by score model is compared with the top part by "
-        "CLIP "
-        "score, with a random part of the same size, and with all data.",
+        "CLIP score, with a random part of the same size, and with all data.",
     )
 
 

@@ -30,8 +30,7 @@ class KeptQuality:
 
     @property
     def recorded_faults(self) -> bool:
-        """Whether faults were inserted on purpose. If so, their share is more informative than a quality by kind of
-        fault."""
+        """Whether faults were inserted on purpose. If so, their share is more informative than the true quality."""
         return any(share is not None for share in self.faulty.values())
 
 
@@ -51,10 +50,10 @@ def section(inputs: Mapping[str, Path], frame: pd.DataFrame, seed: int) -> Repor
         _accuracy_tile(accuracy),
         _quality_tile(kept),
         _downstream_tile(
-            inputs, "clip", ("classification", "top_1"), "CLIP fine-tuned on it: zero-shot top-1 accuracy, %"
+            inputs, "clip", ("classification", "top_1"), "CLIP fine-tuned on that part: zero-shot top-1, %"
         ),
         _downstream_tile(
-            inputs, "vlm", (downstream.POOLED, "accuracy"), "VLM fine-tuned on it: accuracy over all questions, %"
+            inputs, "vlm", (downstream.POOLED, "accuracy"), "VLM fine-tuned on that part: accuracy, all questions, %"
         ),
         _best_of_n_tile(inputs["best_of_n_benchmark"]),
         _reward_tile(inputs),
@@ -84,8 +83,7 @@ def _quality_text(kept: KeptQuality) -> str:
         value = {subset: _format_share(share) for subset, share in kept.faulty.items()}
         return (
             f"{opening} Of its captions, {value['score_model_30']} contain a fault that was inserted on purpose; of "
-            f"CLIP "
-            f"score's, {value['clip_score_30']}; of a random part of the same size, {value['random_30']}."
+            f"CLIP score's, {value['clip_score_30']}; of a random part of the same size, {value['random_30']}."
         )
     if any(mean is None for mean in kept.true_quality.values()):
         return f"{opening} The true quality of that part is not known."
@@ -105,8 +103,7 @@ def _comparison_text(tallies: Mapping[str, Counter[str]]) -> str:
     total = tallies["all"].total()
     return (
         f"A CLIP and a VLM fine-tuned on that part are compared with other models on {total} benchmark metrics by "
-        f"paired "
-        f"95 % intervals: {'; '.join(parts)}."
+        f"paired 95 % intervals: {'; '.join(parts)}."
     )
 
 

@@ -10,8 +10,7 @@ _ROUGE = RougeScorer(["rougeL"], use_stemmer=False)
 
 
 def rouge_l(reply: str | None, references: Sequence[str]) -> float:
-    """ROUGE-L F1 (longest common subsequence of words) against the best-matching reference, in [0, 1]; 0 for no
-    reply."""
+    """ROUGE-L F1 (longest common subsequence of words) against the best reference, in [0, 1]; 0 for no reply."""
     if not reply or not reply.strip():
         return 0.0
     return float(max(_ROUGE.score(reference, reply)["rougeL"].fmeasure for reference in references))

@@ -54,13 +54,11 @@ def fit_predict(images: Floats, words: Any, weights: Floats, targets: Floats) ->
     frequency = np.asarray(words.T @ weights) / total
     centred = images - mean
     weighted = centred * weights[:, None]
-    covariance = weighted.T @ centred / total
-    covariance += PENALTY * np.trace(covariance) / len(covariance) * np.eye(len(covariance)) + 1e-12 * np.eye(
-        len(covariance)
-    )
+    cov = weighted.T @ centred / total
+    cov += PENALTY * np.trace(cov) / len(cov) * np.eye(len(cov)) + 1e-12 * np.eye(len(cov))
     # the words need no centring: the weighted sum of `centred` is zero
-    cross_covariance = np.asarray(words.T @ weighted).T / total
-    return (targets - mean) @ np.linalg.solve(covariance, cross_covariance) + frequency
+    cross_cov = np.asarray(words.T @ weighted).T / total
+    return (targets - mean) @ np.linalg.solve(cov, cross_cov) + frequency
 
 
 def words_right(predicted: Floats, truth: npt.NDArray[np.bool_]) -> Floats:

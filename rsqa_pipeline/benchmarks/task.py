@@ -41,8 +41,7 @@ class BenchmarkTask(BaseModel):
     items: str
     """Task name of the benchmark items that it uses."""
     prompts: list[str] = []
-    """Templates: ``{class}`` for CLIP, ``{question}`` and ``{choices}`` for a VLM. Several CLIP templates are
-    averaged."""
+    """Templates: ``{class}`` for CLIP, ``{question}`` and ``{choices}`` for a VLM. CLIP averages several templates."""
     reply: Literal["ranking", "word", "letter", "box", "caption"]
     """What is graded: a ranking, an exact word or number, an exact choice letter, one box in pixels, a caption."""
     length_factor: int = Field(default=1, ge=1)
@@ -55,8 +54,12 @@ class BenchmarkTask(BaseModel):
 
 
 def load_task(path: Path) -> BenchmarkTask:
-    """Loads a task file. Raises ``pydantic.ValidationError`` if it is invalid, ValueError if its name is not the
-    file's."""
+    """Loads a task file.
+
+    Raises:
+        pydantic.ValidationError: the file is not a valid task.
+        ValueError: the task's name is not the file's name.
+    """
     task = BenchmarkTask.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     if task.name != path.stem:
         raise ValueError(f"{path}: the task's name is {task.name!r}, expected {path.stem!r}")

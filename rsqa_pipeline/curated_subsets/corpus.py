@@ -15,7 +15,7 @@ TABLES: dict[str, Kind] = {"image_text_pairs": "caption", "instruction_samples":
 
 
 def read_corpus(inputs: Mapping[str, Path]) -> list[dict[str, Any]]:
-    """Samples of split "corpus" of both tables, captions first, each with its ``kind``; other splits are left out.
+    """Samples of split "corpus" from both tables, captions first, each with its ``kind``; other splits are left out.
 
     Args:
         inputs: folders of ``image_text_pairs`` and ``instruction_samples``.
@@ -24,10 +24,10 @@ def read_corpus(inputs: Mapping[str, Path]) -> list[dict[str, Any]]:
 
 
 def stream_corpus(inputs: Mapping[str, Path], columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-    """As `read_corpus`, a row at a time.
+    """Like `read_corpus`, one row at a time.
 
     Args:
-        columns: those wanted besides ``kind``; None gives all.
+        columns: columns to read besides ``kind``; None reads all.
     """
     wanted = None if columns is None else [*columns, "split"]
     for asset, kind in TABLES.items():

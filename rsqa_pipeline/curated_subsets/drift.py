@@ -1,4 +1,4 @@
-"""How far scores have moved between two model versions, or two corpora: distributions, and ranks of common samples."""
+"""Score drift between two model versions or two corpora: distributions, and ranks of common samples."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ _MAX_POINTS = 5000
 
 @dataclass(frozen=True)
 class DriftFigures:
-    """Old scores against new ones."""
+    """Comparison of old and new scores."""
 
     old_samples: int
     new_samples: int
     common_samples: int
     psi: float
-    """Population stability index over tenths of the old scores; by custom above 0.1 some shift, 0.25 a large one."""
+    """Population stability index over deciles of the old scores; by convention, above 0.1 is a shift, above 0.25 a large one."""
     ks: float
     """Kolmogorov-Smirnov distance in [0, 1]."""
     ks_p_value: float
     kendall_tau: float | None
-    """Rank correlation (tau-b) of the common samples, in [-1, 1]; None below two of them, or where all scores tie."""
+    """Rank correlation (tau-b) of the common samples, in [-1, 1]; None with fewer than two, or if all scores tie."""
     top_30_jaccard: float | None
-    """Best 30 % of the common samples by old and by new scores: common ones over all, in [0, 1]; None without any."""
+    """Jaccard index of the best 30 % of the common samples by old and by new scores, in [0, 1]; None without any."""
 
     def as_dict(self) -> dict[str, float | None]:
         return asdict(self)
 
 
 def compare_scores(old: pd.Series, new: pd.Series) -> DriftFigures:
-    """Args: scores by id, without missing ones. Raises DataError where one of the two has no scores."""
+    """Compares two series of scores, indexed by id, without missing values. Raises DataError if one of them is empty."""
     if old.empty or new.empty:
-        raise DataError(f"needs scores on both sides, found {len(old)} old and {len(new)} new ones")
+        raise DataError(f"needs old and new scores, found {len(old)} old and {len(new)} new ones")
     common = old.index.intersection(new.index)
     before, after = old[common], new[common]
     tau = float(kendalltau(before, after).statistic) if len(common) > 1 else np.nan
@@ -73,7 +73,7 @@ def compare_scores(old: pd.Series, new: pd.Series) -> DriftFigures:
 def psi(old: Values, new: Values) -> float:
     """Population stability index, sum of (q - p) ln(q / p) over bins between the old scores' deciles, >= 0.
 
-    p and q are the old and new shares, half a sample added to each bin so that an empty one counts as finite.
+    p and q are the old and new shares. Half a sample is added to each bin, so that an empty bin gives a finite value.
     """
     edges = np.unique(np.quantile(old, np.linspace(0, 1, BINS + 1)[1:-1]))
     shares = []
@@ -85,7 +85,7 @@ def psi(old: Values, new: Values) -> float:
 
 
 def top_overlap(old: pd.Series, new: pd.Series, share: float = TOP_SHARE) -> float:
-    """Jaccard index of the best ``share`` by old and by new scores of the same ids, ties by id."""
+    """Jaccard index of the best ``share`` by old and by new scores of the same ids; ties are ordered by id."""
     tops = []
     for scores in (old, new):
         ordered = pd.DataFrame({"score": scores, "id": scores.index}).sort_values(
@@ -96,10 +96,10 @@ def top_overlap(old: pd.Series, new: pd.Series, share: float = TOP_SHARE) -> flo
 
 
 def read_scores(path: Path) -> pd.Series:
-    """Scores of a score file by id, as the score model's; rows without a score are left out.
+    """Score model scores of a score file, indexed by id; rows without a score are left out.
 
     Raises:
-        DataError: no such file, or no column of ids or scores.
+        DataError: the file does not exist, or has no column of ids or scores.
     """
     table = ScoreTable(path)
     columns = [table.id, table.column("score_model")]
@@ -114,7 +114,7 @@ def write_drift(found: DriftFigures, path: Path) -> None:
 
 
 def plot_drift(old: pd.Series, new: pd.Series, names: tuple[str, str], path: Path) -> None:
-    """Both distributions, and, where samples are common, the new rank of each over its old one."""
+    """Plots both distributions and, if there are common samples, their new ranks over their old ranks."""
     common = old.index.intersection(new.index)
     figure, axes = new_panels(2 if len(common) else 1, width=10.0 if len(common) else 5.2, height=3.8)
     edges = np.histogram_bin_edges(np.concatenate([old.to_numpy(), new.to_numpy()]), bins=40).tolist()
@@ -140,13 +140,13 @@ def plot_drift(old: pd.Series, new: pd.Series, names: tuple[str, str], path: Pat
 def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
     """Stage ``curated_subsets``, asset ``score_drift``: drift.json and plots/drift.png.
 
-    The same captions of the corpus, drawn by hash, scored by the caption phase's model ("old") and by the final one.
+    Captions of the corpus, drawn by hash, are scored by the caption phase's model ("old") and by the final one ("new").
 
     Args:
         inputs: ``pair_scores``, ``caption_score_model``, ``image_text_pairs``.
 
     Raises:
-        DataError: none of the captions has a score from both.
+        DataError: no caption has a score from both models.
     """
     final = {row["sample_id"]: row["score"] for row in read_table(inputs["pair_scores"] / "scores.parquet")}
     rows = [row for row in read_table(inputs["image_text_pairs"] / "samples.parquet") if row["sample_id"] in final]

@@ -32,7 +32,7 @@ def plot_scores(scored: pd.DataFrame, score_name: str, path: Path) -> None:
 
 
 def plot_kept_by_source(samples: pd.DataFrame, selector: str, path: Path) -> None:
-    """Bars of kept and dropped samples for each source; ``samples`` has columns kind, source, kept (bool)."""
+    """Bars of kept and dropped samples per source; ``samples`` has columns kind, source, kept (bool)."""
     kinds = [kind for kind in _TITLES if (samples["kind"] == kind).any()]
     max_sources = max(samples[samples["kind"] == kind]["source"].nunique() for kind in kinds)
     figure, axes = new_panels(len(kinds), width=5.5 * len(kinds), height=1.6 + 0.38 * max_sources)
@@ -57,7 +57,7 @@ def _can_draw(scored: pd.DataFrame, kind: str, by: str) -> bool:
 
 
 def _by_source(rows: pd.DataFrame) -> list[tuple[str, str, pd.Series]]:
-    """(label, colour, which rows) of the most frequent sources; beyond the colours at hand the rest stand together."""
+    """(label, colour, row mask) of the most frequent sources; sources beyond the number of colours are grouped."""
     counts = rows["source"].value_counts()
     names = sorted(counts.index, key=lambda name: (-counts[name], name))
     alone = names if len(names) <= len(_SOURCE_COLOURS) else names[: len(_SOURCE_COLOURS) - 1]

@@ -1,4 +1,4 @@
-"""The checks of every asset, blocking but for ADVISORY, run on its output before it takes the place of the old one."""
+"""The checks of every asset, run on its output before it replaces the old one. All except ADVISORY are blocking."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ MAIN_TABLE = {
 }
 
 SIDE_TABLES = {"component": "components.parquet", "contamination": "decontamination.parquet"}
-"""Tables that an asset has only where its profile asks for them."""
+"""Tables that an asset has only if the profile enables them."""
 
 
 ADVISORY = ("probes_pass", "no_group_vanishes", "score_drift_small")
-"""Checks that warn and stop nothing; what they find stands in the report, the probes decide a promotion."""
+"""Checks that only warn. Their findings are in the report; the probes decide about a promotion."""
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One check: passed or not, and what was found."""
+    """Result of one check: whether it passed, and what it found."""
 
     name: str
     passed: bool
@@ -52,7 +52,7 @@ def check_names(asset: Asset) -> list[str]:
 
 
 def run_checks(asset: Asset, folder: Path, metrics: Metrics, profile: Profile) -> list[CheckResult]:
-    """Checks the freshly made output in ``folder``."""
+    """Runs an asset's checks on the new output in ``folder``."""
     checks = {
         "metrics_are_numbers": lambda: _metrics_are_numbers(metrics),
         "probes_pass": lambda: _probes_pass(metrics),
@@ -73,7 +73,7 @@ def _metrics_are_numbers(metrics: Metrics) -> CheckResult:
 
 
 def _great_expectations(asset: Asset, folder: Path) -> CheckResult:
-    from rsqa_pipeline.data_quality.suites import validate  # importing it takes seconds; not every asset needs it
+    from rsqa_pipeline.data_quality.suites import validate  # the import takes seconds; not every asset needs it
 
     assert asset.records is not None
     tables = {asset.records: folder / MAIN_TABLE[asset.records]}
@@ -92,7 +92,7 @@ def _rows_add_up(metrics: Metrics) -> CheckResult:
 
 
 def _probes_pass(metrics: Metrics) -> CheckResult:
-    """The score falls where a sound caption is spoiled, more often than by chance (`score_model.probes`)."""
+    """The score of a corrupted caption drops more often than by chance (`score_model.evaluation.probes`)."""
     falls = {name.split(".")[1]: value for name, value in metrics.items() if re.fullmatch(r"probe\.\w+\.low", name)}
     failed = [f"{name} {metrics[f'probe.{name}.value']:.2f}" for name, low in falls.items() if low <= 0.5]
     detail = f"no better than chance: {', '.join(failed)}" if failed else f"{len(falls)} probes, all above chance"
@@ -100,14 +100,14 @@ def _probes_pass(metrics: Metrics) -> CheckResult:
 
 
 def _no_group_vanishes(folder: Path) -> CheckResult:
-    """Something is kept of every class and source."""
+    """At least one sample of every class and source is kept."""
     lost = vanished_groups(json.loads((folder / "shares.json").read_text(encoding="utf-8")))
     detail = f"nothing is kept of {', '.join(lost)}" if lost else "something is kept of every class and source"
     return CheckResult("no_group_vanishes", not lost, detail, {"vanished_groups": float(len(lost))})
 
 
 def _score_drift_small(metrics: Metrics, limits: Drift) -> CheckResult:
-    """Scores of the score model's last two phases are alike: in distribution, and in whom they put first."""
+    """Scores of the score model's last two phases are alike in distribution and in which samples rank first."""
     shift, overlap = metrics["psi"], metrics.get("top_30_jaccard", 0.0)
     detail = f"PSI {shift:.3f}, at most {limits.max_psi:g} (curated_subsets.drift.max_psi); overlap of the best 30 % "
     detail += f"{overlap:.2f}, at least {limits.min_top_overlap:g} (curated_subsets.drift.min_top_overlap)"
@@ -116,23 +116,23 @@ def _score_drift_small(metrics: Metrics, limits: Drift) -> CheckResult:
 
 
 def _families_counted(asset: Asset, folder: Path, metrics: Metrics) -> CheckResult:
-    """Every family that the asset must have has pairs, and the metrics count them as the table does."""
+    """Every required family has pairs, and the metrics report the same counts as the table."""
     column = pq.read_table(folder / MAIN_TABLE["preference_pair"], columns=["family"])["family"]
     found = {str(row["values"]): float(row["counts"]) for row in column.value_counts().to_pylist()}
     missing = [family for family in asset.families if family not in found]
-    told = {name.removeprefix("pairs/"): count for name, count in metrics.items() if name.startswith("pairs/")}
+    reported = {name.removeprefix("pairs/"): count for name, count in metrics.items() if name.startswith("pairs/")}
     counts = ", ".join(f"{count:.0f} {family}" for family, count in sorted(found.items()))
     detail = f"pairs: {counts or 'none'}"
     if missing:
         detail += f"; none of family {', '.join(missing)}"
-    if told != found:
-        detail += f"; the metrics say {told}"
+    if reported != found:
+        detail += f"; the metrics say {reported}"
     facts = {f"pairs/{family}": count for family, count in found.items()}
-    return CheckResult("families_counted", not missing and told == found, detail, facts)
+    return CheckResult("families_counted", not missing and reported == found, detail, facts)
 
 
 def _few_quarantined(metrics: Metrics, limit: float) -> CheckResult:
-    # A row that stands in the source twice, or in a benchmark, is no sign of broken data.
+    # Rows that are duplicates or occur in a benchmark are not a sign of broken data.
     repeats = metrics.get("duplicate_rows", 0.0) + metrics.get("benchmark_rows", 0.0)
     share = (metrics["quarantined_rows"] - repeats) / max(metrics["input_rows"], 1.0)
     detail = f"{share:.2%} quarantined, at most {limit:.2%} allowed (source_pairs.max_quarantined_share)"

@@ -1,4 +1,4 @@
-"""Great Expectations suites, one a record type: what holds for every table of that type."""
+"""Great Expectations suites, one per record type: what holds for every table of that type."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SHA256 = "^[0-9a-f]{64}$"
 VISIBLE = r"\S"
 ROLES = "^(?:assistant|(?:system )?(?:user assistant )*user assistant)$"
-"""A caption, or turns from user to assistant."""
+"""A caption, or alternating turns from user to assistant."""
 SPLITS = ["preference", "corpus", "validation", "test"]
 SAMPLE_TASKS = [
     "caption", "scene_class", "presence", "count", "comparison", "rural_urban", "open", "grounding", "choice",
@@ -29,8 +29,8 @@ BENCHMARK_TASKS = [
     "classification", "retrieval", "presence", "count", "comparison", "rural_urban", "grounding", "choice",
 ]  # fmt: skip
 FAMILIES = ["caption", "close_ended", "open_ended", "rs_specific", "text"]
-SHOWN = 3
-"""Unexpected values that a fault shows."""
+MAX_SHOWN_VALUES = 3
+"""Maximum number of unexpected values shown per fault."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class ValidationSummary:
 
     success: bool
     faults: list[str]
-    """One line an expectation that was not met, with how many rows and some of their values."""
+    """One line per expectation that was not met, with the number of rows and some of their values."""
     expectations: int
     rows: int
 
@@ -51,11 +51,11 @@ def validate(record_type: str, table: Path) -> ValidationSummary:
         KeyError: unknown record type.
         OSError: the table cannot be read.
     """
-    # Importing it takes 4 to 5 seconds, and whoever only reads tables should not wait for that.
+    # The import takes 4 to 5 seconds; code that only reads tables should not wait for it.
     import great_expectations as gx
 
     expectations = SUITES[record_type]()
-    frame = _flat(pq.read_table(table).to_pandas())
+    frame = _flatten(pq.read_table(table).to_pandas())
     if record_type == "preference_pair":
         frame = frame.assign(**_pair_facts(frame, table.parent))
     context = gx.get_context(mode="ephemeral")
@@ -68,8 +68,8 @@ def validate(record_type: str, table: Path) -> ValidationSummary:
     return ValidationSummary(bool(result.success), faults, len(result.results), len(frame))
 
 
-def _flat(frame: pd.DataFrame) -> pd.DataFrame:
-    """Nested columns as texts or numbers that column expectations can look at."""
+def _flatten(frame: pd.DataFrame) -> pd.DataFrame:
+    """Replaces nested columns by text and number columns that expectations can check."""
     flat = frame.copy()
     for column in ("messages", "context"):
         if column in flat:
@@ -84,11 +84,11 @@ def _flat(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _pair_facts(frame: pd.DataFrame, folder: Path) -> dict[str, Any]:
-    """What a pair's expectations need besides its columns: each image is there, and on one side of the split only."""
-    there = {image: _is_there(folder, image) for image in frame["image"].dropna().unique()}
+    """Extra columns for a pair's expectations: the image exists, splits per image, marks in order."""
+    exists = {image: _image_exists(folder, image) for image in frame["image"].dropna().unique()}
     sides = frame.groupby("image_id")["split"].nunique()
     return {
-        "image_is_there": frame["image"].map(there),
+        "image_is_there": frame["image"].map(exists),
         "sides_of_image": frame["image_id"].map(sides),
         "marks_in_order": [
             None if pd.isna(chosen) or pd.isna(rejected) else bool(chosen > rejected)
@@ -97,8 +97,8 @@ def _pair_facts(frame: pd.DataFrame, folder: Path) -> dict[str, Any]:
     }
 
 
-def _is_there(folder: Path, reference: str) -> bool:
-    """Whether the file, or the part of the tar, that a reference names exists; it is not opened."""
+def _image_exists(folder: Path, reference: str) -> bool:
+    """Whether the file, or the part of the tar archive, that a reference names exists. It is not opened."""
     part = parse_reference(reference)
     path = folder / part.file
     return path.is_file() and (part.start or 0) + (part.size or 0) <= path.stat().st_size
@@ -119,26 +119,26 @@ def _fault(check: dict[str, Any]) -> str:
     kwargs = {key: value for key, value in config["kwargs"].items() if key != "batch_id"}
     if check["exception_info"].get("raised_exception"):
         return f"{rule} {json.dumps(kwargs)}: {check['exception_info'].get('exception_message')}"
-    count, shown = result.get("unexpected_count"), result.get("partial_unexpected_list", [])[:SHOWN]
+    count, shown = result.get("unexpected_count"), result.get("partial_unexpected_list", [])[:MAX_SHOWN_VALUES]
     found = f"{count} rows, e.g. {shown}" if count is not None else str(result.get("observed_value"))
     return f"{rule} {json.dumps(kwargs)}: {found}"
 
 
-def _common() -> Any:
+def _expectations_module() -> Any:
     from great_expectations import expectations as gxe
 
     return gxe
 
 
 def _where(column: str, value: str, other: bool = False) -> dict[str, Any]:
-    """Restricts an expectation to the rows whose column has the value, or, with ``other``, has another one."""
+    """Restricts an expectation to rows whose column equals the value or, with ``other``, differs from it."""
     from great_expectations.expectations.row_conditions import Column
 
     return {"row_condition": Column(column) != value if other else Column(column) == value}
 
 
 def _identity(column: str, unique: bool = True) -> list[Expectation]:
-    gxe = _common()
+    gxe = _expectations_module()
     checks = [
         gxe.ExpectColumnValuesToNotBeNull(column=column),
         gxe.ExpectColumnValuesToMatchRegex(column=column, regex=SHA256),
@@ -147,8 +147,8 @@ def _identity(column: str, unique: bool = True) -> list[Expectation]:
 
 
 def _texts(*columns: str) -> list[Expectation]:
-    """Not missing, and with a visible character."""
-    gxe = _common()
+    """The columns are not null and contain a visible character."""
+    gxe = _expectations_module()
     return [
         check
         for column in columns
@@ -160,7 +160,7 @@ def _texts(*columns: str) -> list[Expectation]:
 
 
 def _image_text_sample() -> list[Expectation]:
-    gxe = _common()
+    gxe = _expectations_module()
     return [
         gxe.ExpectTableRowCountToBeBetween(min_value=1),
         *_identity("sample_id"),
@@ -175,7 +175,7 @@ def _image_text_sample() -> list[Expectation]:
 
 
 def _preference_pair() -> list[Expectation]:
-    gxe = _common()
+    gxe = _expectations_module()
     pictured = _where("family", "text", other=True)
     return [
         gxe.ExpectTableRowCountToBeBetween(min_value=1),
@@ -198,7 +198,7 @@ def _preference_pair() -> list[Expectation]:
 
 
 def _scored_sample() -> list[Expectation]:
-    gxe = _common()
+    gxe = _expectations_module()
     return [
         gxe.ExpectTableRowCountToBeBetween(min_value=1),
         *_identity("sample_id"),
@@ -209,7 +209,7 @@ def _scored_sample() -> list[Expectation]:
 
 
 def _subset() -> list[Expectation]:
-    gxe = _common()
+    gxe = _expectations_module()
     return [
         gxe.ExpectTableRowCountToBeBetween(min_value=1),
         *_identity("sample_id"),
@@ -219,7 +219,7 @@ def _subset() -> list[Expectation]:
 
 
 def _benchmark_item() -> list[Expectation]:
-    gxe = _common()
+    gxe = _expectations_module()
     return [
         gxe.ExpectTableRowCountToBeBetween(min_value=1),
         *_texts("item_id", "image"),
@@ -240,7 +240,7 @@ def _benchmark_item() -> list[Expectation]:
 
 
 def _component() -> list[Expectation]:
-    gxe = _common()
+    gxe = _expectations_module()
     return [
         gxe.ExpectTableRowCountToBeBetween(min_value=1),
         *_identity("image_id"),
@@ -253,7 +253,7 @@ def _component() -> list[Expectation]:
 
 
 def _contamination() -> list[Expectation]:
-    gxe = _common()
+    gxe = _expectations_module()
     return [
         *_identity("sample_id", unique=False),
         *_texts("benchmark", "item_id"),

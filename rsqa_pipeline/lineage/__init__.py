@@ -1,1 +1,1 @@
-"""What made an output, and whether it still stands so."""
+"""What made an output, and whether it is unchanged on disk."""

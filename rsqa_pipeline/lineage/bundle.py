@@ -1,4 +1,4 @@
-"""The asset lineage_manifest: the manifests behind every output, versioned with the data they describe."""
+"""The asset lineage_manifest: the manifests of every output, versioned with the data they describe."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from rsqa_pipeline.versions import folder_version
 
 
 def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
-    """Writes ``manifests/<asset>.jsonl``, one line each: what made the version that stands on disk now.
+    """Writes ``manifests/<asset>.jsonl``, one line each: what made the version that is on disk now.
 
-    Raises DataError for an output without a manifest, which nobody could trace.
+    Raises:
+        DataError: an output has no manifest, so it cannot be traced.
     """
     store, bundle = ManifestStore(settings.state / "manifests"), ManifestStore(out / "manifests")
     for name, folder in inputs.items():

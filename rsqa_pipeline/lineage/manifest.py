@@ -1,4 +1,4 @@
-"""What made an output: a manifest for each materialization, kept in an append-only file for each asset."""
+"""What made an output: one manifest per materialization, in one append-only file per asset."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything an output is determined by. Equal recipes give equal outputs on one machine."""
+    """Everything that determines an output. Equal recipes give equal outputs on the same machine."""
 
     code_version: str
     settings: dict[str, Any]
     inputs: dict[str, str]
     """Upstream asset -> data version, hashed from disk when it was read."""
     sources: dict[str, str]
-    """Outside path -> version."""
+    """External path -> version."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class Manifest:
 
 
 class ManifestStore:
-    """Manifests of one profile: ``<folder>/<asset>.jsonl``, one line a materialization, newest last."""
+    """Manifests of one profile: ``<folder>/<asset>.jsonl``, one line per materialization, newest last."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def append(self, manifest: Manifest) -> None:
-        """Adds a manifest durably; a crash can lose at most the line being written, never an earlier one."""
+        """Appends a manifest durably. A crash can lose at most the line being written, never an earlier one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self._path(manifest.asset)
         torn = path.is_file() and not path.read_bytes().endswith(b"\n")
@@ -51,18 +51,18 @@ class ManifestStore:
             os.fsync(file.fileno())
 
     def history(self, asset: str) -> list[Manifest]:
-        """All manifests of an asset, oldest first; a torn last line is left out."""
+        """All manifests of an asset, oldest first. An incomplete line is skipped."""
         path = self._path(asset)
         if not path.is_file():
             return []
         return [m for line in path.read_text(encoding="utf-8").splitlines() if (m := _parse(line))]
 
     def find(self, asset: str, data_version: str) -> Manifest | None:
-        """The newest manifest of this very version."""
+        """The newest manifest of exactly this version; None if there is none."""
         return next((m for m in reversed(self.history(asset)) if m.data_version == data_version), None)
 
     def adopt(self, folder: Path) -> None:
-        """Takes over manifests that came with pulled data and are not known here yet."""
+        """Adds the manifests that came with pulled data and are not known here yet."""
         for path in sorted(folder.glob("*.jsonl")):
             known = {(m.data_version, json.dumps(asdict(m.recipe), sort_keys=True)) for m in self.history(path.stem)}
             for manifest in ManifestStore(folder).history(path.stem):

@@ -1,4 +1,4 @@
-"""From an asset or a registered model back to its sources, by recorded versions, and where the disk differs now."""
+"""Traces an asset or a registered model back to its sources by recorded versions, and compares them with the disk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rsqa_pipeline.versions import folder_version, source_version
 
 @dataclass
 class TraceNode:
-    """One version of one asset, or of an outside source."""
+    """One version of one asset or of an external source."""
 
     name: str
     version: str
@@ -35,7 +35,7 @@ class TraceNode:
         }
 
     def mismatches(self) -> list[TraceNode]:
-        """Every node at or above this one whose file or folder on disk is not the recorded version, once each."""
+        """This node and its upstream nodes whose file or folder on disk is not the recorded version, each once."""
         found = {(self.name, self.version): self} if self.on_disk != "matches" else {}
         for node in self.inputs:
             found.update({(n.name, n.version): n for n in node.mismatches()})
@@ -43,10 +43,10 @@ class TraceNode:
 
 
 def trace(profile: Profile, asset: str, data_version: str | None = None) -> TraceNode:
-    """The recorded chain of ``asset`` up to its sources.
+    """The recorded chain from ``asset`` back to its sources.
 
     Args:
-        data_version: which version; default: the newest recorded one.
+        data_version: default: the version on disk if it was recorded, otherwise the newest recorded one.
 
     Raises:
         DataError: the asset or version was never recorded here.
@@ -59,13 +59,13 @@ def trace(profile: Profile, asset: str, data_version: str | None = None) -> Trac
         history = store.history(asset)
         if not history:
             raise DataError(f"{asset} of profile {profile.name} has no recorded run; make it with `rsqa run {asset}`")
-        standing = _standing_version(profile, asset)
-        newest = next((m for m in reversed(history) if m.data_version == standing), history[-1])
+        current = _current_version(profile, asset)
+        newest = next((m for m in reversed(history) if m.data_version == current), history[-1])
         data_version = newest.data_version
     return _node(profile, store, asset, data_version, {})
 
 
-def _standing_version(profile: Profile, asset: str) -> str | None:
+def _current_version(profile: Profile, asset: str) -> str | None:
     known = assets_of(profile).get(asset)
     if known is None:  # recorded when the profile had such an asset
         return None
@@ -74,12 +74,12 @@ def _standing_version(profile: Profile, asset: str) -> str | None:
 
 
 def _node(
-    profile: Profile, store: ManifestStore, asset: str, version: str, made: dict[tuple[str, str], TraceNode]
+    profile: Profile, store: ManifestStore, asset: str, version: str, nodes: dict[tuple[str, str], TraceNode]
 ) -> TraceNode:
-    if (asset, version) in made:
-        return made[asset, version]
-    now = _standing_version(profile, asset)
-    node = made[asset, version] = TraceNode(asset, version, _compare(version, now))
+    if (asset, version) in nodes:
+        return nodes[asset, version]
+    now = _current_version(profile, asset)
+    node = nodes[asset, version] = TraceNode(asset, version, _compare(version, now))
     manifest = store.find(asset, version)
     if manifest is None:
         node.details["unknown"] = "no manifest of this version here; pull the data it came with (`dvc pull`)"
@@ -88,7 +88,7 @@ def _node(
     for path, recorded in manifest.recipe.sources.items():
         found = source_version(Path(path)) if Path(path).exists() else None
         node.inputs.append(TraceNode(path, recorded, _compare(recorded, found), {"kind": "source"}))
-    node.inputs += [_node(profile, store, name, v, made) for name, v in manifest.recipe.inputs.items()]
+    node.inputs += [_node(profile, store, name, v, nodes) for name, v in manifest.recipe.inputs.items()]
     return node
 
 

@@ -69,8 +69,7 @@ def _card(row: dict[str, Any], score: float, clip_score: float, tone: str) -> Ca
 
 
 def _image_uri(reference: str) -> str | None:
-    """The image as a data URI: small ones unchanged (PNG), larger ones scaled down (JPEG). None if it cannot be
-    read."""
+    """The image as a data URI: unchanged (PNG) if small, scaled down (JPEG) if large. None if it cannot be read."""
     try:
         image = open_image(reference)
     except ImageFault:

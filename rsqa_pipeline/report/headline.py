@@ -28,8 +28,7 @@ class KeptQuality:
 
     @property
     def recorded_faults(self) -> bool:
-        """Whether faults were inserted on purpose. If so, their share is more informative than a quality by kind of
-        fault."""
+        """Whether faults were inserted on purpose. If so, their share is more informative than the true quality."""
         return any(share is not None for share in self.faulty.values())
 
 
@@ -50,14 +49,14 @@ def section(inputs: Mapping[str, Path], frame: pd.DataFrame, compared: Compared,
         _accuracy_tile(accuracy),
         _quality_tile(kept, compared),
         _downstream_tile(
-            inputs, compared, "clip", ("classification", "top_1"), "CLIP fine-tuned on it: zero-shot top-1 accuracy, %"
+            inputs, compared, "clip", ("classification", "top_1"), "CLIP fine-tuned on that part: zero-shot top-1, %"
         ),
         _downstream_tile(
             inputs,
             compared,
             "vlm",
             (downstream.POOLED, "accuracy"),
-            "VLM fine-tuned on it: accuracy over all questions, %",
+            "VLM fine-tuned on that part: accuracy, all questions, %",
         ),
         _best_of_n_tile(inputs["best_of_n_benchmark"]),
         _reward_tile(inputs),

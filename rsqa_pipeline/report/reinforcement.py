@@ -103,8 +103,7 @@ def reward_table(inputs: Mapping[str, Path]) -> Table:
         ["policy", "part", *MOMENTS],
         table,
         note="Mean over held-out prompts, with answers sampled as in training. The difference is paired by prompt. "
-        "Both "
-        "policies are measured by the full reward, including the score model's part.",
+        "Both policies are measured by the full reward, including the score model's part.",
     )
 
 
@@ -149,7 +148,7 @@ def best_of_n_table(curve: list[dict[str, Any]], task: str) -> Table:
     table = [
         [
             text_cell(name_of(selector), tint=plots.colour(selector)),
-            *(_at(found, selector, n, task) for n in counts),
+            *(_accuracy_cell(found, selector, n, task) for n in counts),
         ]
         for selector in SELECTORS
         if any((selector, n) in found for n in counts)
@@ -157,7 +156,7 @@ def best_of_n_table(curve: list[dict[str, Any]], task: str) -> Table:
     return Table(f"Best of N, {name_of(task)}: accuracy, %", ["selector", *(f"N = {n}" for n in counts)], table)
 
 
-def _at(found: Mapping[tuple[str, int], dict[str, Any]], selector: str, n: int, task: str) -> Cell:
+def _accuracy_cell(found: Mapping[tuple[str, int], dict[str, Any]], selector: str, n: int, task: str) -> Cell:
     row = found.get((selector, n))
     if row is None:
         return Cell("–")

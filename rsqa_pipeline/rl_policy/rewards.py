@@ -70,7 +70,7 @@ def iou_reward(answers: Sequence[str], references: Sequence[str]) -> list[float 
     reward is 0.
 
     Raises:
-        DataError: a reference holds no box.
+        DataError: a reference has no box.
     """
     return [_grade(read_boxes(a), _reference_boxes(r)) for a, r in zip(answers, references, strict=True)]
 

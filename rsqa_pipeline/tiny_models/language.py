@@ -160,21 +160,19 @@ def _hidden(
 
 def _tokens(processor: QwenVLProcessor, texts: Sequence[Text], image_tokens: int) -> tuple[list[int], list[_Tokens]]:
     """The tokens up to the end of the image, shared by all texts, and the tokens of each text."""
-    tokenizer, image_token = processor.tokenizer, processor.image_token
-    image_end = "<|vision_end|>"
+    tokenizer, token = processor.tokenizer, processor.image_token
+    end = "<|vision_end|>"
     prefix, prompts, answers = "", [], []
     for text in texts:
         question = Message(role="user", content=text.question)
         answer = Message(role="assistant", content=text.answer)
         prompt = render(processor, [question], True, add_generation_prompt=True)
-        prefix, _, rest = prompt.partition(image_end)
-        whole = render(processor, [question, answer], True).partition(image_end)[2]
+        prefix, _, rest = prompt.partition(end)
+        whole = render(processor, [question, answer], True).partition(end)[2]
         prompts.append(rest)
         # a generated answer ends with the end token; in a scored text the template's line break follows it
         answers.append(whole[len(rest) :] if isinstance(text, Matched) else text.answer + tokenizer.eos_token)
-    shared = tokenizer((prefix + image_end).replace(image_token, image_token * image_tokens), add_special_tokens=False)[
-        "input_ids"
-    ]
+    shared = tokenizer((prefix + end).replace(token, token * image_tokens), add_special_tokens=False)["input_ids"]
     questions = tokenizer(prompts, add_special_tokens=False)["input_ids"]
     replies = tokenizer(answers, add_special_tokens=False)["input_ids"]
     parts = zip(texts, questions, replies, strict=True)

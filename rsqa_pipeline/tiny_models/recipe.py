@@ -1,5 +1,4 @@
-"""The recipe: perception first, then language. The same code trains on embedded scenes and on a profile's own
-images."""
+"""The recipe: perception first, then language. The same code serves embedded scenes and a profile's own images."""
 
 from __future__ import annotations
 
@@ -89,8 +88,7 @@ class TrainedVlm:
     """The linear heads of the perception phase, used as probes on the vision tower."""
 
     def save(self, folder: Path) -> None:
-        """Writes model and processor; weights as float16, which halves the files without a relevant change in
-        answers."""
+        """Writes model and processor; weights as float16, which halves the files and changes no relevant answer."""
         _save_half(self.model, folder)
         self.processor.save_pretrained(folder)
 
@@ -121,9 +119,7 @@ def make_vlm(
     heads = Heads(material.vlm_targets, schedule.seed).to(device_of(compute))
     tower = vlm_tower(model)
     steps = schedule.vlm_perception_steps
-    _train_perception(
-        "vlm_perception", steps, tower, model.model.visual, heads, material, schedule, compute, state, logger
-    )
+    _train_tower("vlm_perception", steps, tower, model.model.visual, heads, material, schedule, compute, state, logger)
     model.model.visual.requires_grad_(False)
     standardize(model, heads, material, schedule)
     name_words(model, processor, heads, material.words)
@@ -189,9 +185,7 @@ def make_clip(
     heads = Heads(material.clip_targets, schedule.seed + 2).to(device_of(compute))
     tower = clip_tower(model)
     steps = schedule.clip_perception_steps
-    _train_perception(
-        "clip_perception", steps, tower, model.vision_model, heads, material, schedule, compute, state, logger
-    )
+    _train_tower("clip_perception", steps, tower, model.vision_model, heads, material, schedule, compute, state, logger)
     train(
         Phase("clip_contrast", schedule.clip_steps, schedule.batch_size, 5e-4, schedule.seed + 3),
         [model],
@@ -203,7 +197,7 @@ def make_clip(
     return TrainedClip(model, tokenizer, material.image_size, heads)
 
 
-def _train_perception(
+def _train_tower(
     name: str,
     steps: int,
     tower: Tower,

@@ -29,16 +29,15 @@ MEASUREMENT_COMPUTE = Compute(device="cpu", dtype="float32")
 
 
 def vlm_accuracies(folder: Path, heads: Heads) -> Metrics:
-    """Probe on the vision tower, answers to the benchmark's questions, facts in captions. All shares 0..1, but the
-    caption mark 1..5."""
+    """Probe on the vision tower, answers to the benchmark's questions, facts in captions. Shares 0..1, mark 1..5."""
     vlm = load_vlm(folder, MEASUREMENT_COMPUTE)
     metrics = _probe(vlm_tower(vlm.model), heads)
     pool = ScenePool(PROBE_SEEDS[PROBE_SCENES : PROBE_SCENES + ASKED_SCENES])
     rng = np.random.default_rng(0)
     asked = [(row, q) for row, truth in enumerate(pool.truths) for q in benchmark_questions(truth, rng)]
-    texts_given = answers(vlm, pool.images[[row for row, _ in asked]], [q.question for _, q in asked])
+    replies = answers(vlm, pool.images[[row for row, _ in asked]], [q.question for _, q in asked])
     right: dict[str, list[bool]] = {}
-    for (_, question), text in zip(asked, texts_given, strict=True):
+    for (_, question), text in zip(asked, replies, strict=True):
         right.setdefault(question.task, []).append(is_right(question, text))
     metrics |= {f"answer_{task}": float(np.mean(values)) for task, values in right.items()}
     texts = captions(vlm, pool.images)

@@ -1,1 +1,1 @@
-"""Runs, metrics and models, behind a small protocol."""
+"""Tracking of runs, metrics and models behind a small protocol."""

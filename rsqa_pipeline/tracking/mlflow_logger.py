@@ -1,6 +1,6 @@
 """Runs, data sets and registered models in MLflow. The only module that imports mlflow.
 
-One parent run for each pipeline run, one nested run for each asset that trains or measures something.
+One parent run per pipeline run, one nested run per asset that trains or measures something.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rsqa_pipeline.models.load import weights_version
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.versions import folder_version
 
-_MAX_DIGEST = 36  # what the tracking store's column holds; "<md5>.dir" is exactly that long
+_MAX_DIGEST = 36  # length of the tracking store's column; "<md5>.dir" has exactly this length
 
 
 class MlflowTracking:
@@ -42,7 +42,7 @@ class MlflowTracking:
         self.client = mlflow.MlflowClient(self.uri, registry_uri=self.uri)
 
     def parent_run(self, pipeline_run: str) -> str:
-        """Id of the parent run of a pipeline run, made on first use; safe with several processes."""
+        """Id of the parent run of a pipeline run, created on first use. Safe with several processes."""
         with self._lock():
             experiment = self._experiment()
             found = self.client.search_runs(
@@ -86,7 +86,7 @@ class MlflowTracking:
         self.client.set_terminated(self.parent_run(pipeline_run), "FINISHED" if succeeded else "FAILED")
 
     def version_at(self, model: str, alias: str) -> str | None:
-        """The version that ``models:/model@alias`` names; None where there is none."""
+        """The version that ``models:/model@alias`` points to; None if there is none."""
         try:
             return str(self.client.get_model_version_by_alias(model, alias).version)
         except MlflowException as error:
@@ -96,19 +96,22 @@ class MlflowTracking:
 
     def download(self, model: str, version: str) -> Path:
         """A local folder with a registered version's files."""
-        # by the files' own address: a models:/ address would be looked up in the process's registry, whichever that is
+        # the artifact URI, because a models:/ URI would be resolved in the registry of the current process
         source = self.client.get_model_version_download_uri(model, version)
         return Path(mlflow.artifacts.download_artifacts(source))
 
     def record_decision(self, model: str, version: str, decision: Mapping[str, object], promoted: bool) -> None:
-        """Stores a promotion's decision with the version, and moves the alias ``champion`` to it where promoted."""
+        """Stores a promotion decision with the version. If promoted, moves the alias ``champion`` to it."""
         self.client.set_model_version_tag(model, version, "rsqa.promotion", json.dumps(decision))
         if promoted:
             self.client.set_registered_model_alias(model, "champion", version)
 
     def _database(self) -> Path:
-        """The SQLite file, made on first use. It is made aside and renamed: MLflow builds its tables in many steps, and
-        a process killed among them would leave a database that nothing can open."""
+        """The SQLite file, created on first use.
+
+        It is created under a temporary name and then renamed: MLflow builds its tables in many steps, and a process
+        killed in between would leave a database that cannot be opened.
+        """
         path, scratch = self.state / "mlflow.db", self.state / "mlflow.db.scratch"
         with self._lock():
             if not path.is_file():
@@ -132,7 +135,7 @@ class MlflowTracking:
 
     def _log_inputs(self, run_id: str, inputs: Mapping[str, Path]) -> None:
         with warnings.catch_warnings():
-            # A plain folder fits two of MLflow's sources that are one and the same.
+            # A plain folder matches two MLflow source types that are equivalent.
             warnings.filterwarnings("ignore", message="The specified dataset source can be interpreted")
             sources = {name: resolve_dataset_source(str(folder)) for name, folder in inputs.items()}
         datasets = [
@@ -178,7 +181,7 @@ class MlflowLogger:
         self.client.set_registered_model_alias(name, "challenger", version)
 
     def record_output(self, data_version: str, metrics: Mapping[str, float]) -> None:
-        """Writes the output's data version on the run and on the model versions that the run registered."""
+        """Records the output's data version in the run and in the model versions that the run registered."""
         self.log_metrics(metrics)
         self.client.set_tag(self.run_id, "dvc.md5", data_version)
         for version in self.client.search_model_versions(f"run_id = '{self.run_id}'"):
@@ -186,7 +189,7 @@ class MlflowLogger:
 
 
 def registered_version(tracking: MlflowTracking, reference: str) -> dict[str, str]:
-    """Asset and data version behind ``models:/name@alias`` or ``models:/name/number``. Raises MlflowException."""
+    """Asset and data version of ``models:/name@alias`` or ``models:/name/number``. Raises MlflowException."""
     name, separator, alias = reference.removeprefix("models:/").partition("@")
     if separator:
         version = tracking.client.get_model_version_by_alias(name, alias)

@@ -1,4 +1,4 @@
-"""What a stage may tell the outside while it runs, and a logger that keeps silent."""
+"""What a stage can log while it runs, and a logger that logs nothing."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ class RunLogger(Protocol):
     """One run of one stage. Implementations: `SilentLogger` here, `MlflowLogger` in `tracking.mlflow_logger`."""
 
     def log_params(self, params: Mapping[str, object]) -> None:
-        """Settings of the run, flat names."""
+        """Settings of the run, with flat names."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Numbers, at an optimizer step where they are a curve."""
+        """Numbers; with an optimizer step if they are points of a curve."""
 
     def log_model(self, name: str, folder: Path) -> None:
         """Registers ``folder`` (a `save_pretrained` layout) as the next version of the model ``name``."""

@@ -1,4 +1,4 @@
-"""Untrained tiny models of the real classes, and a small table of test items over generated images."""
+"""Untrained tiny models of the real classes, and a small table of test items with generated images."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CLASSES = ("river", "beach", "harbour")
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ``base_models`` folder: vlm/, clip/ and the files that name them."""
+    """A ``base_models`` folder: vlm/, clip/ and the JSON files that point to them."""
     folder = tmp_path_factory.mktemp("base_models")
     processor = train_vlm_processor(TEXTS, 32)
     new_vlm(processor, seed=0).save_pretrained(folder / "vlm")
@@ -47,9 +47,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def item_rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """Six items of every task."""
+    """Six items per task."""
     folder, rng, rows = tmp_path_factory.mktemp("items"), np.random.default_rng(0), []
-    asked = {
+    fields_of_task = {
         "classification": lambda n: {"answer": CLASSES[n % 3]},
         "retrieval": lambda n: {"captions": [f"a {CLASSES[n % 3]}", f"caption {n}"]},
         "count": lambda n: {"question": f"How many {'very ' * (n % 3)}long ships are there?", "answer": str(n % 3)},
@@ -58,7 +58,7 @@ def item_rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         "grounding": lambda n: {"question": f"Where is ship {n}?", "boxes": [[0.0, 0.0, 8.0 + n, 8.0]]},
     }
     with TarImages(folder / "images.tar") as archive:
-        for task, fields in asked.items():
+        for task, fields in fields_of_task.items():
             for n in range(6):
                 pixels = rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)
                 image_id, image = archive.add(f"{task}-{n}.png", pixels)

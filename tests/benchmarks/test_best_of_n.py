@@ -1,4 +1,4 @@
-"""Best of N: selection from known answers and scores, and the whole stage on untrained models."""
+"""Best of N: selection from known answers and scores, and the complete stage on untrained models."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def answers(texts: list[str], correct: list[float], scores: list[float | None]) 
     return Answers(item, "count", context, texts, correct, {"score_model": scores, "clip_score": scores[::-1]})
 
 
-def test_each_selector_on_answers_that_are_known() -> None:
+def test_each_selector_on_known_answers() -> None:
     drawn = [answers(["3", "4", "three", "5"], [1.0, 0.0, 1.0, 0.0], [2.0, 1.0, 2.0, 0.0])]
     values = selector_values(drawn, [4, 1], seed=0)
     assert values["score_model", 4] == [1.0]
@@ -34,17 +34,17 @@ def test_each_selector_on_answers_that_are_known() -> None:
     assert values["score_model", 1] == values["oracle", 1] == [0.5]
 
 
-def test_a_text_that_was_said_twice_is_scored_once() -> None:
-    asked: list[ScoringGroup] = []
+def test_duplicate_answers_are_scored_once() -> None:
+    scored_groups: list[ScoringGroup] = []
 
-    class Judge:
+    class RecordingScorer:
         def score(self, groups: list[ScoringGroup]) -> list[list[float | None]]:
-            asked.extend(groups)
+            scored_groups.extend(groups)
             return [[float(len(text)) or None for text in group.candidates] for group in groups]
 
     drawn = [answers(["3", "", "3", "12"], [1.0, 0.0, 1.0, 0.0], [])]
-    add_scores(drawn, "score_model", Judge())  # type: ignore[arg-type]
-    assert list(asked[0].candidates) == ["3", "", "12"]
+    add_scores(drawn, "score_model", RecordingScorer())  # type: ignore[arg-type]
+    assert list(scored_groups[0].candidates) == ["3", "", "12"]
     assert drawn[0].scores["score_model"] == [1.0, None, 1.0, 2.0]
 
 

@@ -1,4 +1,4 @@
-"""ROUGE-L of captions, by hand."""
+"""ROUGE-L of captions against values computed by hand."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def test_rouge_l_by_hand() -> None:
 
 
 @pytest.mark.parametrize("reply", [None, "", "  ", "?!"])
-def test_no_caption_gets_nothing(reply: str | None) -> None:
+def test_an_empty_caption_gets_zero(reply: str | None) -> None:
     assert rouge_l(reply, ["two ships"]) == 0.0
 
 
-def test_level_of_another_images_caption() -> None:
+def test_chance_level_is_another_images_caption() -> None:
     assert other_caption_level([["a b"], ["a c"]]) == pytest.approx(0.5)
 
 
-def test_the_benchmark_asks_as_training_does() -> None:
+def test_benchmark_prompt_equals_training_prompt() -> None:
     assert load_task(TASK_FOLDER / "caption.yaml").prompts == [CAPTION_PROMPT]

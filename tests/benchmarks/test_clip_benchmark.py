@@ -1,4 +1,4 @@
-"""The CLIP benchmark end to end on an untrained CLIP, and its embeddings by themselves."""
+"""The CLIP benchmark end to end on an untrained CLIP, and its embeddings in isolation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def clip(models: Path, settings: Profile) -> Clip:
     return load_clip(models / "clip", settings.compute)
 
 
-def test_embeddings_are_unit_rows_whatever_the_batch(clip: Clip, item_rows: list[dict[str, Any]]) -> None:
+def test_embeddings_are_unit_rows_for_any_batch_size(clip: Clip, item_rows: list[dict[str, Any]]) -> None:
     images = [row["image"] for row in item_rows[:5]]
     together, apart = embed_images(clip, images, 8), embed_images(clip, images, 2)
     assert np.linalg.norm(together, axis=1) == pytest.approx(np.ones(5), abs=1e-5)
@@ -34,20 +34,20 @@ def test_embeddings_are_unit_rows_whatever_the_batch(clip: Clip, item_rows: list
     assert np.abs(embed_texts(clip, texts, 8) - embed_texts(clip, texts, 1)).max() < 1e-5
 
 
-def test_a_class_is_the_mean_of_its_templates(clip: Clip) -> None:
+def test_class_embedding_is_the_mean_of_its_templates(clip: Clip) -> None:
     found = class_embeddings(clip, ["storage_tanks"], ["a {class}.", "the {class}."], 8)
     mean = embed_texts(clip, ["a storage tanks.", "the storage tanks."], 8).mean(axis=0)
     assert found[0] == pytest.approx(mean / np.linalg.norm(mean), abs=1e-6)
 
 
-def test_an_image_finds_the_class_that_has_its_embedding(
+def test_images_are_assigned_to_the_class_with_their_embedding(
     clip: Clip, benchmark_sets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tasks = [pair for pair in read_items(benchmark_sets, load_tasks("clip")) if pair[0].name == "classification"]
-    place = {item["image"]: ["river", "beach", "harbour"].index(item["answer"]) for item in tasks[0][1]}
+    class_of_image = {item["image"]: ["river", "beach", "harbour"].index(item["answer"]) for item in tasks[0][1]}
 
     def images(_: Clip, references: list[str], __: int) -> Any:
-        return np.eye(3, dtype=np.float32)[[place[reference] for reference in references]]
+        return np.eye(3, dtype=np.float32)[[class_of_image[reference] for reference in references]]
 
     def classes(_: Clip, names: list[str], *__: object) -> Any:
         return np.eye(3, dtype=np.float32)[[["river", "beach", "harbour"].index(name) for name in names]]
@@ -80,14 +80,14 @@ def test_run_writes_every_table(models: Path, benchmark_sets: Path, settings: Pr
     assert {(c["model"], c["baseline"]) for c in comparisons} == {
         ("score_model_p30s60", baseline) for baseline in ("base", "all", "random_p30s60", "clip_score_p30s60")
     }
-    # the same weights under five names: no difference, and no doubt about it
+    # the same weights under five names: the difference is exactly 0
     assert all(c["difference"] == c["low"] == c["high"] == 0 and c["p_value"] == 1 for c in comparisons)
     assert len(read_table(outs[0] / "predictions.parquet")) == 5 * 8 * 6
     for name in ("results.parquet", "comparisons.parquet", "predictions.parquet", "plots/accuracy.png"):
         assert (outs[0] / name).read_bytes() == (outs[1] / name).read_bytes()
 
 
-def test_a_table_without_items_says_what_is_needed(tmp_path: Path) -> None:
+def test_a_table_without_items_names_what_is_needed(tmp_path: Path) -> None:
     write_table(tmp_path / "items.parquet", BENCHMARK_ITEM, [{"item_id": "x", "task": "presence"}])
-    with pytest.raises(DataError, match=r"holds presence; needed .* classification, retrieval"):
+    with pytest.raises(DataError, match=r"holds presence; needs .* classification, retrieval"):
         read_items(tmp_path, load_tasks("clip"))

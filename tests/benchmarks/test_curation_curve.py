@@ -1,4 +1,4 @@
-"""The curation curve: its proxy against naive code, its intervals, and the asset on planted faults."""
+"""The curation curve: its proxy against naive code, its intervals, and the asset on data with inserted faults."""
 
 import json
 from pathlib import Path
@@ -11,8 +11,8 @@ from scipy.sparse import csr_matrix
 from sklearn.linear_model import Ridge
 
 from rsqa_pipeline.benchmarks import curation_curve
-from rsqa_pipeline.benchmarks.curation_curve import seed_and_item_band, smallest_as_good
-from rsqa_pipeline.benchmarks.linear_captioner import PENALTY, Words, fit_predict, words_right
+from rsqa_pipeline.benchmarks.curation_curve import seed_and_item_band, smallest_sufficient_fraction
+from rsqa_pipeline.benchmarks.linear_captioner import PENALTY, Vocabulary, fit_predict, words_right
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.models.load import weights_version
 from rsqa_pipeline.profile import load_profile
@@ -34,7 +34,7 @@ def test_weighted_ridge_is_ridge_on_repeated_rows():
     np.testing.assert_allclose(found, naive, atol=1e-9)
 
 
-def test_images_that_are_all_alike_teach_the_mean():
+def test_identical_images_predict_the_mean():
     words = csr_matrix([[1.0, 0], [1, 1]])
     found = fit_predict(np.ones((2, 3)), words, np.array([1.0, 3.0]), np.zeros((1, 3)))
     np.testing.assert_allclose(found, [[1.0, 0.75]])
@@ -46,33 +46,33 @@ def test_words_right_by_hand():
     assert words_right(predicted, truth).tolist() == [0.5, 1.0]
 
 
-def test_words_of_the_vocabulary_stand_in_two_texts():
-    words = Words(["Two ships.", "two planes", "a farm"])
-    assert words.of(["TWO two ships", "a farm"]).toarray().tolist() == [[1.0], [0.0]]
+def test_vocabulary_words_occur_in_two_texts():
+    vocabulary = Vocabulary(["Two ships.", "two planes", "a farm"])
+    assert vocabulary.encode(["TWO two ships", "a farm"]).toarray().tolist() == [[1.0], [0.0]]
 
 
-def test_band_holds_the_mean_and_both_kinds_of_spread():
+def test_band_contains_the_mean_and_both_kinds_of_spread():
     rng = np.random.default_rng(0)
     by_item = np.tile(rng.normal(0.5, 0.1, 100), (3, 1))
     by_seed = by_item + np.array([[-0.2], [0.0], [0.2]])
-    narrow, wide = (seed_and_item_band(marks, 400, 0) for marks in (by_item, by_seed))
+    narrow, wide = (seed_and_item_band(values, 400, 0) for values in (by_item, by_seed))
     assert narrow.value == pytest.approx(by_item.mean()) and narrow.low < narrow.value < narrow.high
     assert narrow.n == 100
-    # items alone: deviation 0.1 / sqrt(100), so some 0.04 wide
+    # items alone: deviation 0.1 / sqrt(100), so about 0.04 wide
     assert 0.03 < narrow.high - narrow.low < 0.05 and wide.high - wide.low > 0.2
     assert seed_and_item_band(by_seed, 400, 0) == wide
 
 
-def test_smallest_fraction_that_is_as_good():
+def test_smallest_sufficient_fraction():
     rng = np.random.default_rng(1)
     base = rng.random((3, 200))
     levels = {0.1: -0.2, 0.3: -0.001, 0.5: 0.0, 1.0: -0.1}
     noise = {fraction: rng.normal(0, 0.05, (3, 200)) for fraction in levels}
-    marks = {("score_model", fraction): base + level + noise[fraction] for fraction, level in levels.items()}
-    found = smallest_as_good(marks, "score_model", 500, 0)
+    values = {("score_model", fraction): base + level + noise[fraction] for fraction, level in levels.items()}
+    found = smallest_sufficient_fraction(values, "score_model", 500, 0)
     assert found["smallest_fraction"] == 0.3 and found["low"] <= 0 <= found["high"]
-    marks = {("random", fraction): base + fraction for fraction in (0.1, 1.0)}
-    found = smallest_as_good(marks, "random", 500, 0)
+    values = {("random", fraction): base + fraction for fraction in (0.1, 1.0)}
+    found = smallest_sufficient_fraction(values, "random", 500, 0)
     assert found == {"best_fraction": 1.0, "smallest_fraction": 1.0, "difference": 0, "low": 0, "high": 0}
 
 
@@ -81,7 +81,7 @@ COLOURS = {"red": (220, 30, 30), "green": (30, 220, 30), "blue": (30, 30, 220)}
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
-    """90 captions that name an image's colour, half of them wrongly; the score model of this test knows which."""
+    """90 captions that name an image's colour, half of them wrongly; this test's score model knows which."""
     root = tmp_path_factory.mktemp("curve")
     folders = {n: root / n for n in ("image_text_pairs", "pair_scores", "clip_scores", "base_models", "benchmark_sets")}
     rng = np.random.default_rng(0)
@@ -126,16 +126,16 @@ def profile(project_root: Path):
     return load_profile(str(project_root / "configs/profiles/demo.yaml"))
 
 
-def test_the_curve_tells_sound_captions_from_wrong_ones(inputs, profile, tmp_path):
+def test_curve_separates_correct_captions_from_wrong_ones(inputs, profile, tmp_path):
     metrics = curation_curve.run(inputs, tmp_path, profile, SilentLogger())
     curve = pq.read_table(tmp_path / "curve.parquet").to_pylist()
-    marks = profile.benchmarks.curve
+    config = profile.benchmarks.curve
     assert {(row["ranking"], row["fraction"]) for row in curve} == {
-        (ranking, fraction) for ranking in marks.rankings for fraction in marks.fractions
+        (ranking, fraction) for ranking in config.rankings for fraction in config.fractions
     }
     assert all(0 <= row["low"] <= row["value"] <= row["high"] <= 1 and row["n"] == 30 for row in curve)
     assert {row["captions"] for row in curve if row["fraction"] == 0.3} == {27}
-    # the best half are the sound ones; all data name the right colour no more often than a wrong one
+    # the best half are the correct captions; in all data, a wrong colour is as frequent as the right one
     assert metrics["score_model/0.5"] > metrics["random/0.5"] and metrics["score_model/0.5"] > metrics["score_model/1"]
     assert metrics["score_model/1"] == metrics["clip_score/1"] == metrics["random/1"]
     notes = json.loads((tmp_path / "smallest.json").read_text())
@@ -146,8 +146,8 @@ def test_the_curve_tells_sound_captions_from_wrong_ones(inputs, profile, tmp_pat
     assert curation_curve.run(inputs, again, profile, SilentLogger()) == metrics
 
 
-def test_without_captioned_test_images_there_is_no_curve(inputs, profile, tmp_path):
+def test_missing_captioned_test_images_raise_an_error(inputs, profile, tmp_path):
     item = {"item_id": "c-1", "task": "classification", "image_id": "x", "image": "x", "answer": "port"}
     write_table(tmp_path / "items.parquet", BENCHMARK_ITEM, [item])
-    with pytest.raises(DataError, match="found 90, 0"):
+    with pytest.raises(DataError, match="found 90 and 0"):
         curation_curve.run({**inputs, "benchmark_sets": tmp_path}, tmp_path, profile, SilentLogger())

@@ -1,4 +1,4 @@
-"""One box in pixels, by hand."""
+"""Reading and grading one box in pixels, with values computed by hand."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def test_exactly_one_box_is_read(reply: str | None, box: tuple[float, ...] | Non
     assert read_one_box(reply) == box
 
 
-def test_half_overlap_is_a_hit_and_less_is_none() -> None:
+def test_half_overlap_is_a_hit_and_less_is_not() -> None:
     reference = [[0.0, 0.0, 10.0, 10.0]]
     assert is_hit("[0, 0, 10, 5]", reference)  # 50 / 100
     assert not is_hit("[0, 0, 10, 4.9]", reference)
-    assert not is_hit("[0.0, 0.0, 1.0, 1.0]", reference)  # a box in fractions is another, small box
+    assert not is_hit("[0.0, 0.0, 1.0, 1.0]", reference)  # a box in fractions is read as a small box in pixels
     assert is_hit("[20, 20, 30, 30]", [[0, 0, 10, 10], [20, 20, 30, 30]])
 
 

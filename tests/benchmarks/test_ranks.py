@@ -1,4 +1,4 @@
-"""Ranks of classification and retrieval: by hand, and the fast code against a naive one."""
+"""Ranks of classification and retrieval: by hand, and the fast code against naive code."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from rsqa_pipeline.benchmarks.retrieval import TestSet, best_ranks, random_recal
 
 
 def naive_rank(scores: list[float], right: list[bool]) -> int:
-    """Sorts candidates best first, wrong ones before right ones where equal, and looks for the first right one."""
-    order = sorted(range(len(scores)), key=lambda place: (-scores[place], right[place]))
-    return 1 + next(rank for rank, place in enumerate(order) if right[place])
+    """Sorts candidates best first, with wrong ones before right ones at equal scores, and finds the first right one."""
+    order = sorted(range(len(scores)), key=lambda index: (-scores[index], right[index]))
+    return 1 + next(rank for rank, index in enumerate(order) if right[index])
 
 
 def test_ranks_by_hand() -> None:
@@ -38,19 +38,19 @@ def test_ranks_agree_with_sorting(monkeypatch: pytest.MonkeyPatch) -> None:
     relevant[np.arange(60), rng.integers(0, 25, 60)] = True
     naive = [naive_rank(s, r) for s, r in zip(similarities.tolist(), relevant.tolist(), strict=True)]
     assert best_ranks(similarities, relevant).tolist() == naive
-    monkeypatch.setattr(retrieval, "_ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(retrieval, "_CHUNK_ROWS", 7)
     assert best_ranks(similarities, relevant).tolist() == naive
     truth = rng.integers(0, 25, 60)
     naive = [naive_rank(s, [c == t for c in range(25)]) for s, t in zip(similarities.tolist(), truth, strict=True)]
     assert truth_ranks(similarities, truth).tolist() == naive
 
 
-def test_one_sentence_for_two_images_is_one_text_with_two_images() -> None:
-    test = TestSet.of([["a river", "water"], ["a beach", "water"]])
+def test_a_sentence_of_two_images_is_one_text_with_two_images() -> None:
+    test = TestSet.from_captions([["a river", "water"], ["a beach", "water"]])
     assert test.texts == ["a river", "water", "a beach"]
     assert test.relevant.tolist() == [[True, True, False], [False, True, True]]
     with pytest.raises(ValueError, match="at least one caption"):
-        TestSet.of([["a river"], []])
+        TestSet.from_captions([["a river"], []])
 
 
 def test_random_recall_by_hand_and_by_simulation() -> None:

@@ -1,4 +1,4 @@
-"""Task files: what they ask is frozen, and their chance levels are worked out by hand."""
+"""Task files: their prompts are frozen, and their chance levels are computed by hand."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_every_file_belongs_to_one_kind_of_model() -> None:
     assert all(t.higher_is_better for t in clip + vlm)
 
 
-def test_class_templates_are_the_papers() -> None:
+def test_class_templates_are_those_of_the_paper() -> None:
     assert task("classification").prompts == ["a satellite photo of {class}.", "a satellite image of {class}."]
 
 
@@ -31,7 +31,7 @@ def test_class_templates_are_the_papers() -> None:
     ("change", "fault"),
     [("nonsense: 1\n", ValidationError), ("name: other\n", ValueError), ("version: 0\n", ValidationError)],
 )
-def test_a_faulty_file_is_refused(tmp_path: Path, change: str, fault: type[Exception]) -> None:
+def test_an_invalid_file_is_rejected(tmp_path: Path, change: str, fault: type[Exception]) -> None:
     text = (TASK_FOLDER / "count.yaml").read_text(encoding="utf-8")
     kept = [line for line in text.splitlines() if not line.startswith(change.split(":")[0] + ":")]
     path = tmp_path / "count.yaml"

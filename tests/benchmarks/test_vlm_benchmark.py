@@ -1,4 +1,4 @@
-"""The VLM benchmark end to end on an untrained VLM, and its marks with replies that are known."""
+"""The VLM benchmark end to end on an untrained VLM, and its grades for known replies."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def tasks(benchmark_sets: Path) -> TaskItems:
 
 
 def knowing_generate(tasks: TaskItems, wrap: str) -> Any:
-    """A stand-in for generation that knows the answer to every question of the tasks."""
+    """A fake ``generate`` that knows the answer to every question of the tasks."""
     known: dict[str, str] = {}
     for task, items in tasks:
         for item in items:
@@ -49,7 +49,7 @@ def knowing_generate(tasks: TaskItems, wrap: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("manner", "wrap", "right"),
+    ("reply_format", "wrap", "right"),
     [
         (PLAIN, "{}", 1.0),
         (PLAIN, "it is {}", 0.0),
@@ -59,14 +59,14 @@ def knowing_generate(tasks: TaskItems, wrap: str) -> Any:
         (REASONING, "<think>I look.</think><answer>{}", 0.0),
     ],
 )
-def test_replies_are_read_in_the_models_manner(
-    vlm: Vlm, tasks: TaskItems, manner: Any, wrap: str, right: float, monkeypatch: pytest.MonkeyPatch
+def test_replies_are_read_in_the_models_format(
+    vlm: Vlm, tasks: TaskItems, reply_format: Any, wrap: str, right: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # left out: class questions and captions have many right replies, and a box is read wherever it stands
+    # left out: class questions and captions have many right replies, and a box is read anywhere in the reply
     skipped = {"scene_class", "caption"} | ({"grounding"} if wrap.startswith("it is") else set())
     kept = [(task, items) for task, items in tasks if task.name not in skipped]
     monkeypatch.setattr("rsqa_pipeline.benchmarks.answers.generate", knowing_generate(kept, wrap))
-    outcomes = evaluate(vlm, "base", kept, manner, 6, batch_size=4, seed=0)
+    outcomes = evaluate(vlm, "base", kept, reply_format, 6, batch_size=4, seed=0)
     assert len(outcomes) == 6 * len(kept)
     assert {outcome.correct for outcome in outcomes} == {right}
 
@@ -83,8 +83,8 @@ def test_prompts_of_every_task_are_frozen(tasks: TaskItems) -> None:
     }
 
 
-def test_training_and_benchmark_ask_in_the_same_words() -> None:
-    """Scenes and files of real images both train on the very texts that the tasks ask."""
+def test_training_and_benchmark_use_the_same_prompts() -> None:
+    """Training on scenes and on real images uses exactly the texts of the tasks."""
     prompts = {task.name: task.prompts[0] for task in load_tasks("vlm")}
     assert prompts["scene_class"] == CLASS_QUESTION
     scene = choice_text("which?", ("river", "beach", "port", "park"))
@@ -129,6 +129,6 @@ def test_run_writes_every_table(models: Path, benchmark_sets: Path, settings: Pr
     assert (out / "plots" / "accuracy.png").stat().st_size > 0
 
 
-def test_the_same_items_get_the_same_replies_again(vlm: Vlm, tasks: TaskItems) -> None:
+def test_the_same_items_get_the_same_replies(vlm: Vlm, tasks: TaskItems) -> None:
     first, second = (evaluate(vlm, "base", tasks[:2], PLAIN, 6, batch_size=4, seed=0) for _ in range(2))
     assert first == second

@@ -1,4 +1,4 @@
-"""Short answers: what counts as the same, and what never counts."""
+"""Short answers: which replies count as right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks that warn: what vanishes from a subset, and scores that move."""
+"""Advisory checks: groups that vanish from a subset, and score drift."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ def profile(project_root: Path):
     return load_profile(str(project_root / "configs/profiles/demo.yaml"))
 
 
-def test_a_vanished_source_is_named_and_stops_nothing(tmp_path: Path, profile) -> None:
+def test_a_vanished_source_is_named_and_does_not_block(tmp_path: Path, profile) -> None:
     asset = assets_of(profile)["subset_random_p30s60"]
     assert "no_group_vanishes" in check_names(asset) and "no_group_vanishes" in ADVISORY
     row = {"kind": "caption", "by": "source", "value": "vague", "samples": 57, "vanished": True}
@@ -38,7 +38,7 @@ def test_a_vanished_source_is_named_and_stops_nothing(tmp_path: Path, profile) -
         ({"psi": 0.1, "top_30_jaccard": 0.49}, False),
     ],
 )
-def test_drift_is_held_against_the_profile(metrics, passed: bool, tmp_path: Path, profile) -> None:
+def test_drift_is_compared_with_the_profile_limits(metrics, passed: bool, tmp_path: Path, profile) -> None:
     checks = {check.name: check for check in run_checks(assets_of(profile)["score_drift"], tmp_path, metrics, profile)}
     assert checks["score_drift_small"].passed is passed and "score_drift_small" in ADVISORY
     assert "max_psi" in checks["score_drift_small"].detail

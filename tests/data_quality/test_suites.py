@@ -1,4 +1,4 @@
-"""The suites accept a good table of their record type, and each fault put into it makes them fail."""
+"""Each suite accepts a good table of its record type and fails on each inserted fault."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ BAD: list[tuple[str, int, dict[str, Any], str]] = [
 
 @pytest.fixture(autouse=True)
 def _images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The archive that the good rows name, in the current folder, ending right behind their image."""
+    """The archive that the good rows refer to, in the current folder; it ends directly after their image."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "images.tar").write_bytes(b"0" * 521)
 
@@ -176,6 +176,6 @@ def test_empty_table_fails(record_type: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("record_type", MAY_BE_EMPTY)
-def test_table_of_what_was_taken_out_may_be_empty(record_type: str, tmp_path: Path) -> None:
+def test_tables_of_removed_rows_may_be_empty(record_type: str, tmp_path: Path) -> None:
     write_table(tmp_path / "table.parquet", GOOD[record_type][0], [])
     assert validate(record_type, tmp_path / "table.parquet").success

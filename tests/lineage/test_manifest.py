@@ -1,4 +1,4 @@
-"""The append-only record of what made an output."""
+"""The append-only manifests of what made an output."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _manifest(version: str, code: str = "c") -> Manifest:
     )
 
 
-def test_what_is_appended_is_found_by_version(tmp_path: Path) -> None:
+def test_appended_manifests_are_found_by_version(tmp_path: Path) -> None:
     store = ManifestStore(tmp_path)
     for version in ("one.dir", "two.dir"):
         store.append(_manifest(version))
@@ -28,7 +28,7 @@ def test_what_is_appended_is_found_by_version(tmp_path: Path) -> None:
     assert [m.data_version for m in store.history("pair_scores")] == ["one.dir", "two.dir"]
 
 
-def test_newest_of_equal_versions_wins(tmp_path: Path) -> None:
+def test_the_newest_manifest_of_a_version_wins(tmp_path: Path) -> None:
     store = ManifestStore(tmp_path)
     store.append(_manifest("one.dir", code="old"))
     store.append(_manifest("one.dir", code="new"))
@@ -36,7 +36,7 @@ def test_newest_of_equal_versions_wins(tmp_path: Path) -> None:
     assert found is not None and found.recipe.code_version == "new"
 
 
-def test_a_torn_last_line_loses_only_itself(tmp_path: Path) -> None:
+def test_an_incomplete_last_line_loses_only_itself(tmp_path: Path) -> None:
     store = ManifestStore(tmp_path)
     store.append(_manifest("one.dir"))
     path = tmp_path / "pair_scores.jsonl"
@@ -45,7 +45,7 @@ def test_a_torn_last_line_loses_only_itself(tmp_path: Path) -> None:
     assert [m.data_version for m in store.history("pair_scores")] == ["one.dir", "two.dir"]
 
 
-def test_adopt_takes_over_only_the_unknown(tmp_path: Path) -> None:
+def test_adopt_adds_only_unknown_manifests(tmp_path: Path) -> None:
     pulled, mine = ManifestStore(tmp_path / "pulled"), ManifestStore(tmp_path / "mine")
     mine.append(_manifest("one.dir"))
     for version in ("one.dir", "two.dir"):

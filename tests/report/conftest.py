@@ -1,4 +1,4 @@
-"""Two made-up runs and their pages, made once: one whose truth is known, one on images with recorded faults."""
+"""Two synthetic runs and their pages, built once: one with known truth, one on images with recorded faults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small made-up run: every asset folder with its real schema and figures that a test can recognise."""
+"""A small synthetic run: every asset folder with its real schema and values that a test can recognise."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class SyntheticRun:
     """Asset folders below ``root``.
 
     Args:
-        truth_known: False leaves true quality, scenes and truth labels missing, as on real imagery.
+        truth_known: False leaves true quality, scenes and truth labels missing, as with real imagery.
         faults: names of recorded caption corruptions; empty = none recorded.
     """
 
@@ -327,7 +327,7 @@ SETTINGS = Profile.model_construct(
 
 @dataclass(frozen=True)
 class Page:
-    """A made-up run and the page made of it."""
+    """A synthetic run and its page."""
 
     run: SyntheticRun
     folder: Path
@@ -335,8 +335,8 @@ class Page:
 
 
 def make_page(root: Path, truth_known: bool = True, faults: tuple[str, ...] = ()) -> Page:
-    made = SyntheticRun(root / "data", truth_known, faults)
+    synthetic = SyntheticRun(root / "data", truth_known, faults)
     out = root / "out"
     out.mkdir()
-    run(made.inputs, out, SETTINGS, SilentLogger(), **ASSETS["curation_report"].options)
-    return Page(made, out, (out / "index.html").read_text(encoding="utf-8"))
+    run(synthetic.inputs, out, SETTINGS, SilentLogger(), **ASSETS["curation_report"].options)
+    return Page(synthetic, out, (out / "index.html").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""The page says what the tables say, stands alone, and shows what is missing as missing."""
+"""The page agrees with the tables, is self-contained, and shows missing values as missing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.report.synthetic_run import ASSETS, QUALITY, SETTINGS, SUBSETS, Page,
 
 
 class Reader(HTMLParser):
-    """Texts by ``data-key``, addresses that a browser would fetch or open, tags left open, pictures without words."""
+    """Collects texts by ``data-key``, URLs that a browser would fetch or open, unclosed tags and images without alt."""
 
     VOID = ("meta", "img", "br", "link")
 
@@ -28,7 +28,7 @@ class Reader(HTMLParser):
         super().__init__()
         self.figures: dict[str, list[str]] = {}
         self.addresses: list[str] = []
-        self.mute_images = 0
+        self.images_without_alt = 0
         self.open: list[str] = []
         self.key: str | None = None
         self.feed(html)
@@ -36,7 +36,7 @@ class Reader(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = dict(attrs)
         self.addresses += [str(values[name]) for name in ("src", "href", "srcset", "action") if name in values]
-        self.mute_images += tag == "img" and not values.get("alt")
+        self.images_without_alt += tag == "img" and not values.get("alt")
         self.key = values.get("data-key")
         if tag not in self.VOID:
             self.open.append(tag)
@@ -71,13 +71,13 @@ def test_page_fetches_nothing(known: Page) -> None:
     assert not re.search(r"https?://|<script|@import|url[(]", known.html)
 
 
-def test_page_is_well_formed_and_every_picture_has_words(known: Page) -> None:
+def test_page_is_well_formed_and_every_image_has_alt_text(known: Page) -> None:
     reader = read(known.html)
     assert reader.open == []
-    assert reader.mute_images == 0
+    assert reader.images_without_alt == 0
 
 
-def test_every_block_of_figures_names_its_profile(known: Page) -> None:
+def test_every_block_of_results_names_its_profile(known: Page) -> None:
     for name in ("headline", "preferences", "curation", "gallery", "downstream", "best-of-n", "reinforcement"):
         blocks = section(known, name).count("<table") + section(known, name).count('class="tile"')
         blocks += section(known, name).count('class="plot"') + section(known, name).count('class="gallery"')
@@ -85,41 +85,41 @@ def test_every_block_of_figures_names_its_profile(known: Page) -> None:
 
 
 @pytest.mark.parametrize("family", ["clip", "vlm"])
-def test_benchmark_figures_are_the_tables(known: Page, family: str) -> None:
+def test_benchmark_values_equal_the_tables(known: Page, family: str) -> None:
     for row in known.run.results[family]:
         key = f"all/{family}/{row['model']}/{row['task']}/{row['metric']}"
         assert figure(known, key) == f"{100 * row['value']:.1f}"
 
 
-def test_intervals_stand_beside_figures(known: Page) -> None:
+def test_intervals_are_shown_beside_values(known: Page) -> None:
     cell = section(known, "downstream").split('data-key="clip/all/classification/top_1"')[1].split("</td>")[0]
     assert "50.0 to 60.0" in cell
 
 
-def test_papers_figures_stand_beside_ours(known: Page) -> None:
+def test_paper_results_are_shown_beside_ours(known: Page) -> None:
     table = section(known, "downstream")
     for family in ("clip", "vlm"):
         for figures in paper_figures()[family]["rows"].values():
             assert all(f"{value:.2f}</span>" in table for value in figures if value is not None)
 
 
-def test_marks_follow_the_paired_intervals(known: Page) -> None:
-    """Made-up differences fall by 6 points a column: first all better, then some, in the end worse."""
+def test_symbols_follow_the_paired_intervals(known: Page) -> None:
+    """The synthetic differences fall by 6 points per column: first all better, then some, finally all worse."""
 
-    def mark(key: str) -> str:
+    def symbol(key: str) -> str:
         cell = section(known, "downstream").split(f'data-key="{key}"')[1].split("</td>")[0]
         found = re.search('class="mark">(.)<', cell)
         return found.group(1) if found else ""
 
-    assert mark("vlm/score_model_p30s60/presence/accuracy") == "★"
-    assert mark("vlm/score_model_p30s60/choice/accuracy") == ""
-    assert mark("vlm/all/presence/accuracy") == "▼"
-    assert mark("vlm/all/count/accuracy") == ""
-    assert mark("vlm/all/choice/accuracy") == "▲"
-    assert mark("vlm/rl_policy/choice/accuracy") == "▲"
+    assert symbol("vlm/score_model_p30s60/presence/accuracy") == "★"
+    assert symbol("vlm/score_model_p30s60/choice/accuracy") == ""
+    assert symbol("vlm/all/presence/accuracy") == "▼"
+    assert symbol("vlm/all/count/accuracy") == ""
+    assert symbol("vlm/all/choice/accuracy") == "▲"
+    assert symbol("vlm/rl_policy/choice/accuracy") == "▲"
 
 
-def test_preference_accuracy_is_the_files(known: Page) -> None:
+def test_preference_accuracy_equals_the_file(known: Page) -> None:
     for row in known.run.accuracy:
         key = f"preference/{row['selector']}/{row['family']}/{row['label']}"
         assert figure(known, key) == f"{100 * row['value']:.1f}"
@@ -142,11 +142,11 @@ def test_kept_share_of_a_source(known: Page) -> None:
         assert figure(known, f"source/caption/{source}/score_model_p30s60") == f"{100 * share:.1f}"
 
 
-def test_curation_curve_and_drift_are_the_files(known: Page) -> None:
+def test_curation_curve_and_drift_equal_the_files(known: Page) -> None:
     for row in known.run.curation_curve:
         assert figure(known, f"curve/{row['ranking']}/{row['fraction']:g}") == f"{100 * row['value']:.1f}"
     assert figure(known, "curve/clip_score/best") == "30 %" and figure(known, "curve/clip_score/smallest") == "5 %"
-    assert "The same words for every image get 56.4 right" in section(known, "curation")
+    assert "The same words for every image get 56.4 % right" in section(known, "curation")
     for name, value in known.run.drift.as_dict().items():
         if not name.endswith("samples"):
             assert value is not None and figure(known, f"drift/{name}") == f"{value:.3f}"
@@ -183,23 +183,23 @@ def test_quarantine_is_counted_by_reason(known: Page) -> None:
     assert "empty text 1, truncated 2" in section(known, "data-quality")
 
 
-def test_lineage_names_every_asset_with_its_folders_version(known: Page) -> None:
+def test_lineage_lists_every_asset_with_its_folder_version(known: Page) -> None:
     for name, folder in known.run.inputs.items():
         assert figure(known, f"lineage/{name}/data") == folder_version(folder)
     assert "ANOTHER" not in section(known, "lineage")
 
 
-def test_what_is_not_known_is_never_a_zero(unknown: Page) -> None:
+def test_unknown_values_are_never_zero(unknown: Page) -> None:
     for subset in unknown.run.kept:
         assert figure(unknown, f"subset/{subset}/caption/true_quality") == "not known"
     assert "<dt>true quality</dt><dd>not known</dd>" in section(unknown, "gallery")
     assert "by the truth" not in section(unknown, "preferences").split("<table")[1].split("</table>")[0]
 
 
-def test_recorded_faults_stand_for_quality(unknown: Page) -> None:
+def test_recorded_faults_are_shown_as_quality(unknown: Page) -> None:
     assert figure(unknown, "subset/all/faulty") == "75.0"
     assert figure(unknown, "headline/faulty/all") == "75.0"
-    assert "carry a fault that was put in on purpose" in section(unknown, "headline")
+    assert "contain a fault that was inserted on purpose" in section(unknown, "headline")
 
 
 def test_same_inputs_give_the_same_bytes(known: Page, tmp_path: Path) -> None:
@@ -207,21 +207,19 @@ def test_same_inputs_give_the_same_bytes(known: Page, tmp_path: Path) -> None:
     assert (tmp_path / "index.html").read_text(encoding="utf-8") == known.html
 
 
-def test_a_picture_that_cannot_be_read_is_said(tmp_path: Path) -> None:
-    made = SyntheticRun(tmp_path)
+def test_unreadable_images_are_reported(tmp_path: Path) -> None:
+    synthetic = SyntheticRun(tmp_path)
     for picture in (tmp_path / "pictures").iterdir():
         picture.write_bytes(b"")
-    shown = gallery.section(made.inputs, corpus(made.inputs, SUBSETS), 2)
+    shown = gallery.section(synthetic.inputs, corpus(synthetic.inputs, SUBSETS), 2)
     assert "image cannot be read" in render([shown], "made-up", "", "")
 
 
-def test_scores_by_another_model_are_called_out(tmp_path: Path) -> None:
-    made = SyntheticRun(tmp_path)
-    weights = made.inputs["score_model"] / "model" / "model.safetensors"
+def test_scores_by_another_model_are_flagged(tmp_path: Path) -> None:
+    synthetic = SyntheticRun(tmp_path)
+    weights = synthetic.inputs["score_model"] / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes() + b" ")
-    versions = {
-        row[1].text: row[3].text
-        for row in provenance.lineage_table(made.inputs, ASSETS["curation_report"].options["assets"]).rows
-    }
+    facts = ASSETS["curation_report"].options["assets"]
+    versions = {row[1].text: row[3].text for row in provenance.lineage_table(synthetic.inputs, facts).rows}
     assert "scored by ANOTHER model" in versions["pair_scores"]
     assert "ANOTHER" not in versions["clip_scores"]

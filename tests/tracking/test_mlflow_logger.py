@@ -32,7 +32,7 @@ def tracking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowTracking:
     return _tracking(str(tmp_path))
 
 
-def test_two_processes_find_or_make_one_parent(tracking: MlflowTracking, tmp_path: Path) -> None:
+def test_processes_share_one_parent_run(tracking: MlflowTracking, tmp_path: Path) -> None:
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         parents = set(pool.map(_parent, [str(tmp_path)] * 4))
     assert len(parents) == 1 and parents == {tracking.parent_run("run-1")}
@@ -70,6 +70,6 @@ def test_a_failed_asset_leaves_a_failed_run(tracking: MlflowTracking) -> None:
     assert tracking.client.get_run(logger.run_id).info.status == "FAILED"
 
 
-def test_an_unknown_alias_is_an_error(tracking: MlflowTracking) -> None:
+def test_an_unknown_alias_raises(tracking: MlflowTracking) -> None:
     with pytest.raises(MlflowException):
         registered_version(tracking, "models:/score_model@champion")

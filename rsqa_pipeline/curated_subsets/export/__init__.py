@@ -1,4 +1,4 @@
-"""A chosen part of a file's rows: in the file's own format, record for record, or in another one."""
+"""Exports selected rows of a file: in the file's own format, record by record, or in another format."""
 
 from __future__ import annotations
 
@@ -31,37 +31,38 @@ class ExportCount:
 
     rows: int
     left_out: dict[str, int]
-    """Rows whose image could not be read any more, by reason; only where images are copied."""
+    """Rows whose image could no longer be read, by reason; only for forms that copy images."""
 
 
 def export(
     source: SourceFile, keep: Collection[str], out: Path, form: str, facts: Mapping[str, str] | None = None
 ) -> ExportCount:
-    """Writes the rows of ``source`` with the keys in ``keep`` to ``out``, which appears whole or not at all.
+    """Writes the rows of ``source`` whose keys are in ``keep`` to ``out``, atomically.
 
     ======================  =========================================================================================
-    ``same``                the format of the source: records are byte-equal slices of it, in its order, and what
-                            stands around them is as it was. COCO's images without a kept annotation are left out.
-                            In Karpathy JSON the unit is the sentence: an image with all sentences kept is byte-equal,
-                            one with some is written anew with these, one with none is left out. Parquet keeps its
-                            schema and row groups
-    ``llava``, ``jsonl``    one file; images by name below the source's folder of images, or by reference where the
-                            source holds them itself
-    ``webdataset``          a folder of tar shards with image and JSON of each row
+    ``same``                the format of the source: records are byte-equal slices of it, in its order; the bytes
+                            around them are unchanged. COCO images without a kept annotation are left out. In Karpathy
+                            JSON the unit is the sentence: an image with all its sentences kept is byte-equal, one with
+                            some is rewritten with those, one with none is left out. Parquet keeps its schema and row
+                            groups
+    ``llava``, ``jsonl``    one file; images by name relative to the source's image folder, or by reference if the
+                            source contains them
+    ``webdataset``          a folder of tar shards with the image and JSON of each row
     ``hf``                  a folder for `datasets.load_dataset`: Parquet with the images' bytes, and a card
     ======================  =========================================================================================
 
-    All but ``same`` keep what is known of a row besides (split, source, task, scene class), so that the project's
-    readers give the same rows back. Of rows with one key the first counts, as it does in scoring.
+    All forms but ``same`` also store split, source, task and scene class, so that the project's readers return the
+    same rows. If several rows have the same key, the first one is written, as in scoring.
 
     Args:
-        keep: keys, as `read_source` gives them.
+        keep: keys, as returned by `read_source`.
         form: one of `FORMS`.
-        facts: what the card says of how the rows were chosen, e.g. ``{"rule": "best 30 % of captions by score",
+        facts: lines for the card on how the rows were selected, e.g. ``{"rule": "best 30 % of captions by score",
             "score model version": "5be1c0.."}``.
 
     Raises:
-        DataError: an unknown form, ``out`` is in the way, the source cannot be read, or has not all keys of ``keep``.
+        DataError: the form is unknown, ``out`` is in the source or a folder with files, the source cannot be read, or it
+            lacks a key of ``keep``.
     """
     if form not in FORMS:
         raise DataError(f"cannot export as {form!r}; known forms: {', '.join(FORMS)}")
@@ -91,9 +92,9 @@ def export(
 def _check_output(source: SourceFile, out: Path) -> None:
     path, target = Path(source.path or "").resolve(), out.resolve()
     if target == path or (path.is_dir() and target.is_relative_to(path)):
-        raise DataError(f"{out} is, or lies in, the source {source.path}; name another place")
+        raise DataError(f"{out} is the source {source.path} or lies in it; choose another path")
     if out.is_dir() and any(out.iterdir()):
-        raise DataError(f"{out} is a folder with files in it; name a new one, or delete it first")
+        raise DataError(f"{out} is a folder with files in it; choose a new one, or delete it first")
 
 
 def _remove(scratch: Path) -> None:

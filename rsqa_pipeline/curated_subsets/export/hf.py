@@ -1,4 +1,4 @@
-"""Rows of any source as a data set folder that `datasets.load_dataset` opens, images inside, with its card."""
+"""Exports rows of any source as a data set folder for `datasets.load_dataset`, with images and a card."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rsqa_pipeline.source_pairs.source_row import SourceRow
 
 FILE_BYTES = 512 << 20
 GROUP_ROWS = 100
-"""Rows a row group: little enough that one image is read without many others."""
+"""Rows per row group: few enough that reading one image does not read many others."""
 GROUP_BYTES = 64 << 20
 
 
@@ -41,7 +41,7 @@ class _SplitFiles:
             self._write()
 
     def close(self) -> None:
-        """Writes what is left and gives the files their final names, which say how many there are."""
+        """Writes the remaining rows and gives the files their final names, which contain the number of files."""
         if self._rows or not self._files:
             self._write()
         self._end_file()
@@ -55,7 +55,7 @@ class _SplitFiles:
         if self._writer is None:
             self._writer = pq.ParquetWriter(self._part(self._files), self._schema)
             self._files += 1
-        if self._rows:  # a row group without rows is more than `datasets` can read
+        if self._rows:  # `datasets` cannot read a row group without rows
             self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
         self._file_bytes += self._bytes
         self._rows, self._bytes = [], 0
@@ -69,13 +69,13 @@ class _SplitFiles:
 
 
 def write_hf(source: SourceFile, wanted: Wanted, out: Path, facts: Mapping[str, str]) -> None:
-    """``data/<split>-00000-of-00001.parquet`` and ``README.md``; rows of a file without splits are ``train``.
+    """Writes ``data/<split>-00000-of-00001.parquet`` and ``README.md``; rows without a split are in ``train``.
 
-    Columns: ``id`` (the row's key), ``image``, ``messages``, ``task``, ``source``, ``split`` (missing where the source
-    names none), ``scene_class``.
+    Columns: ``id`` (the row's key), ``image``, ``messages``, ``task``, ``source``, ``split`` (missing if the source
+    has none), ``scene_class``.
 
     Args:
-        facts: lines of the card's table.
+        facts: additional lines of the card's table.
     """
     schema = _schema()
     (out / "data").mkdir(parents=True)
@@ -96,8 +96,8 @@ def write_hf(source: SourceFile, wanted: Wanted, out: Path, facts: Mapping[str, 
 
 
 def _schema() -> pa.Schema:
-    """With the types of `datasets` beside it, so that images are decoded on reading."""
-    from datasets import Features, Image, List, Value  # seconds to import, for this form alone
+    """Schema with the feature types of `datasets`, so that images are decoded on reading."""
+    from datasets import Features, Image, List, Value  # takes seconds to import; only this form needs it
 
     text = Value("string")
     columns = {"id": text, "image": Image(), "messages": List({"role": text, "content": text})}

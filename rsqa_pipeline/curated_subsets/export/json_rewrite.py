@@ -1,4 +1,4 @@
-"""Copies a JSON file with only some of its records; every other byte stays."""
+"""Copies a JSON file with only some of its records; all other bytes are unchanged."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _COPY_BYTES = 1 << 20
 def rewrite(
     path: Path, out: Path, arrays: Sequence[str], layout: str, choose: Callable[[Record], bytes | None]
 ) -> None:
-    """Writes ``path`` to ``out`` with the records of the arrays that are chosen, in their order.
+    """Writes ``path`` to ``out`` with the chosen records of the arrays, in their order.
 
-    What stands before, between and after the arrays is copied; two records are parted by what parts the later one from
-    its forerunner in ``path``. A file that is cut short has no end to copy: it is closed behind its last record.
+    The bytes before, between and after the arrays are copied. Two records are separated by the bytes that precede the
+    later one in ``path``. A truncated file has no end to copy: it is closed after its last record.
 
     Args:
         arrays: as for `records`.
-        choose: the bytes to write of a record; None leaves it out.
+        choose: returns the bytes to write for a record, or None to leave it out.
 
     Raises:
-        DataError: as `records`.
+        DataError: see `records`.
     """
     with path.open("rb") as source, out.open("wb") as target:
         reached = 0
@@ -37,7 +37,7 @@ def rewrite(
                 cut = True
                 break
             chosen = choose(record)
-            if record.index == 0:  # what leads up to an array is written whether its first record is or not
+            if record.index == 0:  # the bytes before an array are written in any case
                 _copy(source, target, reached, record.start)
                 in_array, written = True, 0
             if chosen is not None:
@@ -53,7 +53,7 @@ def rewrite(
 
 
 def _copy(source: BinaryIO, target: BinaryIO, start: int, end: int | None) -> None:
-    """Bytes from ``start`` up to ``end``, or to the file's end."""
+    """Copies the bytes from ``start`` up to ``end``, or to the end of the file."""
     source.seek(start)
     while piece := source.read(_COPY_BYTES if end is None else min(_COPY_BYTES, end - source.tell())):
         target.write(piece)

@@ -1,4 +1,4 @@
-"""Rows of any source as LLaVA JSON or as JSON lines."""
+"""Exports rows of any source as LLaVA JSON or as JSON lines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rsqa_pipeline.source_pairs.readers.read_source import images_folder
 
 
 def write_llava(source: SourceFile, wanted: Wanted, out: Path) -> None:
-    """A list of conversations, one a line; captions answer the mark ``<image>`` alone, as in LLaVA's pre-training."""
+    """Writes a list of conversations, one per line; a caption answers ``<image>`` alone, as in LLaVA's pre-training."""
     folder = images_folder(source)
     with out.open("w", encoding="ascii") as file:
         file.write("[")
@@ -30,7 +30,7 @@ def write_llava(source: SourceFile, wanted: Wanted, out: Path) -> None:
 
 
 def write_jsonl(source: SourceFile, wanted: Wanted, out: Path) -> None:
-    """One object a line, with ``messages``."""
+    """Writes one object per line, with ``messages``."""
     folder = images_folder(source)
     with out.open("w", encoding="ascii") as file:
         for row in wanted.rows(source):
@@ -38,6 +38,6 @@ def write_jsonl(source: SourceFile, wanted: Wanted, out: Path) -> None:
 
 
 def image_name(reference: str, folder: Path) -> str:
-    """The reference as a name below the folder of images, and without what of a raster is shown: a source says that."""
+    """The reference relative to the image folder, without its raster choice, which the source's settings contain."""
     plain, _ = split_raster(reference)
-    return plain.removeprefix(os.path.join(folder, ""))  # noqa: PTH118 - the reference as a text: it may not be a path
+    return plain.removeprefix(os.path.join(folder, ""))  # noqa: PTH118 - the reference may not be a path

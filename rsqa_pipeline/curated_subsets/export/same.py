@@ -1,4 +1,4 @@
-"""Rows of a source in the source's own format."""
+"""Exports rows of a source in the source's own format."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TAR_END = bytes(2 * 512)
 
 
 def write_same(source: SourceFile, wanted: Wanted, out: Path) -> None:
-    """Writes the wanted rows to ``out``, a folder where the source is one.
+    """Writes the wanted rows to ``out``, a folder if the source is a folder.
 
     Raises:
         DataError: the source cannot be read.
@@ -70,7 +70,7 @@ def _coco(source: SourceFile, wanted: Wanted, path: Path, out: Path) -> None:
         image_id = record.value.get("id") if isinstance(record.value, dict) else None
         if not isinstance(image_id, int | str) or image_id not in shown:
             return None
-        shown.remove(image_id)  # a second image of the same id is none that a row means
+        shown.remove(image_id)  # no row refers to a second image with the same id
         return record.raw
 
     rewrite(path, out, ("images", "annotations"), coco.LAYOUT, choose)
@@ -93,7 +93,7 @@ def _csv(source: SourceFile, wanted: Wanted, path: Path, out: Path) -> None:
             file.write(_BYTE_ORDER_MARK)
         heading = next(rows)
         file.write(heading.raw)
-        assert isinstance(heading.values, list)  # read_rows has looked
+        assert isinstance(heading.values, list)  # checked by read_rows
         for number, row in enumerate(rows, 1):
             if wanted.take(csv_file.read_row(f"row {number}", row, heading.values, path.stem, images)):
                 file.write(row.raw)
@@ -108,7 +108,7 @@ def _jsonl(source: SourceFile, wanted: Wanted, path: Path, out: Path) -> None:
 
 
 def _webdataset(source: SourceFile, wanted: Wanted, path: Path, out: Path) -> None:
-    """Members with their headers as they are; shards without a wanted row are left out."""
+    """Copies members with their headers unchanged; shards without a wanted row are left out."""
     for shard in webdataset.shards(path):
         prefix = webdataset.prefix_of(shard, path)
         with shard.open("rb") as file:
@@ -128,7 +128,7 @@ def _webdataset(source: SourceFile, wanted: Wanted, path: Path, out: Path) -> No
 
 
 def _hf_parquet(source: SourceFile, wanted: Wanted, path: Path, out: Path) -> None:
-    """Row groups with the wanted rows; files without one are left out."""
+    """Writes row groups with the wanted rows; files without one are left out."""
     images = images_folder(source)
     for original in hf_parquet.files(path):
         target = out / original.relative_to(path) if path.is_dir() else out

@@ -1,4 +1,4 @@
-"""Rows of any source as WebDataset: tar shards in which an image and its JSON follow each other."""
+"""Exports rows of any source as WebDataset: tar shards in which each image is followed by its JSON."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _ENDINGS = {
 
 
 def write_webdataset(source: SourceFile, wanted: Wanted, out: Path) -> None:
-    """``shard-000000.tar`` and so on, about SHARD_BYTES each; the rows' keys are the ``id`` in their JSON.
+    """Writes ``shard-000000.tar`` and so on, about SHARD_BYTES each; ``id`` in the JSON is the row's key.
 
-    An image stands beside each of its rows, as the format wants it.
+    An image is stored once per row that shows it, as the format requires.
     """
     out.mkdir(parents=True)
     shards, filled = 0, SHARD_BYTES
@@ -47,5 +47,5 @@ def write_webdataset(source: SourceFile, wanted: Wanted, out: Path) -> None:
 
 
 def _ending(data: bytes) -> str:
-    """File name ending of an image, by its first bytes."""
+    """File name extension of an image, by its first bytes."""
     return next((ending for start, ending in _ENDINGS.items() if data.startswith(start)), "jpg")

@@ -18,10 +18,10 @@ class Wanted:
         self.remaining = set(keys)
         self.taken = 0
         self.left_out: Counter[str] = Counter()
-        """Rows taken that could not be written, by reason."""
+        """Taken rows that could not be written, by reason."""
 
     def take(self, entry: Entry) -> bool:
-        """Whether the entry is to be written now."""
+        """Whether the entry is to be written; if so, its key is no longer wanted."""
         if not isinstance(entry, SourceRow) or entry.key not in self.remaining:
             return False
         self.remaining.remove(entry.key)
@@ -35,11 +35,11 @@ class Wanted:
                 yield entry
 
     def rows_with_images(self, source: SourceFile) -> Iterator[tuple[SourceRow, bytes]]:
-        """The wanted rows with their images as stored; one that cannot be read any more is counted and left out."""
+        """The wanted rows with their stored images; a row whose image cannot be read is counted and left out."""
         seen: str | None = None
         found: bytes | ImageFault = b""
         for row in self.rows(source):
-            if row.image != seen:  # rows about one image mostly follow each other
+            if row.image != seen:  # rows of one image are mostly consecutive
                 seen, found = row.image, _read(row.image)
             if isinstance(found, ImageFault):
                 self.left_out[found.reason] += 1

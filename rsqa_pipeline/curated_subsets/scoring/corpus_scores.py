@@ -1,8 +1,8 @@
-"""A score for every sample of the corpus, by the score model or by CLIP (paper, curation); see `shards`.
+"""Scores every sample of the corpus with the score model or with CLIP (paper, curation); see `shards`.
 
-Shards and the table made before live in the profile's state folder, so that a killed asset goes on and a grown corpus
-costs its new samples alone. Their folder's name is a key of the scoring code and the number format; another key's
-folder is deleted.
+Shards and the previous table are kept in the profile's state folder, so that a killed asset is resumed and a grown
+corpus only costs its new samples. The folder's name is a hash of the scoring code and the number format; folders with
+other names are deleted.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def run_clip(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: R
 
 
 def _state_folder(settings: Profile, stage: str) -> Path:
-    """Folder of the stage's shards and of its table made before, whatever the model, batch size, device and engine."""
+    """Folder of the stage's shards and previous table; does not depend on model, batch size, device or engine."""
     parts = {"code": code_version("curated_subsets.scoring.corpus_scores"), "dtype": settings.compute.dtype}
     folder = settings.state / "scores" / stage / settings_version(parts)[:32]
     for other in folder.parent.iterdir() if folder.parent.is_dir() else ():
@@ -96,22 +96,22 @@ def _rows(inputs: Mapping[str, Path]) -> Iterator[ScoreRow]:
 
 
 def _write_scores(table: Path, out: Path) -> None:
-    """The table's newest scores as rows of SCORED_SAMPLE."""
+    """Writes the table's newest scores as rows of SCORED_SAMPLE."""
     with pq.ParquetWriter(out, SCORED_SAMPLE) as writer:
-        file = pq.ParquetFile(table, pre_buffer=False)  # else all that was read stays in memory
+        file = pq.ParquetFile(table, pre_buffer=False)  # otherwise everything read stays in memory
         for batch in file.iter_batches(columns=["key", "score", "model_version"]):
             writer.write_batch(batch.rename_columns(SCORED_SAMPLE.names))
 
 
 def _join_samples(inputs: Mapping[str, Path], scores: Path) -> pd.DataFrame:
-    """Columns sample_id, kind, source, true_quality (NaN where not known), score, model_version of the scored rows."""
+    """Scored rows: columns sample_id, kind, source, true_quality (NaN if unknown), score, model_version."""
     samples = pd.DataFrame(stream_corpus(inputs, ["sample_id", "source", "true_quality"]))
     samples = samples.drop(columns="split").astype({"true_quality": float})
     return samples.merge(pd.read_parquet(scores), on="sample_id", validate="one_to_one")
 
 
 def _score_metrics(scored: pd.DataFrame) -> Metrics:
-    """Mean and spread of the scores by kind, and their rank correlation with the true quality where that is known."""
+    """Mean and standard deviation of the scores per kind, and rank correlation with the true quality if known."""
     metrics: Metrics = {}
     for kind, rows in scored.groupby("kind"):
         metrics[f"mean_score_{kind}s"] = float(rows["score"].mean())

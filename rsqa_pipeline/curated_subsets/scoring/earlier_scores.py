@@ -1,4 +1,4 @@
-"""Look-ups that outgrow memory, as SQLite files with a page cache of 16 MB each: ids seen, scores given before."""
+"""Look-ups that do not fit in memory (seen ids, earlier scores), as SQLite files with a 16 MiB page cache each."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _BATCH_ROWS = 10_000
 
 
 def address(image_hash: str | None, text_hash: str) -> bytes:
-    """What a row's content is looked up by: 16 bytes over both hashes."""
+    """Look-up key of a row's content: a 16-byte hash of both hashes."""
     return hashlib.blake2b(f"{image_hash or ''} {text_hash}".encode(), digest_size=16).digest()
 
 
 def short_version(version: str) -> str:
-    """A model version as it stands in a column's name: 12 digits of the weights' hash, and the variant if there is one.
+    """A model version as used in column names: 12 digits of the weights' hash, and the variant if there is one.
 
     Example: ``"5be1c0d2a9f4e7...01.windowed_mean"`` gives ``"5be1c0d2a9f4.windowed_mean"``.
     """
@@ -34,12 +34,12 @@ def short_version(version: str) -> str:
 
 
 def earlier_columns(version: str) -> tuple[pa.Field, pa.Field]:
-    """Columns of an earlier model's scores and notes; ``version`` as `short` gives it."""
+    """Columns of an earlier model's scores and notes; ``version`` as returned by `short_version`."""
     return pa.field(f"score@{version}", pa.float32()), pa.field(f"note@{version}", pa.string())
 
 
 class SeenIds:
-    """Ids met so far, by 16 bytes of hash: some 35 bytes of disk an id, whatever its length."""
+    """Ids seen so far, as 16-byte hashes: about 35 bytes of disk per id of any length."""
 
     def __init__(self, path: Path) -> None:
         path.unlink(missing_ok=True)
@@ -47,7 +47,7 @@ class SeenIds:
         self._database.execute("CREATE TABLE ids(id BLOB PRIMARY KEY) WITHOUT ROWID")
 
     def add(self, key: str) -> bool:
-        """Whether the id is new."""
+        """Adds the id; returns whether it is new."""
         digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         return self._database.execute("INSERT OR IGNORE INTO ids VALUES (?)", (digest,)).rowcount == 1
 
@@ -56,16 +56,16 @@ class SeenIds:
 
 
 class EarlierScores:
-    """Scores of a table made before, by content and model version. Read only, by any number of processes."""
+    """Scores of the previous table, by content and model version. Read-only; can be used by several processes."""
 
     def __init__(self, path: Path) -> None:
         self._database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
         names = [row[1] for row in self._database.execute("PRAGMA table_info(earlier)")]
         self.versions: list[str] = [name.removeprefix("score@") for name in names if name.startswith("score@")]
-        """Short versions of the models that scored the table, the newest first."""
+        """Short versions of the models that scored the table, newest first."""
 
     def find(self, addresses: Sequence[bytes]) -> list[dict[str, Score]]:
-        """Of each address the scores by short version; {} where there are none."""
+        """The scores of each address by short version; {} if there are none."""
         return [self._scores(self._row(one)) for one in addresses]
 
     def _row(self, one: bytes) -> Sequence[Any]:
@@ -81,12 +81,12 @@ class EarlierScores:
 
     @classmethod
     def build(cls, table: Path, folder: Path) -> tuple[Path, str] | None:
-        """Indexes a table of `shard.FILE_SCORE` once; returns the index and a name for the table's content.
+        """Indexes a table of `worker.FILE_SCORE` once; returns the index and a signature of the table (size and time).
 
-        None where there is no such table or it has no row.
+        None if there is no table or it has no rows.
 
         Raises:
-            DataError: the table is not one of this kind, so that it cannot be gone on with.
+            DataError: the file is not a table of this kind and cannot be resumed.
         """
         if not table.is_file():
             return None
@@ -106,19 +106,21 @@ class EarlierScores:
 def _open_score_table(table: Path) -> pq.ParquetFile:
     needed = {"image_hash", "text_hash", "score", "model_version", "note"}
     try:
-        file = pq.ParquetFile(table, pre_buffer=False)  # else all that was read stays in memory
+        file = pq.ParquetFile(table, pre_buffer=False)  # otherwise everything read stays in memory
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{table} is there and is no Parquet file: {error}; give another one, or move it") from error
+        raise DataError(
+            f"{table} exists and is not a Parquet file: {error}; choose another path, or move it"
+        ) from error
     if missing := needed - set(file.schema_arrow.names):
         raise DataError(
-            f"{table} is there and is no table of scores with hashes: lacks {', '.join(sorted(missing))}; "
-            "give another one, or move it"
+            f"{table} exists and is not a table of scores with hashes: it lacks {', '.join(sorted(missing))}; "
+            "choose another path, or move it"
         )
     return file
 
 
 def _write_index(file: pq.ParquetFile, path: Path) -> None:
-    """One row an address: the newest score and note, then each earlier model's."""
+    """Writes one row per address: the newest score and note, then those of each earlier model."""
     versions = [name.removeprefix("score@") for name in file.schema_arrow.names if name.startswith("score@")]
     pairs = [("score", "note"), *((f"score@{version}", f"note@{version}") for version in versions)]
     newest = short_version(next(file.iter_batches(1, columns=["model_version"])).column(0)[0].as_py())
@@ -142,7 +144,7 @@ def _rows_by_address(file: pq.ParquetFile, pairs: Sequence[tuple[str, str]]) -> 
 
 
 def _open_database(path: Path) -> sqlite3.Connection:
-    """A database to fill: it is made anew after a kill, so nothing of it need be safe on disk."""
+    """Opens a database to fill. After a kill it is built again, so it does not have to be safe on disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     database = sqlite3.connect(path)
     for setting in (

@@ -1,7 +1,7 @@
-"""Who scores the shards: this process, several of this machine (``local``), or Ray Data's actors (``ray``).
+"""Engines that score shards: this process or several on this machine (``local``), or Ray Data actors (``ray``).
 
-The tables are the same whichever it is: a shard is scored whole by one worker, and its place is in its name. (Scores of
-real models may differ in the last bit between devices and numbers of threads.)
+All engines give the same tables: one worker scores a whole shard, and the shard's name contains its position. (Scores
+of real models may differ in the last bit between devices and numbers of threads.)
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class Engine:
 
     name: EngineName = "local"
     workers: int = 1
-    """Processes, or Ray actors; each loads the model once, and takes one GPU where there are any."""
+    """Processes or Ray actors. Each loads the model once and uses one GPU if there are any."""
 
     def run(self, job: ScoringJob, shards: Iterator[Shard]) -> Iterator[int]:
-        """Scores the shards and yields the number of rows of each one done, in any order.
+        """Scores the shards and yields the number of rows of each finished one, in any order.
 
         Raises:
-            EngineError: a local worker process died (what is finished stays), or ray is asked for and not installed.
+            EngineError: a local worker process died (finished shards are kept), or Ray is requested but not installed.
         """
         if self.name == "ray":
             return _run_with_ray(job, shards, self.workers)
@@ -46,7 +46,7 @@ class Engine:
 
 
 def _run_in_processes(job: ScoringJob, shards: Iterable[Shard], workers: int) -> Iterator[int]:
-    context = multiprocessing.get_context("spawn")  # a fork would copy CUDA's and OpenMP's state, which cannot be used
+    context = multiprocessing.get_context("spawn")  # a fork would copy CUDA and OpenMP state, which is unusable
     threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
     start = (job, context.Value("i", 0), max(1, threads // workers))
     with ProcessPoolExecutor(workers, context, _start_process, start) as pool:
@@ -54,15 +54,14 @@ def _run_in_processes(job: ScoringJob, shards: Iterable[Shard], workers: int) ->
         try:
             for shard in shards:
                 waiting.add(pool.submit(_score_in_process, shard))
-                if len(waiting) >= 2 * workers:  # what is read ahead stays small
+                if len(waiting) >= 2 * workers:  # limits how much is read ahead
                     done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                     yield from (future.result() for future in done)
             yield from (future.result() for future in waiting)
         except BrokenProcessPool as error:
             raise EngineError(
-                f"a worker of {workers} died while it scored (killed, or out of memory?). The finished shards are kept "
-                f"in {job.folder}: start again with the same command, and with fewer workers or smaller batches if "
-                "memory was short"
+                f"one of {workers} workers died while scoring (killed, or out of memory?). Finished shards are kept in "
+                f"{job.folder}: run the same command again, with fewer workers or smaller batches if memory was short"
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
@@ -83,7 +82,7 @@ def _start_process(job: ScoringJob, started: Any, threads: int) -> None:
 
 
 def _exit_with_parent() -> None:
-    """A killed parent cannot tell its workers to stop, and they would wait for shards for ever."""
+    """Ends this worker when its parent dies: a killed parent cannot stop its workers, which would wait forever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait_for([parent.sentinel])
@@ -92,16 +91,16 @@ def _exit_with_parent() -> None:
 
 def _score_in_process(shard: Shard) -> int:
     global _worker
-    if _worker is None:  # here and not at the start: an error of a task reaches the parent as it is
+    if _worker is None:  # here, not in `_start_process`: errors of a task reach the parent unchanged
         _worker = ShardWorker(_job, _number)
     return _worker(shard)
 
 
 class _RayWorker:
-    """The actor of Ray Data that holds a scorer. One batch is one row: the file of a shard."""
+    """A Ray Data actor that holds a scorer. One batch is one row: the path of a shard file."""
 
     def __init__(self, job: ScoringJob, folder: str) -> None:
-        os.chdir(folder)  # what references and the model's path may be relative to
+        os.chdir(folder)  # image references and the model path may be relative to it
         self._score = ShardWorker(job)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -109,10 +108,9 @@ class _RayWorker:
 
 
 def _run_with_ray(job: ScoringJob, shards: Iterable[Shard], workers: int) -> Iterator[int]:
-    """Shards go to the actors as files, so the job's folder, the images and the current folder must lie where every
-    machine sees them.
+    """Passes shards to the actors as files: all machines must see the job's folder, the images and the current folder.
 
-    A killed actor is started again by Ray, and its shard given out again.
+    Ray restarts a killed actor and assigns its shard again.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -129,7 +127,7 @@ def _run_with_ray(job: ScoringJob, shards: Iterable[Shard], workers: int) -> Ite
     if not paths:
         return
     own = not ray.is_initialized()
-    if own:  # the cluster that RAY_ADDRESS names, or one of this machine alone
+    if own:  # the cluster at RAY_ADDRESS, or a new one on this machine
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False

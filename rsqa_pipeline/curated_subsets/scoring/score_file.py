@@ -1,4 +1,4 @@
-"""``rsqa score``: a score for every row of a file in a known format, without a pipeline around it; see `shards`."""
+"""``rsqa score``: scores every row of a file in a known format, without a pipeline; see `shards`."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ STAGE = "score"
 
 
 def score_file(scorer: ScorerSpec, source: SourceFile, out: Path, shard_rows: int, engine: Engine) -> ScoreCounts:
-    """Writes ``out`` (rows of FILE_SCORE in the file's order) and, beside it, ``<stem>.quarantine.parquet``.
+    """Writes ``out`` (rows of FILE_SCORE in the file's order) and ``<stem>.quarantine.parquet`` next to it.
 
-    The file is read twice: its rows are counted first, for the time left, which costs little beside scoring.
+    The file is read twice: its rows are counted first, to show the remaining time. This costs little next to scoring.
 
     Args:
-        source: format and path of the file; what else it says (limit, class names) is followed too.
-        out: a Parquet file; where it is there, it is gone on with (see `shards`).
+        source: format and path of the file; its other settings (limit, class names) also apply.
+        out: a Parquet file; an existing table is resumed (see `shards`).
 
     Raises:
-        DataError: the file as a whole cannot be read, or ``out`` is no table of scores. EngineError, ModelError.
+        DataError: the file as a whole cannot be read, or ``out`` is not a table of scores. EngineError, ModelError.
     """
     total = sum(1 for _ in tqdm(read_source(source), desc="count", unit="row", mininterval=1))
     return score_table(_rows(source), scorer, out, STAGE, shard_rows, engine, total)
@@ -46,23 +46,23 @@ def _rows(source: SourceFile) -> Iterator[ScoreRow | RowFault]:
 
 
 def score_tensors(model: ScoreModel, file: Path, version: str, out: Path) -> int:
-    """Scores rows that a processor has prepared already, and writes rows of FILE_SCORE; keys are their numbers.
+    """Scores rows already prepared by a processor, and writes rows of FILE_SCORE; keys are row numbers.
 
     Args:
         file: ``.npz`` with ``input_ids`` and ``attention_mask`` (rows, tokens) and, for images, ``pixel_values``
-            (patches, values) and ``image_grid_thw`` (images, 3); what else it holds is left alone.
+            (patches, values) and ``image_grid_thw`` (images, 3); other arrays are ignored.
 
     Raises:
-        DataError: no such file, or an array is missing.
+        DataError: the file cannot be read, or an array is missing.
     """
-    import torch  # seconds to import, and `score_file` needs it in its workers only
+    import torch  # takes seconds to import; `score_file` only needs it in its workers
 
     try:
         with np.load(file) as arrays:
             names = ("input_ids", "attention_mask", "pixel_values", "image_grid_thw")
             found = {name: torch.from_numpy(arrays[name]) for name in names if name in arrays}
     except (OSError, ValueError) as error:
-        raise DataError(f"{file} is no .npz file of arrays: {error}") from error
+        raise DataError(f"{file} is not an .npz file of arrays: {error}") from error
     missing = {"input_ids", "attention_mask"} - set(found)
     if missing:
         raise DataError(f"{file}: {', '.join(sorted(missing))} missing; it holds {', '.join(sorted(found)) or 'none'}")

@@ -1,4 +1,4 @@
-"""What scores a corpus, and how a worker process gets one of its own."""
+"""Scorers of a corpus, and specifications from which each worker process loads its own."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class CorpusScorer(Protocol):
 
 
 class ScorerSpec(Protocol):
-    """Says which scorer it is, without loading it; picklable, so that each worker loads its own."""
+    """Identifies a scorer without loading it. Picklable, so that each worker loads its own."""
 
     @property
     def version(self) -> str:
-        """Stands beside every score: the same for the same weights (and variant), another one for others."""
+        """Stored with every score: equal for equal weights (and variant), different for others."""
         ...
 
     @property
@@ -33,24 +33,24 @@ class ScorerSpec(Protocol):
     def load(self, worker: int) -> CorpusScorer:
         """
         Args:
-            worker: number of the process on its machine; several processes spread over the GPUs.
+            worker: number of the process on its machine; several processes are distributed over the GPUs.
         """
         ...
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """The score model's scorer, or CLIP's, from a folder or hub id."""
+    """The scorer of the score model or of CLIP, from a folder or hub id."""
 
     kind: Literal["score_model", "clip"]
     path: str
     compute: Compute
     batch_size: int
-    """Images, and texts, that CLIP embeds at once; the score model's is ``compute.batch_tokens``."""
+    """Images or texts per batch of CLIP; the score model uses ``compute.batch_tokens``."""
     clip_text: ClipText = "truncate"
-    """What CLIP does with a text beyond its context."""
+    """How CLIP handles a text longer than its context."""
     embeddings: Path | None = None
-    """Folder where CLIP's image vectors are kept, each by the image's hash."""
+    """Folder where CLIP's image vectors are cached, by image hash."""
 
     @property
     def device(self) -> Literal["auto", "cpu", "cuda"]:
@@ -58,15 +58,15 @@ class ModelSpec:
 
     @cached_property
     def version(self) -> str:
-        """Hash of the weights; with ".windowed_mean" behind it where CLIP reads long texts so."""
+        """Hash of the weights, followed by ".windowed_mean" if CLIP reads long texts that way."""
         from rsqa_pipeline.models.load import local_folder, weights_version
 
         weights = weights_version(local_folder(self.path))
         return f"{weights}.windowed_mean" if self.kind == "clip" and self.clip_text == "windowed_mean" else weights
 
     def load(self, worker: int) -> CorpusScorer:
-        """Raises ModelError where the checkpoint cannot be used."""
-        import torch  # seconds to import, and not before the worker's number of threads is set
+        """Loads the scorer. Raises ModelError if the checkpoint cannot be used."""
+        import torch  # takes seconds to import, and the number of threads must be set before
 
         if torch.cuda.is_available() and self.device != "cpu":
             torch.cuda.set_device(worker % torch.cuda.device_count())

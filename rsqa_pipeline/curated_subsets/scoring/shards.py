@@ -1,19 +1,19 @@
-"""Scores a corpus shard by shard into one table: whatever the engine, the same rows in the corpus' order.
+"""Scores a corpus shard by shard into one table. All engines give the same rows, in corpus order.
 
-What a run leaves, killed at any moment:
+A run can be killed at any moment:
 
-- A shard's tables appear whole (scratch file, then rename). The next run skips finished shards, whatever its batch
-  size, device, engine or number of workers: a shard is named by its place and the hash of its rows, the model version
-  and the table made before. With another ``shard_rows`` the shards are others, and are scored anew. A kill costs the
-  shards that were being scored, one a worker.
-- The table itself appears whole at the end; until then the one made before stands.
+- A shard's tables are written atomically (scratch file, then rename). The next run skips finished shards, with any
+  batch size, device, engine or number of workers: a shard's name contains its position and a hash of its rows, the
+  model version and the previous table. With another ``shard_rows`` the shards differ and are scored again. A kill costs
+  the shards that were being scored, one per worker.
+- The table itself is written atomically at the end; until then the previous table is kept.
 
-What a table made before is good for: a row with the same image bytes and the same text that has a score of this very
-model version keeps it and is not scored again, so a corpus that has grown costs its new rows alone. A row scored by
-other models keeps those scores in columns of their own (``score@<version>``). Rows that were quarantined are tried
-again. What no longer is in the corpus is no longer in the table.
+How the previous table is used: a row whose image bytes and text already have a score by the same model version keeps
+it and is not scored again, so a grown corpus only costs its new rows. A row scored by other models keeps those scores
+in separate columns (``score@<version>``). Quarantined rows are tried again. Rows that are no longer in the corpus are
+removed from the table.
 
-Memory does not grow with the corpus: rows are read as a stream, look-ups are on disk, shards are merged one by one.
+Memory does not grow with the corpus: rows are streamed, look-ups are on disk, shards are merged one by one.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ from rsqa_pipeline.source_pairs.clean import text_fault
 from rsqa_pipeline.source_pairs.source_row import RowFault
 
 _ROW_GROUP = 20_000
-"""Rows a row group of the table; shards can be smaller."""
+"""Rows per row group of the table; shards can be smaller."""
 
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """A row to score, as a caller gives it."""
+    """A row to score, as passed by the caller."""
 
     key: str
     image: str | None
     messages: list[Message]
     image_hash: str | None = None
-    """sha256 of the image's bytes where the caller knows it; else the image is read for it."""
+    """sha256 of the image's bytes if the caller knows it; otherwise it is computed from the image."""
 
 
 @dataclass
 class ScoreCounts:
-    """What a table holds."""
+    """Row counts of a table of scores."""
 
     rows: int = 0
     quarantined: Counter[str] = field(default_factory=Counter)
@@ -68,7 +68,7 @@ class ScoreCounts:
 
 
 def quarantine_path(out: Path) -> Path:
-    """Where the rows without a score stand."""
+    """Path of the table of rows without a score."""
     return out.with_name(f"{out.stem}.quarantine.parquet")
 
 
@@ -81,16 +81,16 @@ def score_table(
     engine: Engine,
     total: int | None = None,
 ) -> ScoreCounts:
-    """Writes ``out`` (rows of `shard.FILE_SCORE`) and, beside it, ``<stem>.quarantine.parquet`` (of QUARANTINE).
+    """Writes ``out`` (rows of `worker.FILE_SCORE`) and ``<stem>.quarantine.parquet`` (of QUARANTINE) next to it.
 
-    Every row ends in one of the two; see the module's docstring for what is scored.
+    Every row ends up in one of the two. See the module's docstring for which rows are scored.
 
     Args:
-        out: a Parquet file; its shards stand beside it in ``<stem>.shards`` until all are done.
-        total: number of rows, for the time left; None shows the rate alone.
+        out: a Parquet file; its shards are next to it in ``<stem>.shards`` until all are finished.
+        total: number of rows, to show the remaining time; None shows only the rate.
 
     Raises:
-        DataError: ``out`` is there and is no such table, or is being written by another run. EngineError, ModelError.
+        DataError: ``out`` exists and is not such a table, or another run is writing it. EngineError, ModelError.
     """
     folder = out.resolve().with_name(f"{out.stem}.shards")
     with _locked(folder):
@@ -121,7 +121,7 @@ def score_table(
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Two runs in one folder would each take the other's scratch for its own."""
+    """Locks the folder: two runs in one folder would mix up their scratch files."""
     folder.mkdir(parents=True, exist_ok=True)
     file = os.open(folder, os.O_RDONLY)
     try:
@@ -164,7 +164,7 @@ def _cut_into_shards(
 
 
 def _fault(row: ScoreRow | RowFault, seen: SeenIds) -> tuple[str, str] | None:
-    """(reason, detail) of a row that needs no model to be refused."""
+    """(reason, detail) of a row that is refused without a model; None for a row to score."""
     new = seen.add(row.key)
     if isinstance(row, RowFault):
         return row.reason, row.detail
@@ -177,9 +177,9 @@ def _fault(row: ScoreRow | RowFault, seen: SeenIds) -> tuple[str, str] | None:
 
 
 def _merge(parts: Iterable[Path], schema: pa.Schema, out: Path, counted: str) -> tuple[int, Counter[str]]:
-    """One table of all parts, in their order; returns its rows, and how often each value of ``counted`` stands there.
+    """Merges all parts, in order, into one table; returns its number of rows and how often each ``counted`` value occurs.
 
-    Holds one row group at a time.
+    Holds one row group in memory at a time.
     """
     scratch = out.with_name(f"{out.name}.{os.getpid()}.scratch")
     rows, counts = 0, Counter[str]()

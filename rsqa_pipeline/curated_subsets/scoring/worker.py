@@ -1,8 +1,8 @@
-"""One shard of a corpus, scored: every row gets its score or its reason, and the tables appear whole or not at all.
+"""Scores one shard of a corpus: every row gets a score or a reason, and the tables are written atomically.
 
 A row is addressed by its content: ``image_hash`` (sha256 of the image's bytes) and ``text_hash`` (sha256 of the
-messages' canonical JSON). A row whose address has a score of this very model version in the table made before is not
-scored again.
+messages' canonical JSON). A row whose address has a score by the same model version in the previous table is not scored
+again.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from rsqa_pipeline.records import QUARANTINE, Message, canonical_messages
 
 FILE_SCORE = pa.schema(
     [
-        ("key", pa.string()),  # the row's id: the reader's own, or a sample_id
+        ("key", pa.string()),  # id of the row: from the reader, or a sample_id
         ("image", pa.string()),  # as the reader resolved it
         ("image_hash", pa.string()),  # sha256 of the image's bytes; missing for a row without an image
         ("text_hash", pa.string()),  # sha256 of the canonical messages JSON
         ("score", pa.float32()),
         ("model_version", pa.string()),  # hash of the scoring model's weights
-        ("note", pa.string()),  # what the model did not see whole: text_cut, image_downscaled, or both with a comma
+        ("note", pa.string()),  # what the model did not see in full: text_cut, image_downscaled, or "both,joined"
     ]
 )
 """Example: ``{"key": "airport_1.jpg/0", "image": "RSICD_images/airport_1.jpg", "image_hash": "41..",
 "text_hash": "07..", "score": 2.31, "model_version": "5be1c0..", "note": None}``. A table that was scored by other
-models before also has, of each, ``score@<version>`` and ``note@<version>`` (see `lookups.short`)."""
+models before also has ``score@<version>`` and ``note@<version>`` of each (see `earlier_scores.short_version`)."""
 
 
 class ShardRow(TypedDict):
-    """What is scored."""
+    """A row to score."""
 
     key: str
     image: str | None
     image_hash: str | None
-    """None: not known yet; it is read from the image."""
+    """None if not known yet; it is then computed from the image."""
     text_hash: str
     messages: list[Message]
 
@@ -55,16 +55,16 @@ class Shard:
     """Consecutive rows of a corpus."""
 
     name: str
-    """Place in the corpus and hash of the content, so that a shard of other rows is another one."""
+    """Position in the corpus and hash of the content, so that shards with other rows have other names."""
     rows: list[ShardRow]
     refused: list[dict[str, str]]
-    """Rows of QUARANTINE that need no model to be refused."""
+    """Rows of QUARANTINE that are refused without a model."""
 
     def __len__(self) -> int:
         return len(self.rows) + len(self.refused)
 
     def save(self, path: Path) -> None:
-        """For a worker on another machine; see `read`."""
+        """Writes the shard for a worker on another machine; see `read`."""
         path.write_text(json.dumps(asdict(self)), encoding="utf-8")
 
     @classmethod
@@ -74,37 +74,37 @@ class Shard:
 
 @dataclass(frozen=True)
 class ScoringJob:
-    """What all shards of a run have in common; small, and picklable."""
+    """What all shards of a run have in common; small and picklable."""
 
     scorer: ScorerSpec
     stage: str
-    """Name in the quarantine's rows."""
+    """Name of the stage in the quarantine rows."""
     folder: Path
-    """Of the shards' tables; every worker sees it."""
+    """Folder of the shards' tables; visible to every worker."""
     earlier: Path | None
-    """`EarlierScores` of the table made before."""
+    """Index of the previous table, for `EarlierScores`."""
 
     def scores(self, name: str) -> Path:
-        """A shard's rows of FILE_SCORE; written last, so it says that the shard is finished."""
+        """Path of a shard's rows of FILE_SCORE; written last, so it marks the shard as finished."""
         return self.folder / f"{name}.scores.parquet"
 
     def quarantine(self, name: str) -> Path:
         return self.folder / f"{name}.quarantine.parquet"
 
     def schema(self) -> pa.Schema:
-        """FILE_SCORE and the columns of other models' scores that are kept."""
+        """FILE_SCORE and the kept columns of other models' scores."""
         versions = EarlierScores(self.earlier).versions if self.earlier else []
         kept = [version for version in versions if version != short_version(self.scorer.version)]
         return pa.schema([*FILE_SCORE, *(field for version in kept for field in earlier_columns(version))])
 
 
 class ShardWorker:
-    """Scores shards, one after the other. The model is loaded for the first row that needs it."""
+    """Scores shards one after the other. The model is loaded when the first row needs it."""
 
     def __init__(self, job: ScoringJob, number: int = 0) -> None:
         """
         Args:
-            number: of this worker among those of the machine; picks its GPU.
+            number: number of this worker on its machine; selects its GPU.
         """
         self._job, self._number = job, number
         self._scorer: CorpusScorer | None = None
@@ -112,7 +112,7 @@ class ShardWorker:
         self._schema = job.schema()
 
     def __call__(self, shard: Shard) -> int:
-        """Writes the shard's tables, unless they are there; returns its number of rows."""
+        """Writes the shard's tables unless they exist; returns its number of rows."""
         if not self._job.scores(shard.name).is_file():
             self._score(shard)
         return len(shard)
@@ -147,9 +147,9 @@ class ShardWorker:
 
 
 def score_rows(rows: Sequence[ShardRow], scorer: CorpusScorer) -> list[Score]:
-    """The score of each row's last message, which the assistant's has to be, in the rows' order.
+    """The score of each row's last message, in row order; the last message must be the assistant's.
 
-    Texts of one image and context make one group, and a text that stands there twice is scored once.
+    Texts of one image and context form one group; a repeated text is scored once.
     """
     groups: dict[tuple[str | None, str], tuple[ScoringGroup, dict[str, int]]] = {}
     locations: list[tuple[tuple[str | None, str], str] | None] = []
@@ -166,11 +166,13 @@ def score_rows(rows: Sequence[ShardRow], scorer: CorpusScorer) -> list[Score]:
     unique_groups = [ScoringGroup(group.image, group.context, list(texts)) for group, texts in groups.values()]
     found = dict(zip(groups, scorer.score_or_reason(unique_groups), strict=True))
     no_answer = Score(None, "no_answer", "the last message is not the assistant's")
-    return [found[index[0]][groups[index[0]][1][index[1]]] if index else no_answer for index in locations]
+    return [
+        found[key_text[0]][groups[key_text[0]][1][key_text[1]]] if key_text else no_answer for key_text in locations
+    ]
 
 
 def write_atomically(path: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes a table that appears whole or not at all, also where two processes write the same one."""
+    """Writes a table atomically, even if two processes write the same one."""
     scratch = path.with_name(f"{path.name}.{os.getpid()}.scratch")
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), scratch)
@@ -178,7 +180,7 @@ def write_atomically(path: Path, schema: pa.Schema, rows: Iterable[Mapping[str, 
 
 
 def _find_hashes(rows: Sequence[ShardRow]) -> dict[str, Score]:
-    """Fills in each ``image_hash`` not known yet, and returns why an image has none, by its reference."""
+    """Fills in each unknown ``image_hash``; returns the faults of images without one, by reference."""
     hashes: dict[str, str] = {}
     faults: dict[str, Score] = {}
     for row in rows:
@@ -195,7 +197,7 @@ def _find_hashes(rows: Sequence[ShardRow]) -> dict[str, Score]:
 
 
 def _earlier_score_columns(known: Mapping[str, Score]) -> dict[str, float | str | None]:
-    """Columns of all earlier scores; the schema leaves out the newest model's own."""
+    """Columns of all earlier scores; the schema leaves out those of the newest model."""
     columns: dict[str, float | str | None] = {}
     for version, score in known.items():
         score_name, note_name = (field.name for field in earlier_columns(version))

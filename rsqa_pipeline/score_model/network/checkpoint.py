@@ -24,7 +24,7 @@ from transformers import CONFIG_MAPPING, AutoModel, AutoProcessor, PretrainedCon
 from transformers.processing_utils import ProcessorMixin
 
 from rsqa_pipeline.errors import ModelError
-from rsqa_pipeline.models.load import load_processor, local_folder
+from rsqa_pipeline.models.load import load_processor, local_folder, pickled_weights
 from rsqa_pipeline.score_model.network import shared_backbone
 
 OURS, RELEASED = "ScoreModel", "Qwen2Reward"
@@ -217,8 +217,7 @@ def _weight_files(folder: Path) -> list[Path]:
     files = sorted(folder.glob("*.safetensors"))
     if files:
         return files
-    pickles = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".pkl", ".ckpt"))
-    if pickles:
+    if pickles := pickled_weights(folder):
         raise ModelError(
             f"{folder} contains pickled weights ({_abbreviated(pickles)}), which can run code when loaded; "
             "convert them to safetensors if you trust them; no other format is read"

@@ -33,6 +33,8 @@ from rsqa_pipeline.profile import Compute
 VLM_FAMILIES = ("qwen2_vl", "qwen2_5_vl")
 CLIP_FAMILIES = ("clip",)
 SIGLIP_FAMILIES = ("siglip",)
+PICKLE_SUFFIXES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
+"""Endings of pickled weights, which are never opened."""
 _WANTED_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
 
 
@@ -221,12 +223,16 @@ def device_of(compute: Compute) -> torch.device:
     return torch.device(compute.device)
 
 
+def pickled_weights(folder: Path) -> list[str]:
+    """Names of the folder's files with pickled weights, sorted."""
+    return sorted(file.name for file in folder.glob("*") if file.suffix in PICKLE_SUFFIXES)
+
+
 def _weight_files(folder: Path) -> list[Path]:
     files = sorted(folder.glob("*.safetensors"))
     if files:
         return files
-    pickles = sorted(f.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for f in folder.glob(pattern))
-    if pickles:
+    if pickles := pickled_weights(folder):
         raise ModelError(
             f"{folder} holds only pickled weights ({', '.join(pickles)}), which can run code when opened; "
             "save the model again with save_pretrained, which writes safetensors"

@@ -9,6 +9,16 @@ from PIL import Image
 
 from rsqa_pipeline.records import Message
 
+SCORE_REASONS = {
+    "no_answer": "the last message is not the assistant's, so there is no text to score",
+    "no_user_turn": "there is an image, but no user turn to show it in",
+    "no_image": "a CLIP score needs an image",
+    "context_too_long": "image and context leave the text no room in the model's context",
+    "out_of_memory": "not even the text alone with a small image fits in memory",
+    "not_finite": "the model's output is NaN or infinite",
+}
+"""Why a text has no score, besides the reasons of an unusable image (`rsqa_pipeline.images.decode.REASONS`)."""
+
 
 @dataclass(frozen=True)
 class ScoringGroup:
@@ -32,7 +42,7 @@ class Score:
 
     value: float | None
     reason: str | None = None
-    """One of a few codes that are counted: the reason of an `ImageFault`, ``no_candidate``, ``not_finite``."""
+    """One of a few codes that are counted: a key of `SCORE_REASONS`, or the reason of an `ImageFault`."""
     detail: str | None = None
     note: str | None = None
     """How the input was reduced to fit: ``text_cut``, ``image_downscaled``, or both, separated by a comma."""

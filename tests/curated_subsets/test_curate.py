@@ -104,7 +104,6 @@ def test_a_class_that_vanishes_is_said_aloud(tmp_path):
 
 
 def test_an_export_holds_what_is_kept(files, tmp_path):
-    pytest.importorskip("rsqa_pipeline.curated_subsets.export")
     data, scores = files
     out = tmp_path / "best.json"
     reply = invoke("--scores", scores, "--data", data, "--format", "llava", "--keep", 0.5, "--out", out)

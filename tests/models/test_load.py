@@ -9,8 +9,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rsqa_pipeline.errors import ModelError
-from rsqa_pipeline.models.load import Vlm, base_model, load_clip, load_processor, load_vlm, weights_version
+from rsqa_pipeline.models.load import (
+    PICKLE_SUFFIXES,
+    Vlm,
+    base_model,
+    load_clip,
+    load_processor,
+    load_vlm,
+    weights_version,
+)
 from rsqa_pipeline.profile import Compute
+from rsqa_pipeline.score_model.network.model import ScoreModel
 
 
 def test_vlm_round_trip_keeps_weights_processor_and_version(
@@ -49,6 +58,15 @@ def test_version_changes_with_one_weight(vlm_folder: Path, tmp_path: Path) -> No
     name = next(iter(weights))
     save_file({**weights, name: weights[name] + 1}, file, metadata={"format": "pt"})
     assert weights_version(tmp_path / "vlm") != weights_version(vlm_folder)
+
+
+@pytest.mark.parametrize("suffix", PICKLE_SUFFIXES)
+def test_both_loaders_name_the_same_pickles(vlm_folder: Path, tmp_path: Path, cpu: Compute, suffix: str) -> None:
+    shutil.copy(vlm_folder / "config.json", tmp_path)
+    (tmp_path / f"weights{suffix}").write_bytes(b"pickle")
+    for load in (lambda: load_vlm(tmp_path, cpu), lambda: ScoreModel.from_base(str(tmp_path))):
+        with pytest.raises(ModelError, match=rf"pickled weights \(weights\{suffix}\)"):
+            load()
 
 
 def test_pickled_weights_are_refused(vlm_folder: Path, tmp_path: Path, cpu: Compute) -> None:

@@ -296,5 +296,5 @@ def test_only_qwen2_vl_is_exported_in_the_released_layout(
     scored: tuple[ScoreModel, ChatEncoder], tmp_path: Path
 ) -> None:
     scored[0].activation = "softplus"
-    with pytest.raises(ModelError, match="holds Qwen2-VL only"):
+    with pytest.raises(ModelError, match="supports Qwen2-VL only"):
         scored[0].export_released(tmp_path)

@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText
 
 from rsqa_pipeline.errors import ModelError
-from rsqa_pipeline.models.load import QwenVLProcessor
+from rsqa_pipeline.models.load import QwenVLProcessor, load_vlm, weights_version
+from rsqa_pipeline.profile import Compute
 from rsqa_pipeline.records import Message
 from rsqa_pipeline.score_model.inputs.encoder import CandidateRow, ChatEncoder
+from rsqa_pipeline.score_model.network.checkpoint import read_processor
 from rsqa_pipeline.score_model.network.model import ScoreModel
 
 Batch = dict[str, torch.Tensor]
@@ -119,6 +122,35 @@ def test_released_layout_round_trips(model: ScoreModel, batch: Batch, tmp_path: 
     assert torch.equal(scores(ScoreModel.from_pretrained(tmp_path), batch), scores(model, batch))
 
 
+def test_transformers_refuses_our_layout(model: ScoreModel, processor: QwenVLProcessor, tmp_path: Path) -> None:
+    """Otherwise it would load the backbone alone, without the head, and only warn."""
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    for loader in (AutoModel, AutoModelForImageTextToText, AutoConfig):
+        with pytest.raises(ValueError, match="rsqa_score_qwen2_vl"):
+            loader.from_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="is a score model, not a base model"):
+        ScoreModel.from_base(str(tmp_path))
+    with pytest.raises(ModelError, match="rsqa_score_qwen2_vl"):
+        load_vlm(tmp_path, Compute(device="cpu"))
+    assert isinstance(read_processor(tmp_path), QwenVLProcessor)
+
+
+def test_folders_of_older_versions_still_load(model: ScoreModel, batch: Batch, tmp_path: Path) -> None:
+    """There, ``model_type`` is the backbone's own."""
+    model.save_pretrained(tmp_path)
+    version, file = weights_version(tmp_path), tmp_path / "config.json"
+    settings = json.loads(file.read_text())
+    assert settings.pop("backbone_model_type") == "qwen2_vl"
+    file.write_text(json.dumps(settings | {"model_type": "qwen2_vl"}))
+    again = ScoreModel.from_pretrained(tmp_path)
+    assert torch.equal(scores(again, batch), scores(model, batch))
+    again.save_pretrained(tmp_path / "new")
+    assert weights_version(tmp_path / "new") == version
+    new = ScoreModel.from_pretrained(tmp_path / "new")
+    assert new.backbone.config.model_type == "qwen2_vl" and not hasattr(new.backbone.config, "backbone_model_type")
+
+
 def test_a_raw_score_model_is_not_exported_as_softplus(model: ScoreModel, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="softplus"):
         model.export_released(tmp_path)
@@ -169,7 +201,7 @@ def test_a_pickle_is_refused(model: ScoreModel, tmp_path: Path) -> None:
 def test_broken_files_are_told_apart(model: ScoreModel, base_models: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no model folder"):
         ScoreModel.from_pretrained(tmp_path / "nothing")
-    with pytest.raises(ModelError, match="no score model"):
+    with pytest.raises(ModelError, match="not a score model"):
         ScoreModel.from_pretrained(base_models / "vlm")
     model.save_pretrained(tmp_path)
     whole = (tmp_path / "model.safetensors").read_bytes()

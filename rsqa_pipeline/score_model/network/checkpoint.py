@@ -1,7 +1,9 @@
 """Score-model checkpoints on disk: our layout, the released one, and the checks before loading either.
 
 Ours is config.json (the backbone's config, ``architectures: ["ScoreModel"]``, ``score_activation``) and
-safetensors named as the model's own parameters. The released layout is that of an older transformers: a flat
+safetensors named as the model's own parameters. Its ``model_type`` is one of our own, ``rsqa_score_<family>``, so that
+transformers refuses the folder: it would load the backbone alone, without the head. The backbone's own ``model_type``
+is stored as ``backbone_model_type``. The released layout is that of an older transformers: a flat
 Qwen2-VL config with ``architectures: ["Qwen2Reward"]``, the language model under ``model.``, the vision
 tower under ``visual.``, the head as ``reward_head.weight``, and always softplus (paper, released code).
 """
@@ -22,10 +24,15 @@ from transformers import CONFIG_MAPPING, AutoModel, AutoProcessor, PretrainedCon
 from transformers.processing_utils import ProcessorMixin
 
 from rsqa_pipeline.errors import ModelError
-from rsqa_pipeline.models.load import load_processor, local_folder
+from rsqa_pipeline.models.load import load_processor, local_folder, pickled_weights
 from rsqa_pipeline.score_model.network import shared_backbone
 
 OURS, RELEASED = "ScoreModel", "Qwen2Reward"
+MODEL_TYPE_PREFIX = "rsqa_score_"
+"""Start of ``model_type`` in our layout; no model type of transformers starts so."""
+BACKBONE_TYPE = "backbone_model_type"
+"""Key of the backbone's ``model_type`` in our layout. Absent in folders that older versions of this package wrote,
+where ``model_type`` is the backbone's own."""
 FAMILIES = (*shared_backbone.FAMILIES, "idefics3", "llava")
 """Supported model types of backbones. With the last two, each candidate has its own row and image."""
 RELEASED_PREFIXES = {
@@ -44,7 +51,10 @@ def read_base(path_or_id: str, revision: str | None = None) -> PreTrainedModel:
         ModelError: no such checkpoint, no safetensors, a family that is not supported, missing tensors.
     """
     folder = local_folder(path_or_id, revision)
-    _check_family(folder, _config_json(folder))
+    settings = _config_json(folder)
+    if BACKBONE_TYPE in settings:
+        raise ModelError(f"{folder} is a score model, not a base model; load it with ScoreModel.from_pretrained")
+    _check_family(folder, settings)
     _weight_files(folder)
     try:
         backbone, info = AutoModel.from_pretrained(
@@ -64,7 +74,7 @@ def read_processor(path_or_id: str | Path) -> ProcessorMixin:
         ModelError: there is none, or it cannot be read.
     """
     folder = local_folder(path_or_id)
-    if _config_json(folder).get("model_type") in shared_backbone.FAMILIES:
+    if _backbone_settings(_config_json(folder)).get("model_type") in shared_backbone.FAMILIES:
         return load_processor(folder)
     try:
         return AutoProcessor.from_pretrained(folder)
@@ -74,7 +84,7 @@ def read_processor(path_or_id: str | Path) -> ProcessorMixin:
 
 def read_config(folder: Path) -> tuple[PretrainedConfig, Any]:
     """The backbone's config and the output's activation."""
-    settings = _config_json(folder)
+    settings = _backbone_settings(_config_json(folder))
     architecture = (settings.get("architectures") or ["none"])[0]
     if architecture == RELEASED:
         activation = "softplus"
@@ -132,6 +142,8 @@ def check_tensors(folder: Path, expected: Mapping[str, Tensor], found: Mapping[s
 def write(folder: Path, config: PretrainedConfig, activation: str, tensors: Mapping[str, Tensor]) -> None:
     """Our layout."""
     settings = _settings(config) | {"architectures": [OURS], "score_activation": activation}
+    family = settings["model_type"]
+    settings |= {"model_type": MODEL_TYPE_PREFIX + family, BACKBONE_TYPE: family}
     _write(folder, settings, dict(tensors))
 
 
@@ -149,6 +161,14 @@ def write_released(folder: Path, config: PretrainedConfig, tensors: Mapping[str,
         key: value for key, value in settings["vision_config"].items() if key != "rope_parameters"
     } | {"model_type": "qwen2_vl"}
     _write(folder, settings, {_to_released(name): tensor for name, tensor in tensors.items()})
+
+
+def _backbone_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of config.json with the backbone's own ``model_type``, in any layout."""
+    backbone = dict(settings)
+    if BACKBONE_TYPE in backbone:
+        backbone["model_type"] = backbone.pop(BACKBONE_TYPE)
+    return backbone
 
 
 def _settings(config: PretrainedConfig) -> dict[str, Any]:
@@ -197,8 +217,7 @@ def _weight_files(folder: Path) -> list[Path]:
     files = sorted(folder.glob("*.safetensors"))
     if files:
         return files
-    pickles = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".pkl", ".ckpt"))
-    if pickles:
+    if pickles := pickled_weights(folder):
         raise ModelError(
             f"{folder} contains pickled weights ({_abbreviated(pickles)}), which can run code when loaded; "
             "convert them to safetensors if you trust them; no other format is read"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from rsqa_pipeline.stages import Asset
+from rsqa_pipeline.asset import Asset
 from rsqa_pipeline.versions import file_md5
 
 EVERYTHING = "everything"

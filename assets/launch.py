@@ -16,10 +16,11 @@ import yaml
 from dvc.repo import Repo, lock_repo
 from dvc.stage import PipelineStage
 
-from rsqa_pipeline.errors import DataError, RsqaError, UsageError
+from rsqa_pipeline.errors import DataError, RsqaError
 from rsqa_pipeline.materialize import current_manifest, manifests
 from rsqa_pipeline.profile import Profile, default_profile
-from rsqa_pipeline.stages import STAGES, assets_of, downstream, in_stage
+from rsqa_pipeline.progress import report
+from rsqa_pipeline.stages import STAGES, assets_of, downstream
 from rsqa_pipeline.versions import folder_version
 
 from .automation import EVERYTHING
@@ -50,22 +51,6 @@ class RunFailed(RsqaError):
     """An asset failed; the assets that do not depend on it are made."""
 
 
-def select(profile: Profile, names: Sequence[str]) -> list[str]:
-    """Asset names meant by asset and stage names, in order; none means all.
-
-    Raises UsageError naming what is unknown and what there is.
-    """
-    assets = assets_of(profile)
-    unknown = [name for name in names if name not in assets and name not in STAGES]
-    if unknown:
-        raise UsageError(
-            f"no asset or stage {', '.join(map(repr, unknown))}; "
-            f"stages: {', '.join(STAGES)}; assets: {', '.join(assets)}"
-        )
-    wanted = {a.name for name in names for a in (in_stage(assets, name) if name in STAGES else [assets[name]])}
-    return [name for name in assets if name in wanted or not names]
-
-
 def stale(profile: Profile) -> list[str]:
     """Assets whose output is missing, was made from something else than now, or is downstream of such an asset."""
     store = manifests(profile)
@@ -81,7 +66,7 @@ def launch(profile: Profile, profile_name: str, names: Sequence[str], force: boo
 
     Args:
         profile_name: name or path that the profile was loaded from.
-        names: assets, e.g. from `select`.
+        names: assets, e.g. from `stages.select`.
         force: make all of them, stale or not.
 
     Raises:
@@ -92,6 +77,7 @@ def launch(profile: Profile, profile_name: str, names: Sequence[str], force: boo
     wanted = [name for name in names if name in needed]
     assets = assets_of(profile)
     result = LaunchResult(unchanged=[name for name in names if name not in wanted])
+    report("plan", names=wanted, unchanged=len(result.unchanged), estimates=_last_seconds(profile, wanted))
     if wanted:
         failures = _run(profile, profile_name, wanted, force, result)
         if failures:
@@ -102,9 +88,18 @@ def launch(profile: Profile, profile_name: str, names: Sequence[str], force: boo
             )
             lines = [f"{name}: {message}" for name, message in failures.items()]
             not_made = f"\nnot made, since they depend on it: {', '.join(below)}" if below else ""
-            raise RunFailed("\n".join(lines) + not_made + "\nrun the same command again to go on from here")
+            raise RunFailed("\n".join(lines) + not_made + "\nrun the same command again to resume from here")
     _record(profile, result)
     return result
+
+
+def _last_seconds(profile: Profile, names: Sequence[str]) -> dict[str, float | None]:
+    """What each asset took when it was last made here; None where it never was."""
+    store = manifests(profile)
+    last = {name: next(iter(reversed(store.history(name))), None) for name in names}
+    return {
+        name: float(found.run["seconds"]) if found and "seconds" in found.run else None for name, found in last.items()
+    }
 
 
 def prepare_environment(profile: Profile, profile_name: str) -> None:

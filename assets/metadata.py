@@ -9,9 +9,9 @@ from typing import Any
 import dagster as dg
 import pyarrow.parquet as pq
 
+from rsqa_pipeline.asset import Asset
 from rsqa_pipeline.data_quality.checks import ADVISORY, MAIN_TABLE, CheckResult
 from rsqa_pipeline.materialize import Materialization
-from rsqa_pipeline.stages import Asset
 
 _ROWS_SHOWN = 5
 _CELL_CHARACTERS = 200

@@ -9,10 +9,12 @@ from typing import Any
 
 import dagster as dg
 
+from rsqa_pipeline.asset import Asset
 from rsqa_pipeline.errors import RsqaError
 from rsqa_pipeline.materialize import CheckFailed, Materialization, materialize, settings_of
 from rsqa_pipeline.profile import Profile, load_profile
-from rsqa_pipeline.stages import STAGES, Asset, assets_of
+from rsqa_pipeline.progress import report
+from rsqa_pipeline.stages import STAGES, assets_of
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 
 from .metadata import check_result, output_metadata
@@ -37,6 +39,7 @@ class Pipeline(dg.ConfigurableResource):
     def materialize(self, context: dg.AssetExecutionContext, name: str, inputs: dict[str, Path]) -> Materialized:
         """Makes the asset from its upstream folders; yields its checks and its version."""
         asset = self.assets[name]
+        report("start", asset=name)
         try:
             done = self._materialize(asset, context.run_id, inputs)
         except CheckFailed as failure:
@@ -44,6 +47,7 @@ class Pipeline(dg.ConfigurableResource):
             raise dg.Failure(str(failure), allow_retries=False) from failure
         except RsqaError as error:
             raise dg.Failure(str(error), allow_retries=STAGES[asset.stage].retried) from error
+        report("end", asset=name, seconds=done.seconds, reused=done.reused, metrics=done.manifest.metrics)
         yield dg.MaterializeResult(
             asset_key=asset.name,
             data_version=dg.DataVersion(done.manifest.data_version),

@@ -14,11 +14,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from rsqa_pipeline.asset import Asset
 from rsqa_pipeline.data_quality.checks import ADVISORY, CheckResult, run_checks
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.lineage.manifest import Manifest, ManifestStore, Recipe
 from rsqa_pipeline.profile import Profile
-from rsqa_pipeline.stages import Asset, assets_of
+from rsqa_pipeline.stages import assets_of
 from rsqa_pipeline.tracking.run_logger import RunLogger
 from rsqa_pipeline.versions import code_version, folder_version, source_version
 

@@ -8,77 +8,11 @@ subset, with the models fine-tuned on it, is a line of the profile. Dagster asse
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
+from rsqa_pipeline.asset import Asset, Stage
+from rsqa_pipeline.errors import UsageError
 from rsqa_pipeline.profile import Profile
-from rsqa_pipeline.records import Metrics
-
-StageFunction = Callable[..., Metrics]
-"""``run(inputs, out, settings, logger, **options) -> metrics``."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """What the assets of one folder of the library have in common."""
-
-    name: str
-    purpose: str
-    owner: str
-    tracked: bool = False
-    """Trains or measures: each asset gets an MLflow run."""
-    retried: bool = False
-    """Asks a hub or a server, which can fail for a while and then work."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asset:
-    """One output of the pipeline."""
-
-    name: str
-    stage: str
-    description: str
-    function: str
-    """``module:function`` below ``rsqa_pipeline``."""
-    inputs: tuple[str, ...] = ()
-    """Upstream assets."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """Keyword arguments of the function, besides inputs, settings and logger."""
-    settings: tuple[str, ...] = ()
-    """Dotted keys of the profile that it reads besides ``name`` and ``seed``; it is stale when one of them changes."""
-    sources: tuple[str, ...] = ()
-    """Outside files and folders that it reads."""
-    records: str | None = None
-    """Record type of its main table."""
-    checks: tuple[str, ...] = ()
-    """Data-quality checks besides ``metrics_are_numbers`` (`data_quality.checks`)."""
-    families: tuple[str, ...] = ()
-    """Families of preference pairs that it must hold."""
-    gpu: bool = False
-    """Runs models: it takes the pool ``gpu``, and is stale when ``compute`` changes."""
-
-    def folder(self, profile: Profile) -> Path:
-        return profile.data / self.stage / self.name
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """Every key of the profile that its output depends on."""
-        return ("seed", *(("compute",) if self.gpu else ()), *self.settings)
-
-    @property
-    def module(self) -> str:
-        """Module of its function, below ``rsqa_pipeline``."""
-        return self.function.partition(":")[0]
-
-    def load(self) -> StageFunction:
-        """Imports its function."""
-        module = importlib.import_module(f"rsqa_pipeline.{self.module}")
-        function: StageFunction = getattr(module, self.function.partition(":")[2])
-        return function
-
 
 STAGES = {
     stage.name: stage
@@ -164,6 +98,22 @@ def downstream(assets: Mapping[str, Asset], name: str) -> list[str]:
         if reached.intersection(asset.inputs):
             reached.add(asset.name)
     return [other for other in assets if other in reached and other != name]
+
+
+def select(profile: Profile, names: Sequence[str]) -> list[str]:
+    """Asset names meant by asset and stage names, in order; none means all.
+
+    Raises UsageError naming what is unknown and what there is.
+    """
+    assets = assets_of(profile)
+    unknown = [name for name in names if name not in assets and name not in STAGES]
+    if unknown:
+        raise UsageError(
+            f"no asset or stage {', '.join(map(repr, unknown))}; "
+            f"stages: {', '.join(STAGES)}; assets: {', '.join(assets)}"
+        )
+    wanted = {a.name for name in names for a in (in_stage(assets, name) if name in STAGES else [assets[name]])}
+    return [name for name in assets if name in wanted or not names]
 
 
 def _source_pairs(profile: Profile) -> Iterator[Asset]:

@@ -18,9 +18,10 @@ from rich.tree import Tree
 from rsqa_pipeline.cli import curate as curate_command
 from rsqa_pipeline.cli import preferences as preference_commands
 from rsqa_pipeline.cli import score as score_command
+from rsqa_pipeline.cli.run import run_assets
 from rsqa_pipeline.errors import RsqaError
 from rsqa_pipeline.profile import Profile, default_profile, limited_profile, load_profile
-from rsqa_pipeline.stages import STAGES, assets_of, in_stage
+from rsqa_pipeline.stages import STAGES, assets_of, in_stage, select
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(preference_commands.labels, name="labels")
@@ -55,25 +56,26 @@ def run(
     profile: ProfileOption = None,
     limit: LimitOption = None,
     force: Annotated[bool, typer.Option("--force", help="Compute even what is unchanged.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Print the run's log as it grows, too.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print the last line and errors only.")] = False,
 ) -> None:
     """Make assets through Dagster: what is missing or stale, then the result table.
 
-    Killed at any moment, the same command goes on from the last finished asset.
+    A run that was stopped or killed is resumed by the same command, after the last finished asset. Exit code 130
+    after Ctrl-C or SIGTERM.
     """
     name, settings = _profile(profile, limit)
-    from assets.launch import (  # Dagster and DVC: seconds to import, not needed for other commands
-        launch,
-        select,
-    )
+    outcome = run_assets(settings, name, select(settings, assets or []), force, console, verbose, quiet)
+    if not quiet:
+        from rsqa_pipeline.report.console import print_results  # pandas: not needed by other commands
 
-    result = launch(settings, name, select(settings, assets or []), force)
-    from rsqa_pipeline.report.console import print_results
-
-    print_results(settings, console)
+        print_results(settings, console)
     console.print(
-        f"{len(result.computed)} assets computed, {len(result.unchanged)} unchanged, "
-        f"{len(result.recorded)} recorded in dvc.lock; profile {settings.name}"
+        f"{len(outcome.computed)} assets computed, {len(outcome.unchanged)} unchanged, "
+        f"{len(outcome.recorded)} recorded in dvc.lock; profile {settings.name}"
     )
+    if not quiet:
+        console.print(f"log: {outcome.log}", soft_wrap=True, highlight=False)
 
 
 @app.command()

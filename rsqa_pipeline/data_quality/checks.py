@@ -11,11 +11,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from rsqa_pipeline.asset import Asset
 from rsqa_pipeline.curated_subsets.selection.explain import vanished_groups
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.profile.curated_subsets import Drift
 from rsqa_pipeline.records import Metrics
-from rsqa_pipeline.stages import Asset
 
 MAIN_TABLE = {
     "image_text_sample": "samples.parquet",

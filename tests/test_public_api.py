@@ -128,6 +128,13 @@ def test_parquet_csv_and_a_data_frame_give_the_same_table(tmp_path):
     assert rows.loc[rows["rank"] == 1, "kept"].all()
 
 
+def test_missing_scores_in_any_column_type():
+    for values in ([1.0, None, 2.0], pd.array([1.0, None, 2.0], dtype="Float32")):
+        rows = rsqa_pipeline.curate(pd.DataFrame({"key": [7, 8, 9], "score": values}), keep=0.3)
+        assert rows["key"].tolist() == ["7", "8", "9"]
+        assert [reason or "kept" for reason in rows["reason"]] == ["outside_top", "no_score", "kept"]
+
+
 def test_captions_and_instructions_are_kept_apart():
     kinds = ["caption", "caption", "instruction", "instruction"]
     table = pd.DataFrame({"sample_id": list("abcd"), "kind": kinds, "score": [4, 3, 2, 1]})
@@ -141,6 +148,9 @@ def test_a_rule_in_place_of_a_fraction():
     assert first == again != other and sum(first) == 10
     with pytest.raises(DataError, match="keep is not a rule: selector"):
         rsqa_pipeline.curate(scored(), keep={"selector": "best"})
+    parts = {"any_of": [{"all_of": [{"selector": "score_model", "caption_fraction": 0.5}]}]}
+    with pytest.raises(DataError, match="no column kind"):
+        rsqa_pipeline.curate(scored(), keep=parts)
     with pytest.raises(DataError, match="no column kind"):
         rsqa_pipeline.curate(scored(), keep={"selector": "score_model", "caption_fraction": 0.5})
 

@@ -7,6 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
@@ -80,16 +81,14 @@ def select_rows(scores: pd.DataFrame, rule: SubsetRule, seed: int) -> pd.DataFra
     for name in _SCORES:
         if name in samples:
             try:
-                numbers[name] = pd.to_numeric(samples[name]).astype(float)
+                numbers[name] = pd.to_numeric(samples[name]).to_numpy(dtype=float, na_value=np.nan)
             except (ValueError, TypeError) as error:
                 raise DataError(f"column {name!r} must contain numbers: {error}") from error
     if "score" in numbers:
         numbers.setdefault("score_model", numbers["score"])
     samples = samples.assign(sample_id=samples[ids].astype(str), **numbers)
-    has_kinds = "kind" in samples
-    if not has_kinds:
-        simple = rule.parts or [rule]
-        if any(part.caption_fraction != part.instruction_fraction for part in simple):
+    if "kind" not in samples:
+        if _treats_kinds_differently(rule):
             raise DataError(
                 "the rule has one fraction for captions and another for instructions, but the scores have no column "
                 "kind"
@@ -99,3 +98,9 @@ def select_rows(scores: pd.DataFrame, rule: SubsetRule, seed: int) -> pd.DataFra
         raise DataError("column 'kind' has missing values; each row needs caption or instruction")
     decisions = apply_rule(samples, rule, seed)
     return decisions.assign(key=samples["sample_id"])[COLUMNS]
+
+
+def _treats_kinds_differently(rule: SubsetRule) -> bool:
+    if rule.parts:
+        return any(_treats_kinds_differently(part) for part in rule.parts)
+    return rule.caption_fraction != rule.instruction_fraction

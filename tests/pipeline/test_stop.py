@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
@@ -24,7 +23,7 @@ def processes_of(root: Path) -> list[int]:
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if os.readlink(folder / "cwd") == str(root):
+            if (folder / "cwd").readlink() == root:
                 found.append(int(folder.name))
         except OSError:  # ended meanwhile, or another user's
             continue

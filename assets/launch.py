@@ -21,6 +21,7 @@ from rsqa_pipeline.materialize import current_manifest, manifests
 from rsqa_pipeline.profile import Profile, default_profile
 from rsqa_pipeline.progress import report
 from rsqa_pipeline.stages import STAGES, assets_of, downstream
+from rsqa_pipeline.staleness import stale_assets
 from rsqa_pipeline.versions import folder_version
 
 from .automation import EVERYTHING
@@ -51,16 +52,6 @@ class RunFailed(RsqaError):
     """An asset failed; the assets that do not depend on it are made."""
 
 
-def stale(profile: Profile) -> list[str]:
-    """Assets whose output is missing, was made from something else than now, or is downstream of such an asset."""
-    store = manifests(profile)
-    found: set[str] = set()
-    for asset in assets_of(profile).values():
-        if found.intersection(asset.inputs) or current_manifest(profile, asset, store) is None:
-            found.add(asset.name)
-    return [name for name in assets_of(profile) if name in found]
-
-
 def launch(profile: Profile, profile_name: str, names: Sequence[str], force: bool = False) -> LaunchResult:
     """Materializes the stale ones among ``names`` in one Dagster run.
 
@@ -73,11 +64,16 @@ def launch(profile: Profile, profile_name: str, names: Sequence[str], force: boo
         RunFailed: an asset failed or was not made because one above it failed.
     """
     prepare_environment(profile, profile_name)
-    needed = set(names) if force else set(stale(profile))
-    wanted = [name for name in names if name in needed]
+    stale = {asset.name: asset for asset in stale_assets(profile)}
+    wanted = [name for name in names if force or name in stale]
     assets = assets_of(profile)
     result = LaunchResult(unchanged=[name for name in names if name not in wanted])
-    report("plan", names=wanted, unchanged=len(result.unchanged), estimates=_last_seconds(profile, wanted))
+    report(
+        "plan",
+        names=wanted,
+        unchanged=len(result.unchanged),
+        estimates={name: stale[name].last_seconds for name in wanted if name in stale},
+    )
     if wanted:
         failures = _run(profile, profile_name, wanted, force, result)
         if failures:
@@ -91,15 +87,6 @@ def launch(profile: Profile, profile_name: str, names: Sequence[str], force: boo
             raise RunFailed("\n".join(lines) + not_made + "\nrun the same command again to resume from here")
     _record(profile, result)
     return result
-
-
-def _last_seconds(profile: Profile, names: Sequence[str]) -> dict[str, float | None]:
-    """What each asset took when it was last made here; None where it never was."""
-    store = manifests(profile)
-    last = {name: next(iter(reversed(store.history(name))), None) for name in names}
-    return {
-        name: float(found.run["seconds"]) if found and "seconds" in found.run else None for name, found in last.items()
-    }
 
 
 def prepare_environment(profile: Profile, profile_name: str) -> None:

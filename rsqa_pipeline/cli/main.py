@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,15 +15,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.tree import Tree
 
+from rsqa_pipeline import __version__
 from rsqa_pipeline.cli import curate as curate_command
 from rsqa_pipeline.cli import preferences as preference_commands
 from rsqa_pipeline.cli import score as score_command
-from rsqa_pipeline.cli.run import run_assets
-from rsqa_pipeline.errors import RsqaError
+from rsqa_pipeline.cli.processes import stop_group, stop_signals
+from rsqa_pipeline.cli.run import INTERRUPTED, run_assets
+from rsqa_pipeline.errors import RsqaError, UsageError
 from rsqa_pipeline.profile import Profile, default_profile, limited_profile, load_profile
 from rsqa_pipeline.stages import STAGES, assets_of, in_stage, select
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(preference_commands.labels, name="labels")
 app.add_typer(preference_commands.pairs, name="pairs")
 app.command()(curate_command.curate)
@@ -189,9 +191,58 @@ def ui(
         "-p",
         str(port),
     ]
-    # Dagster copies SIGINT's handler to SIGTERM; ignored in a background shell, it could never be stopped.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    raise typer.Exit(subprocess.run(words, env=dict(os.environ), check=False).returncode)
+    _refuse_used_port(port)
+    with stop_signals():
+        child = subprocess.Popen(words, env=dict(os.environ), start_new_session=True)
+        try:
+            raise typer.Exit(child.wait())
+        except KeyboardInterrupt:
+            stop_group(child)
+            raise typer.Exit(INTERRUPTED) from None
+
+
+def _refuse_used_port(port: int) -> None:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise UsageError(f"--port {port} on 127.0.0.1 cannot be used: {error.strerror}; choose another") from error
+
+
+@app.command()
+def plan(
+    assets: Annotated[list[str] | None, typer.Argument(help="Assets or stages; none means all.")] = None,
+    profile: ProfileOption = None,
+    limit: LimitOption = None,
+) -> None:
+    """Show what `rsqa run` would make and why (data, code or settings), and what that took last time."""
+    from rsqa_pipeline.cli.plan import print_plan
+
+    _, settings = _profile(profile, limit)
+    print_plan(settings, select(settings, assets or []), console)
+
+
+@app.command()
+def doctor() -> None:
+    """Show what this machine offers: Python, cores, memory, disk, GPU, optional extras, git."""
+    from rsqa_pipeline.cli.plan import print_doctor
+
+    print_doctor(console)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"rsqa-pipeline {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Learn what good remote-sensing image-text data is, keep the best part, and show whether models gain from it."""
 
 
 @app.command("pretrain-tiny")

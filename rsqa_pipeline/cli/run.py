@@ -5,27 +5,24 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from rsqa_pipeline.cli.processes import stop_group, stop_signals
 from rsqa_pipeline.errors import RsqaError
 from rsqa_pipeline.profile import Profile
 
 KEPT_LOGS = 20
 INTERRUPTED = 130
 """Exit code of a run that Ctrl-C or SIGTERM stopped."""
-_GRACE_SECONDS = 2.0
 _POLL_SECONDS = 0.25
 _BAR = re.compile(r"([\w ,.:()-]*?):?\s*(\d+)%\|[^|]*\|\s*(\d+)/(\d+)")
 """A progress bar that the work draws into its log."""
@@ -86,7 +83,7 @@ class _State:
         if not left or not known:
             return ""
         unknown = len(left) - len(known)
-        return f"about {_duration(sum(known))} left" + (f", {unknown} assets never timed" if unknown else "")
+        return f"about {duration(sum(known))} left" + (f", {unknown} assets never timed" if unknown else "")
 
 
 def run_assets(
@@ -100,7 +97,7 @@ def run_assets(
     log = _new_log(profile)
     reader, writer = os.pipe()
     words = [sys.executable, "-m", "assets.worker", profile_name, str(writer), *(["--force"] if force else []), *names]
-    with log.open("w", encoding="utf-8") as output, _stop_signals():
+    with log.open("w", encoding="utf-8") as output, stop_signals():
         child = subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=output, stderr=output, pass_fds=(writer,), start_new_session=True
         )
@@ -109,7 +106,7 @@ def run_assets(
         try:
             _watch(child, reader, log, state, console, verbose, quiet)
         except (KeyboardInterrupt, Interrupted):
-            _stop(child)
+            stop_group(child)
             raise Interrupted(
                 f"stopped at {state.current or 'the start'}; run the same command again to resume after the last "
                 f"finished asset. Log: {log}"
@@ -169,7 +166,7 @@ def _handle(event: Mapping[str, Any], state: _State, console: Console, quiet: bo
         case "end":
             if not quiet:
                 figure = _key_figure(event["metrics"])
-                seconds = "unchanged" if event["reused"] else _duration(event["seconds"])
+                seconds = "unchanged" if event["reused"] else duration(event["seconds"])
                 console.print(f"{state.position} {event['asset']:<28} {seconds:>9}  {figure}", highlight=False)
             state.done += 1
             state.current = ""
@@ -186,34 +183,6 @@ def _failure(state: _State, code: int | None, log: Path) -> RsqaError:
     failure = RunFailed(f"{state.error['message']}\nlog: {log}")
     failure.exit_code = int(state.error["code"])
     return failure
-
-
-def _stop(child: subprocess.Popen[bytes]) -> None:
-    """Ends the child and every process of its session."""
-    for number, patience in ((signal.SIGTERM, _GRACE_SECONDS), (signal.SIGKILL, None)):
-        try:
-            os.killpg(child.pid, number)
-        except ProcessLookupError:
-            return
-        try:
-            child.wait(patience)
-        except subprocess.TimeoutExpired:
-            continue
-
-
-@contextmanager
-def _stop_signals() -> Iterator[None]:
-    """Turns SIGTERM into what Ctrl-C does; a background shell may have ignored SIGINT."""
-
-    def stop(_: int, __: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _new_log(profile: Profile) -> Path:
@@ -254,6 +223,7 @@ def _key_figure(metrics: Mapping[str, float]) -> str:
     return next((words.format(metrics[name]) for name, words in _KEY_FIGURES if name in metrics), "")
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """``7 s`` or ``3 min 05 s``."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

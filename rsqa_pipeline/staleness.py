@@ -1,0 +1,71 @@
+"""What is stale in a profile, and why: data, code or settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from rsqa_pipeline.asset import Asset
+from rsqa_pipeline.lineage.manifest import ManifestStore, Recipe
+from rsqa_pipeline.materialize import current_manifest, input_folders, manifests, recipe_of
+from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.stages import assets_of
+from rsqa_pipeline.versions import folder_version
+
+
+@dataclass(frozen=True)
+class StaleAsset:
+    """An asset that the next run makes."""
+
+    name: str
+    reasons: list[str]
+    last_seconds: float | None
+    """What it took when it was last made here; None where it never was."""
+
+
+def stale_assets(profile: Profile) -> list[StaleAsset]:
+    """Assets whose output is missing or was made from something else than now, and all below them, in order."""
+    store = manifests(profile)
+    found: dict[str, StaleAsset] = {}
+    for asset in assets_of(profile).values():
+        upstream = [name for name in asset.inputs if name in found]
+        if not upstream and current_manifest(profile, asset, store) is not None:
+            continue
+        reasons = _own_reasons(profile, asset, store)
+        if upstream:
+            more = f" and {len(upstream) - 1} more" if len(upstream) > 1 else ""
+            reasons.append(f"input {upstream[0]}{more} will be made again")
+        found[asset.name] = StaleAsset(asset.name, reasons, _last_seconds(store, asset.name))
+    return list(found.values())
+
+
+def _own_reasons(profile: Profile, asset: Asset, store: ManifestStore) -> list[str]:
+    history, folder = store.history(asset.name), asset.folder(profile)
+    if not folder.is_dir():
+        return ["output is missing"] if history else ["never made"]
+    made = store.find(asset.name, folder_version(folder))
+    if made is None:
+        return ["output on disk is not a recorded one"]
+    upstream = input_folders(profile, asset)
+    if not all(path.is_dir() for path in upstream.values()):
+        return []  # the missing input is a reason of its own
+    return differences(made.recipe, recipe_of(profile, asset, upstream))
+
+
+def differences(before: Recipe, now: Recipe) -> list[str]:
+    """What changed between two recipes, one line each: code, settings by key, inputs and sources by name."""
+    reasons = ["code changed"] if before.code_version != now.code_version else []
+    for what, old, new in (
+        ("settings", before.settings, now.settings),
+        ("input", before.inputs, now.inputs),
+        ("source", before.sources, now.sources),
+    ):
+        changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+        if changed:
+            reasons.append(f"{what} changed: {', '.join(changed)}")
+    return reasons
+
+
+def _last_seconds(store: ManifestStore, name: str) -> float | None:
+    times: Iterable[str] = (made.run["seconds"] for made in reversed(store.history(name)) if "seconds" in made.run)
+    return next(map(float, times), None)

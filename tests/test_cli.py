@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import rsqa_pipeline
 from rsqa_pipeline.profile import load_profile
 from rsqa_pipeline.stages import assets_of
 
@@ -65,7 +67,27 @@ def test_stages_names_every_asset() -> None:
     assert all(name in done.stdout for name in assets_of(load_profile("demo")))
 
 
-@pytest.mark.parametrize("command", ["run", "trace", "stages", "ui", "pretrain-tiny"])
+@pytest.mark.parametrize("command", ["run", "plan", "doctor", "trace", "stages", "ui", "pretrain-tiny"])
 def test_every_command_has_help(command: str) -> None:
     done = rsqa(command, "--help")
     assert done.returncode == 0 and "Usage" in done.stdout
+
+
+def test_version_is_the_packages() -> None:
+    done = rsqa("--version")
+    assert done.returncode == 0 and done.stdout.strip() == f"rsqa-pipeline {rsqa_pipeline.__version__}"
+
+
+def test_doctor_names_what_a_run_depends_on() -> None:
+    done = rsqa("doctor")
+    assert done.returncode == 0, done.stderr
+    for word in ("Python", "memory", "disk free", "GPU", "extra geo", "extra cluster", "demo"):
+        assert word in done.stdout
+
+
+def test_a_used_port_is_refused_before_anything_starts() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        done = rsqa("ui", "--port", str(other.getsockname()[1]))
+    assert done.returncode == 2 and "cannot be used" in done.stderr and "Traceback" not in done.stderr

@@ -172,9 +172,10 @@ def stages(
 @app.command()
 def ui(
     profile: ProfileOption = None,
-    port: Annotated[int, typer.Option(help="TCP port on 127.0.0.1.")] = 3000,
+    port: Annotated[int, typer.Option(help="TCP port on 127.0.0.1.", min=1, max=65535)] = 3000,
 ) -> None:
     """Open the Dagster UI of a profile at http://127.0.0.1:PORT until interrupted."""
+    _refuse_used_port(port)
     from assets.launch import prepare_environment
 
     name, settings = _profile(profile)
@@ -191,7 +192,6 @@ def ui(
         "-p",
         str(port),
     ]
-    _refuse_used_port(port)
     with stop_signals():
         child = subprocess.Popen(words, env=dict(os.environ), start_new_session=True)
         try:

@@ -62,7 +62,9 @@ def section(inputs: Mapping[str, Path], frame: pd.DataFrame, compared: Compared,
         _reward_tile(inputs),
     ]
     argument = " ".join([_accuracy_text(accuracy), _quality_text(kept, compared), _comparison_text(tallies, compared)])
-    return ReportSection("headline", "Summary", [Paragraph(argument), Tiles(tiles)])
+    return ReportSection(
+        "headline", "Summary", [Paragraph(_verdict(tallies["base"], compared)), Paragraph(argument), Tiles(tiles)]
+    )
 
 
 def _tally(inputs: Mapping[str, Path], compared: Compared, baseline: str) -> Counter[str]:
@@ -72,6 +74,19 @@ def _tally(inputs: Mapping[str, Path], compared: Compared, baseline: str) -> Cou
             family, compared, rows(inputs[f"{family}_benchmark"] / "comparisons.parquet"), baseline
         )
     return verdicts
+
+
+def _verdict(against_base: Counter[str], compared: Compared) -> str:
+    """Whether fine-tuning on the main subset pays, by the paired comparisons with the untuned base."""
+    total, better, worse = against_base.total(), against_base["better"], against_base["worse"]
+    subset = compared.label(compared.main)
+    if not total:
+        return f"Verdict: models fine-tuned on the subset of {subset} were not compared with the untuned base."
+    pays = "it pays" if better > worse else "it does not pay" if worse > better else "no gain is shown"
+    return (
+        f"Verdict: against the untuned base, fine-tuning on the subset of {subset} is better on {better} of {total} "
+        f"benchmark metrics and worse on {worse}, by paired 95 % intervals: {pays} on this corpus."
+    )
 
 
 def _accuracy_text(accuracy: Mapping[str, Interval | None]) -> str:

@@ -37,7 +37,7 @@ class DriftFigures:
     new_samples: int
     common_samples: int
     psi: float
-    """Population stability index over deciles of the old scores; by convention, above 0.1 is a shift, above 0.25 a large one."""
+    """Population stability index over deciles of the old scores; usually above 0.1 is some shift, 0.25 a large one."""
     ks: float
     """Kolmogorov-Smirnov distance in [0, 1]."""
     ks_p_value: float
@@ -51,7 +51,7 @@ class DriftFigures:
 
 
 def compare_scores(old: pd.Series, new: pd.Series) -> DriftFigures:
-    """Compares two series of scores, indexed by id, without missing values. Raises DataError if one of them is empty."""
+    """Compares two series of scores, indexed by id, without missing values. Raises DataError if one is empty."""
     if old.empty or new.empty:
         raise DataError(f"needs old and new scores, found {len(old)} old and {len(new)} new ones")
     common = old.index.intersection(new.index)

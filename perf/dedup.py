@@ -1,10 +1,10 @@
-"""Near-duplicate search over synthetic embeddings: time, peak memory and recall, beside comparing every pair.
+"""Near-duplicate search over synthetic embeddings: time, peak memory and recall, compared with an exhaustive search.
 
     OMP_NUM_THREADS=1 python perf/dedup.py --images 100000
 
-The embeddings are clustered, as those of real corpora are: unit vectors around 1,000 centres, with a cosine of about
-0.3 within a cluster. A tenth of the images are copies of others, with cosines of 0.75 to 0.98. The naive way multiplies
-a sample of the images with all others and is scaled up.
+The embeddings are clustered like those of real corpora: unit vectors around 1,000 centres, with a cosine of about 0.3
+within a cluster. A tenth of the images are copies of others, with cosines of 0.75 to 0.98. The exhaustive search
+compares a sample of the images with all others; its time is scaled up.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from collections.abc import Iterator
 import faiss
 import numpy as np
 
-from rsqa_pipeline.source_pairs.duplicates.components import group
-from rsqa_pipeline.source_pairs.duplicates.image_set import Floats, ImageSet, Rows
+from rsqa_pipeline.source_pairs.duplicates.components import find_components
+from rsqa_pipeline.source_pairs.duplicates.image_set import Floats, ImageSet, Ints
 
 WIDTH = 128
 CENTRES = 1000
@@ -28,7 +28,7 @@ NAIVE_ROWS = 2000
 
 
 class Embeddings:
-    """Unit rows as an image set with one view; a real one has 8, each a search like this one."""
+    """Unit vectors as an image set with one view; real image sets have 8 views, each searched like this one."""
 
     candidate_threshold = THRESHOLD
 
@@ -36,15 +36,15 @@ class Embeddings:
         self.vectors = vectors
         self.pixel_counts = np.ones(len(vectors), np.int64)
 
-    def views(self, rows: Rows) -> Iterator[Floats]:
+    def views(self, rows: Ints) -> Iterator[Floats]:
         yield self.vectors[rows]
 
-    def similarity(self, rows: Rows, view: Rows, others: ImageSet, other_rows: Rows, cosine: Floats) -> Floats:
+    def similarity(self, rows: Ints, view: Ints, others: ImageSet, other_rows: Ints, cosine: Floats) -> Floats:
         return cosine
 
 
-def embeddings(count: int) -> tuple[Floats, Rows]:
-    """(count, 128) unit rows, the last tenth of them copies, and (count // 10,) the rows that those are copies of."""
+def embeddings(count: int) -> tuple[Floats, Ints]:
+    """Unit vectors (count, 128), the last tenth of them copies, and the rows that were copied, (count // 10,)."""
     rng = np.random.default_rng(0)
     copies = count // 10
     centres = unit(rng.standard_normal((CENTRES, WIDTH), np.float32))
@@ -67,7 +67,7 @@ def unit(vectors: Floats) -> Floats:
 
 
 def naive_seconds(vectors: Floats) -> float:
-    """Seconds of CPU for every pair, from those of ``NAIVE_ROWS`` images with all."""
+    """CPU seconds for comparing every pair, extrapolated from ``NAIVE_ROWS`` images compared with all."""
     started = time.process_time()
     for start in range(0, NAIVE_ROWS, 200):
         np.nonzero(vectors[start : start + 200] @ vectors.T >= THRESHOLD)
@@ -86,7 +86,7 @@ def main() -> None:
     before = peak_mib()
     images = Embeddings(vectors)
     started, cpu = time.perf_counter(), time.process_time()
-    groups = group(images, np.arange(count), range(count), THRESHOLD)
+    groups = find_components(images, np.arange(count), range(count), THRESHOLD)
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     peak = peak_mib()
     recall = float(np.mean(groups.keeper[count - len(copied) :] == groups.keeper[copied]))

@@ -1,15 +1,15 @@
-"""The scorer beside the ways it replaces: the same weights, the same images on disk, the same scores.
+"""The scorer compared with simpler methods: the same weights, the same images on disk, the same scores.
 
     python perf/scoring.py --out scoring.json
     python perf/scoring.py --size shipped --texts 400 --out scoring_shipped.json
     python perf/scoring.py --size 7b --device cuda --batch-tokens 16384 --out scoring_7b.json
 
-one by one: the released code's way. A text at a time into batches of two, its image opened and encoded for it alone.
-padded: batches of ``--batch`` texts in the order they come, each with its image, padded to the longest.
+one by one: as in the released code. Texts in batches of two, each text's image opened and encoded separately.
+padded: batches of ``--batch`` texts in the given order, each with its image, padded to the longest.
 scorer: `rsqa_pipeline.score_model.scoring.scorer`.
 
-Weights are random, but for --size shipped. The ways take turns; seconds are the median over ``--repeats``. In float32
-scores are asserted equal.
+Weights are random, except for --size shipped. The methods take turns; seconds are the median over ``--repeats``. In
+float32 the scores are asserted to be equal.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ SIZES: dict[str, dict[str, dict[str, int]]] = {
         "vision": {"embed_dim": 1280, "depth": 32, "num_heads": 16},
     },
 }
-"""Shapes of Qwen2-VL; 7b is Qwen2-VL-7B's own."""
+"""Shapes of Qwen2-VL; 7b is the shape of Qwen2-VL-7B."""
 
-Way = Callable[[Sequence[ScoringGroup]], list[float]]
+Method = Callable[[Sequence[ScoringGroup]], list[float]]
 
 
 def new_processor(side: int) -> QwenVLProcessor:
-    """Qwen2-VL's image processing to ``side`` x ``side`` pixels, 28 x 28 a token, and a tokenizer of few words."""
+    """Qwen2-VL's image processing to ``side`` x ``side`` pixels, 28 x 28 pixels per token, and a small tokenizer."""
     processor = train_vlm_processor(WORDS * 5, side + 14)  # it rounds down to whole tokens
     processor.image_processor.patch_size = 14
     return processor
@@ -70,17 +70,17 @@ def new_processor(side: int) -> QwenVLProcessor:
 def new_model(
     processor: QwenVLProcessor, size: str, device: str, dtype: torch.dtype
 ) -> tuple[ScoreModel, PreTrainedModel]:
-    """A score model, and its backbone as transformers makes it, of the same weights."""
+    """A score model, and the unmodified transformers backbone with the same weights."""
     with torch.device(device):
         plain = (read_base(SHIPPED) if size == "shipped" else new_backbone(processor, size, dtype)).to(device).eval()
-        # a copy with the same tensors: the score model changes how its backbone computes, not what it holds
+        # a copy with the same tensors: the score model changes its backbone's modules, not the weights
         model = ScoreModel(copy.deepcopy(plain, {id(tensor): tensor for tensor in plain.parameters()}))
         torch.nn.init.normal_(model.head.weight, std=0.1)
     return model.eval(), plain
 
 
 def new_backbone(processor: QwenVLProcessor, size: str, dtype: torch.dtype) -> Qwen2VLModel:
-    """A Qwen2-VL of random weights."""
+    """A Qwen2-VL with random weights."""
     token = processor.tokenizer.convert_tokens_to_ids
     shape = SIZES[size]
     half = shape["text"]["hidden_size"] // shape["text"]["num_attention_heads"] // 2
@@ -100,7 +100,7 @@ def new_backbone(processor: QwenVLProcessor, size: str, dtype: torch.dtype) -> Q
 
 
 def new_groups(folder: Path, case: str, count: int) -> list[ScoringGroup]:
-    """``count`` groups, each with a 600 x 600 JPEG of its own; captions have 10 to 90 words, answers 5 to 40."""
+    """``count`` groups, each with its own 600 x 600 JPEG; captions have 10 to 90 words, answers 5 to 40."""
     rng = np.random.default_rng(0)
     candidates = {"best of 16": 16, "pairs": 2, "one caption": 1}[case]
     groups = []
@@ -114,11 +114,11 @@ def new_groups(folder: Path, case: str, count: int) -> list[ScoringGroup]:
     return groups
 
 
-def in_batches_of(size: int, model: ScoreModel, plain: PreTrainedModel, processor: QwenVLProcessor) -> Way:
-    """Texts in the order they come, ``size`` at once, each with its image beside it, by transformers alone."""
+def in_batches_of(size: int, model: ScoreModel, plain: PreTrainedModel, processor: QwenVLProcessor) -> Method:
+    """Scores texts in the given order, ``size`` at once, each with its own image, using transformers only."""
 
     @torch.inference_mode()
-    def way(groups: Sequence[ScoringGroup]) -> list[float]:
+    def method(groups: Sequence[ScoringGroup]) -> list[float]:
         rows = [(group, text) for group in groups for text in group.candidates]
         scores: list[float] = []
         for start in range(0, len(rows), size):
@@ -132,34 +132,34 @@ def in_batches_of(size: int, model: ScoreModel, plain: PreTrainedModel, processo
             scores += model.head(read.float()).squeeze(-1).tolist()
         return scores
 
-    return way
+    return method
 
 
-def scorer_way(scorer: Scorer) -> Way:
-    def way(groups: Sequence[ScoringGroup]) -> list[float]:
+def scorer_method(scorer: Scorer) -> Method:
+    def method(groups: Sequence[ScoringGroup]) -> list[float]:
         scored = scorer.score_or_reason(groups)
         missing = [score.reason for of_group in scored for score in of_group if score.value is None]
         assert not missing, f"not scored: {missing[:3]}"
         return [score.value for of_group in scored for score in of_group if score.value is not None]
 
-    return way
+    return method
 
 
-def compare(ways: dict[str, Way], groups: Sequence[ScoringGroup], repeats: int) -> dict[str, dict[str, float]]:
-    """Median seconds of a clock and of all threads, texts a second, largest difference to the first way's scores."""
+def compare(methods: dict[str, Method], groups: Sequence[ScoringGroup], repeats: int) -> dict[str, dict[str, float]]:
+    """Median wall-clock and CPU seconds, texts per second, largest difference to the scores of the first method."""
     scores: dict[str, list[float]] = {}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    of_cpu: dict[str, list[float]] = {name: [] for name in ways}
-    for way in ways.values():
-        way(groups[:1])  # warm
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
+    of_cpu: dict[str, list[float]] = {name: [] for name in methods}
+    for method in methods.values():
+        method(groups[:1])  # warm up
     for _ in range(repeats):
-        for name, way in ways.items():
+        for name, method in methods.items():
             start, cpu = time.perf_counter(), time.process_time()
-            scores[name] = way(groups)  # ends with numbers on the CPU, so the device is done
+            scores[name] = method(groups)  # returns numbers on the CPU, so the device has finished
             seconds[name].append(time.perf_counter() - start)
             of_cpu[name].append(time.process_time() - cpu)
-    first, found = scores[next(iter(ways))], {}
-    for name in ways:
+    first, found = scores[next(iter(methods))], {}
+    for name in methods:
         middle = statistics.median(seconds[name])
         difference = max(abs(a - b) for a, b in zip(scores[name], first, strict=True))
         found[name] = {
@@ -187,9 +187,9 @@ def matmul_peak(device: str, dtype: torch.dtype) -> float:
     return best
 
 
-def flops(way: Way, groups: Sequence[ScoringGroup]) -> int:
+def flops(method: Method, groups: Sequence[ScoringGroup]) -> int:
     with FlopCounterMode(display=False) as counter:
-        way(groups)
+        method(groups)
     return counter.get_total_flops()
 
 
@@ -203,46 +203,46 @@ def report(case: str, found: dict[str, dict[str, float]], share: float) -> None:
             f"{one['cpu_seconds'] / row['cpu_seconds']:5.2f} x one by one | differs {row['difference']:.1e}",
             flush=True,
         )
-    print(f"{'':>12} | the scorer runs at {share:.0%} of the matrix peak (attention counted with what its mask hides)")
+    print(f"{'':>12} | the scorer runs at {share:.0%} of the matrix peak (masked attention included)")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=[*SIZES, "shipped"], default="small", help="shipped: images are 16 tokens")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--side", type=int, default=448, help="pixels of an image's side as the model sees it")
-    parser.add_argument("--texts", type=int, default=48, help="texts of each case")
-    parser.add_argument("--batch", type=int, default=16, help="texts of a padded batch")
-    parser.add_argument("--batch-tokens", type=int, default=4096, help="the scorer's budget")
+    parser.add_argument("--side", type=int, default=448, help="side of an image as the model sees it, in pixels")
+    parser.add_argument("--texts", type=int, default=48, help="texts per case")
+    parser.add_argument("--batch", type=int, default=16, help="texts per padded batch")
+    parser.add_argument("--batch-tokens", type=int, default=4096, help="the scorer's token budget")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=Path, help="JSON of everything measured")
-    given = parser.parse_args()
-    dtype = torch.bfloat16 if given.device == "cuda" else torch.float32
-    processor = load_processor(SHIPPED) if given.size == "shipped" else new_processor(given.side)
-    model, plain = new_model(processor, given.size, given.device, dtype)
-    ways = {
+    parser.add_argument("--out", type=Path, help="JSON file for all measurements")
+    arguments = parser.parse_args()
+    dtype = torch.bfloat16 if arguments.device == "cuda" else torch.float32
+    processor = load_processor(SHIPPED) if arguments.size == "shipped" else new_processor(arguments.side)
+    model, plain = new_model(processor, arguments.size, arguments.device, dtype)
+    methods = {
         "one by one": in_batches_of(2, model, plain, processor),
-        "padded": in_batches_of(given.batch, model, plain, processor),
-        "scorer": scorer_way(Scorer(model, processor, CONTEXT, "random", given.batch_tokens)),
+        "padded": in_batches_of(arguments.batch, model, plain, processor),
+        "scorer": scorer_method(Scorer(model, processor, CONTEXT, "random", arguments.batch_tokens)),
     }
-    peak = matmul_peak(given.device, dtype)
-    settings = {name: str(value) for name, value in vars(given).items()}
+    peak = matmul_peak(arguments.device, dtype)
+    settings = {name: str(value) for name, value in vars(arguments).items()}
     measured: dict[str, Any] = {"settings": settings, "threads": torch.get_num_threads(), "matmul_peak": peak}
     print(f"{torch.get_num_threads()} thread(s), matrix products at {peak / 1e12:.2f} TFLOP/s")
     with tempfile.TemporaryDirectory() as folder:
         for case, candidates in (("best of 16", 16), ("pairs", 2), ("one caption", 1)):
-            groups = new_groups(Path(folder), case, max(2, given.texts // candidates))
-            found = compare(ways, groups, given.repeats)
-            share = flops(ways["scorer"], groups) / found["scorer"]["seconds"] / peak
+            groups = new_groups(Path(folder), case, max(2, arguments.texts // candidates))
+            found = compare(methods, groups, arguments.repeats)
+            share = flops(methods["scorer"], groups) / found["scorer"]["seconds"] / peak
             report(case, found, share)
             measured[case] = {"ways": found, "share_of_peak": share}
-            if given.device == "cpu":
+            if arguments.device == "cpu":
                 assert max(row["difference"] for row in found.values()) < 1e-4, "the scores differ"
-    if given.device == "cuda":
+    if arguments.device == "cuda":
         measured["peak_memory"] = torch.cuda.max_memory_allocated()
-        print(f"at most {measured['peak_memory'] / 2**30:.1f} GiB of the GPU's memory")
-    if given.out is not None:
-        given.out.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
+        print(f"at most {measured['peak_memory'] / 2**30:.1f} GiB of GPU memory")
+    if arguments.out is not None:
+        arguments.out.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

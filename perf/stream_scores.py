@@ -4,9 +4,9 @@
     python perf/stream_scores.py --rows 1000000
     python perf/stream_scores.py --rows 1000000 --csv
 
-Every row has a text of its own (some 30 words) and the one image. Then the same corpus, grown by 1 %, is scored again:
-only the new rows are. With ``--csv`` the rows come from a file through its reader, which may hold more in memory than
-the engine does.
+Every row has its own text (about 30 words) and the same image. Then the same corpus, grown by 1 %, is scored again, and
+only the new rows are computed. With ``--csv`` the rows come from a file through its reader, which may hold more in
+memory than the engine does.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from PIL import Image
 
 from rsqa_pipeline.curated_subsets.scoring.engines import Engine
 from rsqa_pipeline.curated_subsets.scoring.score_file import score_file
-from rsqa_pipeline.curated_subsets.scoring.shards import Scored, ScoreRow, score_table
+from rsqa_pipeline.curated_subsets.scoring.shards import ScoreCounts, ScoreRow, score_table
 from rsqa_pipeline.models.scoring_group import Score, ScoringGroup
 from rsqa_pipeline.profile import SourceFile
 
@@ -51,7 +51,7 @@ class TrivialSpec:
 
 
 def text(number: int) -> str:
-    return f"{' '.join(WORDS[(number * 7 + place) % len(WORDS)] for place in range(30))} number {number}"
+    return f"{' '.join(WORDS[(number * 7 + index) % len(WORDS)] for index in range(30))} number {number}"
 
 
 def rows(count: int, image: str) -> Iterator[ScoreRow]:
@@ -59,7 +59,7 @@ def rows(count: int, image: str) -> Iterator[ScoreRow]:
         yield ScoreRow(f"row {number}", image, [{"role": "assistant", "content": text(number)}])
 
 
-def score(count: int, folder: Path, workers: int, through_csv: bool) -> Scored:
+def score(count: int, folder: Path, workers: int, through_csv: bool) -> ScoreCounts:
     image, engine = str(folder / "image.png"), Engine("local", workers)
     Image.new("RGB", (64, 64)).save(image)
     if not through_csv:
@@ -83,13 +83,15 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--csv", action="store_true")
-    words = parser.parse_args()
+    arguments = parser.parse_args()
     before = peak_mib()
-    print(f"{words.rows} rows, {words.workers} workers of {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    print(
+        f"{arguments.rows} rows, {arguments.workers} workers of {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    )
     with tempfile.TemporaryDirectory() as folder:
-        for name, count in (("anew", words.rows), ("grown by 1 %", words.rows + words.rows // 100)):
+        for name, count in (("from scratch", arguments.rows), ("grown by 1 %", arguments.rows + arguments.rows // 100)):
             started, cpu = time.perf_counter(), time.process_time()
-            found = score(count, Path(folder), words.workers, words.csv)
+            found = score(count, Path(folder), arguments.workers, arguments.csv)
             seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
             assert found.rows == count and not found.quarantined
             print(f"{name}: {seconds:.1f} s ({count / seconds:,.0f} rows/s), {cpu:.1f} s of CPU")

@@ -1,9 +1,9 @@
-"""A training step of the score model with images encoded once and texts in shared sequences, beside one row each.
+"""A training step of the score model with shared images and sequences, compared with one row per text.
 
     OMP_NUM_THREADS=1 python perf/training_step.py
 
-The naive way gives every caption a row and its image's pixels of its own, as the released code does. Random weights;
-the two losses and the norms of their gradients are asserted equal.
+The naive method gives every caption its own row and its own copy of the image's pixels, as the released code does.
+Weights are random; the two losses and the norms of their gradients are asserted to be equal.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ PATCH, MERGE = 14, 2
 
 
 def score_model(encoder: ChatEncoder, width: int, layers: int) -> ScoreModel:
-    """A Qwen2-VL score model of random weights, all of it trained."""
+    """A Qwen2-VL score model with random weights, all of them trained."""
     token = encoder.processor.tokenizer.convert_tokens_to_ids
     heads = width // 64
     text = {
@@ -70,7 +70,7 @@ def captions(count: int, words: int) -> list[list[str]]:
 
 
 def batches(encoder: ChatEncoder, images: int, side: int, words: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The same texts and images as arguments of the model: shared, and a row and an image each."""
+    """The same texts and images as arguments of the model: shared, and with one row and image per text."""
     rng = np.random.default_rng(0)
     pixels = [encoder.pixels(Image.fromarray(rng.integers(0, 256, (side, side, 3), np.uint8))) for _ in range(images)]
     rows = [
@@ -78,13 +78,13 @@ def batches(encoder: ChatEncoder, images: int, side: int, words: int) -> tuple[d
         for image, texts in enumerate(captions(images, words))
         for text in texts
     ]
-    own = [CandidateRow(row.tokens, place) for place, row in enumerate(rows)]
+    own = [CandidateRow(row.tokens, index) for index, row in enumerate(rows)]
     shared = encoder.batch(rows, dict(enumerate(pixels)))
-    return shared, encoder.batch(own, {place: replace(pixels[place // 4]) for place in range(len(own))})
+    return shared, encoder.batch(own, {index: replace(pixels[index // 4]) for index in range(len(own))})
 
 
 def step(model: ScoreModel, batch: dict[str, Tensor]) -> tuple[float, float, float]:
-    """Loss of the first two texts of each image over the last two, norm of its gradient, seconds of CPU."""
+    """Loss of the first two texts of each image over the last two, norm of its gradient, CPU seconds."""
     model.zero_grad()
     start = time.process_time()
     scores = model(**batch).view(-1, 4)
@@ -97,21 +97,23 @@ def step(model: ScoreModel, batch: dict[str, Tensor]) -> tuple[float, float, flo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=4, help="images a step, four captions each")
-    parser.add_argument("--side", type=int, default=448, help="pixels of an image's side; 448 are 256 tokens")
-    parser.add_argument("--words", type=int, default=40, help="words a caption")
+    parser.add_argument("--images", type=int, default=4, help="images per step, four captions each")
+    parser.add_argument("--side", type=int, default=448, help="side of an image in pixels; 448 gives 256 tokens")
+    parser.add_argument("--words", type=int, default=40, help="words per caption")
     parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--layers", type=int, default=4, help="of the vision tower and of the language model")
+    parser.add_argument("--layers", type=int, default=4, help="layers of the vision tower and of the language model")
     parser.add_argument("--repeats", type=int, default=3)
-    given = parser.parse_args()
-    processor = train_vlm_processor(WORDS * 5, given.side)
+    arguments = parser.parse_args()
+    processor = train_vlm_processor(WORDS * 5, arguments.side)
     processor.image_processor.patch_size, processor.image_processor.merge_size = PATCH, MERGE
     encoder = ChatEncoder(processor, 4096)
-    model = score_model(encoder, given.width, given.layers)
+    model = score_model(encoder, arguments.width, arguments.layers)
     found: dict[str, tuple[float, float, float]] = {}
-    batch_of = dict(zip(("shared", "naive"), batches(encoder, given.images, given.side, given.words), strict=True))
+    batch_of = dict(
+        zip(("shared", "naive"), batches(encoder, arguments.images, arguments.side, arguments.words), strict=True)
+    )
     for name, batch in batch_of.items():
-        runs = [step(model, batch) for _ in range(given.repeats)]
+        runs = [step(model, batch) for _ in range(arguments.repeats)]
         found[name] = (*runs[0][:2], min(seconds for *_, seconds in runs))
         tokens, patches = int(batch["attention_mask"].sum()), len(batch["pixel_values"])
         print(f"{name:>6}: loss {runs[0][0]:.6f}, {found[name][2]:.2f} s of CPU, {tokens} tokens, {patches} patches")

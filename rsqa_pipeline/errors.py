@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 class RsqaError(Exception):
-    """Base of every error that is the user's to solve; the command line prints it without a traceback."""
+    """Base of all errors that a user can solve; the command line prints them without a traceback."""
 
     exit_code = 1
 
@@ -18,7 +18,7 @@ class UsageError(RsqaError):
 
 
 class ProfileError(RsqaError):
-    """The profile cannot be used. Carries every fault at once; nothing has been written."""
+    """The profile cannot be used. Contains all faults; nothing has been written."""
 
     exit_code = 2
 
@@ -30,11 +30,11 @@ class ProfileError(RsqaError):
 
 
 class DataError(RsqaError):
-    """Input data that no row-wise quarantine can save: a missing file, an unknown layout, nothing left."""
+    """Input data that cannot be quarantined row by row: a missing file, an unknown layout, no rows left."""
 
 
 class EngineError(RsqaError):
-    """What scores in parallel cannot go on: a worker process died, or an optional package is not installed."""
+    """Parallel scoring cannot continue: a worker process died, or an optional package is not installed."""
 
 
 class ModelError(RsqaError):

@@ -1,4 +1,4 @@
-"""One process at a time: what two runs would spoil for each other, the second one is told."""
+"""File locks: a second run on the same files is refused."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from rsqa_pipeline.errors import DataError
 
 
 def acquire(file: int, path: Path) -> None:
-    """Claims ``path``, open as ``file``, for this process until that is closed, by a kill too.
+    """Locks ``path``, open as ``file``, for this process until the file is closed, also by a kill.
 
     Raises:
-        DataError: another process has it.
+        DataError: another process holds the lock.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        raise DataError(f"{path} is being written by another run; wait for it to end, or end it") from error
+        raise DataError(f"{path} is being written by another run; wait for it to finish, or stop it") from error

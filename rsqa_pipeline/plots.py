@@ -1,6 +1,6 @@
-"""One look for every plot: a colour means the same thing everywhere, and PNG bytes depend on the data alone.
+"""One style for all plots: a colour means the same thing everywhere, and PNG bytes depend only on the data.
 
-Plots are drawn dark on white and shown on a white card, so that they stay legible on a dark page too.
+Plots are drawn dark on white and shown on a white card, so that they are also legible on a dark page.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ COLOURS: dict[str, str] = {
 """Colour of each subset, selector and model; a subset has the colour of the selector that chose it."""
 
 KEPT, DROPPED = "#d1495b", "#c3c9d2"
-"""Colours of what a selection keeps and drops, where no selector is meant."""
+"""Colours of kept and dropped samples, independent of the selector."""
 
 _STYLE: Any = {
     "font.family": "DejaVu Sans",
@@ -89,7 +89,7 @@ def new_figure(width: float = 7.0, height: float = 4.0) -> tuple[Figure, Axes]:
 def new_panels(columns: int, width: float = 10.0, height: float = 4.0) -> tuple[Figure, list[Axes]]:
     """A figure of ``width`` x ``height`` inches with ``columns`` axes side by side.
 
-    Agg draws it, whatever the display; it belongs to its caller alone (pyplot keeps no record of it).
+    It is drawn with Agg on any display; pyplot keeps no reference to it.
     """
     matplotlib.rcParams.update(_STYLE)
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -113,7 +113,7 @@ def interval_bars(
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes ``figure`` as PNG, 144 dots per inch, without date or version; makes a missing folder.
+    """Writes ``figure`` as PNG, 144 dots per inch, without date or version; creates missing folders.
 
     The same figure gives the same bytes on the same machine.
     """

@@ -2,7 +2,7 @@
 
 Every table lives in its asset's folder. A row's ``image`` is a reference (see `rsqa_pipeline.images.references`):
 a file path, or a part of a file, ``archive.tar#offset+size``. On disk it is relative to the table's own folder, so a
-data folder can be moved or pulled elsewhere; `read_table` gives it back absolute.
+data folder can be moved or pulled elsewhere; `read_table` returns it as an absolute path.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ IMAGE_TEXT_SAMPLE = pa.schema(
         ),  # caption | scene_class | presence | count | comparison | rural_urban | open | grounding | choice
         ("source", pa.string()),  # who wrote the text: a captioner, a data set
         ("split", pa.string()),  # preference | corpus | validation | test
-        ("scene_class", pa.string()),  # missing where unknown
+        ("scene_class", pa.string()),  # missing if unknown
         ("true_quality", pa.float32()),  # 1..5, missing unless the source knows the truth; never trained on
     ]
 )
@@ -58,12 +58,12 @@ GEOREFERENCE = pa.field(
     "georeference",
     pa.struct(
         [
-            ("crs", pa.string()),  # e.g. EPSG:32633; missing where the file names none
+            ("crs", pa.string()),  # e.g. EPSG:32633; missing if the file has none
             *((side, pa.float64()) for side in ("left", "bottom", "right", "top")),  # in units of the crs
         ]
     ),
 )
-"""A further column of IMAGE_TEXT_SAMPLE, in tables where an image says where it lies; missing for those that do not.
+"""An additional column of IMAGE_TEXT_SAMPLE, in tables with georeferenced images; missing for other images.
 Example: ``{"crs": "EPSG:32633", "left": 500000.0, "bottom": 5190000.0, "right": 509990.0, "top": 5200000.0}``"""
 
 TRUTH = pa.schema(
@@ -71,11 +71,11 @@ TRUTH = pa.schema(
         ("sample_id", pa.string()),
         ("image_id", pa.string()),
         ("scene", pa.int64()),  # seed of the procedural scene shown; missing for real images
-        ("corruption", pa.string()),  # kind of fault put into the text on purpose; missing for a text as it was
-        ("original_text", pa.string()),  # the text before that; missing where nothing was changed
+        ("corruption", pa.string()),  # kind of fault added to the text on purpose; missing for an unchanged text
+        ("original_text", pa.string()),  # the text before the change; missing if it is unchanged
     ]
 )
-"""What a source knows about its samples' truth; for judges, reports and tests, never for anything that trains.
+"""What a source knows about its samples' truth; for judges, reports and tests, never for training.
 Example: ``{"sample_id": "9f..", "image_id": "41..", "scene": None, "corruption": "class_swap",
 "original_text": "many planes are parked in an airport ."}``"""
 
@@ -90,7 +90,7 @@ PREFERENCE_PAIR = pa.schema(
         ("rejected", pa.string()),
         ("chosen_source", pa.string()),
         ("rejected_source", pa.string()),
-        ("chosen_mark", pa.float32()),  # judge's mean mark 1..5; missing where the family needs no judge
+        ("chosen_mark", pa.float32()),  # judge's mean mark 1..5; missing if the family needs no judge
         ("rejected_mark", pa.float32()),
         (
             "true_margin",
@@ -118,7 +118,7 @@ SCORED_SAMPLE = pa.schema(
 """Example: ``{"sample_id": "9f..", "score": 2.31, "model_version": "5be1c0.."}``"""
 
 SUBSET = pa.schema([("sample_id", pa.string()), ("kind", pa.string())])
-"""The ids a subset keeps, ``kind`` being "caption" or "instruction"; the rule stands beside it in ``rule.json``.
+"""The ids a subset keeps, ``kind`` being "caption" or "instruction"; the rule is in ``rule.json`` next to it.
 Example: ``{"sample_id": "9f..", "kind": "caption"}``"""
 
 BENCHMARK_ITEM = pa.schema(
@@ -148,11 +148,11 @@ BENCHMARK_ITEM = pa.schema(
 QUARANTINE = pa.schema(
     [
         ("stage", pa.string()),
-        ("sample_id", pa.string()),  # id of the record, or the reader's own key where no id could be made
+        ("sample_id", pa.string()),  # id of the record, or the reader's key if no id could be computed
         (
             "reason",
             pa.string(),
-        ),  # one of a few words, to count by: undecodable, missing_image, empty_text, ...
+        ),  # short reason for counting: undecodable, missing_image, empty_text, ...
         ("detail", pa.string()),  # what exactly was found
     ]
 )
@@ -162,27 +162,27 @@ QUARANTINE = pa.schema(
 COMPONENT = pa.schema(
     [
         ("image_id", pa.string()),
-        ("component", pa.string()),  # image_id of the member that stands for the near-duplicates; its own without any
-        ("kept", pa.bool_()),  # whether samples on this image are left
+        ("component", pa.string()),  # image_id of the representative of the near-duplicates; its own without any
+        ("kept", pa.bool_()),  # whether samples of this image are kept
         ("other_image_id", pa.string()),  # the most similar near-duplicate found; missing without any
         ("kind", pa.string()),  # perceptual | embedding; missing without any
         ("similarity", pa.float32()),  # with that image: correlation or cosine in [-1, 1]; missing without any
     ]
 )
-"""Near-duplicate images, one row an image.
+"""Near-duplicate images, one row per image.
 Example: ``{"image_id": "41..", "component": "07..", "kept": False, "other_image_id": "07..", "kind": "perceptual",
 "similarity": 0.97}``"""
 
 CONTAMINATION = pa.schema(
     [
-        ("sample_id", pa.string()),  # of a sample taken out of training
-        ("benchmark", pa.string()),  # benchmark_sets, or the profile's name of a further file
-        ("item_id", pa.string()),  # the benchmark's item; a further file's row by its reader's key
+        ("sample_id", pa.string()),  # of a sample removed from training
+        ("benchmark", pa.string()),  # benchmark_sets, or the profile's name of an additional file
+        ("item_id", pa.string()),  # the benchmark's item, or the reader's key of an additional file's row
         ("kind", pa.string()),  # same_image | near_image | shared_text
         ("similarity", pa.float32()),  # of the images, or the share of the sample's runs of 13 words; in (0, 1]
     ]
 )
-"""Samples that show, or say, what benchmark items do, one row for each sample and item.
+"""Samples that share an image or text with benchmark items, one row per sample and item.
 Example: ``{"sample_id": "9f..", "benchmark": "benchmark_sets", "item_id": "retrieval-0c1d..", "kind": "near_image",
 "similarity": 0.98}``"""
 
@@ -202,7 +202,7 @@ def sha256(*parts: str | bytes) -> str:
 
 
 def canonical_messages(messages: Sequence[Message]) -> str:
-    """The one JSON text that stands for these messages in hashes."""
+    """The canonical JSON text of these messages for hashes."""
     turns = [{"content": m["content"], "role": m["role"]} for m in messages]
     return json.dumps(turns, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
@@ -220,13 +220,13 @@ def pair_id(image_id: str | None, context: Sequence[Message], chosen: str, rejec
 def write_table(path: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]] | pd.DataFrame) -> int:
     """Writes rows under ``schema`` to ``path``; image references become relative to the table's folder.
 
-    Returns the number of rows. Raises ``pa.ArrowInvalid`` where a value does not fit its column.
+    Returns the number of rows. Raises ``pa.ArrowInvalid`` if a value does not fit its column.
     """
     records = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else [dict(row) for row in rows]
     for record in records:
         for field in schema.names:
             value = record.get(field)
-            if isinstance(value, float) and value != value:  # pandas spells a missing value NaN
+            if isinstance(value, float) and value != value:  # pandas represents a missing value as NaN
                 record[field] = None
         if record.get("image") is not None:
             record["image"] = _relative(record["image"], path.parent)
@@ -245,8 +245,8 @@ def read_table(path: Path) -> list[dict[str, Any]]:
 
 
 def stream_table(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-    """As `read_table`, a row at a time, so that the table need not fit in memory; of ``columns`` alone where given."""
-    file = pq.ParquetFile(path, pre_buffer=False)  # else all that was read stays in memory
+    """Like `read_table`, one row at a time, so that the table need not fit in memory; only ``columns`` if given."""
+    file = pq.ParquetFile(path, pre_buffer=False)  # otherwise everything read stays in memory
     for batch in file.iter_batches(10_000, columns=columns):
         for row in batch.to_pylist():
             if row.get("image") is not None:

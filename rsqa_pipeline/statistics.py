@@ -1,4 +1,4 @@
-"""Intervals and paired tests: every figure that this project reports comes with its uncertainty.
+"""Intervals and paired tests: every reported figure comes with its uncertainty.
 
 All intervals are 95 %. The paper gives no error bars (paper, evaluation); these are the project's addition.
 """
@@ -18,7 +18,7 @@ Z = 1.959963984540054
 """97.5 % quantile of the normal distribution."""
 
 _MAX_DRAWS_IN_MEMORY = 4_000_000
-"""Resampled values held in memory together: 32 MB as float64."""
+"""Largest number of resampled values in memory: 32 MB as float64."""
 
 Values = Sequence[float] | Sequence[bool] | npt.NDArray[np.float64] | npt.NDArray[np.bool_]
 
@@ -58,9 +58,9 @@ def bootstrap_mean(values: Values, resamples: int, seed: int) -> Interval:
     """Percentile bootstrap of the mean over items.
 
     Args:
-        values: one number an item, any unit; a missing value must be left out by the caller (and counted).
+        values: one number per item, any unit; the caller must leave out (and count) missing values.
         resamples: number of bootstrap samples, >= 1.
-        seed: of the generator; the same seed gives the same interval.
+        seed: seed of the generator; the same seed gives the same interval.
 
     Raises:
         ValueError: no values, or one that is not finite.
@@ -69,7 +69,7 @@ def bootstrap_mean(values: Values, resamples: int, seed: int) -> Interval:
     means = _resampled_means(sample, resamples, np.random.default_rng(seed))
     low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     value = float(sample.mean())
-    # A skewed handful of items can put the percentiles beside the mean itself; an interval holds its value.
+    # With few, skewed items the mean can lie outside the percentiles; the interval must contain its value.
     return Interval(value, min(float(low), value), max(float(high), value), len(sample))
 
 
@@ -122,10 +122,9 @@ def paired_difference(a: Values, b: Values, resamples: int, seed: int) -> Interv
 
 
 def mcnemar(a_correct: Values, b_correct: Values) -> float:
-    """Exact two-sided McNemar p: do a and b, on the same items, win equally often where they differ?
+    """Exact two-sided McNemar p-value: do a and b win equally often on the items where they differ?
 
-    For graded values (a mean over an image's captions, say) the same count of wins is the sign test.
-    1.0 where they never differ.
+    For graded values (e.g. a mean over an image's captions) this is the sign test. 1.0 if they never differ.
 
     Raises:
         ValueError: different lengths, nothing to compare, or a value that is not finite.
@@ -140,8 +139,8 @@ def mcnemar(a_correct: Values, b_correct: Values) -> float:
 def cohen_kappa(a: Sequence[str], b: Sequence[str], resamples: int, seed: int) -> Interval | None:
     """Cohen's kappa of two raters over the same items: agreement beyond chance, 1 perfect, 0 chance, with a bootstrap.
 
-    None where it is not defined: both gave one and the same label to every item, so chance alone would agree.
-    Resamples in which it is not defined are left out of the interval.
+    None if undefined: both raters gave the same single label to every item, so agreement by chance is 1.
+    Resamples in which it is undefined are left out of the interval.
 
     Raises:
         ValueError: different lengths, or no items.
@@ -169,7 +168,7 @@ def _kappa(a: npt.NDArray[np.int64], b: npt.NDArray[np.int64], labels: int) -> f
 def _finite(values: Values) -> npt.NDArray[np.float64]:
     sample = np.asarray(values, dtype=np.float64)
     if sample.ndim != 1 or not len(sample):
-        raise ValueError(f"needs one number an item and at least one item, found shape {sample.shape}")
+        raise ValueError(f"needs one number per item and at least one item, found shape {sample.shape}")
     if not np.isfinite(sample).all():
         raise ValueError(f"{int((~np.isfinite(sample)).sum())} of {len(sample)} values are not finite numbers")
     return sample
@@ -185,7 +184,7 @@ def _paired(a: Values, b: Values) -> tuple[npt.NDArray[np.float64], npt.NDArray[
 def _resampled_means(
     sample: npt.NDArray[np.float64], resamples: int, rng: np.random.Generator
 ) -> npt.NDArray[np.float64]:
-    """Means of ``resamples`` draws with replacement, (resamples,), a bounded number of draws at a time."""
+    """Means of ``resamples`` draws with replacement, (resamples,), with a bounded number of draws in memory."""
     rows = max(1, _MAX_DRAWS_IN_MEMORY // len(sample))
     means = [
         sample[rng.integers(0, len(sample), size=(min(rows, resamples - done), len(sample)))].mean(axis=1)

@@ -1,7 +1,7 @@
-"""Versions of data, code and settings, all by content.
+"""Versions of data, code and settings, all computed from content.
 
-A data version is the md5 that DVC gives a folder, so that Dagster's data version, ``dvc.lock`` and the MLflow dataset
-digest are one string.
+A data version is the md5 that DVC computes for a folder, so that Dagster's data version, ``dvc.lock`` and the MLflow
+dataset digest are the same string.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def file_md5(path: Path) -> str:
 def folder_version(folder: Path) -> str:
     """Data version of a folder: ``<md5>.dir`` as DVC computes it (empty sub-folders do not count).
 
-    Raises DataError where the folder is missing.
+    Raises DataError if the folder is missing.
     """
     if not folder.is_dir():
         raise DataError(f"no folder {folder}; make it with `rsqa run {folder.name}` or get it with `dvc pull`")
@@ -39,7 +39,7 @@ def folder_version(folder: Path) -> str:
 
 
 def source_version(path: Path) -> str:
-    """Version of an outside file or folder."""
+    """Version of an external file or folder."""
     return folder_version(path) if path.is_dir() else file_md5(path)
 
 
@@ -49,9 +49,9 @@ def settings_version(settings: Any) -> str:
 
 
 def code_files(module: str) -> list[Path]:
-    """Files below the package that the module's result depends on: itself, all it imports, and data beside those.
+    """Files of the package that the module's result depends on: itself, all its imports, and data files next to them.
 
-    ``module`` is named below the package, e.g. ``score_model.train``. Imports inside functions count.
+    ``module`` is named relative to the package, e.g. ``score_model.training.train``. Imports inside functions count.
     """
     modules = sorted(_import_closure(module))
     files = {_module_file(name) for name in modules}
@@ -61,9 +61,9 @@ def code_files(module: str) -> list[Path]:
 
 
 def code_version(module: str) -> str:
-    """Hex sha256 over what `code_files` say: statements of Python files, bytes of data files.
+    """Hex sha256 over the `code_files`: statements of Python files, bytes of data files.
 
-    Comments, docstrings and layout do not count, so that rewording makes no output stale.
+    Comments, docstrings and layout do not count, so that rewording does not make outputs stale.
     """
     digest = hashlib.sha256()
     for file in code_files(module):
@@ -93,7 +93,7 @@ def _folder_version(folder: Path, signature: str) -> str:
 
 
 def _signature(folder: Path) -> str:
-    """Names, sizes and times: tells within one process whether a folder must be hashed again."""
+    """Names, sizes and times: shows within one process whether a folder must be hashed again."""
     stats = [(p.relative_to(folder).as_posix(), p.stat()) for p in sorted(folder.rglob("*")) if p.is_file()]
     return hashlib.md5(repr([(name, s.st_size, s.st_mtime_ns, s.st_ino) for name, s in stats]).encode()).hexdigest()
 
@@ -111,7 +111,7 @@ def _import_closure(module: str) -> set[str]:
 
 @cache
 def _imports(file: Path) -> tuple[str, ...]:
-    """Modules below the package that a file imports, anywhere in it."""
+    """Modules of the package that a file imports, anywhere in it."""
     prefix = PACKAGE.name + "."
     names = []
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -138,6 +138,6 @@ def _module_file(name: str) -> Path:
 
 
 def _data_files(folder: Path) -> list[Path]:
-    """Prompts, task files, templates: what a module reads from beside itself. Weights count as sources instead."""
+    """Prompts, task files and templates next to a module. Weights count as sources instead."""
     suffixes = {".yaml", ".json", ".html", ".jinja", ".css", ".txt"}
     return [p for p in folder.rglob("*") if p.suffix in suffixes and "checkpoints" not in p.parts]

@@ -1,4 +1,4 @@
-"""What every test shares: the project's root as the current folder, one thread a worker, the shared real data."""
+"""Shared by all tests: the project's root as the current folder, one thread per worker, the shared real data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(autouse=True)
 def _in_project_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Profiles name paths relative to the project's root."""
+    """Paths in profiles are relative to the project's root."""
     monkeypatch.chdir(ROOT)
 
 

@@ -1,4 +1,4 @@
-"""Plots of the same figures are the same bytes, and carry no date."""
+"""Equal figures give equal bytes, without a date."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_same_plot_same_bytes_without_a_date(tmp_path: Path) -> None:
         assert not {"Software", "Creation Time"} & set(image.info)
 
 
-def test_panels_stand_side_by_side() -> None:
+def test_panels_are_side_by_side() -> None:
     _, panels = plots.new_panels(3, 9, 3)
     columns = [axes.get_subplotspec().colspan.start for axes in panels]
     assert columns == [0, 1, 2]

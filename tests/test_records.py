@@ -1,4 +1,4 @@
-"""`records`: identities, tables that come back as written, references that survive a moved folder."""
+"""`records`: ids, tables that are read as written, references that stay valid in a moved folder."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def test_sample_id_is_stable_across_versions() -> None:
 
 @settings(deadline=None)
 @given(left=st.lists(st.text(max_size=4), max_size=4), right=st.lists(st.text(max_size=4), max_size=4))
-def test_hash_of_parts_tells_parts_apart(left: list[str], right: list[str]) -> None:
+def test_hash_distinguishes_parts(left: list[str], right: list[str]) -> None:
     assert (sha256(*left) == sha256(*right)) == (left == right)
 
 
-def test_pair_id_knows_its_direction() -> None:
+def test_pair_id_depends_on_the_order() -> None:
     assert pair_id("i", TURNS[:1], "a", "b") != pair_id("i", TURNS[:1], "b", "a")
     assert pair_id(None, [], "a", "b") == pair_id("", [], "a", "b")
 
@@ -68,7 +68,7 @@ def test_image_references_are_relative_on_disk_and_absolute_in_memory(member: st
     assert read_table(tmp_path / "moved" / "stage" / "samples.parquet")[0]["image"] == f"{moved}{member}"
 
 
-def test_rows_come_back_as_written_with_missing_values_none(tmp_path: Path) -> None:
+def test_rows_are_read_as_written_with_missing_values_none(tmp_path: Path) -> None:
     rows = [{**SAMPLE, "image": str(tmp_path / "a.png")}, {**SAMPLE, "image": None, "true_quality": 4.5}]
     assert write_table(tmp_path / "t.parquet", IMAGE_TEXT_SAMPLE, rows) == 2
     assert read_table(tmp_path / "t.parquet") == rows

@@ -1,4 +1,4 @@
-"""Intervals and paired tests against figures worked out by hand."""
+"""Intervals and paired tests compared with values computed by hand."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_wilson_by_hand() -> None:
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 5), (5, 5), (1, 1), (37, 300), (299, 300)])
-def test_wilson_agrees_with_scipy_and_holds_its_value(successes: int, n: int) -> None:
+def test_wilson_agrees_with_scipy_and_contains_its_value(successes: int, n: int) -> None:
     interval = wilson(successes, n)
     reference = binomtest(successes, n).proportion_ci(0.95, method="wilson")
     assert (interval.low, interval.high) == pytest.approx((reference.low, reference.high), abs=1e-12)
@@ -28,7 +28,7 @@ def test_wilson_agrees_with_scipy_and_holds_its_value(successes: int, n: int) ->
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 0), (-1, 3), (4, 3)])
-def test_wilson_refuses_what_is_no_proportion(successes: int, n: int) -> None:
+def test_wilson_refuses_invalid_proportions(successes: int, n: int) -> None:
     with pytest.raises(ValueError, match="wilson needs"):
         wilson(successes, n)
 
@@ -48,7 +48,7 @@ def test_bootstrap_is_exact_on_two_values() -> None:
     assert bootstrap_mean([0.0, 1.0], 1000, seed=0).high == 1.0
 
 
-def test_bootstrap_repeats_with_its_seed_and_has_no_width_without_variation() -> None:
+def test_bootstrap_is_deterministic_and_has_no_width_without_variation() -> None:
     values = [0.0, 1.0, 1.0, 0.5, 0.25]
     assert bootstrap_mean(values, 500, seed=3) == bootstrap_mean(values, 500, seed=3)
     constant = bootstrap_mean([2.0] * 7, 100, seed=0)
@@ -58,7 +58,7 @@ def test_bootstrap_repeats_with_its_seed_and_has_no_width_without_variation() ->
 def test_many_items_are_drawn_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).random(1000)
     whole = bootstrap_mean(values, 50, seed=5)
-    monkeypatch.setattr("rsqa_pipeline.statistics._DRAWS_AT_ONCE", 7000)
+    monkeypatch.setattr("rsqa_pipeline.statistics._MAX_DRAWS_IN_MEMORY", 7000)
     assert bootstrap_mean(values, 50, seed=5) == whole  # the generator's stream does not depend on the parts
 
 

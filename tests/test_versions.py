@@ -38,7 +38,7 @@ def test_folder_version_by_hand(tmp_path: Path) -> None:
     assert folder_version(tmp_path) == expected
 
 
-def test_folder_version_is_dvcs_own(tmp_path: Path) -> None:
+def test_folder_version_equals_dvc(tmp_path: Path) -> None:
     repo = Repo.init(str(tmp_path / "repo"), no_scm=True)
     folder = tmp_path / "repo" / "data"
     (folder / "sub folder").mkdir(parents=True)
@@ -82,7 +82,7 @@ def test_settings_version_ignores_order_only() -> None:
 
 
 @given(st.lists(st.text(max_size=5), min_size=2, max_size=4))
-def test_sha256_keeps_parts_apart(parts: list[str]) -> None:
+def test_sha256_distinguishes_parts(parts: list[str]) -> None:
     joined = "".join(parts)
     assert sha256(*parts) == sha256(*[part.encode() for part in parts])
     assert sha256(*parts) != sha256(joined)

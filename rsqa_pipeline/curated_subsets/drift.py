@@ -37,8 +37,7 @@ class DriftFigures:
     new_samples: int
     common_samples: int
     psi: float
-    """Population stability index over deciles of the old scores. By convention, above 0.1 is a shift, and above 0.25 a
-    large one."""
+    """Population stability index over deciles of the old scores; usually above 0.1 is some shift, 0.25 a large one."""
     ks: float
     """Kolmogorov-Smirnov distance in [0, 1]."""
     ks_p_value: float

@@ -1,6 +1,6 @@
 """Opens one image safely by reference, hashes it, and packs new images into a tar that is read by offset.
 
-References are those of `rsqa_pipeline.images.references`. Whatever is wrong with an image ends in `ImageFault`, whose
+References are those of `rsqa_pipeline.images.references`. Every problem with an image raises `ImageFault`, whose
 ``reason`` is one of `REASONS`, so that a caller can quarantine and count.
 """
 
@@ -41,7 +41,7 @@ _TAR_BLOCK = 512
 
 
 class ImageFault(RsqaError):
-    """An image that cannot be used: ``reason`` to count by (a key of `REASONS`), ``detail`` to look at."""
+    """An image that cannot be used: ``reason`` (a key of `REASONS`) for counting, ``detail`` for people."""
 
     def __init__(self, reason: str, detail: str) -> None:
         self.reason = reason
@@ -58,7 +58,7 @@ def read_bytes(reference: str) -> bytes:
     """The stored bytes of an image.
 
     Raises:
-        ImageFault: ``missing_image``, ``zero_bytes``, or ``truncated`` where the tar ends too early.
+        ImageFault: ``missing_image``, ``zero_bytes``, or ``truncated`` if the tar ends too early.
     """
     part = parse_reference(reference)
     try:
@@ -83,8 +83,10 @@ def _read_stored(part: ImageReference) -> bytes:
 
 
 def content_hash(reference: str) -> str:
-    """What tells that two references show the same image: `hash_image` of the bytes, and with it what of a raster is
-    shown. ImageFault as `read_bytes`.
+    """Hash that is equal if two references show the same image: `hash_image` of the bytes and the raster choice.
+
+    Raises:
+        ImageFault: see `read_bytes`.
     """
     raster = parse_reference(reference).raster
     plain = hash_image(read_bytes(reference))
@@ -103,15 +105,15 @@ def decode_image(
 
     Grey and two-tone images are repeated over the bands; palettes and CMYK are converted; 16-bit values
     are divided by 257 (their full range becomes 0..255); 32-bit and float values are stretched linearly
-    from their own least to their greatest finite value; transparent pixels are laid over black, the way
-    overhead imagery marks "no data". A GeoTIFF of more than 8 bit, a TIFF of more than 4 bands, and one that
-    bands were chosen of go through `rsqa_pipeline.images.geotiff`: percentile stretch by band.
+    from their own smallest to their largest finite value; transparent pixels are composited over black,
+    the way overhead imagery marks "no data". A GeoTIFF of more than 8 bit, a TIFF of more than 4 bands and a
+    TIFF with a raster choice are read by `rsqa_pipeline.images.geotiff`: percentile stretch per band.
 
     Args:
         data: the bytes of one image file.
-        name: put into faults.
-        max_pixels: width times height allowed; decided from the header, before any pixel is decoded.
-        raster: what of a TIFF is shown; other images have no choice.
+        name: name of the image in faults.
+        max_pixels: largest width times height; checked in the header, before any pixel is decoded.
+        raster: bands and stretch of a TIFF; ignored for other images.
 
     Raises:
         ImageFault: ``not_an_image``, ``undecodable``, ``truncated``, ``too_large`` or ``needs_geo_extra``.
@@ -136,7 +138,7 @@ def decode_image(
         known = data.startswith(_FIRST_BYTES)
         detail = f"{name}: {len(data)} bytes, no image header could be read; begins with {data[:16]!r}"
         raise ImageFault("undecodable" if known else "not_an_image", detail) from error
-    except Exception as error:  # Pillow raises nearly any type on hostile bytes; each means: unusable
+    except Exception as error:  # Pillow raises nearly any type on malformed bytes; all mean unusable
         ended = "truncated" in str(error).lower() or isinstance(error, EOFError)
         raise ImageFault("truncated" if ended else "undecodable", f"{name}: {error!r}") from error
 
@@ -161,7 +163,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 
 
 def _stretch(values: np.ndarray) -> np.ndarray:
-    """Linear from the least..greatest finite value to 0..255, uint8; what is not finite becomes 0."""
+    """Maps the smallest..largest finite value linearly to 0..255, uint8; values that are not finite become 0."""
     finite = np.isfinite(values)
     if not finite.any():
         raise ValueError("no pixel has a finite value")
@@ -171,7 +173,7 @@ def _stretch(values: np.ndarray) -> np.ndarray:
 
 
 class TarImages:
-    """Streams images as PNG into an uncompressed tar and hands out references to them.
+    """Streams images as PNG into an uncompressed tar and returns references to them.
 
     The same images in the same order give the same bytes. References can be read once the archive is closed.
 
@@ -186,11 +188,11 @@ class TarImages:
     def add(self, name: str, pixels: np.ndarray) -> tuple[str, str]:
         """Appends one image, (height, width, 3) uint8; returns its ``image_id`` and its reference."""
         buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)  # sensor noise hardly shrinks
+        Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)  # sensor noise hardly compresses
         return self.add_bytes(name, buffer.getvalue())
 
     def add_bytes(self, name: str, data: bytes) -> tuple[str, str]:
-        """Appends an image file as it is; returns its ``image_id`` and its reference."""
+        """Appends an image file unchanged; returns its ``image_id`` and its reference."""
         member = tarfile.TarInfo(name)  # time, owner and group stay 0, so that the archive is reproducible
         member.size = len(data)
         self._tar.addfile(member, io.BytesIO(data))

@@ -1,7 +1,7 @@
-"""GeoTIFF scenes: 8 or 16 bit, any number of bands, as RGB; where on Earth they lie.
+"""GeoTIFF scenes of 8 or 16 bit and any number of bands as RGB, and their georeference.
 
-Pillow opens TIFFs of 8 bit and up to 4 bands. Whatever goes beyond, and what only GDAL reads from the geographic tags,
-needs rasterio, the extra ``geo``; it is imported when such an image comes, and a missing one raises ImportError.
+Pillow opens TIFFs of 8 bit and up to 4 bands. Other TIFFs and the geographic tags need rasterio, the extra ``geo``. It
+is imported when such an image is read; if it is not installed, ImportError is raised.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _PILLOW_BANDS = 4
 
 
 class Georeference(TypedDict):
-    """Where an image lies: ``{"crs": "EPSG:32633", "left": 500000.0, "bottom": 5190000.0, "right": 509990.0,
-    "top": 5200000.0}``, in units of the coordinate reference system; ``crs`` is missing where the file has none."""
+    """Location of an image: ``{"crs": "EPSG:32633", "left": 500000.0, "bottom": 5190000.0, "right": 509990.0,
+    "top": 5200000.0}``, in units of the coordinate reference system; ``crs`` is None if the file has none."""
 
     crs: str | None
     left: float
@@ -36,16 +36,16 @@ class Georeference(TypedDict):
 
 @dataclass(frozen=True)
 class RasterChoice:
-    """What of a raster is shown.
+    """The bands and the stretch with which a raster is shown.
 
     Example: ``RasterChoice((4, 3, 2), (2.0, 98.0))``, true colour of Sentinel-2
     """
 
     bands: tuple[int, ...] | None = None
-    """Numbers of the bands shown as red, green and blue, or of one shown grey, from 1. None: those the file calls red,
-    green and blue, or the first three, or the first."""
+    """Numbers, from 1, of the bands shown as red, green and blue, or of one band shown in grey. None: the bands that
+    the file names red, green and blue, otherwise the first three, or the first one."""
     stretch: tuple[float, float] | None = None
-    """Percentiles of each band's valid pixels that become 0 and 255. None: 8-bit values stay, others take 2..98."""
+    """Percentiles of each band's valid pixels that become 0 and 255. None: 8-bit values stay, others use 2..98."""
 
 
 DEFAULT_RASTER = RasterChoice()
@@ -53,23 +53,23 @@ DEFAULT_RASTER = RasterChoice()
 
 @dataclass(frozen=True)
 class TiffHeader:
-    """What the first directory of a TIFF says."""
+    """Fields of the first directory of a TIFF."""
 
     width: int
     height: int
     bands: int
     bits: int
-    """Of the widest band."""
+    """Bits of the widest band."""
     has_geo: bool
 
     def needs_rasterio(self, choice: RasterChoice) -> bool:
-        """Whether Pillow cannot show it, or not as chosen. 16-bit grey without geographic tags stays Pillow's."""
+        """Whether Pillow cannot show it, or not as chosen. Pillow reads 16-bit grey without geographic tags."""
         chosen = choice != DEFAULT_RASTER
         return chosen or self.bands > _PILLOW_BANDS or (self.bits > 8 and (self.has_geo or self.bands > 1))
 
 
 def tiff_header(data: bytes) -> TiffHeader | None:
-    """The header of TIFF bytes, read without decoding; None for what is no TIFF or has no readable one."""
+    """The header of TIFF bytes, read without decoding; None if they are not a TIFF or the header is unreadable."""
     if not data.startswith(_FIRST_BYTES):
         return None
     try:
@@ -86,17 +86,17 @@ def tiff_header(data: bytes) -> TiffHeader | None:
             bits=max(bits if isinstance(bits, tuple) else (bits,)),
             has_geo=any(tag in directory for tag in _GEO_TAGS),
         )
-    except Exception:  # hostile bytes raise nearly any type; whoever decodes them tells what is wrong
+    except Exception:  # malformed bytes raise nearly any type; decoding reports the fault
         return None
 
 
 def read_rgb(data: bytes, choice: RasterChoice) -> np.ndarray:
-    """The chosen bands, (height, width, 3) uint8; pixels without data are black, a band of one value too.
+    """The chosen bands, (height, width, 3) uint8; pixels without data are black, and so is a band with a single value.
 
     Raises:
         ImportError: rasterio is not installed.
         ValueError: there is no such band.
-        rasterio.errors.RasterioError: it cannot be decoded.
+        rasterio.errors.RasterioError: the image cannot be decoded.
     """
     with _open(data) as raster:
         bands = choice.bands or _default_bands(raster)
@@ -107,7 +107,7 @@ def read_rgb(data: bytes, choice: RasterChoice) -> np.ndarray:
 
 
 def georeference(data: bytes) -> Georeference | None:
-    """Reference system and bounds; None for an image without geographic tags, or where rasterio is not installed."""
+    """Reference system and bounds; None for an image without geographic tags, or if rasterio is not installed."""
     header = tiff_header(data)
     if header is None or not header.has_geo:
         return None
@@ -128,7 +128,7 @@ def georeference(data: bytes) -> Georeference | None:
 
 @contextmanager
 def _open(data: bytes) -> Iterator[Any]:
-    """The dataset. Its driver is named, since GDAL knows formats that read other files."""
+    """Opens the dataset. The driver is fixed, because GDAL knows formats that read other files."""
     import rasterio
 
     with rasterio.MemoryFile(data) as file, file.open(driver="GTiff") as raster:

@@ -1,4 +1,4 @@
-"""Images that lie in a Parquet file, opened by row and column."""
+"""Reads images in a Parquet file by row and column."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 def read_cell(file: str, row: int, column: str) -> bytes:
     """The image bytes of one cell: a struct with ``bytes``, as Hugging Face stores images, or the bytes themselves.
 
-    Parquet packs rows into groups that are read as a whole. The last two are kept, so that reading in the file's order
-    reads each once; whoever reads in any order, a training say, should export the images as WebDataset first.
+    Parquet stores rows in groups that are read as a whole. The last two groups are cached, so that reading in file
+    order reads each group once. For random access, e.g. training, export the images as WebDataset first.
 
     Raises:
-        OSError: the file cannot be read, or is damaged there.
+        OSError: the file cannot be read, or is damaged at that row.
         LookupError: there is no such row or column, or the cell has no bytes.
     """
     modified = Path(file).stat().st_mtime_ns
@@ -33,7 +33,7 @@ def read_cell(file: str, row: int, column: str) -> bytes:
 
 @lru_cache(maxsize=256)
 def _group_starts(file: str, modified: int) -> list[int]:
-    """Row numbers at which the file's row groups start, and its number of rows."""
+    """Number of the first row of each row group, and the file's number of rows."""
     metadata = pq.read_metadata(file)
     starts = [0]
     for group in range(metadata.num_row_groups):

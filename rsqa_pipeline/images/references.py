@@ -1,10 +1,10 @@
-"""How an image is named: by file, by part of a tar, by cell of a Parquet file, and what of a raster is shown.
+"""Image references: a file, a part of a tar or a cell of a Parquet file, with an optional raster choice.
 
 =======================================  ===============================================
 ``RSICD_images/airport_1.jpg``           a file
-``images.tar#512+4311``                  4,311 bytes of an uncompressed tar, from 512 on
+``images.tar#512+4311``                  4,311 bytes of an uncompressed tar, from offset 512
 ``train.parquet#17:image``               row 17 (from 0) of the column ``image``
-``scene.tif#bands=4,3,2;stretch=1,99``   either part may be missing; may follow any other
+``scene.tif#bands=4,3,2;stretch=1,99``   a raster choice; either part may be missing; may follow any form
 =======================================  ===============================================
 """
 
@@ -25,7 +25,7 @@ _CELL = re.compile(r"(?P<file>.+\.parquet)#(?P<row>\d+):(?P<column>.+)", re.DOTA
 
 @dataclass(frozen=True)
 class ImageReference:
-    """A reference taken apart.
+    """A parsed reference.
 
     Example: ``ImageReference("images.tar", start=512, size=4311)``
     """
@@ -33,7 +33,7 @@ class ImageReference:
     file: str
     start: int | None = None
     size: int | None = None
-    """Of the part of a tar, bytes."""
+    """Bytes of the part of a tar."""
     row: int | None = None
     column: str | None = None
     """The cell of a Parquet file."""
@@ -41,7 +41,7 @@ class ImageReference:
 
 
 def parse_reference(reference: str) -> ImageReference:
-    """Takes a reference apart; whatever has none of the other forms is a file's name."""
+    """Parses a reference; if it has none of the other forms, it is a file name."""
     rest, raster = split_raster(reference)
     if part := _TAR_PART.fullmatch(rest):
         return ImageReference(part["file"], start=int(part["start"]), size=int(part["size"]), raster=raster)
@@ -51,7 +51,7 @@ def parse_reference(reference: str) -> ImageReference:
 
 
 def split_raster(reference: str) -> tuple[str, RasterChoice]:
-    """The reference without the part that says what of a raster is shown, and that part."""
+    """The reference without its raster choice, and the choice."""
     found = _RASTER.fullmatch(reference)
     if found is None or not (found["bands"] or found["stretch"]):
         return reference, DEFAULT_RASTER
@@ -63,7 +63,7 @@ def split_raster(reference: str) -> tuple[str, RasterChoice]:
 
 
 def with_raster(reference: str, choice: RasterChoice) -> str:
-    """The reference with what of the raster is shown; as it is where nothing was chosen."""
+    """The reference with a raster choice; unchanged if nothing is chosen."""
     bands = f"bands={','.join(map(str, choice.bands))}" if choice.bands else ""
     stretch = f"stretch={choice.stretch[0]:g},{choice.stretch[1]:g}" if choice.stretch else ""
     suffix = ";".join(part for part in (bands, stretch) if part)

@@ -49,7 +49,7 @@ Example: ``{"image_id": "41..", "purpose": "caption", "source": "qwen_7b", "text
 "Qwen/Qwen2-VL-7B-Instruct", "version": "5be1..", "prompt": [{"role": "user", "content": "Describe this satellite image
 in detail."}], "temperature": 1.0, "top_p": 0.95, "max_new_tokens": 64, "draw": 0}``"""
 
-LONGEST_TEXT = 10_000
+MAX_TEXT_CHARACTERS = 10_000
 """Characters. A longer text (about four pages) means that generation did not stop."""
 
 NO_FAULT = "none"
@@ -86,8 +86,8 @@ def unusable_text(text: str) -> tuple[str, str] | None:
     """Reason (``empty_text`` or ``text_too_long``) and detail if a text cannot compete, else None."""
     if not text.strip():
         return "empty_text", "the text has no visible character"
-    if len(text) > LONGEST_TEXT:
-        return "text_too_long", f"{len(text)} characters, at most {LONGEST_TEXT}; begins {text[:80]!r}"
+    if len(text) > MAX_TEXT_CHARACTERS:
+        return "text_too_long", f"{len(text)} characters, at most {MAX_TEXT_CHARACTERS}; begins {text[:80]!r}"
     return None
 
 

@@ -1,8 +1,8 @@
 """Instruction preferences (paper, VIPD): close-ended questions need no judge, open-ended answers are judged.
 
-Close-ended: the right answer against wrong ones, by models and by answerers with the habits that the instruction
-corpus has. Open-ended: the stored answer, other answerers and the models' answers compete; the stored one is not
-taken to be the best, as many are short, empty or wrong. RS-specific: see `rs_specific`.
+Close-ended: the correct answer against wrong ones, by models and by answerers with the systematic errors of the
+instruction corpus. Open-ended: the stored answer, other answerers and the models' answers compete. The stored one is not
+assumed to be the best, as many are short, empty or wrong. RS-specific: see `rs_specific`.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ from rsqa_pipeline.tracking.run_logger import RunLogger
 
 STAGE = "instruction_preferences"
 VLM_ANSWERS = 2
-"""Answers of the base VLM to each question (paper: two VLMs, one answer each)."""
+"""Answers of the base VLM per question (paper: two VLMs, one answer each)."""
 
 
 @dataclass
 class Item:
-    """A question about an image, its right answer where that is known, and all that was answered."""
+    """A question about an image, its correct answer if known, and all candidate answers."""
 
     subject: Subject
     reference: str
@@ -74,7 +74,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
 
     Raises:
         DataError: no instruction sample is set aside for preferences.
-        BudgetError, ServerError: a model cannot be asked on; its replies so far are kept for the next run.
+        BudgetError, ServerError: a model cannot be asked any further; its replies so far are kept for the next run.
     """
     preferences, seed = settings.preference_data, settings.seed
     rows = [row for row in preference_rows(inputs["instruction_samples"]) if len(row["messages"]) > 1]
@@ -105,7 +105,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
 
 
 def balanced_by_task(rows: Sequence[Mapping[str, Any]], limit: int, seed: int) -> list[Mapping[str, Any]]:
-    """At most ``limit`` rows, the tasks in turn as long as they have rows; within a task drawn by hash."""
+    """At most ``limit`` rows, taken from the tasks in turn; within a task in the order of a hash."""
     tasks: dict[str, list[Mapping[str, Any]]] = {}
     for row in sorted(rows, key=lambda row: unit_hash(str(seed), STAGE, row["sample_id"])):
         tasks.setdefault(row["task"], []).append(row)
@@ -120,7 +120,7 @@ def _items(
     seed: int,
     pairs: Pairs,
 ) -> list[Item]:
-    """The chosen rows' questions, each once, with all answers but the models'; one of no known form is quarantined."""
+    """The chosen rows' questions, each once, with all answers but the models'; unknown questions are quarantined."""
     classes = sorted({row["scene_class"] for row in rows if row["scene_class"]})
     items: dict[str, Item] = {}
     for row in chosen:
@@ -149,7 +149,7 @@ def _answers(
     classes: list[str],
     seed: int,
 ) -> tuple[str, list[Candidate]]:
-    """The reference, and what the answerers at hand say besides the stored answer."""
+    """The reference, and the answers that compete with the stored one."""
     if subject.image_id in scenes:
         truth = sample_scene(scenes[subject.image_id])
         return ask(truth, question_of(subject)).answer, scene_answers(subject, truth, seed)
@@ -167,7 +167,7 @@ def _ask_models(items: Sequence[Item], writers: ModelWriters, names: Sequence[st
 
 
 def _close_ended(items: Sequence[Item], scenes: Mapping[str, int], settings: Profile, pairs: Pairs) -> Metrics:
-    """Pairs (reference, wrong answer), and how often the VLM was right."""
+    """Adds pairs (reference, wrong answer); returns how often the VLM was right."""
     references = {item.subject.key: item.reference for item in items}
     others = other_references([item.subject for item in items], references, settings.seed)
     truth = TruthGraphJudge(scenes, 0.0, settings.seed)
@@ -187,7 +187,7 @@ def _close_ended(items: Sequence[Item], scenes: Mapping[str, int], settings: Pro
         for answer, mark in zip(wrong, marks[1:], strict=True):
             margin = marks[0] - mark if marks[0] is not None and mark is not None else None
             if margin is not None and margin <= 0:
-                continue  # worded otherwise, but right by the truth: "3 ships" for "3"
+                continue  # worded differently, but correct by the truth: "3 ships" for "3"
             pairs.add({**plain_pair(best, answer, "close_ended", REFERENCE, split), "true_margin": margin})
     asked = right[True] + right[False]
     return {"vlm_right_close_ended": right[True] / asked, "vlm_close_ended_answers": float(asked)} if asked else {}

@@ -1,8 +1,8 @@
-"""Judges mark texts on the five quality dimensions, 1 (poor) to 5 (excellent) (paper, quality dimensions).
+"""Judges give texts marks on the five quality dimensions, 1 (poor) to 5 (excellent) (paper, quality dimensions).
 
-A judge that is a model is `model_judge.ModelJudge`. The two judges here know a truth and add noise to it, so that they
-agree with the truth as often as the paper's judge agreed with people (926 of 1,000). The noise on a text depends on the
-text alone, never on what was judged before it.
+A judge that is a model is `model_judge.ModelJudge`. The two judges here know the truth and add noise to it, so that they
+agree with the truth as often as the paper's judge agreed with people (926 of 1,000). The noise on a text depends only on
+that text, never on what was judged before it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rsqa_pipeline.records import Message, canonical_messages, sha256
 from rsqa_pipeline.scenes.marks import Marks, mark_answer, mark_caption
 from rsqa_pipeline.scenes.truth import sample_scene
 
-LOWEST, HIGHEST = 1.0, 5.0
+MIN_MARK, MAX_MARK = 1.0, 5.0
 """Range of every mark."""
 
 
@@ -31,7 +31,7 @@ class JudgeRequest:
     context: tuple[Message, ...]
     text: str
     image: str | None = None
-    """Reference of the image, for a judge that looks at it."""
+    """Reference of the image, for a judge that uses it."""
 
 
 @dataclass(frozen=True)
@@ -40,26 +40,26 @@ class Judgement:
 
     marks: Marks | None
     true_mark: float | None = None
-    """Mean mark without the judge's noise; None where the judge does not know the truth."""
+    """Mean mark without the judge's noise; None if the judge does not know the truth."""
     reason: str = ""
-    """Why there are no marks, in one word to count by; empty where there are."""
+    """Why there are no marks, as one word that is counted; empty if there are marks."""
     detail: str = ""
     version: str = ""
-    """Of the model that gave the marks: hash of its weights, or what its server says it is."""
+    """Version of the model that gave the marks: hash of its weights, or the version that its server reports."""
 
 
 class Judge(Protocol):
-    """Marks texts. A reply that cannot be read is a `Judgement` without marks, never a default mark."""
+    """Marks texts. A reply that cannot be read gives a `Judgement` without marks, never a default mark."""
 
     name: str
-    """Name and version, kept with every pair."""
+    """Name and version, stored with every pair."""
 
     def mark(self, requests: Sequence[JudgeRequest]) -> list[Judgement]:
-        """One judgement a request, in order; none depends on its neighbours."""
+        """One judgement per request, in order. Judgements do not depend on each other."""
 
 
 class TruthGraphJudge:
-    """Marks by the truth of the scene that an image was drawn from, with Gaussian noise on every mark."""
+    """Marks texts by the truth of the image's scene, with Gaussian noise on every mark."""
 
     def __init__(self, scenes: Mapping[str, int], noise: float, seed: int) -> None:
         """
@@ -91,12 +91,12 @@ FAULT_MARKS: dict[str, Marks] = {
     "class_swap": Marks(relevance=1.0, specificity=1.0, completeness=1.0, clarity=3.5, richness=1.0),
     "wrong_image": Marks(relevance=1.0, specificity=1.0, completeness=1.0, clarity=1.0, richness=1.0),
 }
-"""What a text is worth by the fault put into it; the means are `corruption.TRUE_QUALITY`, so that the judge and the
-corpus' own true quality order texts alike."""
+"""Marks of a text by the corruption injected into it. Their means are `corruption.TRUE_QUALITY`, so that the judge orders
+texts in the same way as the corpus' own true quality."""
 
 
 class RecordedCorruptionJudge:
-    """Marks texts by the corruption that was put into them and recorded, with Gaussian noise on every mark."""
+    """Marks texts by their recorded corruption, with Gaussian noise on every mark."""
 
     def __init__(self, faults: Mapping[tuple[str, str], str], noise: float, seed: int) -> None:
         """
@@ -123,12 +123,12 @@ class RecordedCorruptionJudge:
 def truth_judge(
     settings: PreferenceData, scenes: Mapping[str, int], candidates: Sequence[Candidate], seed: int
 ) -> Judge:
-    """The judge that the profile names, where it is one that knows a truth (`profile.TRUTH_JUDGES`).
+    """The judge that the profile names, if it is one that knows the truth (`TRUTH_JUDGES`).
 
     Args:
         scenes: image_id -> scene seed, for the truth-graph judge.
-        candidates: texts with their recorded faults, for the recorded-corruption judge. A text that is both sound and,
-            by chance, some corruption's outcome counts as sound.
+        candidates: texts with their recorded faults, for the recorded-corruption judge. A text that is both
+            uncorrupted and, by chance, the result of a corruption counts as uncorrupted.
     """
     if settings.judge == "truth_graph":
         return TruthGraphJudge(scenes, settings.judge_noise, seed)
@@ -141,11 +141,11 @@ def truth_judge(
 
 
 def noisy(marks: Marks, noise: float, seed: int, request: JudgeRequest) -> Marks:
-    """The marks with Gaussian noise of standard deviation ``noise`` on each, kept within 1..5.
+    """The marks with Gaussian noise of standard deviation ``noise`` on each, clipped to 1..5.
 
-    The generator is seeded by (seed, image, context, text): the same text gets the same marks in any order.
+    The generator is seeded by (seed, image, context, text), so the same text gets the same marks in any order.
     """
     key = sha256(str(seed), request.image_id, canonical_messages(request.context), request.text)
     draws = np.random.default_rng(int(key[:16], 16)).normal(0.0, 1.0, size=5) * noise
-    values = np.clip(np.asarray(astuple(marks)) + draws, LOWEST, HIGHEST)
+    values = np.clip(np.asarray(astuple(marks)) + draws, MIN_MARK, MAX_MARK)
     return Marks(*(float(value) for value in values))

@@ -1,13 +1,12 @@
-"""How far to trust a judge: how steady it is when asked again, and whether people agree with it.
+"""How far a judge can be trusted: whether it is consistent when asked again, and whether people agree with it.
 
-A pair's order is what is learned, so the measures ask about orders. On ``judge_sample`` pairs, drawn by hash from
-those made with marks (ties gave none, so these are the clearer cases):
+The score model learns from the order of a pair, so the measures compare orders. They use ``judge_sample`` pairs, drawn
+by hash from those with marks (ties give no pair, so these are the clearer cases):
 
-- *test-retest*: both texts are marked a second time, by the same prompt and settings; is the order the same?
-  A judge that decodes greedily on this machine repeats itself, and the figure then says nothing.
-- *position swap*: marks are given text by text, so the order in which texts are shown cannot matter to them. To learn
-  whether the judge's view of *better* hangs on it, a comparative prompt ("A or B?") is asked in both orders: is the
-  same text called better?
+- *test-retest*: both texts are marked a second time, with the same prompt and settings. Is the order the same?
+  A judge that decodes greedily on this machine repeats itself, so the figure is then meaningless.
+- *position swap*: each text is marked alone, so marks cannot depend on the order in which texts are shown. To measure
+  position bias, a comparative prompt ("A or B?") is asked in both orders. Is the same text called better?
 """
 
 from __future__ import annotations
@@ -27,15 +26,15 @@ from rsqa_pipeline.statistics import wilson
 
 
 def judge_measures(judge: Judge, pairs: Pairs, settings: PreferenceData, seed: int) -> Metrics:
-    """Metrics of steadiness (a judge that is a model, ``judge_sample`` above 0) and of agreement with ``labels``.
+    """Metrics of consistency (for a model judge with ``judge_sample`` above 0) and of agreement with ``labels``.
 
-    A line of the labels' file that holds something else than a choice is quarantined as ``bad_label``.
+    A line of the labels file with an invalid choice is quarantined as ``bad_label``.
     """
     marked = [row for row in pairs.rows if row.get("chosen_mark") is not None]
     metrics: Metrics = {}
     if settings.judge_sample and isinstance(judge, ModelJudge):
         drawn = sorted(marked, key=lambda row: unit_hash(str(seed), "judge sample", row["pair_id"]))
-        metrics |= steadiness(judge, drawn[: settings.judge_sample])
+        metrics |= consistency(judge, drawn[: settings.judge_sample])
     if settings.labels is not None:
         found = read_labels([Path(settings.labels)])
         for fault in found.faults:
@@ -44,19 +43,21 @@ def judge_measures(judge: Judge, pairs: Pairs, settings: PreferenceData, seed: i
     return metrics
 
 
-def steadiness(judge: ModelJudge, rows: Sequence[Mapping[str, Any]]) -> Metrics:
+def consistency(judge: ModelJudge, rows: Sequence[Mapping[str, Any]]) -> Metrics:
     """Test-retest and position-swap figures over pairs with marks, with 95 % intervals.
 
-    ``judge_retest``: share of pairs with the same order of marks the second time (a tie is another order);
+    ``judge_retest``: share of pairs with the same order of marks the second time (a tie is a different order);
     ``judge_retest_difference``: mean absolute difference between a text's two mean marks;
     ``judge_swap``: share of pairs on which the same text is called better in both orders;
     ``judge_first_shown``: share of verdicts for the text shown first, 0.5 without a bias;
-    ``judge_comparison``: share of those steady pairs on which that text is the one with the better marks.
-    A pair without the replies that a figure needs is left out of it.
+    ``judge_comparison``: share of those consistent pairs on which that text also has the better marks.
+    A pair without the replies that a figure needs is excluded from that figure.
     """
     chosen, rejected = ([_request(row, side) for row in rows] for side in ("chosen", "rejected"))
     metrics: Metrics = {}
-    second = [j.marks.mean if j.marks else None for j in ModelJudge(judge.model, again=1).mark([*chosen, *rejected])]
+    second = [
+        j.marks.mean if j.marks else None for j in ModelJudge(judge.model, repetition=1).mark([*chosen, *rejected])
+    ]
     first = [float(row[f"{side}_mark"]) for side in ("chosen", "rejected") for row in rows]
     better, worse = second[: len(rows)], second[len(rows) :]
     kept = [b > w for b, w in zip(better, worse, strict=True) if b is not None and w is not None]

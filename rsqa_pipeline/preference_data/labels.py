@@ -1,7 +1,7 @@
-"""People's preferences: pairs out as a sheet for raters, their choices back, and how far the judge agrees with them.
+"""Human labels: export of pairs as a sheet for raters, import of their choices, and agreement with the judge.
 
-A label belongs to two texts of an image and question, whichever of them the judge chose: it stays good for another
-judge. Which text is shown as A is drawn by hash, so that neither the sheet nor its order tells what the judge chose.
+A label belongs to two texts of an image and question. It does not depend on the judge's choice, so it stays valid for
+another judge. A hash decides which text is shown as A, so neither the sheet nor its order reveals the judge's choice.
 """
 
 from __future__ import annotations
@@ -40,32 +40,32 @@ class Label:
 
 @dataclass(frozen=True)
 class Labels:
-    """Choices of all raters, and the lines that hold none."""
+    """Choices of all raters, and the lines without a valid choice."""
 
     labels: list[Label]
     empty: int
     """Lines not filled in."""
     faults: list[str]
-    """Lines with something else than a choice, one sentence each."""
+    """Lines with an invalid choice, one sentence per line."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far the judge agrees with people."""
+    """Agreement between the judge and people."""
 
     accuracy: Interval | None
-    """Share of labelled pairs on which the judge chose what most raters chose."""
+    """Share of labelled pairs on which the judge agrees with the majority of raters."""
     kappa: Interval | None
-    """Cohen's kappa of the same; None where it is not defined (all chose the same letter)."""
+    """Cohen's kappa of the same choices; None if it is not defined (all chose the same letter)."""
     between_raters: float | None
-    """Mean of Cohen's kappa over pairs of raters who share pairs; None with one rater."""
+    """Mean of Cohen's kappa over pairs of raters with pairs in common; None with one rater."""
     undecided: int
-    """Labelled pairs that raters call equal, or are split on."""
+    """Labelled pairs that raters call equal, or on which they are split."""
     unknown: int
     """Labelled pairs that are not among the pairs given."""
 
     def metrics(self) -> Metrics:
-        """Flat numbers; what is not defined is left out."""
+        """Flat numbers; undefined values are left out."""
         found: Metrics = {"labels/undecided": float(self.undecided), "labels/of_other_pairs": float(self.unknown)}
         for name, interval in (("human_agreement", self.accuracy), ("human_kappa", self.kappa)):
             if interval is not None:
@@ -77,7 +77,7 @@ class Agreement:
 
 
 def label_key(pair: Pair) -> str:
-    """Identity of two texts that compete, in either order."""
+    """Id of two competing texts, in either order."""
     texts = sorted((pair["chosen"], pair["rejected"]))
     return sha256(pair["image_id"] or "", canonical_messages(pair["context"]), *texts)
 
@@ -90,17 +90,17 @@ def letter_of_chosen(pair: Pair) -> str:
 
 
 def export_labels(pairs: Sequence[Pair], out: Path, number: int, seed: int) -> int:
-    """Writes ``labels.csv`` for raters, and the images it names beside it; returns the number of pairs.
+    """Writes ``labels.csv`` for raters, and its images next to it; returns the number of pairs.
 
-    ``better`` is to be filled in with A, B or equal, ``rater`` with a name. A pair whose image cannot be opened is
-    left out.
+    Raters fill in ``better`` with A, B or equal, and ``rater`` with a name. A pair whose image cannot be opened is left
+    out.
 
     Raises:
-        DataError: the file is there already, and may hold somebody's work.
+        DataError: the file already exists and may be filled in.
     """
     sheet = out / "labels.csv"
     if sheet.exists():
-        raise DataError(f"{sheet} is there already and may be filled in; give another folder")
+        raise DataError(f"{sheet} already exists and may be filled in; choose another folder")
     (out / "images").mkdir(parents=True, exist_ok=True)
     drawn = sorted(pairs, key=lambda pair: unit_hash(str(seed), "label sheet", label_key(pair)))
     rows: list[list[str]] = []
@@ -112,8 +112,8 @@ def export_labels(pairs: Sequence[Pair], out: Path, number: int, seed: int) -> i
             continue
         a, b = (pair["chosen"], pair["rejected"])[:: 1 if letter_of_chosen(pair) == "A" else -1]
         question = "\n".join(turn["content"] for turn in pair["context"])
-        rows.append([label_key(pair), image, *(_harmless(text) for text in (question, a, b)), "", ""])
-    with sheet.open("w", newline="", encoding="utf-8-sig") as file:  # spreadsheets take UTF-8 only with this mark
+        rows.append([label_key(pair), image, *(_escape_formula(text) for text in (question, a, b)), "", ""])
+    with sheet.open("w", newline="", encoding="utf-8-sig") as file:  # spreadsheets need the BOM to detect UTF-8
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         writer.writerows(rows)
@@ -121,7 +121,7 @@ def export_labels(pairs: Sequence[Pair], out: Path, number: int, seed: int) -> i
 
 
 def read_labels(paths: Sequence[Path]) -> Labels:
-    """Choices in sheets that raters filled in; a rater without a name goes by the file's.
+    """Choices in the sheets that raters filled in. A rater without a name gets the file's name.
 
     Raises:
         DataError: a file cannot be read, or lacks the columns label_key and better.
@@ -141,10 +141,10 @@ def read_labels(paths: Sequence[Path]) -> Labels:
 
 
 def agreement(pairs: Sequence[Pair], labels: Sequence[Label], seed: int) -> Agreement:
-    """The judge's choices against what most raters chose.
+    """The judge's choices against the majority of raters.
 
     Args:
-        seed: of the bootstrap of kappa's interval.
+        seed: seed of the bootstrap for kappa's interval.
     """
     judged = {label_key(pair): letter_of_chosen(pair) for pair in pairs}
     by_pair: dict[str, dict[str, str]] = {}
@@ -164,7 +164,7 @@ def agreement(pairs: Sequence[Pair], labels: Sequence[Label], seed: int) -> Agre
 
 
 def _majority(choices: Mapping[str, str]) -> str | None:
-    """A or B where more raters chose it than the other; None otherwise."""
+    """A or B if more raters chose it than the other letter and than equal; None otherwise."""
     counts = Counter(choices.values())
     if counts["A"] == counts["B"] or counts["equal"] >= max(counts["A"], counts["B"]):
         return None
@@ -198,7 +198,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def _saved_image(pair: Pair, out: Path) -> str | None:
-    """Name of the pair's image below ``out``, saved there; empty for a pair without one, None where it cannot be."""
+    """Saves the pair's image below ``out``. Returns its name: empty if the pair has no image, None if it cannot be opened."""
     if pair["image"] is None:
         return ""
     name = f"images/{pair['image_id'][:16]}.png"
@@ -210,6 +210,6 @@ def _saved_image(pair: Pair, out: Path) -> str | None:
     return name
 
 
-def _harmless(text: str) -> str:
-    """The text, not to be taken for a formula by a spreadsheet."""
+def _escape_formula(text: str) -> str:
+    """The text in a form that a spreadsheet does not read as a formula."""
     return f" {text}" if text.startswith(("=", "+", "-", "@")) else text

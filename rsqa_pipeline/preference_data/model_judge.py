@@ -1,4 +1,4 @@
-"""A judge that is a model: a chat server's or a VLM on this machine, with the five-dimension rubric."""
+"""A judge that is a model, on a chat server or on this machine, with the five-dimension rubric."""
 
 from __future__ import annotations
 
@@ -25,58 +25,58 @@ from rsqa_pipeline.profile.preference_data import TRUTH_JUDGES, PreferenceData
 from rsqa_pipeline.records import Message
 
 TRIES = 3
-"""Replies to one prompt until one can be read. The first is greedy; a greedy one would repeat itself, so the others
+"""Maximum replies to one prompt until one can be read. The first is greedy. A greedy retry would repeat it, so retries
 are sampled at `RETRY_TEMPERATURE`."""
 RETRY_TEMPERATURE = 0.7
 MAX_REPLY_TOKENS = 512
-_ASK_AGAIN = ("unparsable_reply", "wrong_schema", "marks_out_of_range")
+_RETRY_REASONS = ("unparsable_reply", "wrong_schema", "marks_out_of_range")
 
-Read = TypeVar("Read")
+Parsed = TypeVar("Parsed")
 Prompt = tuple[Message, ...]
 
 
 class ModelJudge:
-    """Marks texts by asking a model with the image in sight. Knows no truth."""
+    """Marks texts by asking a model that sees the image. It does not know the truth."""
 
-    def __init__(self, model: ChatModel, again: int = 0) -> None:
+    def __init__(self, model: ChatModel, repetition: int = 0) -> None:
         """
         Args:
-            again: which time it is asked; another number asks anew where a lower one has its replies already.
+            repetition: index of the measurement. A new number bypasses cached replies.
         """
         self.name = f"{model.name} ({model.settings.model}) rubric={rubric_version()}"
         self.model = model
-        self._again = again
+        self._repetition = repetition
 
     def mark(self, requests: Sequence[JudgeRequest]) -> list[Judgement]:
-        """See `Judge.mark`. Without marks: ``empty_text``, ``unparsable_reply``, ``wrong_schema``,
+        """See `Judge.mark`. Reasons for no marks: ``empty_text``, ``unparsable_reply``, ``wrong_schema``,
         ``marks_out_of_range``, ``judge_unreachable``, ``judge_refused``, or the reason of an `ImageFault`."""
         visible = [request for request in requests if request.text.strip()]
         prompts = [marks_prompt(request.context, request.text) for request in visible]
-        said = iter(self._ask(visible, prompts, MarksReply, read_marks))
+        results = iter(self._ask(visible, prompts, MarksReply, read_marks))
         empty = Judgement(None, reason="empty_text", detail="the text has no visible character")
         judgements = []
         for request in requests:
-            found = next(said) if request.text.strip() else empty
+            found = next(results) if request.text.strip() else empty
             if not isinstance(found, Judgement):
                 found = Judgement(found[0], version=found[1])
             judgements.append(found)
         return judgements
 
     def prefers_first(self, requests: Sequence[JudgeRequest], rivals: Sequence[str]) -> list[bool | None]:
-        """Whether each text, shown before its rival, is called the better one; None where there is no verdict."""
+        """Whether each text, shown before its rival, is called the better one; None if there is no verdict."""
         prompts = [comparison_prompt(r.context, r.text, rival) for r, rival in zip(requests, rivals, strict=True)]
-        said = self._ask(requests, prompts, Verdict, lambda text: read_reply(Verdict, text))
-        return [None if isinstance(found, Judgement) else found[0].better == "A" for found in said]
+        results = self._ask(requests, prompts, Verdict, lambda text: read_reply(Verdict, text))
+        return [None if isinstance(found, Judgement) else found[0].better == "A" for found in results]
 
     def _ask(
         self,
         requests: Sequence[JudgeRequest],
         prompts: Sequence[Prompt],
         schema: type[BaseModel],
-        read: Callable[[str], Read],
-    ) -> list[tuple[Read, str] | Judgement]:
-        """What is read from each reply, and the model's version; or a judgement without marks that says why not."""
-        found: dict[int, tuple[Read, str] | Judgement] = {}
+        read: Callable[[str], Parsed],
+    ) -> list[tuple[Parsed, str] | Judgement]:
+        """Per request: the parsed reply and the model's version, or a judgement without marks that gives the reason."""
+        found: dict[int, tuple[Parsed, str] | Judgement] = {}
         waiting = list(range(len(requests)))
         for attempt in range(TRIES):
             asked = [
@@ -88,7 +88,7 @@ class ModelJudge:
                     temperature=RETRY_TEMPERATURE if attempt else 0.0,
                     top_p=1.0,
                     schema=schema,
-                    draw=self._again * TRIES + attempt,
+                    draw=self._repetition * TRIES + attempt,
                 )
                 for index in waiting
             ]
@@ -115,7 +115,7 @@ def make_judge(
     return ModelJudge(models[settings.judge])
 
 
-def _read(reply: Reply | NoReply, read: Callable[[str], Read]) -> tuple[Read, str] | Judgement:
+def _read(reply: Reply | NoReply, read: Callable[[str], Parsed]) -> tuple[Parsed, str] | Judgement:
     if isinstance(reply, NoReply):
         of_judge = reply.reason in ("unreachable", "refused")
         return Judgement(None, reason=f"judge_{reply.reason}" if of_judge else reply.reason, detail=reply.detail)
@@ -125,5 +125,5 @@ def _read(reply: Reply | NoReply, read: Callable[[str], Read]) -> tuple[Read, st
         return Judgement(None, reason=bad.reason, detail=bad.detail)
 
 
-def _is_bad(found: tuple[Read, str] | Judgement) -> bool:
-    return isinstance(found, Judgement) and found.reason in _ASK_AGAIN
+def _is_bad(found: tuple[Parsed, str] | Judgement) -> bool:
+    return isinstance(found, Judgement) and found.reason in _RETRY_REASONS

@@ -1,4 +1,4 @@
-"""Texts by models: the base VLM sampled at temperature, and any model that the profile names."""
+"""Texts by models: the base VLM sampled at temperature, and any model of the profile."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from rsqa_pipeline.profile.types import Sampling
 from rsqa_pipeline.records import Message, sha256
 
 BATCH = 64
-"""Subjects generated for at once by the base VLM."""
-IMAGES_IN_MEMORY = 512
+"""Subjects per batch of the base VLM."""
+MAX_IMAGES_IN_MEMORY = 512
 BASE_MODEL = "base_models/vlm"
-"""Stands for the base VLM in the table of generations; its path differs from machine to machine."""
+"""Name of the base VLM in the table of generations; its path differs between machines."""
 
 
 def base_vlm_texts(
@@ -33,8 +33,8 @@ def base_vlm_texts(
 ) -> list[Candidate]:
     """``samples`` texts by the base VLM for each subject, in order; an image that cannot be opened is quarantined."""
     candidates = []
-    for start in range(0, len(subjects), IMAGES_IN_MEMORY):
-        part = subjects[start : start + IMAGES_IN_MEMORY]
+    for start in range(0, len(subjects), MAX_IMAGES_IN_MEMORY):
+        part = subjects[start : start + MAX_IMAGES_IN_MEMORY]
         opened = [_opened(subject.image) for subject in part]
         usable = [(s, image) for s, image in zip(part, opened, strict=True) if isinstance(image, Image.Image)]
         for subject, image in zip(part, opened, strict=True):
@@ -61,7 +61,7 @@ def base_vlm_texts(
 def model_texts(
     model: ChatModel, subjects: Sequence[Subject], sampling: Sampling, seed: int, pairs: Pairs
 ) -> list[Candidate]:
-    """One text by a model of the profile for each subject.
+    """One text per subject by a model of the profile.
 
     Quarantined, by model and subject: an image that cannot be opened, ``model_unreachable``, ``model_refused``,
     ``empty_text``, ``text_too_long``.
@@ -84,7 +84,7 @@ def model_texts(
 
 
 class ModelWriters:
-    """Models that caption and answer: the base VLM, loaded when first needed, and the profile's models, by name."""
+    """Models that caption and answer, by name: the base VLM, loaded on first use, and the profile's models."""
 
     def __init__(self, base_models: Path, models: ChatModels, settings: Profile, pairs: Pairs) -> None:
         self.models, self.settings, self.pairs = models, settings, pairs
@@ -95,7 +95,7 @@ class ModelWriters:
         return load_vlm(base_model(self._base_models, "vlm"), self.settings.compute)
 
     def write(self, name: str, subjects: Sequence[Subject], samples: int) -> list[Candidate]:
-        """Texts on the subjects: ``samples`` each by the base VLM, one each by any other model."""
+        """Texts on the subjects: ``samples`` per subject by the base VLM, one per subject by any other model."""
         sampling, seed = self.settings.preference_data.sampling, self.settings.seed
         if name == BASE_VLM:
             return base_vlm_texts(self._vlm, subjects, sampling, seed, samples, self.pairs)
@@ -103,7 +103,7 @@ class ModelWriters:
 
 
 def reply_fault(reply: Reply | NoReply) -> tuple[str, str] | None:
-    """Reason and detail where a model wrote nothing of use; else None."""
+    """Reason and detail if a model wrote nothing usable, else None."""
     if isinstance(reply, NoReply):
         of_model = reply.reason in ("unreachable", "refused")
         return (f"model_{reply.reason}" if of_model else reply.reason), reply.detail
@@ -128,7 +128,7 @@ def purpose_of(subject: Subject) -> str:
 
 
 def prompt_of(subject: Subject) -> list[Message]:
-    """The turns before the answer; a caption answers the caption prompt."""
+    """The turns before the answer; for a caption, the caption prompt."""
     return list(subject.context) or [Message(role="user", content=CAPTION_PROMPT)]
 
 

@@ -1,4 +1,4 @@
-"""RS-specific questions: hand-written, one an image, worded anew by a model, answered by several (paper, VIPD)."""
+"""RS-specific questions: hand-written, one per image, reworded by a model, answered by several (paper, VIPD)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from rsqa_pipeline.source_pairs.split import unit_hash
 
 TASK = "rs_specific"
 QUESTIONS = Path(__file__).parent / "rs_questions.yaml"
-LONGEST_QUESTION = 400
-"""Characters of a reworded question; the written ones have at most 110."""
+MAX_QUESTION_CHARACTERS = 400
+"""Limit for a reworded question; the original ones have at most 110 characters."""
 _REPHRASE = """\
 Word the following question about a satellite or aerial image in another way. Keep what it asks for, all of it, and \
 add nothing. Reply with the new question alone, on one line.
@@ -31,26 +31,26 @@ Question: {question}"""
 
 @cache
 def rs_questions() -> dict[str, list[str]]:
-    """Five questions by each of the paper's twelve categories."""
+    """Five questions per category, for the paper's twelve categories."""
     found: dict[str, list[str]] = yaml.safe_load(QUESTIONS.read_text(encoding="utf-8"))
     return found
 
 
 def drawn_question(image_id: str, seed: int) -> tuple[str, str]:
-    """Category and question for an image, drawn by hash: the same for the same seed, in any order of the images."""
+    """Category and question for an image, drawn by hash: independent of the order of the images."""
     every = [(category, question) for category, questions in rs_questions().items() for question in questions]
     return every[int(unit_hash(str(seed), TASK, image_id) * len(every))]
 
 
 def rephrase_prompt(question: str) -> tuple[Message, ...]:
-    """What the rephraser is asked; it does not see the image."""
+    """The prompt for the rephraser, which does not see the image."""
     return (Message(role="user", content=_REPHRASE.format(question=question)),)
 
 
 def rs_specific_answers(
     rows: Sequence[Mapping[str, Any]], settings: RsSpecific, writers: ModelWriters
 ) -> list[Candidate]:
-    """Each answerer's answer to one question about each image drawn; what cannot be used is quarantined.
+    """Each answerer's answer to one question per drawn image; unusable answers are quarantined.
 
     Args:
         rows: samples set aside for preferences.
@@ -69,12 +69,12 @@ def _subject(image_id: str, image: str, question: str) -> Subject:
 
 
 def _reworded(subjects: Sequence[Subject], model: ChatModel, writers: ModelWriters) -> list[Subject]:
-    """The subjects with their questions worded anew; one without a usable rewording is quarantined."""
+    """The subjects with reworded questions; a subject without a usable rewording is quarantined."""
     sampling, pairs = writers.settings.preference_data.sampling, writers.pairs
     requests = [
         ChatRequest(
             rephrase_prompt(subject.context[0]["content"]),
-            subject.image_id,  # not shown, but each image has a wording of its own
+            subject.image_id,  # the image is not shown, but each one gets its own wording
             None,
             sampling.max_new_tokens,
             sampling.temperature,
@@ -89,8 +89,8 @@ def _reworded(subjects: Sequence[Subject], model: ChatModel, writers: ModelWrite
         if isinstance(reply, NoReply) or fault is not None:
             reason, detail = fault or ("", "")
             pairs.refuse(subject.key, reason, f"rephraser {model.name}: {detail}")
-        elif len(reply.text) > LONGEST_QUESTION or "\n" in reply.text:
-            detail = f"needs one line of at most {LONGEST_QUESTION} characters, found {reply.text[:120]!r}"
+        elif len(reply.text) > MAX_QUESTION_CHARACTERS or "\n" in reply.text:
+            detail = f"needs one line of at most {MAX_QUESTION_CHARACTERS} characters, found {reply.text[:120]!r}"
             pairs.refuse(subject.key, "bad_rephrasing", f"rephraser {model.name}: {detail}")
         else:
             reworded.append(replace(subject, context=(Message(role="user", content=reply.text),)))

@@ -1,6 +1,7 @@
-"""What a judge that is a model is asked, and how its reply is read (paper, five quality dimensions).
+"""Prompts for a judge that is a model, and the parsing of its replies (paper, five quality dimensions).
 
-The words here are frozen by snapshot tests: another word is another judge.
+The prompts are frozen by snapshot tests: a changed prompt is a different judge. The docstrings of `MarksReply` and
+`Verdict` are sent to the server with the JSON schema and are part of a reply's key.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def marks_prompt(context: Sequence[Message], text: str) -> tuple[Message, ...]:
     """The prompt for five marks of a caption (no context) or of the answer to the context's last question."""
     if context:
         task = f"Judge the answer to the question about this image.\n\n{_ANSWER_DIMENSIONS}"
-        material = f"{_asked(context)}\n\nAnswer:\n{_quoted(text)}"
+        material = f"{_question_block(context)}\n\nAnswer:\n{_quoted(text)}"
     else:
         task = f"Judge the description of this image.\n\n{_CAPTION_DIMENSIONS}"
         material = f"Description:\n{_quoted(text)}"
@@ -80,11 +81,11 @@ def marks_prompt(context: Sequence[Message], text: str) -> tuple[Message, ...]:
 
 
 def comparison_prompt(context: Sequence[Message], first: str, second: str) -> tuple[Message, ...]:
-    """The prompt that asks which of two texts is better, "A" being the one shown first."""
+    """The prompt that asks which of two texts is better. "A" is the one shown first."""
     task, dimensions = "description of this image", _CAPTION_DIMENSIONS
     if context:
         task, dimensions = "answer to the question about this image", _ANSWER_DIMENSIONS
-    question = f"{_asked(context)}\n\n" if context else ""
+    question = f"{_question_block(context)}\n\n" if context else ""
     material = f"{question}A:\n{_quoted(first)}\n\nB:\n{_quoted(second)}"
     reply = (
         "Take all five dimensions together. The order in which A and B stand means nothing. Reply with one JSON object "
@@ -95,7 +96,7 @@ def comparison_prompt(context: Sequence[Message], first: str, second: str) -> tu
 
 @cache
 def rubric_version() -> str:
-    """Hash over the prompts for marks; stands in the judge's name."""
+    """Hash of the prompts for marks; part of the judge's name."""
     question = Message(role="user", content="?")
     return sha256(*(turn["content"] for context in ([], [question]) for turn in marks_prompt(context, "")))[:8]
 
@@ -104,7 +105,7 @@ ReplyType = TypeVar("ReplyType", bound=BaseModel)
 
 
 class BadReply(Exception):
-    """A reply that is not what was asked for: ``reason`` to count by."""
+    """A reply that does not have the requested form; ``reason`` is counted."""
 
     def __init__(self, reason: str, detail: str) -> None:
         self.reason, self.detail = reason, detail
@@ -115,11 +116,11 @@ _FENCE = re.compile(r"```(?:json)?\s*(.*?)\s*```", re.DOTALL)
 
 
 def read_reply(schema: type[ReplyType], text: str) -> ReplyType:
-    """The reply as ``schema``; it may stand in a Markdown code fence, and nothing else may stand around it.
+    """The reply parsed as ``schema``. It may be in a Markdown code fence, without other text around it.
 
     Raises:
-        BadReply: ``unparsable_reply`` (no JSON), ``marks_out_of_range`` (a mark below 1, above 5 or no finite number)
-            or ``wrong_schema`` (a key missing or too many, a value of another type).
+        BadReply: ``unparsable_reply`` (no JSON), ``marks_out_of_range`` (a mark below 1, above 5 or not finite)
+            or ``wrong_schema`` (a missing or extra key, a value of another type).
     """
     fenced = _FENCE.fullmatch(text.strip())
     try:
@@ -144,12 +145,12 @@ def read_marks(text: str) -> Marks:
 
 
 def _prompt(task: str, material: str, reply: str) -> tuple[Message, ...]:
-    # one turn of the user: not every model's chat template has a place for a system turn
+    # one user turn: not every model's chat template supports a system turn
     return (Message(role="user", content=f"{_ROLE} {_DATA}\n\n{task}\n\n{material}\n\n{reply}"),)
 
 
-def _asked(context: Sequence[Message]) -> str:
-    """The last question, with the turns before it where there are any."""
+def _question_block(context: Sequence[Message]) -> str:
+    """The last question, with the turns before it if there are any."""
     *before, last = context
     if not before:
         return f"Question:\n{_quoted(last['content'])}"
@@ -158,5 +159,5 @@ def _asked(context: Sequence[Message]) -> str:
 
 
 def _quoted(text: str) -> str:
-    """The text between marks that it cannot close itself."""
+    """The text between delimiters that it cannot close."""
     return "<<<\n" + text.replace("<<<", "< < <").replace(">>>", "> > >") + "\n>>>"

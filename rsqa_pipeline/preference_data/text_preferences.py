@@ -1,6 +1,6 @@
-"""Text-only preferences for the head's first phase: public ones, or a sound sentence against a spoiled one.
+"""Text-only preferences for the head's first phase: public ones, or an intact sentence against a corrupted one.
 
-Those made here teach no fact about any image, only what a sound text is, so that the head starts from a sensible
+The pairs made here teach no fact about any image, only what an intact text is, so that the head starts from a sensible
 direction.
 """
 
@@ -23,7 +23,7 @@ from rsqa_pipeline.tracking.run_logger import RunLogger
 
 STAGE = "text_preferences"
 RULE = "text_rule"
-"""Stands as judge: the spoiled text is the rejected one."""
+"""Name of the judge: the rule that the corrupted text is the rejected one."""
 
 Fault = Callable[[str, np.random.Generator], str]
 
@@ -44,7 +44,7 @@ _ENDINGS = ("", " in a residential area", " with lawns between them", " close to
 
 
 def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
-    """Writes pairs.parquet and quarantine.parquet, and two empty tables: a rule decides, and no model writes.
+    """Writes pairs.parquet and quarantine.parquet, and two empty tables (a rule decides, and no model writes).
 
     Raises:
         DataError: a file of ``imports.text`` cannot be read.
@@ -62,7 +62,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
 
 
 def _make_pairs(settings: Profile, pairs: Pairs) -> None:
-    """``text_pairs`` pairs, the ways to spoil a sentence in turn."""
+    """Adds ``text_pairs`` pairs, taking the kinds of corruption in turn."""
     preferences = settings.preference_data
     sentence = scene_sentence if preferences.judge == "truth_graph" else built_in_sentence
     for number in range(preferences.text_pairs):
@@ -90,13 +90,13 @@ def text_pair(chosen: str, rejected: str, fault: str, split: str) -> dict[str, A
 
 
 def scene_sentence(rng: np.random.Generator) -> str:
-    """An expert's caption of some scene; which one does not matter without its image."""
+    """An expert's caption of a random scene. Its image is not used."""
     return CAPTIONERS["expert"](sample_scene(int(rng.integers(CORPUS_SEEDS.stop))), rng)
 
 
 def built_in_sentence(rng: np.random.Generator) -> str:
     """A plain sentence in the words of overhead captions: "several boats are near a port close to the sea ." """
-    parts = [str(rng.choice(words)) for words in (_AMOUNTS, _THINGS, _RELATIONS, _PLACES)]
+    parts = [str(rng.choice(choices)) for choices in (_AMOUNTS, _THINGS, _RELATIONS, _PLACES)]
     return " ".join(parts) + str(rng.choice(_ENDINGS)) + " ."
 
 
@@ -105,7 +105,7 @@ def _shuffled(text: str, rng: np.random.Generator) -> str:
 
 
 def _repeated(text: str, rng: np.random.Generator) -> str:
-    """A run of three words stands three times more."""
+    """A run of three words is repeated three more times."""
     words = text.split()
     start = int(rng.integers(max(1, len(words) - 3)))
     return " ".join([*words[: start + 3], *words[start : start + 3] * 3, *words[start + 3 :]])
@@ -132,4 +132,4 @@ FAULTS: dict[str, Fault] = {
     "stuttered": _stuttered,
     "vague": _vague,
 }
-"""Ways to spoil a sentence, taken in turn."""
+"""Ways to corrupt a sentence, taken in turn."""

@@ -13,12 +13,12 @@ Selector = Literal["all", "random", "clip_score", "score_model", "oracle"]
 
 
 class Diversity(Section):
-    """Keeps samples that differ: facility location over embeddings, within the top part."""
+    """Keeps diverse samples: facility location over embeddings, within the top part."""
 
     embeddings: str
-    """Parquet file with columns ``sample_id`` (or ``key``) and ``embedding`` (a list of numbers, of one length)."""
+    """Parquet file with columns ``sample_id`` (or ``key``) and ``embedding`` (lists of numbers, all of one length)."""
     top: Fraction
-    """Best share of the samples to choose among; the rule's fraction is what is left of all."""
+    """Best share of the samples to choose from; the rule's fraction still refers to all samples."""
 
 
 class SubsetRule(Section):
@@ -33,18 +33,18 @@ class SubsetRule(Section):
     caption_fraction: Fraction = 1.0
     instruction_fraction: Fraction = 1.0
     threshold: float | None = None
-    """Least score to keep, in the score's own unit; the fractions still hold."""
+    """Minimum score to keep, in the score's own unit; the fractions still apply."""
     temperature: Annotated[float, Field(gt=0)] | None = None
-    """Draw without replacement with odds proportional to exp(score / temperature), in place of taking the best."""
+    """Draw without replacement with odds proportional to exp(score / temperature) instead of taking the best."""
     per: str | None = None
-    """Column of the samples, e.g. scene_class, source or image_id: the fractions are of each of its groups."""
+    """Column of the samples, e.g. scene_class, source or image_id: the fractions apply to each of its groups."""
     floor: Annotated[int, Field(ge=0)] = 0
-    """Keep at least so many of each group, as far as it has them."""
+    """Keep at least this many of each group; smaller groups are kept completely."""
     diverse: Diversity | None = None
     all_of: list[SubsetRule] = Field(default=[])
-    """Keep what every one of these rules keeps."""
+    """Keep the samples that all of these rules keep."""
     any_of: list[SubsetRule] = Field(default=[])
-    """Keep what at least one of these rules keeps."""
+    """Keep the samples that at least one of these rules keeps."""
 
     @model_validator(mode="after")
     def _goes_together(self) -> SubsetRule:
@@ -65,31 +65,31 @@ class SubsetRule(Section):
 
     @property
     def parts(self) -> list[SubsetRule]:
-        """The rules that an intersection or union is made of; none for a rule with a selector."""
+        """The rules of an intersection or union; empty for a rule with a selector."""
         return self.all_of or self.any_of
 
     @property
     def selectors(self) -> set[str]:
-        """Every selector that takes part."""
+        """Every selector that the rule uses."""
         own = {str(self.selector)} if self.selector else set()
         return own.union(*(part.selectors for part in self.parts))
 
     @property
     def embedding_files(self) -> list[str]:
-        """Outside files that the rule reads."""
+        """External files that the rule reads."""
         own = [self.diverse.embeddings] if self.diverse else []
         return own + [path for part in self.parts for path in part.embedding_files]
 
 
 class Drift(Section):
-    """How far scores may move from one version of the score model to the next before a check warns."""
+    """How far scores may shift from one version of the score model to the next before a check warns."""
 
     samples: Count
     """Captions that both versions score, drawn by hash."""
     max_psi: Annotated[float, Field(gt=0)] = 0.25
-    """Population stability index; by custom above 0.25 is a shift."""
+    """Population stability index; by convention, above 0.25 is a shift."""
     min_top_overlap: Fraction = 0.5
-    """Jaccard index of the best 30 % by one version and by the other."""
+    """Minimum Jaccard index of the best 30 % of the two versions."""
 
 
 RESERVED_NAMES = {"base", "rl_policy", "rl_policy_rules_only"}
@@ -100,15 +100,15 @@ ClipText = Literal["truncate", "windowed_mean"]
 
 class CuratedSubsets(Section):
     batch_size: Count
-    """Images, and texts, that CLIP scores at once; for the score model see ``compute.batch_tokens``."""
+    """Images, and texts, that CLIP scores at once. For the score model, see ``compute.batch_tokens``."""
     shard_rows: Count
-    """Rows scored as one piece: what a kill can cost, and what a worker takes at a time."""
+    """Rows scored as one unit: the work that a kill can lose, and that a worker takes at a time."""
     engine: EngineName = "local"
-    """``ray`` scores on a Ray cluster (extra ``cluster``), or on one that it starts on this machine."""
+    """``ray`` scores on a Ray cluster (extra ``cluster``), or on one started on this machine."""
     workers: Count = 1
-    """Processes (Ray: actors) that score, each with a model of its own, spread over the GPUs."""
+    """Processes (Ray: actors) that score, each with its own model, spread over the GPUs."""
     clip_text: ClipText = "truncate"
-    """What CLIP does with a text beyond its context: cut its end off, or take the mean of its windows' vectors."""
+    """How CLIP handles a text longer than its context: truncate it, or average the vectors of its windows."""
     subsets: dict[SubsetName, SubsetRule] = Field(min_length=1)
     """What is kept, by name: each is an asset, and so are the CLIP and the VLM fine-tuned on it (paper, Table 1)."""
     main: str
@@ -126,7 +126,7 @@ class CuratedSubsets(Section):
 
 
 class CurationCurve(Section):
-    """A downstream figure over the fraction kept, by a cheap proxy model (asset ``curation_curve``)."""
+    """A downstream metric over the kept fraction, from a cheap proxy model (asset ``curation_curve``)."""
 
     fractions: list[Fraction] = Field(min_length=2)
     rankings: list[Literal["score_model", "clip_score", "random"]] = Field(min_length=1)

@@ -1,4 +1,4 @@
-"""Loads a profile file and checks it whole before any work: every fault is reported at once."""
+"""Loads a profile file and checks all of it before any work. All faults are reported at once."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def load_profile(name: str) -> Profile:
 
 
 def limited_profile(name: str, limit: int) -> Path:
-    """Writes the profile ``NAME-limit-N`` and returns its path: ``name`` with at most ``limit`` images a split.
+    """Writes the profile ``NAME-limit-N`` and returns its path: ``name`` with at most ``limit`` images per split.
 
-    A smoke run of a long profile. It is a profile of its own, with folders of its own, so that its outputs never stand
-    where the whole profile's are expected. What costs by its own number (steps from
-    scratch, prompts, best-of-N items) shrinks too.
+    For a smoke run of a long profile. The limited profile has its own name and folders, so its outputs never replace
+    those of the full profile. Other numbers that determine the cost (steps from scratch, prompts, best-of-N items) are
+    reduced too.
     """
     profile = load_profile(name)
     if limit < 30:
-        raise ProfileError(name, [f"--limit: needs at least 30 images a split, found {limit}"])
+        raise ProfileError(name, [f"--limit: needs at least 30 images per split, found {limit}"])
     policy, best_of_n = profile.rl_policy, profile.benchmarks.best_of_n
     limited: dict[str, Any] = {
         "extends": name,
@@ -74,7 +74,7 @@ def limited_profile(name: str, limit: int) -> Path:
 
 
 def profile_path(name: str) -> Path:
-    """The file of a profile given by name or path. Raises ProfileError for an unknown one."""
+    """The file of a profile given by name or path. Raises ProfileError for an unknown profile."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILE_FOLDER / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(known_profiles()) or f"none (is {PROFILE_FOLDER} below the current folder?)"
@@ -106,7 +106,7 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def _describe(fault: Any) -> str:
     where = ".".join(str(part) for part in fault["loc"])
-    if fault["type"] == "value_error":  # what goes with what: the value found is a whole section
+    if fault["type"] == "value_error":  # a rule across keys: the value found would be a complete section
         return f"{where}: {fault['ctx']['error']}" if where else str(fault["ctx"]["error"])
     if fault["type"] == "extra_forbidden":
         return f"{where}: unknown key; known here: {', '.join(_known_keys(fault['loc'][:-1]))}"
@@ -118,7 +118,7 @@ def _describe(fault: Any) -> str:
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     model: Any = Profile
     for part in location:
-        if part not in model.model_fields:  # a list's place or a mapping's key: the same model stands below it
+        if part not in model.model_fields:  # a list index or a mapping key: the model below is the same
             continue
         field = model.model_fields[part].annotation
         model = next((a for a in getattr(field, "__args__", [field]) if hasattr(a, "model_fields")), field)
@@ -126,7 +126,7 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
 
 
 def _missing_paths(settings: dict[str, Any]) -> list[str]:
-    """Faults of paths and of what goes with what, in settings that may have any other fault too."""
+    """Faults of paths, and of keys that need each other, in settings that may have any other fault too."""
     faults = []
     pairs = _mapping(settings.get("source_pairs"))
     sources = {key: _mapping(pairs.get(key)) for key in ("captions", "instructions", "benchmarks")}
@@ -173,7 +173,7 @@ def _missing_preference_files(preferences: dict[str, Any]) -> list[str]:
 
 
 def _mapping(value: object) -> dict[str, Any]:
-    """The value where it is a mapping; what it should have been is told by the typed settings."""
+    """The value if it is a mapping, else an empty one; validation reports a wrong type."""
     return value if isinstance(value, dict) else {}
 
 
@@ -181,15 +181,15 @@ def _unreadable(path: Path) -> str | None:
     try:
         if not path.exists():
             return "no such file or folder"
-    except (OSError, ValueError) as error:  # a folder on the way may not be entered, or the name cannot be one
+    except (OSError, ValueError) as error:  # a parent folder that may not be entered, or an invalid name
         return str(error)
     return None if os.access(path, os.R_OK) else "no permission to read"
 
 
 def default_profile() -> str:
-    """The profile that ``params.yaml`` names: what commands use without ``--profile``, and what DVC versions.
+    """The profile named in ``params.yaml``. Commands use it without ``--profile``, and DVC versions it.
 
-    Raises ProfileError where there is no such file.
+    Raises ProfileError if there is no such file.
     """
     path = Path("params.yaml")
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Settings of preference data: who captions, answers and judges, and which pairs come from elsewhere."""
+"""Settings of preference data: the models that caption, answer and judge, and the imported pairs."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from rsqa_pipeline.profile.types import Count, Fraction, NonNegative, Sampling, 
 
 
 class ChatServer(Section):
-    """An OpenAI-compatible chat server, and how much may be asked of it."""
+    """An OpenAI-compatible chat server, and the limits on its use."""
 
     url: Annotated[str, Field(pattern=r"^https?://\S+$")]
     """Base address, e.g. ``https://api.openai.com/v1`` or ``http://localhost:8000/v1``."""
     api_key_env: str | None = None
-    """Environment variable that holds the key; the key itself stands in no file and no log."""
+    """Environment variable that holds the key; the key itself is not written to any file or log."""
     concurrency: Count = 8
     requests_per_minute: Count | None = None
     timeout_seconds: Annotated[float, Field(gt=0)] = 120.0
-    """Longest silence of the server within a request."""
+    """Longest time without data from the server within a request."""
     tries: Count = 6
-    """Requests sent for one reply while the server is busy, failing or out of reach."""
+    """Maximum requests for one reply while the server is busy, failing or unreachable."""
     max_calls: Count | None = None
-    """Replies bought from this model for one asset, over all its runs; None is no cap."""
+    """Cap on the replies bought from this model per asset, over all its runs; None means no cap."""
     max_tokens: Count | None = None
-    """Tokens read and written by this model for one asset, over all its runs; None is no cap."""
+    """Cap on the tokens read and written by this model per asset, over all its runs; None means no cap."""
     usd_per_million_input_tokens: NonNegative = 0.0
     usd_per_million_output_tokens: NonNegative = 0.0
 
@@ -35,7 +35,7 @@ class TextModel(Section):
     """A model that may caption, answer, judge or rephrase: a transformers VLM, or one behind a chat server."""
 
     model: Annotated[str, Field(min_length=1)]
-    """A folder or hub id; with ``server``, the name that the server knows it by."""
+    """A folder or hub id; with ``server``, the model name on the server."""
     revision: str | None = None
     trust_remote_code: bool = False
     server: ChatServer | None = None
@@ -48,28 +48,28 @@ class TextModel(Section):
 
 
 class RsSpecific(Section):
-    """Hand-written remote-sensing questions, one an image, answered by several models and judged (paper, VIPD)."""
+    """Hand-written remote-sensing questions, one per image, answered by several models and judged (paper, VIPD)."""
 
     images: Count
     answerers: list[str] = Field(min_length=2)
     """Names in ``models``, or ``vlm`` (paper: two VLMs)."""
     rephraser: str | None = None
-    """Name in ``models`` of who words each question anew; None asks it as it is written."""
+    """Name in ``models`` of the model that rewords each question; None asks it as written."""
 
 
 class PairFile(Section):
-    """A file of preference pairs made elsewhere."""
+    """A file of external preference pairs."""
 
     format: Literal["rs_pairs", "ultrafeedback", "rlhf_v", "trl"]
     path: str
     images: str | None = None
     """Folder that image names are in; default: the file's own folder."""
     limit: Count | None = None
-    """Rows read at most, the file's first."""
+    """Maximum number of rows, from the start of the file."""
 
 
 class PairImports(Section):
-    """Pairs made elsewhere: in place of generated text pairs, besides the caption and instruction pairs made here."""
+    """External pairs. They replace generated text pairs, and are added to the caption and instruction pairs made here."""
 
     text: list[PairFile] = Field(default=[])
     caption: list[PairFile] = Field(default=[])
@@ -94,32 +94,32 @@ class PairImports(Section):
 
 
 TRUTH_JUDGES = ("truth_graph", "recorded_corruption")
-"""Judges that know a truth; any other name of a judge is a model's."""
+"""Judges that know the truth; any other judge is a model."""
 BASE_VLM = "vlm"
-"""The base VLM among captioners and answerers."""
+"""Name of the base VLM among captioners and answerers."""
 
 
 class PreferenceData(Section):
     models: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")], TextModel] = Field(default={})
-    """Models by the name that judge, captioners, answerers and rs_specific call them."""
+    """Models, by the names used in judge, captioners, answerers and rs_specific."""
     judge: str
     """``truth_graph``, ``recorded_corruption``, or a name in ``models``."""
     judge_noise: NonNegative
     """Standard deviation added to each of the five marks by a judge that knows the truth; sets how often it agrees."""
     judge_sample: Annotated[int, Field(ge=0)] = 0
-    """Pairs an asset on which a model that judges is asked again, to measure how steady it is."""
+    """Pairs per asset on which a model judge is asked again, to measure its consistency."""
     labels: str | None = None
-    """CSV that raters filled in (`rsqa labels export`); how far the judge agrees with it stands in the metrics."""
+    """CSV filled in by raters (`rsqa labels export`); the judge's agreement with it is reported in the metrics."""
     captioners: list[str] = Field(min_length=2)
-    """Who captions each image: captioners of the scenes, corruption sources, ``vlm``, names in ``models``."""
+    """Captioners of the images: scene captioners, corruption sources, ``vlm``, names in ``models``."""
     answerers: list[str] = Field(default=[BASE_VLM], min_length=1)
-    """Which models answer the questions: ``vlm`` (two answers), names in ``models`` (one each)."""
+    """Models that answer the questions: ``vlm`` (two answers), names in ``models`` (one each)."""
     rs_specific: RsSpecific | None = None
     sampling: Sampling
     caption_images: Count
     instruction_samples: Count
     text_pairs: Count
-    """Text pairs made here; none are where ``imports.text`` names a file."""
+    """Text pairs made here; none are made if ``imports.text`` names a file."""
     imports: PairImports = PairImports()
     heldout_share: Fraction
 
@@ -150,7 +150,7 @@ class PreferenceData(Section):
         return faults
 
     def _unfit_judge(self) -> list[str]:
-        """Who wrote what the judge cannot mark."""
+        """Faults: texts and measures that do not fit the judge."""
         faults = []
         if self.judge in TRUTH_JUDGES:
             if self.rs_specific is not None:
@@ -165,7 +165,7 @@ class PreferenceData(Section):
         return faults
 
     def outside_paths(self, kind: Literal["text", "caption", "instruction"]) -> tuple[str, ...]:
-        """Files and folders named here that the pairs of a kind are made from: imports, labels, local models."""
+        """Files and folders named here from which the pairs of a kind are made: imports, labels, local models."""
         files: list[PairFile] = getattr(self.imports, kind)
         paths: list[str | None] = [path for file in files for path in (file.path, file.images)]
         if kind != "text":

@@ -1,4 +1,4 @@
-"""The whole profile, as types. A profile file is the only place that settings come from."""
+"""The complete profile as types. A profile file is the only source of settings."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Compute(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
     batch_tokens: Count = 4096
-    """Tokens that the score model scores at once: rows times the longest, images' tokens among them."""
+    """Tokens that the score model scores at once: rows x longest row, including image tokens."""
     launch: list[str] = Field(default=[])
-    """Words that start the score model's training in several processes, put before ``-m module job``: accelerate's
-    or torchrun's, e.g. ``[accelerate, launch, --multi_gpu, --num_processes, "8"]``. Empty: within the stage's own."""
+    """Command that starts the score model's training in several processes, put before ``-m module job``: accelerate
+    or torchrun, e.g. ``[accelerate, launch, --multi_gpu, --num_processes, "8"]``. Empty: the stage's own process."""
 
 
 class ScratchSteps(Section):
@@ -35,18 +35,18 @@ class ScratchSteps(Section):
 
 
 class ScratchRecipe(ScratchSteps):
-    """How small models are made from nothing on the profile's own images: perception first, then language."""
+    """How small models are trained from scratch on the profile's own images: perception first, then language."""
 
     image_size: Count = 64
     batch_size: Count = 64
     language_batch_size: Count = 24
-    """Images a step of the language phase; each has several texts."""
+    """Images per step of the language phase; each has several texts."""
     smoke: ScratchSteps
     """The steps of a run with ``--limit``."""
 
 
 class TinyModels(Section):
-    """The VLM and the CLIP that everything starts from: a folder, a hub id, or ``scratch``."""
+    """The VLM and the CLIP to start from: a folder, a hub id, or ``scratch``."""
 
     vlm: str
     clip: str
@@ -70,9 +70,9 @@ class FinetunedModels(Section):
     """Each fine-tuned model is trained once per seed; benchmarks report the mean with an interval over seeds."""
     clip: Optimizer
     vlm_captions: Optimizer
-    """Step P: captions, only the vision-language connector trains."""
+    """Step P: captions; only the vision-language connector is trained."""
     vlm_instructions: LoraOptimizer
-    """Step S: instructions, LoRA on the language model, and the connector."""
+    """Step S: instructions; LoRA on the language model, and the connector, are trained."""
     max_length: Count
 
     @model_validator(mode="after")
@@ -86,7 +86,7 @@ class RlPolicy(Section):
     start_from: str | None = None
     """Subset whose VLM the policies start from; by default ``curated_subsets.main``."""
     reasoning_samples: Annotated[int, Field(ge=0)]
-    """Reasoning answers learned before GRPO ("R1"); 0 starts GRPO at once ("Zero")."""
+    """Reasoning answers learned before GRPO ("R1"); 0 starts with GRPO ("Zero")."""
     reasoning: Optimizer
     prompts: Count
     heldout_prompts: Count
@@ -118,7 +118,7 @@ class ReportSettings(Section):
 
 
 class Profile(Section):
-    """Everything a run depends on besides its data and code."""
+    """Everything that a run depends on besides its data and code."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
     description: str

@@ -10,27 +10,27 @@ from rsqa_pipeline.profile.types import Count, Fraction, NonNegative, Optimizer,
 
 
 class Lora(Section):
-    """Low-rank adapters in place of full weights; merged into them at the end."""
+    """Trains low-rank adapters instead of full weights; they are merged into the weights at the end."""
 
     rank: Count
     alpha: Count
 
 
 class ScoreModelPhase(Optimizer):
-    """One phase. ``batch_size`` counts pairs (ranked lists with plackett_luce) over all processes together."""
+    """One training phase. ``batch_size`` counts pairs (ranked lists with plackett_luce) over all processes."""
 
     train: list[Literal["head", "vision", "language"]] = Field(min_length=1)
     loss: Literal["bradley_terry", "plackett_luce"] = "bradley_terry"
-    """plackett_luce learns from whole ranked lists where pairs share their chosen text and have judge's marks."""
+    """plackett_luce learns from full ranked lists if pairs share their chosen text and have the judge's marks."""
     margin: NonNegative = 0.0
-    """Lead asked of the chosen score, a point of difference between the judge's marks; bradley_terry only."""
+    """Required lead of the chosen score per point of difference between the judge's marks; bradley_terry only."""
     min_gap: NonNegative = 0.0
-    """Difference between the judge's marks from which a pair is learned from. Below it noise decides which text is the
-    chosen one; such pairs are quarantined, held-out ones are measured all the same. Pairs without marks stay."""
+    """Minimum difference between the judge's marks for training on a pair. Below it, noise decides which text is the
+    chosen one: training pairs are quarantined, held-out pairs are still evaluated. Pairs without marks are kept."""
     keep: Literal["last", "best"] = "last"
-    """Which weights: after the last step, or where held-out accuracy, measured a few times, was best."""
+    """Weights to keep: after the last step, or at the best held-out accuracy, which is measured a few times."""
     lora: Lora | None = None
-    """Trains adapters in the named parts' linear layers instead of the parts; the head is always trained whole."""
+    """Trains adapters in the linear layers of the named parts instead of the parts; the head is always trained fully."""
 
     @model_validator(mode="after")
     def _margin_needs_pairs(self) -> ScoreModelPhase:
@@ -40,17 +40,17 @@ class ScoreModelPhase(Optimizer):
 
 
 class LastPhase(ScoreModelPhase):
-    """The phase whose model scores."""
+    """The last phase; its model is the one that scores."""
 
     pairs: list[Literal["text", "caption", "instruction"]] = Field(default=["instruction", "caption"], min_length=1)
-    """Kinds of pairs that it learns from."""
+    """Kinds of pairs to train on."""
 
 
 class ScoreModelPhases(Section):
-    """The three phases, named by what they learn from (paper, score model training).
+    """The three phases, named by their training pairs (paper, score model training).
 
-    None leaves a phase out: the next one starts from where it would have. With both others left out and all kinds of
-    ``pairs``, the last one is joint training (paper, ablations).
+    None skips a phase: the next phase starts from the weights that the skipped one would have started from. The last
+    phase with both others skipped and all kinds of ``pairs`` is joint training (paper, ablations).
     """
 
     text: ScoreModelPhase | None
@@ -68,14 +68,14 @@ class ScoreModelSettings(Section):
     activation: Literal["none", "softplus"] = "none"
     max_length: Count
     tokens_per_pass: Count | None = None
-    """Text and image tokens that go through the model at once in a process, padding aside; a step is cut into as many
-    passes as that takes. By default a pass is ``batch_size`` pairs, shared out over the processes."""
+    """Text and image tokens per pass of one process, without padding; a step is split into as many passes as needed.
+    By default a pass is ``batch_size`` pairs, divided over the processes."""
     gradient_checkpointing: bool = False
-    """Computes activations twice instead of keeping them: less memory, about a third more time."""
+    """Recomputes activations instead of keeping them: less memory, about a third more time."""
     fsdp: bool = False
     """Splits weights, gradients and optimizer state over the processes of ``compute.launch``."""
     state_steps: Count = 200
-    """Optimizer steps between two states that a killed training can go on from."""
+    """Optimizer steps between saved states, from which a killed training is resumed."""
     phases: ScoreModelPhases
     promotion_margin: Fraction = 0.02
     """Accuracy that a new score model may lose on a family of pairs and still become champion (``rsqa promote``)."""

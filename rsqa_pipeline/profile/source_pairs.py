@@ -11,7 +11,7 @@ from rsqa_pipeline.profile.types import Count, Fraction, Percent, Section
 
 
 class Corruption(Section):
-    """Recorded, systematic faults put into a share of the training captions, one habit a source."""
+    """Recorded, systematic faults in a share of the training captions, one habit per source."""
 
     share: Fraction
     sources: list[Literal["class_swap", "count_change", "vague", "wrong_image"]] = Field(min_length=1)
@@ -25,19 +25,19 @@ class SourceFile(Section):
         "class_questions",
     ]  # fmt: skip
     path: str | None = None
-    """The file; a folder for ``image_folder``; a file or a folder of them for ``webdataset`` and ``hf_parquet``. Scenes
-    need one for captions only."""
+    """The file; a folder for ``image_folder``; a file or a folder of files for ``webdataset`` and ``hf_parquet``. Scenes
+    need a path for captions only."""
     images: str | None = None
-    """Folder that the file's image names are in; default: the file's own folder."""
+    """Folder of the images that the file names; default: the file's own folder."""
     limit: Count | None = None
-    """At most this many images a split, taken evenly over the file."""
+    """At most this many images per split, evenly spaced over the file."""
     corruption: Corruption | None = None
     scene_class_from_name: bool = False
     """Take the scene class from the file name's letters before the first underscore, as RSICD does."""
     bands: list[Count] | None = None
-    """Of TIFFs: bands shown as red, green, blue, or one shown grey, from 1. Default: see `geotiff.RasterChoice`."""
+    """For TIFFs: bands shown as red, green, blue, or one shown grey, from 1. Default: see `geotiff.RasterChoice`."""
     stretch: tuple[Percent, Percent] | None = None
-    """Of TIFFs: percentiles of each band that become 0 and 255. Default: 8-bit values stay, others take 2, 98."""
+    """For TIFFs: percentiles of each band mapped to 0 and 255. Default: none for 8-bit values, else 2 and 98."""
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -54,19 +54,19 @@ class SourceFile(Section):
 
 
 class Duplicates(Section):
-    """Near-duplicate images keep one of a kind, and nothing of a benchmark is trained on (paper, preference data)."""
+    """Keeps one of several near-duplicate images, and trains on nothing of a benchmark (paper, preference data)."""
 
     image_model: str | None = None
-    """What compares images: a copy-detection model or CLIP, folder or hub id; None compares them perceptually."""
+    """Model that compares images: copy detection or CLIP, folder or hub id; None compares images perceptually."""
     image_threshold: Fraction | None = None
-    """Similarity from which on images are near-duplicates; default 0.88 perceptually, 0.65 for a model, which fits
-    copy-detection embeddings. A CLIP needs more, e.g. 0.95."""
+    """Minimum similarity of near-duplicate images. Default: 0.88 perceptually; 0.65 with a model, which fits
+    copy-detection embeddings. CLIP needs more, e.g. 0.95."""
     text_model: str | None = None
-    """What compares the questions of near-duplicate images: a sentence model or CLIP; None takes TF-IDF of words."""
+    """Model that compares the questions of near-duplicate images: a sentence model or CLIP; None uses word TF-IDF."""
     text_threshold: Fraction = 0.65
-    """Cosine from which on questions are alike."""
+    """Minimum cosine of similar questions."""
     benchmarks: dict[str, SourceFile] = Field(default={})
-    """Further test sets that must not be trained on, by name; the profile's own is one always."""
+    """Further test sets that must not be trained on, by name. The profile's own benchmarks are always included."""
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -86,7 +86,7 @@ class SourcePairs(Section):
     benchmark_items: Count
     """Items of each benchmark task."""
     duplicates: Duplicates | None = None
-    """None removes exact repeats only, and looks at no benchmark."""
+    """None removes exact repeats only, and checks no benchmark."""
     max_image_pixels: Count = 100_000_000
     max_quarantined_share: Fraction = 0.05
     """The asset's check fails above this share."""

@@ -1,4 +1,4 @@
-"""What every section of the profile is made of."""
+"""Base types of all sections of the profile."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LearningRate = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Section(BaseModel):
-    """A part of the profile: unknown keys are refused, values cannot be changed after loading."""
+    """A part of the profile. Unknown keys are refused; values cannot be changed after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

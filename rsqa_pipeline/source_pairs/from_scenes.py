@@ -1,4 +1,4 @@
-"""Samples and test items of the embedded scenes: every text's true quality is known from the scene's truth."""
+"""Samples and test items from the embedded scenes. The scene's truth gives the true quality of every text."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from rsqa_pipeline.source_pairs.sample_tables import Draft
 from rsqa_pipeline.source_pairs.source_row import caption
 from rsqa_pipeline.source_pairs.split import split_of
 
-QUESTIONS_A_SCENE = 2
+QUESTIONS_PER_SCENE = 2
 
 
 class _RenderedScenes:
@@ -50,12 +50,12 @@ class _RenderedScenes:
 
 
 def caption_drafts(pairs: SourcePairs, seed: int, out: Path, quarantine: Quarantine) -> list[Draft]:
-    """The rows of the scenes' caption file, with images.tar written into ``out``.
+    """Reads the scenes' caption file and writes images.tar into ``out``.
 
     Raises:
         DataError: the file cannot be read or lacks a column.
     """
-    assert pairs.captions.path is not None  # checked with the profile
+    assert pairs.captions.path is not None  # checked by the profile
     try:
         rows = read_corpus(Path(pairs.captions.path))
     except OSError as error:
@@ -97,10 +97,10 @@ def _scene_fault(scene: str) -> tuple[str, str] | None:
 
 
 def instruction_drafts(pairs: SourcePairs, seed: int, out: Path, quarantine: Quarantine) -> list[Draft]:
-    """``pairs.instruction_samples`` answered questions about fresh scenes, with images.tar written into ``out``."""
+    """Makes ``pairs.instruction_samples`` answered questions about new scenes and writes images.tar into ``out``."""
     count = pairs.instruction_samples
-    seeds = INSTRUCTION_SEEDS[: -(-count // QUESTIONS_A_SCENE)]
-    rows = instruction_samples(seeds, seed, QUESTIONS_A_SCENE)[:count]
+    seeds = INSTRUCTION_SEEDS[: -(-count // QUESTIONS_PER_SCENE)]
+    rows = instruction_samples(seeds, seed, QUESTIONS_PER_SCENE)[:count]
     drafts = []
     with TarImages(out / "images.tar") as archive:
         scenes = _RenderedScenes(archive)
@@ -128,7 +128,7 @@ def instruction_drafts(pairs: SourcePairs, seed: int, out: Path, quarantine: Qua
 
 
 def benchmark_items(count: int, seed: int, out: Path) -> list[dict[str, Any]]:
-    """``count`` items of each task on scenes of their own, with images.tar written into ``out``."""
+    """Makes ``count`` items per task on scenes that nothing else uses, and writes images.tar into ``out``."""
     tasks = ("classification", "retrieval", *BENCHMARK_TASKS)
     items: dict[str, list[dict[str, Any]]] = {task: [] for task in tasks}
     with TarImages(out / "images.tar") as archive:
@@ -146,7 +146,7 @@ def _items_of_scene(scene: int, seed: int, scenes: _RenderedScenes) -> Sequence[
     truth, image_id, image = scenes.get(scene)
     rng = np.random.default_rng((seed, scene, 5))
     base = {"image_id": image_id, "image": image, "scene_class": truth.scene_class}
-    name = SCENES[truth.scene_class].name  # as texts say it: a VLM answers in these words, CLIP reads them
+    name = SCENES[truth.scene_class].name  # as in texts: a VLM answers with these words, CLIP reads them
     expert = CAPTIONERS["expert"](truth, rng)
     return [
         {**base, "item_id": f"classification-{scene}", "task": "classification", "answer": name},
@@ -156,7 +156,7 @@ def _items_of_scene(scene: int, seed: int, scenes: _RenderedScenes) -> Sequence[
 
 
 def _item(question: Question, scene: int, base: dict[str, Any]) -> dict[str, Any]:
-    """The question as an item; of a multiple choice only the stem, since the choices have their own column."""
+    """Returns the question as an item. Multiple-choice questions keep only the stem; the choices have their own column."""
     return {
         **base,
         "item_id": f"{question.task}-{scene}",

@@ -1,4 +1,4 @@
-"""Captions with their images: read, validated, hashed, split by image, and, where the profile says so, corrupted."""
+"""Captions with their images: read, validated, hashed, split by image, and corrupted if the profile asks for it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from rsqa_pipeline.tracking.run_logger import RunLogger
 
 
 def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
-    """Writes samples.parquet, truth.parquet and quarantine.parquet (and images.tar for scenes); where the profile looks
-    for duplicates, components.parquet and decontamination.parquet too.
+    """Writes samples.parquet, truth.parquet and quarantine.parquet (and images.tar for scenes). If the profile has
+    ``source_pairs.duplicates``, also writes components.parquet and decontamination.parquet.
 
     Raises:
-        DataError: the source as a whole cannot be used, or no row of it.
+        DataError: the source cannot be used at all, or none of its rows can.
     """
     pairs = settings.source_pairs
     quarantine = Quarantine("image_text_pairs")
@@ -36,7 +36,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     if pairs.duplicates is not None:
         drafts, found = remove(drafts, settings, inputs["benchmark_sets"], quarantine, out, by_question=False)
     if pairs.captions.corruption is not None and pairs.captions.format != "scenes":
-        # Only now: a fault put into a text must not hide that a benchmark has it.
+        # After decontamination: a fault in a text must not hide that a benchmark contains the text.
         drafts = corrupt_captions(drafts, pairs.captions.corruption, settings.seed)
     metrics = write_samples(out, drafts, quarantine) | found
     logger.log_metrics(metrics)
@@ -44,7 +44,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
 
 
 def draft_of(clean: CleanRow, seed: int, preference_share: float) -> Draft:
-    """A sound row as a sample on its side."""
+    """Turns a valid row into a sample and assigns its split."""
     row = clean.row
     return Draft(
         key=row.key,
@@ -59,35 +59,35 @@ def draft_of(clean: CleanRow, seed: int, preference_share: float) -> Draft:
     )
 
 
-def corrupt_captions(drafts: Sequence[Draft], settings: Corruption, seed: int) -> list[Draft]:
-    """Puts the habits of poor captioners into ``settings.share`` of the corpus; every change is recorded.
+def corrupt_captions(drafts: Sequence[Draft], config: Corruption, seed: int) -> list[Draft]:
+    """Applies the habits of poor captioners to ``config.share`` of the corpus; every change is recorded.
 
-    Preferences, validation and test stay as people wrote them. Which caption is changed, and how, hangs on its own
-    key and the seed, so a caption more or less, or another wording, leaves the others as they are.
+    Captions for preferences, validation and test stay as people wrote them. Whether and how a caption is changed
+    depends on its own key and the seed, so adding, removing or rewording a caption leaves the others as they are.
     """
     pool = CaptionPool.of(vars(draft) for draft in drafts if draft.split == "corpus")
-    return [_corrupt_draft(draft, settings, pool, seed) for draft in drafts]
+    return [_corrupt_draft(draft, config, pool, seed) for draft in drafts]
 
 
-def _corrupt_draft(draft: Draft, settings: Corruption, pool: CaptionPool, seed: int) -> Draft:
+def _corrupt_draft(draft: Draft, config: Corruption, pool: CaptionPool, seed: int) -> Draft:
     unchanged = with_quality(draft, None)
     if draft.split != "corpus" or len(draft.messages) != 1:
         return unchanged
     key = f"{seed}/{draft.key}"
     text = draft.messages[0]["content"]
-    for kind in habits(settings, key):
+    for kind in habits(config, key):
         changed = corrupt(text, kind, key, draft.image_id, draft.scene_class, pool)
         if changed is not None:
             return with_fault(draft, kind, changed, TRUE_QUALITY[kind])
     return unchanged
 
 
-def habits(settings: Corruption, key: str) -> list[CorruptionKind]:
-    """The habits to try on a row, in order; the first that changes its text is taken. None for a row left alone."""
-    if unit_hash(key, "corrupted") >= settings.share:
+def habits(config: Corruption, key: str) -> list[CorruptionKind]:
+    """The habits to try on a row, in order; the first that changes its text is used. Empty if the row stays unchanged."""
+    if unit_hash(key, "corrupted") >= config.share:
         return []
-    first = int(unit_hash(key, "habit") * len(settings.sources))
-    return [*settings.sources[first:], *settings.sources[:first]]
+    first = int(unit_hash(key, "habit") * len(config.sources))
+    return [*config.sources[first:], *config.sources[:first]]
 
 
 def with_quality(draft: Draft, kind: CorruptionKind | None) -> Draft:
@@ -95,7 +95,7 @@ def with_quality(draft: Draft, kind: CorruptionKind | None) -> Draft:
 
 
 def with_fault(draft: Draft, kind: CorruptionKind, text: str, true_quality: float) -> Draft:
-    """The draft with its last turn as the source ``kind`` wrote it."""
+    """Returns the draft with ``text``, by the source ``kind``, as its last turn."""
     last = draft.messages[-1]
     return _changed(
         draft,

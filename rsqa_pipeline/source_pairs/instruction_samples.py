@@ -1,4 +1,4 @@
-"""Question-answer samples to fine-tune on: validated, hashed, split by image."""
+"""Question-answer samples for fine-tuning: validated, hashed, split by image."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from rsqa_pipeline.tracking.run_logger import RunLogger
 
 
 def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
-    """Writes samples.parquet, truth.parquet and quarantine.parquet (and images.tar for scenes); where the profile looks
-    for duplicates, components.parquet and decontamination.parquet too.
+    """Writes samples.parquet, truth.parquet and quarantine.parquet (and images.tar for scenes). If the profile has
+    ``source_pairs.duplicates``, also writes components.parquet and decontamination.parquet.
 
-    At most ``source_pairs.instruction_samples`` rows are taken: for class questions spread over images and kinds,
-    for a file at even steps; a file's conversations stay as they stand.
+    At most ``source_pairs.instruction_samples`` rows are used: class questions are spread over images and kinds, rows of
+    a file are evenly spaced. Conversations of a file are not changed.
 
     Raises:
-        DataError: the source as a whole cannot be used, or no row of it.
+        DataError: the source cannot be used at all, or none of its rows can.
     """
     pairs = settings.source_pairs
     quarantine = Quarantine("instruction_samples")
@@ -51,7 +51,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
 
 
 def _file_drafts(pairs: SourcePairs, seed: int, quarantine: Quarantine) -> tuple[list[Draft], dict[str, ClassQuestion]]:
-    """The file's samples as they stand, and what each asks by its key, where questions were made here."""
+    """Returns the samples, and the questions by sample key if the format is ``class_questions``."""
     source = pairs.instructions
     entries: Iterable[Entry] = read_source(source)
     questions: dict[str, ClassQuestion] = {}
@@ -60,28 +60,28 @@ def _file_drafts(pairs: SourcePairs, seed: int, quarantine: Quarantine) -> tuple
     elif source.corruption is not None:
         raise DataError(f"source_pairs.instructions.corruption needs format class_questions, found {source.format}")
     else:
-        held = list(entries)
-        steps = min(pairs.instruction_samples, len(held))
-        entries = [held[step * len(held) // steps] for step in range(steps)]
+        available = list(entries)
+        steps = min(pairs.instruction_samples, len(available))
+        entries = [available[step * len(available) // steps] for step in range(steps)]
     clean = check_rows(entries, ImageIndex(pairs.max_image_pixels), quarantine)
     return [draft_of(row, seed, pairs.preference_share) for row in clean], questions
 
 
 def corrupt_answers(
-    drafts: Sequence[Draft], questions: Mapping[str, ClassQuestion], settings: Corruption, seed: int
+    drafts: Sequence[Draft], questions: Mapping[str, ClassQuestion], config: Corruption, seed: int
 ) -> list[Draft]:
-    """Puts the habits of poor answerers into ``settings.share`` of the corpus; every change is recorded.
+    """Applies the habits of poor answerers to ``config.share`` of the corpus; every change is recorded.
 
     Args:
-        questions: what each draft asks, by its key.
+        questions: the question of each draft, by the draft's key.
     """
     classes = sorted({draft.scene_class for draft in drafts if draft.scene_class})
-    return [_corrupt_draft(draft, questions[draft.key], settings, classes, seed) for draft in drafts]
+    return [_corrupt_draft(draft, questions[draft.key], config, classes, seed) for draft in drafts]
 
 
-def _corrupt_draft(draft: Draft, question: ClassQuestion, settings: Corruption, classes: list[str], seed: int) -> Draft:
+def _corrupt_draft(draft: Draft, question: ClassQuestion, config: Corruption, classes: list[str], seed: int) -> Draft:
     if draft.split == "corpus" and draft.scene_class is not None:
-        for kind in habits(settings, f"{seed}/{draft.key}"):
+        for kind in habits(config, f"{seed}/{draft.key}"):
             wrong = corrupt_answer(question, kind, draft.scene_class, classes)
             if wrong is not None:
                 return with_fault(draft, kind, *wrong)

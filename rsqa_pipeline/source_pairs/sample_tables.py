@@ -1,4 +1,4 @@
-"""From sound rows to the tables of a source asset: samples, what is known about their truth, quarantine."""
+"""Writes the tables of a source asset from valid rows: samples, what is known about their truth, quarantine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from rsqa_pipeline.source_pairs.clean import Quarantine, drop_repeats
 
 @dataclass(frozen=True)
 class Draft:
-    """A sample before repeats are taken out, with what is known about its truth."""
+    """A sample before repeats are removed, with what is known about its truth."""
 
     key: str
     """The source's own id, for messages."""
@@ -38,17 +38,17 @@ class Draft:
     split: Split
     scene_class: str | None
     true_quality: float | None = None
-    """1..5; None where the truth is not known."""
+    """1..5; None if the truth is not known."""
     scene: int | None = None
     """Seed of the scene shown."""
     corruption: str | None = None
     original_text: str | None = None
-    """The last turn before corruption; None where nothing was corrupted."""
+    """The last turn before corruption; None if nothing was corrupted."""
     georeference: Georeference | None = None
 
     @property
     def sample(self) -> dict[str, Any]:
-        """Row of `records.IMAGE_TEXT_SAMPLE`, and of `records.TRUTH`."""
+        """Row of `records.IMAGE_TEXT_SAMPLE` and of `records.TRUTH`."""
         return {**vars(self), "sample_id": sample_id(self.image_id, self.messages)}
 
 
@@ -64,11 +64,11 @@ def write_samples(out: Path, drafts: Sequence[Draft], quarantine: Quarantine) ->
         if not splits[split]:
             raise DataError(
                 f"{quarantine.stage}: no sample is left in the split {split!r} (found {dict(splits)}); "
-                "give more training images, or another source_pairs.preference_share"
+                "add training images, or change source_pairs.preference_share"
             )
-    # Only where an image says where it lies: a table of images without a place stays what it is.
-    placed = any(sample["georeference"] is not None for sample in samples)
-    schema = IMAGE_TEXT_SAMPLE.append(GEOREFERENCE) if placed else IMAGE_TEXT_SAMPLE
+    # The column is added only if an image is georeferenced, so that other tables keep their schema.
+    georeferenced = any(sample["georeference"] is not None for sample in samples)
+    schema = IMAGE_TEXT_SAMPLE.append(GEOREFERENCE) if georeferenced else IMAGE_TEXT_SAMPLE
     write_table(out / "samples.parquet", schema, samples)
     write_table(out / "truth.parquet", TRUTH, samples)
     write_table(out / "quarantine.parquet", QUARANTINE, quarantine.rows)

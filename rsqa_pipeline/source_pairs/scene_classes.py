@@ -26,7 +26,7 @@ def class_from_name(name: str) -> str:
 
 
 def class_from_file_name(name: str) -> str | None:
-    """RSICD's way: the letters before the first underscore, ``airport_1.jpg`` -> ``airport``; None without any."""
+    """The letters before the first underscore, as in RSICD: ``airport_1.jpg`` -> ``airport``; None if there are none."""
     letters = re.match(r"[A-Za-z]+(?=_)", name)
     return class_from_name(letters[0]) if letters else None
 

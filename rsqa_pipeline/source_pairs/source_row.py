@@ -1,4 +1,4 @@
-"""The small common record that every reader yields, and what readers share."""
+"""The common record that every reader yields, and functions that the readers share."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ _SPLIT_NAMES: Mapping[str, FileSplit] = {
 
 @dataclass(frozen=True)
 class SourceRow:
-    """One text with its image, as the file has it; nothing of it has been opened or checked yet.
+    """One text with its image, as in the file. Nothing has been opened or checked yet.
 
     Example: ``SourceRow("airport_1.jpg/0", "RSICD_images/airport_1.jpg", [{"role": "assistant", "content":
     "many planes are parked next to a long building in an airport ."}], "caption", "human", "train", "airport")``
     """
 
     key: str
-    """The reader's own id of the row, unique in a sound file."""
+    """The reader's id of the row, unique in a valid file."""
     image: str
     """Image reference (see `rsqa_pipeline.images.decode`)."""
     messages: list[Message]
     task: str
     source: str
     split: FileSplit | None
-    """The file's own split; None where the file names none."""
+    """The file's own split; None if the file names none."""
     scene_class: str | None
 
 
 @dataclass(frozen=True)
 class RowFault:
-    """A row that the reader could not read: goes to quarantine and is counted."""
+    """A row that the reader could not read. It is quarantined and counted."""
 
     key: str
     reason: str
@@ -57,16 +57,16 @@ Entry = SourceRow | RowFault
 
 
 def text_of(content: Any, key: str) -> str | None:
-    """The string ``content[key]``, None where there is none."""
+    """The string ``content[key]``; None if there is none."""
     value = content.get(key) if isinstance(content, dict) else None
     return value if isinstance(value, str) else None
 
 
 def file_split(name: object) -> FileSplit | None:
-    """``train | restval | val | valid | validation | test`` in the project's words; None for another name."""
+    """``train | restval | val | valid | validation | test`` as a split of this project; None for another name."""
     return _SPLIT_NAMES.get(name) if isinstance(name, str) else None
 
 
 def caption(text: str) -> list[Message]:
-    """A caption is one assistant turn."""
+    """A caption as messages: one assistant turn."""
     return [{"role": "assistant", "content": text.strip()}]

@@ -1,4 +1,4 @@
-"""A scorer of one line that logs each forward pass with its process, so that a test can count them and kill one."""
+"""A scorer that logs each forward pass with its process, so that a test can count passes and kill a process."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from rsqa_pipeline.models.scoring_group import Score, ScoringGroup
 
 @dataclass(frozen=True)
 class CountingSpec:
-    """Scores a text by a hash of it and the version; a text with "nothing" in it has no score."""
+    """Scores a text by a hash of the text and the version; a text that contains "nothing" has no score."""
 
     log: Path
     version: str = "1" * 64
     seconds: float = 0.0
-    """Of a text."""
+    """Duration of one text."""
     device: Literal["auto", "cpu", "cuda"] = "cpu"
 
     def load(self, worker: int) -> CountingScorer:

@@ -1,10 +1,10 @@
-"""Kills scoring again and again at random moments and compares what comes out with an undisturbed run.
+"""Kills scoring repeatedly at random moments and compares the result with that of an undisturbed run.
 
     python -m tests.curated_subsets.kills --kills 20 --engine local --workers 1 2 --rows 3000
     python -m tests.curated_subsets.kills --kills 20 --engine ray --workers 2 --workers-only --rows 3000
 
-With ``--workers-only`` a worker is killed each time and not the run itself; without, the run, while its workers are
-left to themselves. Run with ``--score OUT`` it is the process that is killed.
+With ``--workers-only`` each kill hits a worker; without it, the run itself, and its workers are not killed. With
+``--score OUT`` this script is the process that is killed.
 """
 
 from __future__ import annotations
@@ -39,13 +39,11 @@ from tests.curated_subsets.counting_scorer import CountingSpec, passes
 ROWS = 600
 SHARD_ROWS = 10
 SECONDS_PER_TEXT = 0.005
-"""Of a text."""
 TIMEOUT_SECONDS = 180.0
 
 
 def write_data(folder: Path, rows: int = ROWS) -> SourceFile:
-    """A LLaVA file with sound rows, one an image that is broken, missing or empty, repeated ids and a text without
-    score."""
+    """A LLaVA file with valid rows, missing and empty images, repeated ids and texts without a score."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     for n in range(4):
@@ -67,7 +65,7 @@ def write_data(folder: Path, rows: int = ROWS) -> SourceFile:
 
 @dataclass
 class KillReport:
-    """What the kills did."""
+    """Effects of the kills."""
 
     kills: int
     finished_at_kill: list[int]
@@ -76,7 +74,7 @@ class KillReport:
     """Forward passes of texts that were in a finished shard at an earlier kill."""
     passes: int
     needed: int
-    """Texts that a scorer has to see: forward passes of an undisturbed run."""
+    """Texts to score: forward passes of an undisturbed run."""
     same_scores: bool
     same_quarantine: bool
 
@@ -90,10 +88,10 @@ def run_with_kills(
     workers_only: bool = False,
     rows: int = ROWS,
 ) -> KillReport:
-    """Runs undisturbed (this process, one worker), then with kills until one run ends by itself.
+    """Runs undisturbed (this process, one worker), then with kills until a run finishes.
 
     Args:
-        workers: their number in the first run, the second, and so on, again from the start.
+        workers: number of workers in the first run, the second, and so on, repeated.
     """
     source = write_data(folder, rows)
     undisturbed, out, log = folder / "calm.parquet", folder / "killed.parquet", folder / "killed.log"
@@ -108,7 +106,7 @@ def run_with_kills(
         if running is None or running.poll() is not None:
             running = _start(folder, out, engine, next(counts))
         before = len(passes(log))
-        share = 2 * (len(needed) - len(finished)) // (kills - report.kills + 2)  # so that kills come until the end
+        share = 2 * (len(needed) - len(finished)) // (kills - report.kills + 2)  # kills spread over the run
         _wait_for_moment(running, log, before + rng.randint(1, max(1, share)), rng, workers_only)
         if running.poll() is not None:
             break
@@ -142,7 +140,7 @@ def _start(folder: Path, out: Path, engine: str, workers: int) -> subprocess.Pop
 def _wait_for_moment(
     running: subprocess.Popen[bytes], log: Path, target: int, rng: random.Random, workers_only: bool
 ) -> None:
-    """Until so many texts are scored and a few milliseconds more; or, one time in four, at any moment of the start."""
+    """Waits until ``target`` texts are scored plus a few milliseconds; one time in four, up to 3 s after the start."""
     if not workers_only and rng.random() < 0.25:
         time.sleep(rng.uniform(0, 3))
         return
@@ -158,7 +156,7 @@ def _kill(running: subprocess.Popen[bytes], log: Path, before: int, worker: bool
     if worker:
         os.kill(passes(log)[-1][0], signal.SIGKILL)
         if engine == "local":
-            running.wait(TIMEOUT_SECONDS)  # it ends with an error; Ray starts another worker
+            running.wait(TIMEOUT_SECONDS)  # the run ends with an error; Ray starts another worker
         return
     running.send_signal(signal.SIGKILL)
     running.wait(TIMEOUT_SECONDS)
@@ -194,8 +192,8 @@ def main() -> int:
             return 3
         return 0
     with tempfile.TemporaryDirectory() as folder:
-        made = (args.kills, args.engine, args.workers, args.seed, args.workers_only, args.rows)
-        print(run_with_kills(Path(folder), *made))
+        options = (args.kills, args.engine, args.workers, args.seed, args.workers_only, args.rows)
+        print(run_with_kills(Path(folder), *options))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""A score model that any test of scoring can load: the shipped VLM with a random head."""
+"""A score model for tests of scoring: the shipped VLM with a random head."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rsqa_pipeline.tiny_models.pretrain import CHECKPOINTS
 
 
 def save_random_model(folder: Path) -> None:
-    """Writes the model, of 160 tokens, and its processor."""
+    """Writes the model, with a context of 160 tokens, and its processor."""
     model = ScoreModel.from_base(str(CHECKPOINTS / "vlm"))
     with torch.no_grad():
         model.head.weight.normal_(generator=torch.Generator().manual_seed(1))

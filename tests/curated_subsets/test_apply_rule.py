@@ -1,4 +1,4 @@
-"""What a rule does with each sample: conditions by hand, and what must hold for any scores."""
+"""Applying a rule: conditions by hand, and properties for any scores."""
 
 import math
 from collections import Counter
@@ -36,17 +36,17 @@ def kept(samples: pd.DataFrame, chosen: SubsetRule, seed: int = 0) -> list[str]:
     return sorted(samples.loc[apply_rule(samples, chosen, seed)["kept"], "sample_id"])
 
 
-def test_threshold_keeps_equal_scores_and_the_fraction_still_holds():
+def test_threshold_keeps_equal_scores_and_fraction_still_applies():
     samples = table([1.0, 2.0, 3.0, 4.0])
     assert kept(samples, rule(threshold=2.0)) == ["c001", "c002", "c003"]
     assert kept(samples, rule(threshold=2.0, caption_fraction=0.5)) == ["c002", "c003"]
 
 
-def test_fraction_of_each_group_and_not_below_the_floor():
+def test_fraction_per_group_with_floor():
     samples = table([9, 8, 7, 6, 1, 2, None], ["port", "port", "port", "port", "farm", "farm", None])
     half = {"caption_fraction": 0.5, "per": "scene_class"}
     assert kept(samples, rule(**half)) == ["c000", "c001", "c005"]
-    # the farm has two and keeps both; a sample without a class stands alone, and has no score
+    # the farm has two samples and keeps both; the sample without a class is its own group and has no score
     assert kept(samples, rule(**half, floor=3)) == ["c000", "c001", "c002", "c004", "c005"]
 
 
@@ -60,7 +60,7 @@ def test_intersection_and_union():
     assert kept(samples, SubsetRule.model_validate({"any_of": parts})) == ["c000", "c001", "c003"]
 
 
-def test_every_dropped_sample_has_its_rank_percentile_and_reason():
+def test_dropped_samples_have_rank_percentile_and_reason():
     samples = table([4, 3, 3, 1, None])
     rows = dropped_rows(samples, apply_rule(samples, rule(caption_fraction=0.4, threshold=2), 0))
     explained = [(row["key"], row["rank"], row["percentile"], row["reason"]) for row in rows]
@@ -73,7 +73,7 @@ def test_every_dropped_sample_has_its_rank_percentile_and_reason():
     assert {row["rule"] for row in rows} == {"score_model: best 40% of captions, score at least 2"}
 
 
-def test_an_intersection_names_the_first_rule_that_drops_a_sample():
+def test_intersection_reports_the_first_rule_that_drops_a_sample():
     samples = table([4, 3, 2, 1]).assign(clip_score=[1.0, 2.0, 3.0, 4.0])
     both = SubsetRule.model_validate(
         {"all_of": [{"selector": "score_model", "caption_fraction": 0.75}, {"selector": "clip_score", "threshold": 2}]}
@@ -86,7 +86,7 @@ def test_an_intersection_names_the_first_rule_that_drops_a_sample():
 
 
 def test_draws_follow_the_temperature():
-    """Without replacement the first of two draws goes by odds exp(score / temperature): 3 to 1 here."""
+    """Without replacement the odds of the first of two draws are exp(score / temperature): 3 to 1 here."""
     samples = table([math.log(3.0), 0.0])
     drawn = rule(caption_fraction=0.5, temperature=1.0)
     wins = sum(kept(samples, drawn, seed) == ["c000"] for seed in range(2000))
@@ -95,13 +95,13 @@ def test_draws_follow_the_temperature():
     assert all(kept(samples, cold, seed) == ["c000"] for seed in range(50))
 
 
-def test_draws_are_those_of_the_records_hash():
+def test_draws_use_the_records_hash():
     ids = ["a", "sample/1", "ü"]
     expected = [int(sha256("7", name)[:13], 16) / 16**13 for name in ids]
     assert uniform(ids, 7).tolist() == expected
 
 
-def test_a_missing_column_is_named_with_those_at_hand():
+def test_missing_column_error_lists_the_columns():
     with pytest.raises(DataError, match="needs column 'region'; the samples have sample_id, kind, score_model"):
         apply_rule(table([1.0]), rule(per="region"), 0)
     with pytest.raises(DataError, match="'clip_score'"):
@@ -109,7 +109,7 @@ def test_a_missing_column_is_named_with_those_at_hand():
 
 
 @pytest.mark.parametrize(
-    ("fields", "words"),
+    ("fields", "message"),
     [
         ({}, "exactly one of selector, all_of, any_of; found none"),
         ({"selector": "all", "any_of": [{"selector": "all"}]}, "found selector, any_of"),
@@ -120,8 +120,8 @@ def test_a_missing_column_is_named_with_those_at_hand():
         ({"selector": "score_model", "temperature": 0}, "greater than 0"),
     ],
 )
-def test_rules_that_make_no_sense_are_refused(fields, words):
-    with pytest.raises(ValidationError, match=words):
+def test_inconsistent_rules_are_refused(fields, message):
+    with pytest.raises(ValidationError, match=message):
         SubsetRule.model_validate(fields)
 
 

@@ -1,4 +1,4 @@
-"""Selection from a score file is the selection in memory, row for row and reason for reason."""
+"""Selection from a score file equals the selection in memory, with the same reasons."""
 
 import tempfile
 from operator import itemgetter
@@ -52,7 +52,7 @@ rules = st.one_of(
 
 
 def frame_of(drawn: list[tuple], prefix: str = "sample") -> pd.DataFrame:
-    """Ids that share beginnings, of several lengths, not in order."""
+    """Ids with common prefixes, of several lengths, not in order."""
     ids = [f"{prefix}{'ü' * (number % 3)}{(number * 7) % 53}" for number in range(len(drawn))]
     frame = pd.DataFrame(drawn, columns=["score_model", "clip_score", "kind", "scene_class"])
     return frame.assign(sample_id=ids).astype({"score_model": float, "clip_score": float})
@@ -69,20 +69,20 @@ def write(frame: pd.DataFrame, path: Path) -> Path:
 
 @settings(deadline=None, max_examples=120)
 @given(rows, rules, st.integers(1, 60))
-def test_streaming_is_deciding_in_memory(drawn, fields, batch_rows):
+def test_streaming_equals_in_memory(drawn, fields, batch_rows):
     frame, rule = frame_of(drawn), SubsetRule.model_validate(fields)
     decisions = apply_rule(frame, rule, 5)
     with tempfile.TemporaryDirectory() as folder:
         table = ScoreTable(write(frame, Path(folder) / "scores.parquet"), batch_rows)
         selected = apply_rule_streaming(table, rule, 5, Path(folder) / "scratch")
         assert selected.kept.tolist() == decisions["kept"].tolist()
-        explained = [row for batch in selected.explained(~selected.kept) for row in batch.to_pylist()]
+        explained = [row for batch in selected.explain(~selected.kept) for row in batch.to_pylist()]
     assert sorted(explained, key=itemgetter("key")) == dropped_rows(frame, decisions)
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.sets(st.text("ab\u00fc\U0001f6a2/", max_size=6), min_size=1, max_size=30), st.data(), st.integers(1, 40))
-def test_least_id_is_that_of_sorting(ids, data, max_in_memory):
+def test_nth_smallest_id_equals_sorting(ids, data, max_in_memory):
     count = data.draw(st.integers(1, len(ids)))
     names = list(ids)
     batches = [pa.array(names[start : start + 4], pa.string()) for start in range(0, len(names), 4)]
@@ -91,14 +91,14 @@ def test_least_id_is_that_of_sorting(ids, data, max_in_memory):
 
 @settings(deadline=None)
 @given(st.lists(st.floats(allow_nan=False), min_size=2, max_size=20))
-def test_sortable_integers_compare_as_the_numbers(values):
+def test_sortable_codes_keep_the_order(values):
     keys = np.array(values) + 0.0
     codes = sortable_codes(np.append(keys, np.nan))
     assert codes[-1] == 0 and (codes[:-1] > 0).all()
     assert ((codes[:-1, None] < codes[None, :-1]) == (keys[:, None] < keys[None, :])).all()
 
 
-def test_a_diverse_rule_streams_alike(tmp_path):
+def test_diverse_rule_equals_in_memory(tmp_path):
     rng = np.random.default_rng(0)
     frame = frame_of([(float(rng.normal()), None, "caption", "port") for _ in range(40)])
     file = tmp_path / "embeddings.parquet"
@@ -109,11 +109,11 @@ def test_a_diverse_rule_streams_alike(tmp_path):
     selected = apply_rule_streaming(ScoreTable(write(frame, tmp_path / "s.parquet"), 7), rule, 0, tmp_path / "scratch")
     decisions = apply_rule(frame, rule, 0)
     assert selected.kept.tolist() == decisions["kept"].tolist() and selected.kept.sum() == 8
-    explained = [row for batch in selected.explained(~selected.kept) for row in batch.to_pylist()]
+    explained = [row for batch in selected.explain(~selected.kept) for row in batch.to_pylist()]
     assert sorted(explained, key=itemgetter("key")) == dropped_rows(frame, decisions)
 
 
-def test_shards_in_a_folder_are_one_file_of_one_kind(tmp_path):
+def test_folder_of_shards_is_read_as_one_file(tmp_path):
     (tmp_path / "shards").mkdir()
     for shard in range(3):
         part = {"key": [f"{shard}{number}" for number in range(10)], "score": np.arange(10, dtype=np.float32)}
@@ -121,11 +121,11 @@ def test_shards_in_a_folder_are_one_file_of_one_kind(tmp_path):
     rule = SubsetRule(selector="score_model", caption_fraction=0.1, instruction_fraction=0.1)
     selected = apply_rule_streaming(ScoreTable(tmp_path / "shards"), rule, 0, tmp_path / "scratch")
     assert np.flatnonzero(selected.kept).tolist() == [9, 19, 29]
-    explained = next(iter(selected.explained(~selected.kept)))
+    explained = next(iter(selected.explain(~selected.kept)))
     assert {(row["rule"], row["kind"]) for row in explained.to_pylist()} == {("score_model: best 10%", None)}
 
 
-def test_what_the_file_cannot_give_is_said(tmp_path):
+def test_unsuitable_files_are_refused(tmp_path):
     path = tmp_path / "scores.parquet"
     pq.write_table(pa.table({"key": [str(n) for n in range(300)], "score": [0.5] * 300}), path)
     table = ScoreTable(path)
@@ -138,7 +138,7 @@ def test_what_the_file_cannot_give_is_said(tmp_path):
     with pytest.raises(DataError, match="rsqa score"):
         ScoreTable(tmp_path / "none.parquet")
     path.write_bytes(b"no parquet")
-    with pytest.raises(DataError, match="no Parquet file"):
+    with pytest.raises(DataError, match="not a Parquet file"):
         ScoreTable(path)
     pq.write_table(pa.table({"score": [0.5]}), path)
     with pytest.raises(DataError, match="needs a column key or sample_id; it has score"):

@@ -1,4 +1,4 @@
-"""``rsqa curate`` on files: what is kept, why the rest is not, and what is said aloud."""
+"""``rsqa curate`` on files: kept rows, reasons of dropped rows, and warnings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BEST_HALF = SubsetRule(selector="score_model", caption_fraction=0.5, instruction
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
-    """A LLaVA file of ten answers, one of them twice, and a broken row; scores of nine of them and of another file."""
+    """A LLaVA file of ten answers, one repeated, and a broken row; scores of nine of them and of another file."""
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     rows = []
     for number in range(10):
@@ -37,15 +37,15 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "data.json", tmp_path / "s.parquet"
 
 
-def invoke(*words: object) -> Result:
-    return CliRunner().invoke(app, ["curate", *map(str, words)])
+def invoke(*args: object) -> Result:
+    return CliRunner().invoke(app, ["curate", *map(str, args)])
 
 
 def source(path: Path) -> SourceFile:
     return SourceFile.model_validate({"format": "llava", "path": str(path)})
 
 
-def test_the_best_half_of_a_file_and_why_the_rest_is_not_kept(files, tmp_path):
+def test_best_half_of_a_file_and_reasons_of_the_rest(files, tmp_path):
     data, scores = files
     done, keys = curate_data(scores, source(data), BEST_HALF, 0, tmp_path / "out")
     assert keys == {"r4", "r5", "r6", "r7", "r8"}
@@ -63,7 +63,7 @@ def test_the_best_half_of_a_file_and_why_the_rest_is_not_kept(files, tmp_path):
     assert (rule["kept"], rule["dropped"]) == (5, done.dropped)
 
 
-def test_scores_alone_are_streamed_to_the_same_ids_and_reasons(files, tmp_path):
+def test_scores_without_data_give_the_same_ids_and_reasons(files, tmp_path):
     data, scores = files
     pq.write_table(pq.read_table(scores)[:9], scores)
     streamed = curate_scores(scores, BEST_HALF, 0, tmp_path / "streamed")
@@ -85,7 +85,7 @@ def test_scores_alone_are_streamed_to_the_same_ids_and_reasons(files, tmp_path):
     ]
 
 
-def test_a_class_that_vanishes_is_said_aloud(tmp_path):
+def test_vanished_class_is_reported(tmp_path):
     table = {"key": list("abcd"), "score": [4.0, 3.0, 2.0, 1.0], "scene_class": ["port", "port", "farm", "farm"]}
     pq.write_table(pa.table(table), tmp_path / "s.parquet")
     out = tmp_path / "kept.parquet"
@@ -103,7 +103,7 @@ def test_a_class_that_vanishes_is_said_aloud(tmp_path):
     assert pq.read_table(out).column("key").to_pylist() == ["a", "c"] and "WARNING" not in reply.stderr
 
 
-def test_an_export_holds_what_is_kept(files, tmp_path):
+def test_export_contains_the_kept_rows(files, tmp_path):
     data, scores = files
     out = tmp_path / "best.json"
     reply = invoke("--scores", scores, "--data", data, "--format", "llava", "--keep", 0.5, "--out", out)
@@ -113,7 +113,7 @@ def test_an_export_holds_what_is_kept(files, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("options", "message"),
     [
         ([], "give either --keep"),
         (["--keep", "0.3", "--rule", "r.yaml"], "give either --keep"),
@@ -122,12 +122,12 @@ def test_an_export_holds_what_is_kept(files, tmp_path):
         (["--rule", "none.yaml"], "cannot be read"),
     ],
 )
-def test_words_that_make_no_sense(files, tmp_path, words, message):
-    reply = invoke("--scores", files[1], "--out", tmp_path / "o.parquet", *words)
+def test_invalid_options_are_refused(files, tmp_path, options, message):
+    reply = invoke("--scores", files[1], "--out", tmp_path / "o.parquet", *options)
     assert reply.exit_code == 1 and message in str(reply.exception)
 
 
-def test_a_rule_file_is_checked_whole(tmp_path):
+def test_rule_file_reports_all_faults(tmp_path):
     path = tmp_path / "rule.yaml"
     path.write_text(yaml.safe_dump({"selector": "best", "caption_fraction": 3, "flor": 1}))
     with pytest.raises(DataError, match=r"selector: .*caption_fraction: .*flor: ") as caught:
@@ -141,5 +141,5 @@ def test_a_rule_file_is_checked_whole(tmp_path):
 def test_scores_of_another_file_are_refused(files, tmp_path):
     data, scores = files
     pq.write_table(pa.table({"key": ["other"], "score": [1.0]}), scores)
-    with pytest.raises(DataError, match="has no score of a row of the data file"):
+    with pytest.raises(DataError, match="has no score for any row of the data file"):
         curate_data(scores, source(data), BEST_HALF, 0, tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Facility location against naive greedy and against every possible choice."""
+"""Facility location compared with naive greedy selection and with every possible selection."""
 
 from itertools import combinations
 from pathlib import Path
@@ -29,7 +29,7 @@ def coverage(vectors: np.ndarray, chosen: tuple[int, ...] | list[int]) -> float:
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(1, 12), st.integers(0, 12), st.integers(0, 10**6))
-def test_lazy_greedy_is_greedy_and_near_the_best_choice(rows, count, seed):
+def test_lazy_greedy_is_greedy_and_close_to_the_optimum(rows, count, seed):
     vectors = unit_rows(rows, seed)
     chosen = facility_location(vectors, count)
     assert len(chosen) == len(set(chosen)) == min(count, rows)
@@ -42,7 +42,7 @@ def test_lazy_greedy_is_greedy_and_near_the_best_choice(rows, count, seed):
         assert coverage(vectors, chosen) >= (1 - 1 / np.e) * optimum - 1e-6
 
 
-def test_one_of_each_cluster_is_chosen_and_copies_are_left():
+def test_one_of_each_cluster_is_selected():
     centres = np.eye(3, dtype=np.float32)
     vectors = np.repeat(centres, 4, axis=0)
     assert facility_location(vectors, 3) == [0, 4, 8]
@@ -53,10 +53,10 @@ def write(path: Path, ids: list[str], vectors: np.ndarray) -> str:
     return str(path)
 
 
-def test_embeddings_come_by_id_in_the_order_asked_for(tmp_path):
+def test_embeddings_are_read_by_id_in_the_requested_order(tmp_path):
     file = write(tmp_path / "e.parquet", ["a", "b", "c"], np.array([[3.0, 0], [0, 2], [1, 1]]))
     assert read_embeddings(file, ["c", "a"]).tolist() == [pytest.approx([0.5**0.5] * 2), [1.0, 0.0]]
-    with pytest.raises(DataError, match="1 of 2 samples to choose among have no embedding: x"):
+    with pytest.raises(DataError, match=r"1 of 2 candidate samples have no embedding, e\.g\. x"):
         read_embeddings(file, ["a", "x"])
     with pytest.raises(DataError, match="no file"):
         read_embeddings(str(tmp_path / "none.parquet"), ["a"])
@@ -65,8 +65,8 @@ def test_embeddings_come_by_id_in_the_order_asked_for(tmp_path):
         read_embeddings(str(tmp_path / "other.parquet"), ["a"])
 
 
-def test_diverse_rule_keeps_different_ones_of_the_top_part(tmp_path):
-    """Of eight samples the best four may be kept, and two shall be: one of the two alike ones, one of the others."""
+def test_diverse_rule_keeps_different_samples_of_the_best_part(tmp_path):
+    """Two of the best four of eight samples are kept: one of each pair of equal vectors."""
     ids = [f"c{number}" for number in range(8)]
     vectors = np.array([[1, 0], [1, 0], [0, 1], [0, 1], [1, 1], [1, 1], [1, 1], [1, 1]], dtype=float)
     file = write(tmp_path / "e.parquet", ids, vectors)

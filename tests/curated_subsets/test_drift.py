@@ -36,7 +36,7 @@ def test_psi_by_hand():
     assert psi(old, old) == 0
 
 
-def test_psi_of_scores_that_are_all_equal_is_finite():
+def test_psi_of_equal_scores_is_finite():
     assert psi(np.zeros(5), np.zeros(7)) == pytest.approx(0, abs=0.05)
     assert math.isfinite(psi(np.zeros(5), np.ones(5))) and psi(np.zeros(50), np.ones(50)) > 1
 
@@ -46,10 +46,10 @@ def test_overlap_of_the_best_by_hand():
     new = pd.Series({"a": 1.0, "b": 4, "c": 3, "d": 5, "e": 2})
     assert top_overlap(old, new, 0.4) == 1 / 3  # {a, b} and {d, b}
     tied = pd.Series(1.0, index=list("edcba"))
-    assert top_overlap(old, tied, 0.4) == 1.0  # equal scores go by id
+    assert top_overlap(old, tied, 0.4) == 1.0  # equal scores are ordered by id
 
 
-def test_ranks_are_compared_by_id_and_distributions_whole():
+def test_ranks_are_compared_by_id_and_distributions_over_all_scores():
     rng = np.random.default_rng(0)
     old = pd.Series(rng.normal(size=60), index=[f"k{n}" for n in range(60)])
     new = pd.Series(rng.normal(1, 1, size=80), index=[f"k{n}" for n in range(99, 19, -1)])
@@ -64,7 +64,7 @@ def test_ranks_are_compared_by_id_and_distributions_whole():
         compare_scores(old, new[:0])
 
 
-def test_the_command_reports_two_files(tmp_path: Path):
+def test_command_compares_two_files(tmp_path: Path):
     paths = [tmp_path / "old.parquet", tmp_path / "new.parquet"]
     scores: list[list[float | None]] = [[1.0, 2, 3, None], [1.0, 2, 3, 4]]
     for path, values in zip(paths, scores, strict=True):
@@ -77,8 +77,8 @@ def test_the_command_reports_two_files(tmp_path: Path):
     assert "kendall tau" in reply.output and (tmp_path / "drift" / "drift.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_the_asset_compares_the_two_models_on_the_same_captions(tmp_path: Path, project_root: Path):
-    """The "final" scores here are the caption phase's own, moved by one: all of the shift, none of the churn."""
+def test_asset_compares_both_models_on_the_same_captions(tmp_path: Path, project_root: Path):
+    """The "final" scores are the caption phase's scores plus one: the distribution shifts, the ranks stay the same."""
     model = ScoreModel.from_base(str(CHECKPOINTS / "vlm"))
     with torch.no_grad():
         model.head.weight.normal_(generator=torch.Generator().manual_seed(1))

@@ -1,4 +1,4 @@
-"""Exports: byte-equal records in the source's own format, the same rows back from every other."""
+"""Exports: byte-equal records in the source's own format, the same rows from every other format."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def rows_of(source: SourceFile) -> list[SourceRow]:
 
 
 def facts(row: SourceRow) -> tuple[Any, ...]:
-    """Everything of a row but where its image lies, of which the bytes count."""
+    """All fields of a row, with the bytes of its image instead of its reference."""
     return (
         row.key, row.messages, row.task, row.source, row.split, row.scene_class, read_bytes(row.image),
     )  # fmt: skip
@@ -48,7 +48,7 @@ def assert_reads_back(source: SourceFile, keep: set[str], out: Path, form: str) 
     folder = str(Path(source.images or Path(str(source.path)).parent))
     images = folder if form in ("llava", "jsonl") else None
     again = rows_of(SourceFile(format=READ_AS[form], path=str(out), images=images))  # type: ignore[arg-type]
-    key = lambda row: row.key if form == "hf" else ""  # noqa: E731 - a data set has its splits one after the other
+    key = lambda row: row.key if form == "hf" else ""  # noqa: E731 - a data set stores its splits one after the other
     assert [facts(row) for row in sorted(again, key=key)] == [facts(row) for row in sorted(kept, key=key)]
     if form in ("llava", "jsonl"):
         assert [row.image for row in again] == [row.image for row in kept]
@@ -166,7 +166,7 @@ def test_csv_and_jsonl_keep_their_lines(pictures: Path, tmp_path: Path) -> None:
 
 
 def write_shards(folder: Path, pictures: Path, per_shard: Iterable[int]) -> list[bytes]:
-    """Tar shards of samples with one image and one text each; returns each sample's bytes in its tar."""
+    """Writes tar shards of samples with one image and one text; returns each sample's bytes in its tar."""
     stored = []
     folder.mkdir()
     for shard, count in enumerate(per_shard):
@@ -243,7 +243,7 @@ def test_image_folder_keeps_files(tmp_path: Path) -> None:
         assert {row.key: facts(row) for row in back} == expected
 
 
-def test_a_data_set_folder_opens_in_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_set_folder_opens_in_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from datasets import load_dataset
 
     monkeypatch.setattr(hf, "GROUP_ROWS", 4)
@@ -274,7 +274,7 @@ def test_shards_are_filled_one_after_the_other(tmp_path: Path, monkeypatch: pyte
     assert [facts(row) for row in back] == [facts(row) for row in rows_of(source)]
 
 
-def test_of_rows_with_one_key_the_first_is_written(pictures: Path, tmp_path: Path) -> None:
+def test_first_of_several_rows_with_one_key_is_written(pictures: Path, tmp_path: Path) -> None:
     rows = [{"id": "a", "image": "deep/0.jpg", "text": text} for text in ("first", "second")]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     export(as_source("jsonl", tmp_path / "a.jsonl", pictures), ["a"], tmp_path / "b.jsonl", "same")
@@ -282,7 +282,7 @@ def test_of_rows_with_one_key_the_first_is_written(pictures: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("form", ["same", *OTHER_FORMS])
-def test_a_row_that_is_not_there_leaves_nothing_behind(form: str, pictures: Path, tmp_path: Path) -> None:
+def test_missing_row_leaves_no_files(form: str, pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"id": "a", "image": "deep/0.jpg", "text": "t"}\n')
     source = as_source("jsonl", tmp_path / "a.jsonl", pictures)
     with pytest.raises(DataError, match=r"lacks 1 of the 2 rows to export, e\.g\. 'b'"):
@@ -291,9 +291,7 @@ def test_a_row_that_is_not_there_leaves_nothing_behind(form: str, pictures: Path
 
 
 @pytest.mark.parametrize(("form", "written"), [("webdataset", 1), ("hf", 1), ("llava", 2), ("same", 2)])
-def test_an_image_that_is_gone_is_counted_where_images_are_copied(
-    form: str, written: int, pictures: Path, tmp_path: Path
-) -> None:
+def test_missing_image_is_counted_if_images_are_copied(form: str, written: int, pictures: Path, tmp_path: Path) -> None:
     lines = [json.dumps({"id": name, "image": name, "text": "t"}) for name in ("deep/0.jpg", "gone.jpg")]
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
     count = export(as_source("jsonl", tmp_path / "a.jsonl", pictures), ["deep/0.jpg", "gone.jpg"], tmp_path / "o", form)
@@ -302,24 +300,24 @@ def test_an_image_that_is_gone_is_counted_where_images_are_copied(
         assert "| left out, missing_image | 1 |" in (tmp_path / "o/README.md").read_text()
 
 
-def test_places_that_would_destroy_data_are_refused(pictures: Path, tmp_path: Path) -> None:
+def test_paths_that_would_destroy_data_are_refused(pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"image": "deep/0.jpg", "text": "t"}\n')
     source = as_source("jsonl", tmp_path / "a.jsonl", pictures)
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").touch()
-    for out, needed in ((tmp_path / "a.jsonl", "another place"), (tmp_path / "full", "with files in it")):
+    for out, needed in ((tmp_path / "a.jsonl", "another path"), (tmp_path / "full", "with files in it")):
         with pytest.raises(DataError, match=needed):
             export(source, ["line 1"], out, "same")
     shards = tmp_path / "shards"
     write_shards(shards, pictures, (1,))
-    with pytest.raises(DataError, match="another place"):
+    with pytest.raises(DataError, match="another path"):
         export(SourceFile(format="webdataset", path=str(shards)), ["0.tar/x/0"], shards / "new", "webdataset")
     with pytest.raises(DataError, match="known forms: same, llava, jsonl, webdataset, hf"):
         export(source, ["line 1"], tmp_path / "b", "excel")
 
 
 @pytest.mark.parametrize("form", ["karpathy", "llava", "coco"])
-def test_a_cut_source_gives_a_whole_export(form: str, pictures: Path, tmp_path: Path) -> None:
+def test_truncated_source_gives_a_valid_export(form: str, pictures: Path, tmp_path: Path) -> None:
     content: Any = {
         "karpathy": {"images": [{"filename": f"deep/{n}.jpg", "split": "train", "sentences": [{"raw": "t"}]}
                                 for n in range(3)]},

@@ -1,4 +1,4 @@
-"""Scoring that is killed: the run, its workers, between its last steps. `kills` does the same by hand, more often."""
+"""Killed scoring: the run, its workers, and between its last steps. `kills` repeats this more often, by hand."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from tests.curated_subsets.counting_scorer import CountingSpec, passes
 from tests.curated_subsets.kills import SHARD_ROWS, KillReport, run_with_kills, write_data
 
 
-def _is_whole(report: KillReport, workers: int) -> None:
+def _check_report(report: KillReport, workers: int) -> None:
     assert report.same_scores and report.same_quarantine
-    assert report.scored_again == 0  # nothing that was in a finished shard
+    assert report.scored_again == 0  # no text of a finished shard
     assert report.passes <= report.needed + report.kills * workers * SHARD_ROWS
 
 
-def test_killed_runs_with_changing_workers_end_as_an_undisturbed_one(tmp_path: Path) -> None:
+def test_killed_runs_with_changing_workers_equal_an_undisturbed_run(tmp_path: Path) -> None:
     report = run_with_kills(tmp_path, 4, "local", (1, 2), seed=3)
     assert report.kills == 4 and report.finished_at_kill[-1] > 0
-    _is_whole(report, 2)
+    _check_report(report, 2)
 
 
-def test_a_killed_worker_ends_the_run_with_a_clear_error_and_the_next_goes_on(tmp_path: Path) -> None:
+def test_killed_worker_ends_the_run_with_a_clear_error_and_the_next_run_resumes(tmp_path: Path) -> None:
     report = run_with_kills(tmp_path, 1, "local", (2,), seed=4, workers_only=True)
     assert report.kills == 1
-    assert "a worker of 2 died" in (tmp_path / "errors.txt").read_text()
-    _is_whole(report, 2)
+    assert "one of 2 workers died" in (tmp_path / "errors.txt").read_text()
+    _check_report(report, 2)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed (extra cluster)")
-def test_ray_gives_the_same_table_though_a_worker_is_killed(tmp_path: Path) -> None:
+def test_ray_gives_the_same_table_after_a_worker_is_killed(tmp_path: Path) -> None:
     report = run_with_kills(tmp_path, 1, "ray", (2,), seed=5, workers_only=True, rows=200)
     assert report.kills == 1 and len({process for process, _ in passes(tmp_path / "killed.log")}) >= 2
-    _is_whole(report, 2)
+    _check_report(report, 2)
 
 
-def test_killed_before_its_shards_are_gone_a_run_scores_nothing_twice(tmp_path: Path) -> None:
-    """The table stands and the shards, too; or only the quarantine was there in time."""
+def test_run_killed_before_its_shards_are_deleted_scores_nothing_twice(tmp_path: Path) -> None:
+    """Both the table and the shards exist, or only the quarantine was written."""
     source, out = write_data(tmp_path), tmp_path / "out.parquet"
     spec = CountingSpec(tmp_path / "log.txt")
     score_file(spec, source, out, SHARD_ROWS, Engine())

@@ -1,4 +1,4 @@
-"""``rsqa score`` on files: real models, real kills, the released checkpoint's expected scores."""
+"""``rsqa score`` on files: real models, kills, expected scores of the released checkpoint."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROWS = 40
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A score model on the shipped VLM, and a LLaVA file with sound and broken rows."""
+    """A score model on the shipped VLM, and a LLaVA file with valid and broken rows."""
     folder = tmp_path_factory.mktemp("score")
     save_random_model(folder / "model")
     rng = np.random.default_rng(0)
@@ -56,7 +56,7 @@ def _command(folder: Path, out: Path) -> list[str]:
     return ["score", *files, "--format", "llava", "--shard-rows", "4", "--batch-tokens", "300", "--device", "cpu"]
 
 
-def test_every_row_is_scored_or_quarantined_with_its_reason(folder: Path, tmp_path: Path) -> None:
+def test_every_row_is_scored_or_quarantined_with_a_reason(folder: Path, tmp_path: Path) -> None:
     reply = CliRunner().invoke(app, _command(folder, tmp_path / "scores.parquet"))
     assert reply.exit_code == 0, reply.output
     scores = pq.read_table(tmp_path / "scores.parquet").to_pylist()
@@ -67,7 +67,7 @@ def test_every_row_is_scored_or_quarantined_with_its_reason(folder: Path, tmp_pa
     assert not list(tmp_path.glob("*.shards")) and not list(tmp_path.glob("*.scratch"))
 
 
-def test_a_killed_run_is_gone_on_with_to_the_same_table(folder: Path, tmp_path: Path) -> None:
+def test_killed_run_is_resumed_and_gives_the_same_table(folder: Path, tmp_path: Path) -> None:
     whole, out = tmp_path / "whole.parquet", tmp_path / "killed.parquet"
     assert CliRunner().invoke(app, _command(folder, whole)).exit_code == 0
     command = [sys.executable, "-m", "rsqa_pipeline.cli.main", *_command(folder, out)]
@@ -85,7 +85,7 @@ def test_a_killed_run_is_gone_on_with_to_the_same_table(folder: Path, tmp_path: 
     np.testing.assert_allclose(found.column("score"), expected.column("score"), rtol=1e-5, atol=1e-5)
 
 
-def test_a_clip_scores_the_same_rows_and_keeps_its_image_vectors(folder: Path, tmp_path: Path) -> None:
+def test_clip_scores_the_same_rows_and_caches_image_vectors(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "clip.parquet"
     command = _command(folder, out)
     command[2] = str(CHECKPOINTS / "clip")
@@ -101,16 +101,16 @@ def test_a_clip_scores_the_same_rows_and_keeps_its_image_vectors(folder: Path, t
     assert {row["model_version"] for row in wide} == {scores[0]["model_version"] + ".windowed_mean"}
     old = f"score@{scores[0]['model_version'][:12]}"
     assert [row[old] for row in wide] == [row["score"] for row in scores]
-    assert [row["score"] for row in wide] == pytest.approx([row["score"] for row in scores], abs=1e-5)  # all short
+    assert [row["score"] for row in wide] == pytest.approx([row["score"] for row in scores], abs=1e-5)  # short texts
 
 
-def test_an_unknown_format_names_the_known_ones(folder: Path, tmp_path: Path) -> None:
+def test_unknown_format_error_lists_the_known_formats(folder: Path, tmp_path: Path) -> None:
     command = [word if word != "llava" else "excel" for word in _command(folder, tmp_path / "scores.parquet")]
     reply = CliRunner().invoke(app, command)
     assert reply.exit_code == 1 and "'karpathy'" in str(reply.exception)
 
 
-def test_prepared_tensors_are_scored_as_in_python(folder: Path, tmp_path: Path) -> None:
+def test_prepared_tensors_get_the_scores_of_the_model(folder: Path, tmp_path: Path) -> None:
     ids = torch.randint(10, 200, (3, 12), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)
     mask[1, 8:] = 0
@@ -124,7 +124,7 @@ def test_prepared_tensors_are_scored_as_in_python(folder: Path, tmp_path: Path) 
         _score_tensors(folder / "model", tmp_path / "rows.npz", tmp_path / "out.parquet")
 
 
-def test_the_released_checkpoint_gives_its_expected_scores(shared_data: Path, tmp_path: Path) -> None:
+def test_released_checkpoint_gives_its_expected_scores(shared_data: Path, tmp_path: Path) -> None:
     released = shared_data / "parity" / "scorers_checkpoint"
     _score_tensors(released, released / "inputs_and_expected.npz", tmp_path / "out.parquet")
     found = pq.read_table(tmp_path / "out.parquet").column("score").to_numpy()

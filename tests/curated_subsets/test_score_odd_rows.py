@@ -1,4 +1,4 @@
-"""``rsqa score`` on odd rows: each is scored or quarantined with its reason, none is lost."""
+"""``rsqa score`` on unusual rows: each is scored or quarantined with a reason; none is lost."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SOUND = ["ميناء فيه سفن", "川の橋と港", "a\x07b\x1b[31m", "a pla
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A score model of 160 tokens on the shipped VLM, and a LLaVA file."""
+    """A score model with a context of 160 tokens on the shipped VLM, and a LLaVA file."""
     folder = tmp_path_factory.mktemp("odd")
     save_random_model(folder / "model")
     write_image(folder / "a.jpg", 1)

@@ -1,4 +1,4 @@
-"""One table of scores: every row once, whatever the shards; what a table made before is good for."""
+"""One table of scores: every row once, with any shards; reuse of the previous table."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def scored_texts(spec: CountingSpec) -> list[str]:
 
 
 @pytest.mark.parametrize("shard_rows", [1, 2, 3, 100])
-def test_scored_and_quarantined_are_the_input_in_its_order(spec, image, tmp_path, shard_rows):
+def test_scored_and_quarantined_rows_are_the_input_in_order(spec, image, tmp_path, shard_rows):
     rows = [
         row("a", image, "one"),
         row("b", image, "three"),
@@ -100,11 +100,11 @@ def test_scored_and_quarantined_are_the_input_in_its_order(spec, image, tmp_path
 def test_no_rows_give_empty_tables(spec, tmp_path):
     assert run([], spec, tmp_path / "out.parquet") == ScoreCounts()
     assert pq.read_schema(tmp_path / "out.parquet").equals(FILE_SCORE)
-    assert run([], spec, tmp_path / "out.parquet") == ScoreCounts()  # an empty table made before says nothing
+    assert run([], spec, tmp_path / "out.parquet") == ScoreCounts()  # an empty previous table has no effect
 
 
 class LengthScorer:
-    """Scores a text by its length and its context's."""
+    """Scores a text by its length and the length of its context."""
 
     def __init__(self) -> None:
         self.groups: list[ScoringGroup] = []
@@ -114,7 +114,7 @@ class LengthScorer:
         return [[Score(len(text) + 100.0 * len(group.context)) for text in group.candidates] for group in groups]
 
 
-def test_texts_of_one_image_and_question_make_one_group_and_are_scored_once():
+def test_texts_of_one_image_and_question_form_one_group_and_are_scored_once():
     scorer = LengthScorer()
     samples = [("a", "one"), ("a", "three"), ("b", "one"), ("a", "how many?", "one"), ("a", "one")]
     rows = [{**vars(row("", *sample)), "text_hash": ""} for sample in samples]
@@ -126,7 +126,7 @@ def test_texts_of_one_image_and_question_make_one_group_and_are_scored_once():
     ]
 
 
-def test_a_grown_corpus_costs_its_new_rows_alone(spec, image, tmp_path):
+def test_grown_corpus_only_scores_its_new_rows(spec, image, tmp_path):
     rows = [row(f"old{n}", image, f"text {n}") for n in range(7)]
     run(rows, spec, tmp_path / "out.parquet")
     before = {found["text_hash"]: found for found in table(tmp_path / "out.parquet")}
@@ -140,7 +140,7 @@ def test_a_grown_corpus_costs_its_new_rows_alone(spec, image, tmp_path):
         assert {**found, "key": ""} == {**before[found["text_hash"]], "key": ""}
 
 
-def test_another_text_or_other_image_bytes_are_scored_anew(spec, image, tmp_path):
+def test_changed_text_or_image_bytes_are_scored_again(spec, image, tmp_path):
     rows = [row("a", image, "one"), row("b", str(tmp_path / "b.png"), "two"), row("c", image, "three")]
     shutil.copy(image, tmp_path / "b.png")
     run(rows, spec, tmp_path / "out.parquet")
@@ -149,7 +149,7 @@ def test_another_text_or_other_image_bytes_are_scored_anew(spec, image, tmp_path
     assert sorted(scored_texts(spec)) == ["one", "three", "three", "two", "two"]
 
 
-def test_a_new_model_keeps_the_old_ones_scores_and_nothing_is_scored_twice(spec, image, tmp_path):
+def test_new_model_keeps_the_old_scores_and_nothing_is_scored_twice(spec, image, tmp_path):
     out = tmp_path / "out.parquet"
     rows = [row(f"r{n}", image, f"text {n}") for n in (10, 11, 12)]
     run(rows, spec, out)
@@ -167,14 +167,14 @@ def test_a_new_model_keeps_the_old_ones_scores_and_nothing_is_scored_twice(spec,
     third = table(out)
     assert {f"score@{first}", f"score@{short_version(NEW)}"} < set(third[0])
     spec.log.unlink()
-    run(rows, spec, out)  # back to the first model: all is known
+    run(rows, spec, out)  # the first model again: all scores are known
     assert scored_texts(spec) == []
     back = table(out)
     assert [{name: found[name] for name in FILE_SCORE.names} for found in back] == old
     assert f"score@{first}" not in back[0] and back[0][f"score@{short_version(NEW)}"] == wide[0]["score"]
 
 
-def test_variants_of_one_model_have_columns_of_their_own():
+def test_variants_of_one_model_have_separate_columns():
     assert (
         short_version("5be1c0d2a9f4e701.windowed_mean")
         == "5be1c0d2a9f4.windowed_mean"
@@ -182,25 +182,25 @@ def test_variants_of_one_model_have_columns_of_their_own():
     )
 
 
-def test_rows_quarantined_before_are_tried_again(spec, tmp_path):
+def test_quarantined_rows_are_tried_again(spec, tmp_path):
     late = row("a", str(tmp_path / "late.png"), "one")
     assert run([late], spec, tmp_path / "out.parquet").quarantined == {"missing_image": 1}
     Image.new("RGB", (8, 8)).save(tmp_path / "late.png")
     assert run([late], spec, tmp_path / "out.parquet") == ScoreCounts(1)
 
 
-def test_a_foreign_table_is_not_written_over(spec, image, tmp_path):
+def test_foreign_table_is_not_overwritten(spec, image, tmp_path):
     pq.write_table(pa.table({"key": ["a"], "score": [1.0]}), tmp_path / "out.parquet")
-    with pytest.raises(DataError, match="lacks image_hash, model_version, note, text_hash; give another one"):
+    with pytest.raises(DataError, match="lacks image_hash, model_version, note, text_hash; choose another path"):
         run([row("a", image, "one")], spec, tmp_path / "out.parquet")
     (tmp_path / "out.parquet").write_text("mine")
-    with pytest.raises(DataError, match="no Parquet file"):
+    with pytest.raises(DataError, match="not a Parquet file"):
         run([row("a", image, "one")], spec, tmp_path / "out.parquet")
 
 
 @settings(max_examples=30, deadline=None)
 @given(keys=st.lists(st.text(max_size=3), max_size=40))
-def test_seen_ids_are_those_of_a_set(tmp_path_factory, keys):
+def test_seen_ids_behave_like_a_set(tmp_path_factory, keys):
     seen = SeenIds(tmp_path_factory.mktemp("ids") / "ids.sqlite")
     known: set[str] = set()
     for key in keys:
@@ -209,7 +209,7 @@ def test_seen_ids_are_those_of_a_set(tmp_path_factory, keys):
     seen.close()
 
 
-def test_a_second_run_into_one_table_is_refused_while_the_first_one_writes(spec, image, tmp_path):
+def test_second_run_on_one_table_is_refused_while_the_first_writes(spec, image, tmp_path):
     out = tmp_path / "scores.parquet"
 
     def rows():
@@ -219,4 +219,4 @@ def test_a_second_run_into_one_table_is_refused_while_the_first_one_writes(spec,
         yield row("b", image, "two")
 
     assert score_table(rows(), spec, out, "score", 1, Engine()).rows == 2
-    assert run([row("a", image, "one")], spec, out).rows == 1  # and is welcome after it
+    assert run([row("a", image, "one")], spec, out).rows == 1  # afterwards it is allowed

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from rsqa_pipeline.curated_subsets.scoring import corpus_scores as corpus_scores
-from rsqa_pipeline.curated_subsets.selection import subset as subset
+from rsqa_pipeline.curated_subsets.scoring import corpus_scores
+from rsqa_pipeline.curated_subsets.selection import subset
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.models.load import weights_version
 from rsqa_pipeline.profile import load_profile
@@ -33,7 +33,7 @@ def settings(project_root):
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
-    """20 captions and 10 questions of the corpus, 5 of another split, one image that is gone, and a random CLIP."""
+    """20 captions and 10 questions of the corpus, 5 of another split, one missing image, and a random CLIP."""
     root = tmp_path_factory.mktemp("curation")
     folders = {n: root / n for n in ("image_text_pairs", "instruction_samples", "base_models", "pair_scores")}
     for folder in folders.values():
@@ -60,7 +60,7 @@ def inputs(tmp_path_factory):
     new_clip_image_processor(32).save_pretrained(folders["base_models"] / "clip")
     version = weights_version(folders["base_models"] / "clip")
     (folders["base_models"] / "clip.json").write_text(json.dumps({"path": "clip", "version": version}))
-    # The score model of this test knows the truth.
+    # The scores of the score model in this test are the true quality.
     truths = [
         {**row, "score": row["true_quality"], "model_version": "judge"} for row in rows if row["split"] == "corpus"
     ]
@@ -72,7 +72,7 @@ def inputs(tmp_path_factory):
 def clip_scores(inputs, settings, tmp_path_factory):
     out = tmp_path_factory.mktemp("clip") / "clip_scores"
     out.mkdir()
-    with contextlib.chdir(out.parent):  # its state lies below
+    with contextlib.chdir(out.parent):  # its state is in the current folder
         return out, corpus_scores.run_clip(inputs, out, settings, SilentLogger())
 
 
@@ -90,8 +90,8 @@ corpus_scores.run_clip(inputs, Path("out"), settings.model_copy(update={"curated
 """
 
 
-def test_a_killed_stage_goes_on_from_its_finished_shards(inputs, settings, clip_scores, tmp_path, monkeypatch):
-    """A score that is changed in a finished shard by hand stands in the final table: the shard was not made again."""
+def test_killed_stage_resumes_from_its_finished_shards(inputs, settings, clip_scores, tmp_path, monkeypatch):
+    """A score changed by hand in a finished shard is in the final table: the shard was not scored again."""
     profile = str(Path("configs/profiles/demo.yaml").resolve())
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out").mkdir()
@@ -145,7 +145,7 @@ def subsets(inputs, clip_scores, settings, tmp_path_factory):
     return outputs
 
 
-def test_subset_is_ids_and_the_rule_that_chose_them(subsets, inputs):
+def test_subset_consists_of_ids_and_the_rule(subsets, inputs):
     out, metrics = subsets["score_model_p30s60"]
     ids = read_table(out / "ids.parquet")
     assert [row["kind"] for row in ids].count("caption") == 6  # 30 % of 20
@@ -169,7 +169,7 @@ def test_subsets_of_the_same_fraction_have_the_same_size(subsets):
     assert sizes == {"all": 30, "random_p30s60": 12, "clip_score_p30s60": 12, "score_model_p30s60": 12}
 
 
-def test_every_dropped_sample_is_explained_and_every_share_has_an_interval(subsets):
+def test_dropped_samples_are_explained_and_shares_have_intervals(subsets):
     for name, (out, metrics) in subsets.items():
         explained = read_table(out / "explained.parquet")
         kept = {row["sample_id"] for row in read_table(out / "ids.parquet")}
@@ -182,7 +182,7 @@ def test_every_dropped_sample_is_explained_and_every_share_has_an_interval(subse
         assert {row["reason"] for row in explained} == reasons.get(name, {"outside_top", "no_score"})
 
 
-def test_sample_without_a_clip_score_is_told_of_and_not_kept(subsets, inputs, clip_scores):
+def test_sample_without_a_clip_score_is_reported_and_not_kept(subsets, inputs, clip_scores):
     out, metrics = subsets["clip_score_p30s60"]
     lost = read_table(clip_scores[0] / "quarantine.parquet")[0]["sample_id"]
     assert json.loads((out / "rule.json").read_text())["without_score"] == {"caption": 1, "instruction": 0}
@@ -191,7 +191,7 @@ def test_sample_without_a_clip_score_is_told_of_and_not_kept(subsets, inputs, cl
     assert lost in {row["sample_id"] for row in read_table(subsets["all"][0] / "ids.parquet")}
 
 
-def test_only_the_ranking_selectors_name_a_model(subsets):
+def test_only_ranking_selectors_have_a_model_version(subsets):
     versions = {n: json.loads((out / "rule.json").read_text())["model_version"] for n, (out, _) in subsets.items()}
     assert versions["all"] is None and versions["random_p30s60"] is None
     assert versions["clip_score_p30s60"] and versions["clip_score_p30s60"] != versions["score_model_p30s60"]

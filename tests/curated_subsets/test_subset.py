@@ -1,4 +1,4 @@
-"""Selection: fractions and ties by hand, and what must hold for any scores."""
+"""Selection: fractions and ties by hand, and properties for any scores."""
 
 import math
 
@@ -23,21 +23,21 @@ def rule(captions: float = 0.3, instructions: float = 0.6, selector: str = "scor
     return SubsetRule(selector=selector, caption_fraction=captions, instruction_fraction=instructions)
 
 
-def test_best_fraction_of_each_kind_apart():
+def test_best_fraction_of_each_kind():
     samples = table([5, 1, 4, 2, 3, 0, -1, -2, -3, -4], [100, 200, 300, 400, 500])
     assert select_ids(samples, rule(), seed=0) == ["c000", "c002", "c004", "i002", "i003", "i004"]
 
 
-def test_equal_scores_go_by_sample_id():
+def test_equal_scores_are_ordered_by_sample_id():
     assert select_ids(table([1, 2, 1, 1]), rule(captions=0.5), seed=0) == ["c000", "c001"]
 
 
-def test_sample_without_score_is_not_kept_even_where_all_are_wanted():
+def test_sample_without_score_is_never_kept():
     assert select_ids(table([None, 2, None, 1]), rule(captions=1.0), seed=0) == ["c001", "c003"]
 
 
 def test_missing_scores_do_not_make_the_subset_smaller():
-    # Three of ten are wanted, and there are three of ten with a score.
+    # Three of ten are to be kept, and three of ten have a score.
     assert select_ids(table([None] * 7 + [1, 2, 3]), rule(captions=0.3), seed=0) == ["c007", "c008", "c009"]
 
 
@@ -61,7 +61,7 @@ def test_random_depends_on_the_seed_and_not_on_the_scores():
     assert chosen != select_ids(samples, rule(selector="random"), seed=2)
 
 
-def test_random_takes_each_sample_equally_often():
+def test_random_selects_each_sample_equally_often():
     samples = table([0.0] * 50)
     counts = pd.Series(
         [id_ for seed in range(60) for id_ in select_ids(samples, rule(selector="random"), seed)]
@@ -75,7 +75,7 @@ scores = st.lists(st.one_of(st.none(), st.floats(-50, 50, width=32)), min_size=1
 
 @settings(deadline=None, max_examples=30)
 @given(scores, st.floats(0.01, 1.0))
-def test_size_is_what_is_wanted_as_far_as_scores_reach(values, share):
+def test_size_is_the_kept_count_limited_by_scored_samples(values, share):
     kept = select_ids(table(values), rule(captions=share), seed=0)
     scored = sum(value is not None for value in values)
     assert len(kept) == len(set(kept)) == min(scored, kept_count(len(values), share))
@@ -83,7 +83,7 @@ def test_size_is_what_is_wanted_as_far_as_scores_reach(values, share):
 
 @settings(deadline=None, max_examples=30)
 @given(scores, st.floats(0.01, 1.0))
-def test_nothing_dropped_scores_higher_than_anything_kept(values, share):
+def test_no_dropped_sample_scores_higher_than_a_kept_one(values, share):
     samples = table(values)
     kept = samples["sample_id"].isin(select_ids(samples, rule(captions=share), seed=0))
     worst = samples.loc[kept, "score_model"].min()
@@ -103,6 +103,6 @@ def test_order_of_rows_does_not_matter(values, random, selector):
 
 @settings(deadline=None, max_examples=30)
 @given(scores, st.floats(0.01, 1.0), st.floats(0.01, 1.0))
-def test_a_smaller_fraction_is_part_of_a_larger_one(values, one, other):
+def test_smaller_fraction_is_a_subset_of_a_larger_one(values, one, other):
     samples, low, high = table(values), min(one, other), max(one, other)
     assert set(select_ids(samples, rule(captions=low), seed=0)) <= set(select_ids(samples, rule(captions=high), seed=0))

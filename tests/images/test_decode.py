@@ -1,4 +1,4 @@
-"""`images`: every way an image can be unusable has its reason; every band layout becomes RGB."""
+"""`images.decode`: every kind of unusable image has a reason; every band layout becomes RGB."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_missing_file_is_missing(name: str, tmp_path: Path) -> None:
     assert caught.value.reason == "missing_image"
 
 
-def test_huge_test_image_is_a_sound_one() -> None:
+def test_generated_two_tone_image_is_valid() -> None:
     assert decode_image(two_tone_png(300, 200)).size == (300, 200)
 
 
@@ -124,7 +124,7 @@ def test_float_values_are_stretched_and_holes_are_black() -> None:
 
 def test_exif_rotation_is_applied() -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # stored lying, to be shown turned by 90 degrees
+    exif[0x0112] = 6  # stored rotated, to be shown turned by 90 degrees
     assert decode_image(encoded(Image.fromarray(noise(24, 32)), "JPEG", exif=exif)).size == (24, 32)
 
 
@@ -139,7 +139,7 @@ def test_damaged_bytes_give_an_image_or_a_known_reason(cut: int, garbage: bytes,
         assert fault.reason in REASONS
 
 
-def test_tar_references_give_back_the_pixels_and_the_archive_is_reproducible(tmp_path: Path) -> None:
+def test_tar_references_return_the_pixels_and_the_archive_is_reproducible(tmp_path: Path) -> None:
     pictures = [noise(16, 16), noise(40, 24), np.zeros((8, 8, 3), np.uint8)]
     for name in ("one.tar", "two.tar"):
         with TarImages(tmp_path / name) as archive:
@@ -152,7 +152,7 @@ def test_tar_references_give_back_the_pixels_and_the_archive_is_reproducible(tmp
         assert tar.getnames() == ["scene_0.png", "scene_1.png", "scene_2.png"]
 
 
-def test_tar_cut_short_is_truncated(tmp_path: Path) -> None:
+def test_truncated_tar_is_reported(tmp_path: Path) -> None:
     with TarImages(tmp_path / "images.tar") as archive:
         _, reference = archive.add("scene.png", noise())
     data = (tmp_path / "images.tar").read_bytes()
@@ -176,7 +176,7 @@ def test_sixteen_bit_colour_keeps_its_upper_byte() -> None:
 @pytest.mark.parametrize("turn", range(1, 9))
 def test_every_exif_orientation_is_turned_upright(turn: int) -> None:
     upright = np.zeros((16, 24, 3), np.uint8)
-    upright[:8, :12] = 255  # bright at the top left, as it is to be seen
+    upright[:8, :12] = 255  # bright at the top left when shown correctly
     stored = {
         1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1],
         5: upright.swapaxes(0, 1), 6: np.rot90(upright, 1), 7: upright.swapaxes(0, 1)[::-1, ::-1],

@@ -1,4 +1,4 @@
-"""GeoTIFF: real files of 8 and 16 bit and many bands become RGB; what Pillow can open stays Pillow's."""
+"""GeoTIFF: real files of 8 and 16 bit and many bands become RGB; Pillow reads what it can open."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GEOREFERENCE = {"crs": "EPSG:32633", "left": 500000.0, "bottom": 5199600.0, "rig
 
 
 def write_scene(path: Path, bands: np.ndarray, **options: object) -> Path:
-    """A GeoTIFF of 10 m a pixel in UTM zone 33; ``bands`` is (bands, height, width)."""
+    """A GeoTIFF of 10 m per pixel in UTM zone 33; ``bands`` is (bands, height, width)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     count, height, width = bands.shape
     location = {"crs": "EPSG:32633", "transform": rasterio.transform.from_origin(500000, 5200000, 10, 10)}
@@ -44,7 +44,7 @@ def ramp(bands: int, dtype: type = np.uint16, step: int = 1) -> np.ndarray:
     return values.astype(dtype)
 
 
-def test_eight_bit_rgb_is_as_pillow_reads_it(tmp_path: Path) -> None:
+def test_eight_bit_rgb_equals_pillow(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (3, 40, 60), dtype=np.uint8)
     path = write_scene(tmp_path / "rgb.tif", pixels)
     assert np.array_equal(np.asarray(open_image(str(path))), np.moveaxis(pixels, 0, -1))
@@ -66,7 +66,7 @@ def test_sixteen_bit_is_stretched_between_its_percentiles(bands: int, tmp_path: 
     assert whole[20, 0, 0] == round(1200 / 2399 * 255) and whole[0, 1, 0] == 0 and whole[0, 10, 0] == 1
 
 
-def test_bands_are_chosen_by_number_or_by_what_the_file_calls_them(tmp_path: Path) -> None:
+def test_bands_are_chosen_by_number_or_by_their_names_in_the_file(tmp_path: Path) -> None:
     flat = np.zeros((12, 40, 60), np.uint16)
     for band in range(12):
         flat[band, band] = 1000 * (band + 1)  # row b of band b is bright
@@ -93,12 +93,12 @@ def test_no_data_is_black_and_does_not_count(tmp_path: Path) -> None:
     path = write_scene(tmp_path / "holes.tif", values, nodata=0)
     found = np.asarray(open_image(f"{path}#stretch=0,100"))
     assert (found[:10] == 0).all()
-    assert found[10, 0, 0] == 0 and found[10, 59, 0] > 0 and found[-1, -1, 0] == 255  # stretched over valid ones alone
+    assert found[10, 0, 0] == 0 and found[10, 59, 0] > 0 and found[-1, -1, 0] == 255  # stretched over valid pixels only
     empty = write_scene(tmp_path / "empty.tif", np.zeros((1, 4, 4), np.uint16), nodata=0)
     assert (np.asarray(open_image(str(empty))) == 0).all()
 
 
-def test_sixteen_bit_grey_without_a_place_keeps_its_full_range(tmp_path: Path) -> None:
+def test_sixteen_bit_grey_without_georeference_keeps_its_full_range(tmp_path: Path) -> None:
     Image.fromarray(np.full((4, 4), 257 * 9, np.uint16)).save(tmp_path / "grey.tif")
     assert open_image(str(tmp_path / "grey.tif")).getpixel((0, 0)) == (9, 9, 9)
     assert georeference((tmp_path / "grey.tif").read_bytes()) is None
@@ -127,11 +127,11 @@ def test_faults(tmp_path: Path) -> None:
         assert caught.value.reason in ("undecodable", "truncated")
 
 
-def test_without_rasterio_the_fault_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fault_without_rasterio_names_the_extra_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     many = write_scene(tmp_path / "many.tif", ramp(12))
     deep = write_scene(tmp_path / "deep.tif", ramp(3))
     plain = write_scene(tmp_path / "plain.tif", ramp(3, np.uint8))
-    monkeypatch.setitem(sys.modules, "rasterio", None)  # what import finds where it is not installed
+    monkeypatch.setitem(sys.modules, "rasterio", None)  # makes the import fail as if it were not installed
     for reference in (str(many), str(deep), f"{plain}#bands=1"):
         with pytest.raises(ImageFault, match=r"pip install 'rsqa-pipeline\[geo\]'") as caught:
             open_image(reference)
@@ -140,7 +140,7 @@ def test_without_rasterio_the_fault_says_what_to_install(tmp_path: Path, monkeyp
     assert georeference(plain.read_bytes()) is None
 
 
-def test_a_choice_is_part_of_the_reference(tmp_path: Path) -> None:
+def test_raster_choice_is_part_of_the_reference(tmp_path: Path) -> None:
     choice = RasterChoice((4, 3, 2), (1.0, 99.5))
     for reference in ("a/b c#1.tif", "x.tar#512+99", "t.parquet#7:image"):
         parsed = parse_reference(with_raster(reference, choice))
@@ -151,7 +151,7 @@ def test_a_choice_is_part_of_the_reference(tmp_path: Path) -> None:
     assert parse_reference("plain.tif#") == ImageReference("plain.tif#")
 
 
-def test_place_and_bands_go_through_the_source_stage(tmp_path: Path) -> None:
+def test_source_stage_keeps_georeference_and_bands(tmp_path: Path) -> None:
     content = write_karpathy(tmp_path)
     for number in range(3):
         write_scene(tmp_path / f"images/port_{number}.tif", ramp(12, step=number + 1))
@@ -170,16 +170,16 @@ def test_place_and_bands_go_through_the_source_stage(tmp_path: Path) -> None:
     plain = {row["sample_id"] for row in samples if not row["georeference"]}
     image_text_pairs.run({}, tmp_path / "plain", settings(tmp_path), SilentLogger())
     again = read_table(tmp_path / "plain/samples.parquet")
-    assert {row["sample_id"] for row in again} >= plain  # the place is no part of a sample's identity
+    assert {row["sample_id"] for row in again} >= plain  # the georeference is not part of a sample's identity
 
 
-def test_a_table_of_images_without_a_place_has_no_column_for_it(tmp_path: Path) -> None:
+def test_table_without_georeferences_has_no_column_for_them(tmp_path: Path) -> None:
     write_karpathy(tmp_path)
     image_text_pairs.run({}, tmp_path / "out", settings(tmp_path), SilentLogger())
     assert set(read_table(tmp_path / "out/samples.parquet")[0]) == set(IMAGE_TEXT_SAMPLE.names)
 
 
-def test_bands_are_chosen_of_tiffs_alone(tmp_path: Path) -> None:
+def test_bands_only_apply_to_tiffs(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4)).save(buffer, "PNG")
     (tmp_path / "a.png").write_bytes(buffer.getvalue())

@@ -1,4 +1,4 @@
-"""A real HTTP server that speaks chat completions, and misbehaves where it is told to."""
+"""A real HTTP server that speaks chat completions, and misbehaves on request."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Answer:
     delay: float = 0.0
     """Seconds before anything is sent."""
     cut: bool = False
-    """Promise the whole body, send half of it and hang up."""
+    """Announce the whole body, send half of it and close the connection."""
     usage: bool = True
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A request as it came."""
+    """A request as received."""
 
     body: dict[str, Any]
     authorization: str | None
@@ -51,30 +51,30 @@ class Seen:
 
 
 Script = Callable[[Seen, int], Answer]
-"""What to do with a request, the second argument being how many requests came before it."""
+"""What to do with a request; the second argument is the number of requests before it."""
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Connections that a killed client resets are part of the test."""
+        """Ignores errors: connections reset by a killed client are part of the test."""
 
 
 class ChatDouble:
-    """The server, running in a thread of its own while the block lasts."""
+    """The server, running in its own thread inside a ``with`` block."""
 
     def __init__(self, script: Script | None = None, idempotent: bool = False) -> None:
         """
         Args:
-            idempotent: a completion that was made for an Idempotency-Key is sent once more to who comes with the same
-                key, as gateways that know the header do; it is not made, nor billed, again.
+            idempotent: a completion made for an Idempotency-Key is resent to a client with the same key, as gateways
+                that support the header do. It is not made or billed again.
         """
         self.script = script or (lambda seen, number: Answer())
         self.seen: list[Seen] = []
-        """Requests that an answer was made for; what a bill would list."""
+        """Requests for which an answer was made, i.e. those that a bill would list."""
         self.answered: list[Seen] = []
-        """Requests whose completion was sent whole."""
+        """Requests whose completion was sent in full."""
         self.replayed = 0
         self._idempotent = idempotent
         self._made: dict[str, Future[Answer]] = {}
@@ -87,11 +87,11 @@ class ChatDouble:
         return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
 
     def answer(self, seen: Seen, key: str) -> Answer:
-        """Makes an answer, or sends the one made for the key once more, whole this time."""
+        """Makes an answer, or resends the one made for the key, in full this time."""
         with self._lock:
             made = self._made.get(key) if self._idempotent else None
             if made is None:
-                mine = self._made[key] = Future[Answer]()
+                pending = self._made[key] = Future[Answer]()
                 self.seen.append(seen)
                 number = len(self.seen) - 1
             else:
@@ -100,10 +100,10 @@ class ChatDouble:
             return replace(made.result(), cut=False)
         answer = self.script(seen, number)
         time.sleep(answer.delay)
-        if answer.status != 200:  # an error is nobody's reply
+        if answer.status != 200:  # an error is not kept as a reply
             with self._lock:
                 self._made.pop(key, None)
-        mine.set_result(answer)
+        pending.set_result(answer)
         return answer
 
     def note_answered(self, seen: Seen) -> None:
@@ -122,7 +122,7 @@ class ChatDouble:
 
 
 def closed_port() -> int:
-    """A port that nobody listens on."""
+    """A port without a listener."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -147,13 +147,13 @@ def _handler(double: ChatDouble) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             length = int(self.headers["Content-Length"])
             data = self.rfile.read(length)
-            if len(data) < length:  # the client was killed while it asked
+            if len(data) < length:  # the client was killed while sending
                 return
             body = json.loads(data)
             seen = Seen(body, self.headers.get("Authorization"), time.monotonic())
             answer = double.answer(seen, self.headers["Idempotency-Key"])
             good = answer.body is None and answer.status == 200
-            data = completion(answer.text, answer.usage) if good else (answer.body or b'{"error": "as told"}')
+            data = completion(answer.text, answer.usage) if good else (answer.body or b'{"error": "scripted"}')
             try:
                 self.send_response(answer.status)
                 for name, value in answer.headers.items():

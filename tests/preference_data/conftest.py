@@ -1,4 +1,4 @@
-"""A small scene corpus made by the source stages themselves, and a base VLM with random weights."""
+"""A small scene corpus made by the source stages, and a base VLM with random weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCENES = 60
 
 @pytest.fixture(scope="session")
 def settings(tmp_path_factory: pytest.TempPathFactory, project_root: Path) -> Profile:
-    """The demo's profile on 60 scenes, with every captioner and a noisy judge."""
+    """The demo profile on 60 scenes, with every captioner and a noisy judge."""
     corpus = tmp_path_factory.mktemp("corpus") / "captions.csv"
     write_demo_corpus(corpus, range(SCENES), seed=7)
     demo = load_profile(str(project_root / "configs/profiles/demo.yaml"))

@@ -1,4 +1,4 @@
-"""Judges numbered captions in a process of its own, to be killed: ``python judge_process.py URL LOG COUNT OUT``."""
+"""Judges numbered captions in its own process, which a test kills: ``python judge_process.py URL LOG COUNT OUT``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Right and wrong answers: what counts as right, and questions about classes read back from their text."""
+"""Right and wrong answers: what counts as right, and class questions parsed back from their text."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def test_is_right(task, answer, reference, right):
 
 @pytest.mark.parametrize("scene_class", CLASSES)
 @pytest.mark.parametrize("key", ["a", "b", "c", "d"])
-def test_class_question_read_from_its_text_is_the_one_that_was_asked(scene_class, key):
+def test_class_question_is_parsed_back_from_its_text(scene_class, key):
     for task in tasks_for(CLASSES):
         question = ask(task, scene_class, CLASSES, key)
         reference = question.answer(scene_class)
@@ -45,7 +45,7 @@ def subject(number: int, task: str = "count") -> Subject:
     return Subject(f"image-{number}", "x", ({"role": "user", "content": "how many?"},), task)
 
 
-def test_other_reference_is_of_the_same_task_and_wrong_here():
+def test_other_reference_has_the_same_task_and_is_wrong():
     subjects = [subject(i) for i in range(6)] + [subject(7, "presence")]
     answers = dict(zip((s.key for s in subjects), ["1", "2", "2", "3", "1", "5", "yes"], strict=True))
     drawn = other_references(subjects, answers, seed=1)
@@ -54,7 +54,7 @@ def test_other_reference_is_of_the_same_task_and_wrong_here():
         assert drawn[one.key].text in {"1", "2", "3", "5"} - {answers[one.key]}
 
 
-def test_wrong_answers_are_wrong_each_once_and_the_models_own_are_all_there():
+def test_wrong_answers_are_distinct_and_include_all_of_the_models():
     asked = subject(0)
     habits = [Candidate(asked, text, f"habit {text}") for text in ("3", "4", "4", "5", "6")]
     own = [Candidate(asked, text, "vlm") for text in ("9", "3", "8", "9")]

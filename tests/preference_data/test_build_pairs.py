@@ -1,4 +1,4 @@
-"""Pairs: best against the rest by hand, ties, failures and repeats counted."""
+"""Pairs: the best against the rest, checked by hand; ties, failures and duplicates are counted."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,14 +35,14 @@ def test_best_mean_is_chosen_and_every_other_is_rejected():
 
 def test_equal_texts_equal_marks_and_failures_are_quarantined_with_their_reason():
     pairs = Pairs("test")
-    group = [judged("a", 4), judged("b", 4), judged("a", 4), judged("c", None), judged("d", 1), judged("d", 1)]
-    pairs.add_ranked(group, "caption", "me", "train")
+    candidates = [judged("a", 4), judged("b", 4), judged("a", 4), judged("c", None), judged("d", 1), judged("d", 1)]
+    pairs.add_ranked(candidates, "caption", "me", "train")
     assert [(p["chosen"], p["rejected"]) for p in pairs.rows] == [("a", "d")]
     reasons = sorted(row["reason"] for row in pairs.quarantine)
     assert reasons == ["duplicate_pair", "equal_marks", "equal_text", "unparsable"]
 
 
-def test_nothing_marked_gives_no_pair():
+def test_no_marks_give_no_pair():
     pairs = Pairs("test")
     pairs.add_ranked([judged("a", None), judged("b", None)], "caption", "me", "train")
     assert not pairs.rows
@@ -54,11 +54,11 @@ marks = st.one_of(st.none(), st.integers(1, 5))
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), marks), min_size=1, max_size=8))
-def test_every_candidate_but_the_chosen_one_is_a_pair_or_in_quarantine(group):
+def test_every_candidate_but_the_chosen_one_is_a_pair_or_quarantined(candidates):
     pairs = Pairs("test")
-    pairs.add_ranked([judged(text, mark) for text, mark in group], "caption", "me", "train")
-    any_marked = any(mark is not None for _, mark in group)
-    assert len(pairs.rows) + len(pairs.quarantine) == len(group) - any_marked
+    pairs.add_ranked([judged(text, mark) for text, mark in candidates], "caption", "me", "train")
+    any_marked = any(mark is not None for _, mark in candidates)
+    assert len(pairs.rows) + len(pairs.quarantine) == len(candidates) - any_marked
     assert all(pair["chosen_mark"] > pair["rejected_mark"] for pair in pairs.rows)
     assert len({pair["pair_id"] for pair in pairs.rows}) == len(pairs.rows)
 
@@ -81,7 +81,7 @@ def test_written_tables_and_their_counts(tmp_path):
     assert len(read_table(tmp_path / "quarantine.parquet")) == 1
 
 
-def test_an_images_pairs_stand_on_one_side_and_the_share_holds():
-    sides = [pair_split(f"image-{i}", 0.25, seed=7) for i in range(4000)]
-    assert abs(sides.count("heldout") / 4000 - 0.25) < 0.03
-    assert sides == [pair_split(f"image-{i}", 0.25, seed=7) for i in range(4000)]
+def test_an_image_has_one_split_and_the_heldout_share_is_met():
+    splits = [pair_split(f"image-{i}", 0.25, seed=7) for i in range(4000)]
+    assert abs(splits.count("heldout") / 4000 - 0.25) < 0.03
+    assert splits == [pair_split(f"image-{i}", 0.25, seed=7) for i in range(4000)]

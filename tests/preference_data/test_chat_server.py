@@ -51,7 +51,7 @@ def ask(script: Script | None, folder: Path, requests: list[ChatRequest], **serv
         return opened["gpt"].ask(requests), double
 
 
-def test_image_goes_first_in_the_user_turn_as_a_data_uri_with_the_schema_beside(tmp_path, picture):
+def test_image_is_first_in_the_user_turn_as_a_data_uri_and_the_schema_is_sent(tmp_path, picture):
     replies, double = ask(None, tmp_path, [request(image=picture)])
     body = double.seen[0].body
     assert (body["model"], body["max_tokens"], body["temperature"]) == ("gpt-x", 64, 0.0)
@@ -97,13 +97,13 @@ def test_replies_come_in_the_order_of_the_prompts_and_the_same_prompt_is_asked_o
     ],
     ids=["429", "500", "503", "cut", "half a body", "no choice", "no text"],
 )
-def test_a_passing_fault_is_asked_again(tmp_path, bad):
+def test_a_transient_fault_is_retried(tmp_path, bad):
     script: Script = lambda seen, number: bad if number == 0 else Answer()  # noqa: E731
     replies, double = ask(script, tmp_path, [request()])
     assert isinstance(replies[0], Reply) and len(double.seen) == 2
 
 
-def test_a_reply_lost_on_its_way_is_sent_again_not_bought_again_where_the_server_knows_its_key(tmp_path):
+def test_a_lost_reply_is_resent_and_not_bought_again_if_the_server_knows_its_key(tmp_path):
     def script(seen: Seen, number: int) -> Answer:
         return Answer(cut=True) if number == 0 else Answer()
 
@@ -114,7 +114,7 @@ def test_a_reply_lost_on_its_way_is_sent_again_not_bought_again_where_the_server
 
 
 @pytest.mark.parametrize("as_date", [False, True])
-def test_retry_after_is_waited_for_by_every_prompt(tmp_path, as_date):
+def test_every_prompt_waits_for_retry_after(tmp_path, as_date):
     def script(seen: Seen, number: int) -> Answer:
         when = formatdate(time.time() + 2, usegmt=True) if as_date else "1"
         return Answer(status=429, headers={"Retry-After": when}) if number == 0 else Answer()
@@ -125,13 +125,13 @@ def test_retry_after_is_waited_for_by_every_prompt(tmp_path, as_date):
     assert double.seen[1].at - double.seen[0].at >= 0.95
 
 
-def test_requests_keep_to_the_rate(tmp_path):
+def test_requests_respect_the_rate_limit(tmp_path):
     started = time.monotonic()
     ask(None, tmp_path, [request(n) for n in range(6)], requests_per_minute=1200, concurrency=4)
     assert time.monotonic() - started >= 5 * 60 / 1200
 
 
-def test_a_slow_server_is_given_up_and_its_calls_are_counted_as_spent(tmp_path):
+def test_a_slow_server_times_out_and_its_calls_count_as_spent(tmp_path):
     replies, _ = ask(lambda seen, number: Answer(delay=1.0), tmp_path, [request()], timeout_seconds=0.1)
     assert isinstance(replies[0], NoReply) and replies[0].reason == "unreachable"
     assert "ReadTimeout" in replies[0].detail
@@ -139,7 +139,7 @@ def test_a_slow_server_is_given_up_and_its_calls_are_counted_as_spent(tmp_path):
         assert (len(log), log.spent("gpt-x")) == (0, Spent(calls=2))
 
 
-def test_a_server_that_is_down_ends_the_run_with_its_address(tmp_path):
+def test_a_server_that_is_down_ends_the_run(tmp_path):
     url = f"http://127.0.0.1:{closed_port()}/v1"
     with models(url, tmp_path, tries=1) as opened:
         few = opened["gpt"].ask([request(n) for n in range(3)])
@@ -148,7 +148,7 @@ def test_a_server_that_is_down_ends_the_run_with_its_address(tmp_path):
             opened["gpt"].ask([request(n) for n in range(40)])
 
 
-def test_a_refused_prompt_is_not_asked_again_and_the_others_are_answered(tmp_path):
+def test_a_refused_prompt_is_not_retried_and_the_others_are_answered(tmp_path):
     refusal = Answer(status=400, body=b'{"error": {"message": "content policy"}}')
     script: Script = lambda seen, number: refusal if seen.prompt == "prompt 1" else Answer()  # noqa: E731
     replies, double = ask(script, tmp_path, [request(n) for n in range(3)])
@@ -164,7 +164,7 @@ def test_wrong_settings_end_the_run_at_once_and_name_the_setting(tmp_path, statu
         ask(script, tmp_path, [request()])
 
 
-def test_the_key_is_sent_and_stands_in_no_log_and_no_error(tmp_path, monkeypatch, caplog):
+def test_the_key_is_sent_but_not_logged_or_shown_in_errors(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("RSQA_TEST_KEY", KEY)
     caplog.set_level(logging.DEBUG)
     _, double = ask(None, tmp_path, [request()], api_key_env="RSQA_TEST_KEY")
@@ -175,7 +175,7 @@ def test_the_key_is_sent_and_stands_in_no_log_and_no_error(tmp_path, monkeypatch
     assert KEY not in str(caught.value) + caplog.text + (tmp_path / "replies.jsonl").read_text()
 
 
-def test_a_key_that_is_not_set_is_named(tmp_path, monkeypatch):
+def test_a_missing_key_variable_is_named(tmp_path, monkeypatch):
     monkeypatch.delenv("RSQA_TEST_KEY", raising=False)
     with pytest.raises(ServerError, match="RSQA_TEST_KEY is not set"):
         ask(None, tmp_path, [request()], api_key_env="RSQA_TEST_KEY")
@@ -186,7 +186,7 @@ def test_an_image_that_cannot_be_opened_costs_no_call(tmp_path):
     assert replies[0].reason == "missing_image" and not double.seen
 
 
-def test_what_was_answered_is_never_asked_again_and_another_draw_is(tmp_path):
+def test_answered_prompts_are_not_asked_again_but_another_draw_is(tmp_path):
     first, _ = ask(None, tmp_path, [request(n) for n in range(4)])
     again, double = ask(lambda seen, number: Answer(status=500), tmp_path, [request(n) for n in range(4)])
     assert again == first and not double.seen
@@ -194,10 +194,10 @@ def test_what_was_answered_is_never_asked_again_and_another_draw_is(tmp_path):
     assert len(double.seen) == 1
 
 
-def test_calls_never_exceed_their_cap_and_a_higher_cap_goes_on(tmp_path):
+def test_calls_never_exceed_their_cap_and_a_higher_cap_resumes(tmp_path):
     requests = [request(n) for n in range(12)]
     with ChatDouble() as double:
-        over = pytest.raises(BudgetError, match=r"7 calls are spent.*models.gpt.server.max_calls allows 7")
+        over = pytest.raises(BudgetError, match=r"7 calls are used.*models.gpt.server.max_calls allows 7")
         with models(double.url, tmp_path, max_calls=7, concurrency=4) as opened, over:
             opened["gpt"].ask(requests)
         assert len(double.seen) == 7 == len((tmp_path / "replies.jsonl").read_text().splitlines())
@@ -209,7 +209,7 @@ def test_calls_never_exceed_their_cap_and_a_higher_cap_goes_on(tmp_path):
         assert len(double.seen) == 12
 
 
-def test_a_failed_request_gives_its_call_back_and_an_unreadable_reply_does_not(tmp_path):
+def test_a_failed_request_returns_its_call_but_an_unreadable_reply_does_not(tmp_path):
     script: Script = lambda seen, number: [Answer(status=500), Answer(body=b"?"), Answer()][number]  # noqa: E731
     with pytest.raises(BudgetError):
         ask(script, tmp_path, [request()], tries=3, max_calls=1)
@@ -217,19 +217,19 @@ def test_a_failed_request_gives_its_call_back_and_an_unreadable_reply_does_not(t
     assert isinstance(replies[0], Reply)
 
 
-def test_tokens_stop_at_their_cap_but_for_what_is_under_way(tmp_path):
+def test_tokens_stop_at_their_cap_except_for_requests_in_flight(tmp_path):
     with pytest.raises(BudgetError, match="tokens"):
         ask(None, tmp_path, [request(n) for n in range(30)], max_tokens=550, concurrency=2)
     with ReplyLog(tmp_path / "replies.jsonl") as log:
-        assert 5 <= log.spent("gpt-x").calls <= 6  # 110 tokens each; the fifth reaches the cap, one may be under way
+        assert 5 <= log.spent("gpt-x").calls <= 6  # 110 tokens each; the fifth reaches the cap, one may be in flight
 
 
-def test_a_cap_on_tokens_needs_a_server_that_counts_them(tmp_path):
-    with pytest.raises(ServerError, match="does not count its tokens"):
+def test_a_token_cap_needs_a_server_that_reports_token_counts(tmp_path):
+    with pytest.raises(ServerError, match="does not report token counts"):
         ask(lambda seen, number: Answer(usage=False), tmp_path, [request()], max_tokens=1000)
 
 
-def test_usage_and_cost_are_those_of_the_replies_used_bought_now_or_before(tmp_path):
+def test_usage_and_cost_include_replies_bought_earlier(tmp_path):
     prices = {"usd_per_million_input_tokens": 2.0, "usd_per_million_output_tokens": 8.0}
     for _ in range(2):
         with ChatDouble() as double, models(double.url, tmp_path, **prices) as opened:
@@ -250,7 +250,7 @@ def log_of(path: Path, count: int) -> list[str]:
 
 
 @pytest.mark.parametrize("kept", [1, 20, -1])
-def test_a_torn_last_line_is_cut_off_and_the_log_goes_on(tmp_path, kept):
+def test_an_incomplete_last_line_is_cut_off_and_the_log_is_resumed(tmp_path, kept):
     path = tmp_path / "replies.jsonl"
     lines = log_of(path, 3)
     path.write_text("".join(lines[:2]) + lines[2][:kept])
@@ -260,11 +260,11 @@ def test_a_torn_last_line_is_cut_off_and_the_log_goes_on(tmp_path, kept):
     assert [json.loads(line)["key"] for line in path.read_text().splitlines()] == ["key-0", "key-1", "key-2"]
 
 
-def test_a_broken_line_in_the_middle_is_named(tmp_path):
+def test_a_broken_line_in_the_middle_is_reported(tmp_path):
     path = tmp_path / "replies.jsonl"
     lines = log_of(path, 3)
     path.write_text(lines[0] + "{oops\n" + lines[2])
-    with pytest.raises(DataError, match="line 2 is no reply"):
+    with pytest.raises(DataError, match="line 2 is not a reply"):
         ReplyLog(path)
 
 
@@ -273,7 +273,7 @@ def test_two_runs_cannot_write_one_log(tmp_path):
         ReplyLog(tmp_path / "replies.jsonl")
 
 
-def test_a_key_hangs_on_everything_that_changes_a_reply():
+def test_a_key_depends_on_everything_that_changes_a_reply():
     one = request()
     others = [
         ChatRequest(one.messages[1:], one.image_id, None, 64, 0.0, 1.0, MarksReply),
@@ -286,4 +286,4 @@ def test_a_key_hangs_on_everything_that_changes_a_reply():
     ]
     keys = {one.key("m"), one.key("other"), *(other.key("m") for other in others)}
     assert len(keys) == len(others) + 2
-    assert request(image=Path("moved.png")).key("m") == one.key("m")  # where an image lies does not matter
+    assert request(image=Path("moved.png")).key("m") == one.key("m")  # the path of the image does not matter

@@ -1,4 +1,4 @@
-"""Pairs made elsewhere: a row of each format, what is refused and why, one side of the split, TRL there and back."""
+"""External pairs: one row per format, quarantine reasons, one split per image, and the TRL round trip."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def image_bytes(seed: int) -> bytes:
     return buffer.getvalue()
 
 
-def take(kind, tmp_path, form, path, **more):
-    """Rows, reasons and metrics of an import, and its folder."""
+def import_file(kind, tmp_path, source_format, path, **more):
+    """Rows, quarantine reasons and metrics of an import."""
     profile = load_profile("demo")
-    file = PairFile(format=form, path=str(path), **more)
+    file = PairFile(format=source_format, path=str(path), **more)
     changed = profile.preference_data.model_copy(update={"imports": PairImports(**{kind: [file]})})
     out = tmp_path / f"{kind}_out"
     out.mkdir(exist_ok=True)
@@ -63,32 +63,32 @@ def test_rs_pairs_by_name_and_every_bad_row_has_its_reason(tmp_path):
         "duplicate_pair": {"rejected": "a port"},
     }
     (tmp_path / "p.json").write_text(json.dumps([good, *({**good, "rejected": "z", **b} for b in bad.values())]))
-    rows, reasons, _ = take("caption", tmp_path, "rs_pairs", tmp_path / "p.json")
+    rows, reasons, _ = import_file("caption", tmp_path, "rs_pairs", tmp_path / "p.json")
     assert [(r["chosen"], r["rejected"]) for r in rows] == [
         ("two white tanks", "some things"), ("two white tanks", "a port"),
     ]  # fmt: skip
     assert reasons == Counter(dict.fromkeys(bad, 1))
 
 
-def test_no_image_stands_on_both_sides_whatever_file_it_comes_from(tmp_path):
+def test_an_image_has_one_split_across_files(tmp_path):
     pictures = [image_bytes(n) for n in range(30)]
     rows = [
         {"image": {"bytes": data, "path": None}, "question": f"q{n}?", "chosen": "yes", "rejected": "no"}
         for data in pictures
         for n in range(3)
     ]
-    found, _, _ = take("instruction", tmp_path, "rs_pairs", table(tmp_path / "p.parquet", rows))
+    found, _, _ = import_file("instruction", tmp_path, "rs_pairs", table(tmp_path / "p.parquet", rows))
     (tmp_path / "img").mkdir()
     for n, data in enumerate(pictures):
         (tmp_path / "img" / f"{n}.png").write_bytes(data)
     named = [{"image": f"{n}.png", "chosen": "a port", "rejected": "things"} for n in range(30)]
     path = table(tmp_path / "named.parquet", named)
-    captions, _, _ = take("caption", tmp_path, "rs_pairs", path, images=str(tmp_path / "img"))
-    sides: dict[str, set[str]] = {}
+    captions, _, _ = import_file("caption", tmp_path, "rs_pairs", path, images=str(tmp_path / "img"))
+    splits: dict[str, set[str]] = {}
     for row in [*found, *captions]:
-        sides.setdefault(row["image_id"], set()).add(row["split"])
-    assert len(sides) == 30 and all(len(split) == 1 for split in sides.values())
-    assert set.union(*sides.values()) == {"train", "heldout"}
+        splits.setdefault(row["image_id"], set()).add(row["split"])
+    assert len(splits) == 30 and all(len(found) == 1 for found in splits.values())
+    assert set.union(*splits.values()) == {"train", "heldout"}
 
 
 def ultra(question, good, bad, **scores):
@@ -105,38 +105,38 @@ def test_ultrafeedback_gives_text_pairs_and_refuses_ties(tmp_path):
         ultra("how?", "so", "nay", score_chosen=5.0, score_rejected=5.0),
         ultra("how?", "so", "nope", score_chosen=1.0, score_rejected=5.0),
     ]
-    found, reasons, _ = take("text", tmp_path, "ultrafeedback", table(tmp_path / "u.parquet", rows))
+    found, reasons, _ = import_file("text", tmp_path, "ultrafeedback", table(tmp_path / "u.parquet", rows))
     (pair,) = found
     assert (pair["family"], pair["chosen"], pair["rejected"], pair["image"]) == ("text", "so", "no", None)
     assert pair["context"] == [{"role": "user", "content": "how?"}] and pair["chosen_mark"] is None
     assert reasons == {"equal_scores": 1, "wrong_order": 1}
 
 
-def test_rlhf_v_reads_its_json_and_quarantines_what_is_none(tmp_path):
+def test_rlhf_v_reads_its_json_and_quarantines_invalid_json(tmp_path):
     text = json.dumps({"question": "Is there a bridge?", "chosen": "No.", "rejected": "Yes."})
     image = {"bytes": image_bytes(3), "path": "x.jpg"}
     rows = [{"image": image, "text": text}, {"image": image, "text": "{half"}, {"image": None, "text": text}]
-    found, reasons, _ = take("instruction", tmp_path, "rlhf_v", table(tmp_path / "r.parquet", rows))
+    found, reasons, _ = import_file("instruction", tmp_path, "rlhf_v", table(tmp_path / "r.parquet", rows))
     assert [(r["family"], r["chosen"]) for r in found] == [("open_ended", "No.")]
     assert reasons == {"bad_row": 1, "no_image": 1}
 
 
-def test_trl_there_and_back_gives_the_same_pairs_and_loads_with_datasets(tmp_path):
+def test_trl_round_trip_gives_the_same_pairs_and_loads_with_datasets(tmp_path):
     from datasets import load_dataset
 
     image = {"bytes": image_bytes(4), "path": None}
     source = [{"image": image, "question": "How many?", "chosen": "3", "rejected": "5"}]
-    first, _, _ = take("instruction", tmp_path, "rs_pairs", table(tmp_path / "s.parquet", source))
+    first, _, _ = import_file("instruction", tmp_path, "rs_pairs", table(tmp_path / "s.parquet", source))
     assert write(first, tmp_path / "trl.parquet") == (1, 0)
     (tmp_path / "again").mkdir()
-    second, _, _ = take("instruction", tmp_path / "again", "trl", tmp_path / "trl.parquet")
+    second, _, _ = import_file("instruction", tmp_path / "again", "trl", tmp_path / "trl.parquet")
     kept = ("pair_id", "image_id", "family", "context", "chosen", "rejected", "split")
     assert [{k: r[k] for k in kept} for r in second] == [{k: r[k] for k in kept} for r in first]
     loaded = load_dataset("parquet", data_files=str(tmp_path / "trl.parquet"), cache_dir=str(tmp_path / "c"))["train"]
     assert loaded[0]["images"][0].size == (16, 16) and loaded[0]["chosen"][0]["content"][0]["text"] == "3"
 
 
-def test_a_file_that_is_no_parquet_is_named(tmp_path):
+def test_an_invalid_parquet_file_is_named(tmp_path):
     (tmp_path / "x.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match=r"x.parquet cannot be read"):
-        take("text", tmp_path, "ultrafeedback", tmp_path / "x.parquet")
+        import_file("text", tmp_path, "ultrafeedback", tmp_path / "x.parquet")

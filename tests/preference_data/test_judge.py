@@ -1,4 +1,4 @@
-"""Judges: the truth without noise, noise that hangs on the text alone, failures without marks."""
+"""Judges: the truth without noise, noise that depends only on the text, failures without marks."""
 
 import random
 
@@ -41,7 +41,7 @@ def test_an_answer_is_marked_as_an_answer():
     assert judgement.marks == mark_answer(sample_scene(3), question, "17")
 
 
-def test_noise_depends_on_neither_order_nor_neighbours():
+def test_noise_does_not_depend_on_order_or_other_texts():
     judge = TruthGraphJudge(SCENES, 0.7, seed=1)
     shuffled = random.Random(0).sample(REQUESTS, len(REQUESTS))
     whole = dict(zip(shuffled_keys(shuffled), judge.mark(shuffled), strict=True))
@@ -79,7 +79,7 @@ def test_failure_has_a_reason_and_no_marks(request_, reason):
     assert judgement.reason == reason and judgement.detail
 
 
-def test_recorded_faults_are_worth_what_the_corpus_says_they_are():
+def test_mean_marks_of_recorded_faults_equal_the_corpus_quality():
     for kind, quality in TRUE_QUALITY.items():
         assert FAULT_MARKS[kind or NO_FAULT].mean == pytest.approx(quality)
 
@@ -91,7 +91,7 @@ def test_text_without_a_recorded_fault_is_not_marked():
     assert unknown.marks is None and unknown.reason == "unknown_fault"
 
 
-def test_a_sound_text_stays_sound_where_a_corruption_gives_the_same():
+def test_an_uncorrupted_text_counts_as_such_if_a_corruption_gives_the_same_text():
     subject = Subject("i", "i.png")
     texts = [Candidate(subject, "a port", "human", NO_FAULT), Candidate(subject, "a port", "class_swap", "class_swap")]
     settings = load_profile("demo").preference_data.model_copy(

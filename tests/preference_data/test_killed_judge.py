@@ -1,11 +1,10 @@
-"""A judging process is killed again and again: the rows are an undisturbed run's, and no kept reply is bought again.
+"""A judging process is killed repeatedly: its rows equal those of an uninterrupted run, and no kept reply is bought again.
 
-How it is counted: a reply is *bought* when the server has sent it whole before the kill, and *kept* when its line
-stands in the log. Between the two lie the network and the client's own threads: 1 to 3 ms in the middle of a run, but
-up to 300 ms for a process's first replies on a loaded machine, for reasons only partly known. At most
-``concurrency`` replies are in that gap at a time, and no client can close it alone. So a kill may cost that many bought
-replies; these, and prompts not answered before the kill, may be asked again. Whatever is kept at a kill is never asked
-again.
+A reply is *bought* when the server has sent it in full before the kill, and *kept* when its line is in the log. Between
+the two are the network and the client's own threads: 1 to 3 ms in the middle of a run, but up to 300 ms for a process's
+first replies on a loaded machine, for reasons only partly known. At most ``concurrency`` replies are in that gap at a
+time, and no client can close it alone. A kill may therefore cost that many bought replies; these, and prompts not
+answered before the kill, may be asked again. A kept reply is never asked for again.
 """
 
 from __future__ import annotations
@@ -35,31 +34,31 @@ def number_of(seen: Seen) -> int:
 
 
 def script(seen: Seen, number: int) -> Answer:
-    """Marks that hang on the caption alone; every seventh caption is first answered with half a JSON."""
+    """Marks that depend only on the caption; every seventh caption is first answered with half a JSON object."""
     caption = number_of(seen)
     if caption % 7 == 0 and seen.body["seed"] == 0:
         return Answer('{"relevance": 3, "speci', delay=0.02)
-    marks = {name: 1 + (caption + place) % 5 for place, name in enumerate(("relevance", "specificity"))}
+    marks = {name: 1 + (caption + position) % 5 for position, name in enumerate(("relevance", "specificity"))}
     marks |= {"completeness": 2, "clarity": 3, "richness": 4}
     return Answer(json.dumps(marks), delay=0.02)
 
 
 def start(url: str, log: Path, out: Path) -> subprocess.Popen[bytes]:
-    words = [sys.executable, str(SCRIPT), url, str(log), str(COUNT), str(out)]
+    command = [sys.executable, str(SCRIPT), url, str(log), str(COUNT), str(out)]
     path = os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])
-    return subprocess.Popen(words, env={**os.environ, "PYTHONPATH": path})
+    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path})
 
 
 def kept(log: Path) -> set[str]:
-    """Keys of whole lines with a reply."""
+    """Keys of complete lines with a reply."""
     lines = log.read_text().split("\n")[:-1] if log.exists() else []
     return {line["key"] for line in map(json.loads, lines) if "text" in line}
 
 
-def test_killed_runs_end_as_an_undisturbed_one_and_buy_nothing_twice(tmp_path):
+def test_killed_runs_equal_an_uninterrupted_one_and_buy_nothing_twice(tmp_path):
     with ChatDouble(script) as calm:
         assert start(calm.url, tmp_path / "calm.jsonl", tmp_path / "calm.json").wait(timeout=120) == 0
-    undisturbed = json.loads((tmp_path / "calm.json").read_text())
+    uninterrupted = json.loads((tmp_path / "calm.json").read_text())
 
     rng = random.Random(20261121)
     log, out = tmp_path / "log.jsonl", tmp_path / "out.json"
@@ -75,7 +74,7 @@ def test_killed_runs_end_as_an_undisturbed_one_and_buy_nothing_twice(tmp_path):
             while len(server.answered) < target and process.poll() is None:
                 time.sleep(0.001)
             time.sleep(rng.uniform(0, 0.02))
-            own = {id(one) for one in server.seen[asked_before:]}  # not those that an earlier process had under way
+            own = {id(one) for one in server.seen[asked_before:]}  # without requests in flight from an earlier process
             bought = {keys[number_of(s)] for s in list(server.answered) if s.body["seed"] == 0 and id(s) in own}
             process.send_signal(signal.SIGKILL)
             process.wait(timeout=60)
@@ -90,12 +89,12 @@ def test_killed_runs_end_as_an_undisturbed_one_and_buy_nothing_twice(tmp_path):
         assert kept_then and not kept_then & asked_later
     print(f"bought but not kept at each kill: {lost}")
     assert max(lost) <= CONCURRENCY
-    assert json.loads(out.read_text()) == undisturbed
+    assert json.loads(out.read_text()) == uninterrupted
     final = log.read_text().splitlines()
     assert len({json.loads(line)["key"] for line in final}) == len(final) == COUNT + len(range(0, COUNT, 7))
 
 
-def test_a_log_torn_by_a_kill_is_repaired_and_only_its_reply_is_bought_again(tmp_path):
+def test_a_line_cut_by_a_kill_is_removed_and_only_its_reply_is_bought_again(tmp_path):
     log, out = tmp_path / "log.jsonl", tmp_path / "out.json"
     with ChatDouble(script) as server:
         assert start(server.url, log, out).wait(timeout=120) == 0

@@ -1,4 +1,4 @@
-"""Labels: the sheet hides the judge's choice, comes back, and kappa is scikit-learn's."""
+"""Labels: the sheet hides the judge's choice and is read back, and kappa equals scikit-learn's."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def good(row):
     return "A" if row["a"].startswith("good") else "B"
 
 
-def test_people_who_choose_as_the_judge_agree_fully_and_the_letter_tells_nothing(tmp_path):
+def test_raters_who_choose_like_the_judge_agree_fully_and_the_letter_reveals_nothing(tmp_path):
     assert export_labels(PAIRS, tmp_path, 60, seed=1) == 60
     found = read_labels([filled(tmp_path, good)])
     measured = agreement(PAIRS, found.labels, seed=1)
@@ -44,28 +44,28 @@ def test_people_who_choose_as_the_judge_agree_fully_and_the_letter_tells_nothing
     assert 15 < sum(letter_of_chosen(pair) == "A" for pair in PAIRS) < 45
 
 
-def test_labels_stay_good_for_a_judge_that_chose_the_other_text(tmp_path):
+def test_labels_stay_valid_for_a_judge_that_chose_the_other_text(tmp_path):
     export_labels(PAIRS, tmp_path, 60, seed=1)
     found = read_labels([filled(tmp_path, good)])
     turned = [{**pair, "chosen": pair["rejected"], "rejected": pair["chosen"]} for pair in PAIRS]
     assert agreement(turned, found.labels, seed=1).accuracy.value == 0.0
 
 
-def test_what_is_not_a_choice_is_counted(tmp_path):
+def test_invalid_choices_are_counted(tmp_path):
     export_labels(PAIRS, tmp_path, 4, seed=1)
-    said = iter(["", "perhaps", "equal", "b"])
-    found = read_labels([filled(tmp_path, lambda row: next(said))])
+    choices = iter(["", "perhaps", "equal", "b"])
+    found = read_labels([filled(tmp_path, lambda row: next(choices))])
     assert (found.empty, len(found.faults), [label.better for label in found.labels]) == (1, 1, ["equal", "B"])
     assert agreement(PAIRS, found.labels, seed=1).undecided == 1
 
 
-def test_a_sheet_that_may_be_filled_in_is_not_written_over(tmp_path):
+def test_a_sheet_that_may_be_filled_in_is_not_overwritten(tmp_path):
     export_labels(PAIRS, tmp_path, 4, seed=1)
     with pytest.raises(DataError, match="may be filled in"):
         export_labels(PAIRS, tmp_path, 4, seed=1)
 
 
-def test_kappa_by_hand_and_as_scikit_learn_has_it():
+def test_kappa_equals_a_hand_calculation_and_scikit_learn():
     # 4 of 6 agree; both say A half the time: chance 1/2, kappa (2/3 - 1/2) / (1/2) = 1/3.
     assert cohen_kappa(list("AAABBB"), list("AABABB"), 100, 0).value == pytest.approx(1 / 3)
     rng = np.random.default_rng(0)
@@ -75,7 +75,7 @@ def test_kappa_by_hand_and_as_scikit_learn_has_it():
     assert cohen_kappa(["A", "A"], ["A", "A"], 10, 0) is None
 
 
-def test_the_commands_of_the_docs_run(tmp_path, monkeypatch, project_root):
+def test_commands_in_the_docs_run(tmp_path, monkeypatch, project_root):
     docs = (project_root / "docs/preferences.md").read_text(encoding="utf-8")
     commands = [line.split()[1:] for line in docs.splitlines() if line.startswith("rsqa ")]
     profile = str(project_root / "configs/profiles/demo.yaml")
@@ -88,6 +88,6 @@ def test_the_commands_of_the_docs_run(tmp_path, monkeypatch, project_root):
     ]
     write_table(Path("data/demo/preference_data/caption_preferences/pairs.parquet"), PREFERENCE_PAIR, rows)
     assert len(commands) == 3
-    for words in commands:
-        done = CliRunner().invoke(app, [*words, "--profile", profile])
+    for arguments in commands:
+        done = CliRunner().invoke(app, [*arguments, "--profile", profile])
         assert done.exit_code == 0, done.output

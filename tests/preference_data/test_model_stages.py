@@ -25,7 +25,7 @@ NAMES = ("relevance", "specificity", "completeness", "clarity", "richness")
 
 
 def script(seen: Seen, number: int) -> Answer:
-    """Judges by a text's checksum, captions and answers; every fifth text is empty, every seventh runs away."""
+    """Marks by a text's checksum, or writes captions and answers: some are empty, some too long."""
     if "response_format" in seen.body:
         text = seen.prompt.split("<<<\n")[-1].split("\n>>>")[0]
         return Answer(json.dumps(dict.fromkeys(NAMES, 1 + crc32(text.encode()) % 9 / 2)))
@@ -37,7 +37,7 @@ def script(seen: Seen, number: int) -> Answer:
 
 @pytest.fixture
 def with_models(settings, tmp_path, monkeypatch):
-    """Settings with two writers and a judge on a server, the state folder below an empty current one."""
+    """Settings with two writers and a judge on a server, in an empty working directory for the state folder."""
     monkeypatch.chdir(tmp_path)
 
     def make(url, **more):
@@ -73,7 +73,7 @@ def test_captions_by_models_are_judged_recorded_and_refused_with_a_reason(inputs
     assert metrics["replies/one"] == 12 and metrics["replies/judge"] > 0
 
 
-def test_a_budget_ends_the_stage_and_the_next_run_buys_the_rest_only(inputs, with_models, tmp_path):
+def test_a_budget_ends_the_stage_and_the_next_run_buys_only_the_rest(inputs, with_models, tmp_path):
     with ChatDouble(script) as double:
         with pytest.raises(BudgetError):
             run(caption_preferences, inputs, with_models(double.url, max_calls=5), tmp_path / "first")
@@ -103,7 +103,7 @@ def test_twelve_categories_of_five_questions_are_all_drawn():
     assert {drawn_question(f"image-{n}", 7)[1] for n in range(3000)} == set(questions)
 
 
-def test_a_vlm_on_this_machine_says_the_same_after_a_kill(inputs, tmp_path):
+def test_a_local_vlm_gives_the_same_replies_after_a_kill(inputs, tmp_path):
     Image.fromarray(np.full((32, 32, 3), 90, np.uint8)).save(tmp_path / "i.png")
     prompts = [
         ChatRequest(({"role": "user", "content": f"what {n}?"},), "i", str(tmp_path / "i.png"), 5, 1.0, 1.0)
@@ -122,7 +122,7 @@ def test_a_vlm_on_this_machine_says_the_same_after_a_kill(inputs, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"judge": "nobody"}, "judge 'nobody' is unknown"),
         ({"answerers": ["nobody"]}, "answerers: nobody unknown"),
@@ -132,7 +132,7 @@ def test_a_vlm_on_this_machine_says_the_same_after_a_kill(inputs, tmp_path):
         ({"imports": {"caption": [{"format": "ultrafeedback", "path": "x"}]}}, "holds no such pairs"),
     ],
 )
-def test_what_does_not_go_together_is_refused(settings, change, said):
+def test_incompatible_settings_are_refused(settings, change, message):
     base = settings.preference_data.model_dump() | {"models": {"m": {"model": "a/b"}}}
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         PreferenceData.model_validate(base | change)

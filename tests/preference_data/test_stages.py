@@ -33,7 +33,7 @@ def made(tmp_path_factory, inputs, settings):
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_kept_and_quarantined_are_the_input(made, name):
+def test_kept_and_quarantined_rows_add_up_to_the_input(made, name):
     out, metrics = made[name]
     pairs, faults = read_table(out / "pairs.parquet"), read_table(out / "quarantine.parquet")
     assert len(pairs) == metrics["kept_rows"] > 0
@@ -43,20 +43,20 @@ def test_kept_and_quarantined_are_the_input(made, name):
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_sound_pairs_and_no_image_on_both_sides(made, name):
+def test_pairs_are_valid_and_no_image_is_in_both_splits(made, name):
     pairs = read_table(made[name][0] / "pairs.parquet")
     assert all(pair["chosen"].strip() and pair["rejected"].strip() for pair in pairs)
     assert all(pair["chosen"] != pair["rejected"] for pair in pairs)
-    sides: dict[str, set[str]] = {}
+    splits: dict[str, set[str]] = {}
     for pair in pairs:
-        sides.setdefault(pair["image_id"] or pair["chosen"], set()).add(pair["split"])
-    assert all(len(found) == 1 for found in sides.values())
-    assert {"train", "heldout"} == set.union(*sides.values())
+        splits.setdefault(pair["image_id"] or pair["chosen"], set()).add(pair["split"])
+    assert all(len(found) == 1 for found in splits.values())
+    assert {"train", "heldout"} == set.union(*splits.values())
 
 
 @pytest.mark.parametrize("name", STAGES)
 def test_a_rerun_gives_the_same_tables(made, inputs, settings, tmp_path, name):
-    # A folder beside the first, since references are relative to it.
+    # A folder next to the first one, since references are relative to it.
     again = made[name][0].parent / "again"
     again.mkdir()
     STAGES[name].run(inputs, again, settings, SilentLogger())
@@ -66,8 +66,10 @@ def test_a_rerun_gives_the_same_tables(made, inputs, settings, tmp_path, name):
 
 def test_only_images_set_aside_for_preferences_are_used(made, inputs):
     for name, source in (("caption", "image_text_pairs"), ("instruction", "instruction_samples")):
-        aside = {r["image_id"] for r in read_table(inputs[source] / "samples.parquet") if r["split"] == "preference"}
-        assert {pair["image_id"] for pair in read_table(made[name][0] / "pairs.parquet")} <= aside
+        preference_images = {
+            r["image_id"] for r in read_table(inputs[source] / "samples.parquet") if r["split"] == "preference"
+        }
+        assert {pair["image_id"] for pair in read_table(made[name][0] / "pairs.parquet")} <= preference_images
 
 
 def test_captioners_and_vlm_are_judged(made, settings):
@@ -78,7 +80,7 @@ def test_captioners_and_vlm_are_judged(made, settings):
     assert all(row["relevance"] is None or 1 <= row["relevance"] <= 5 for row in judgements)
 
 
-def test_judge_prefers_what_is_truly_better_most_of_the_time(made):
+def test_judge_usually_prefers_the_truly_better_text(made):
     metrics = made["caption"][1]
     assert 0.8 < metrics["judge_agreement/caption"] <= 1.0
 
@@ -96,7 +98,7 @@ def test_close_ended_pairs_have_the_right_answer_chosen_and_a_wrong_one_rejected
 
 
 def test_yes_and_no_are_rejected_about_as_often_as_they_are_chosen(made):
-    """Else the text alone would tell."""
+    """Otherwise the text alone would reveal the right answer."""
     pairs = [
         p for p in read_table(made["instruction"][0] / "pairs.parquet") if {p["chosen"], p["rejected"]} == {"yes", "no"}
     ]
@@ -110,14 +112,14 @@ def test_open_ended_answers_compete_with_the_stored_one(made):
     assert made["instruction"][1]["judge_agreement/open_ended"] > 0.8
 
 
-def test_text_pairs_have_no_image_and_spoil_in_every_way(made, settings):
+def test_text_pairs_have_no_image_and_cover_every_corruption(made, settings):
     pairs = read_table(made["text"][0] / "pairs.parquet")
     assert {pair["image"] for pair in pairs} == {None} and {pair["family"] for pair in pairs} == {"text"}
     assert {pair["rejected_source"] for pair in pairs} == set(text_preferences.FAULTS)
     assert all(pair["context"] == [] for pair in pairs)
 
 
-def test_unknown_captioner_is_named_with_what_is_known(inputs, settings, tmp_path):
+def test_unknown_captioner_is_named_with_the_known_ones(inputs, settings, tmp_path):
     preferences = settings.preference_data.model_copy(update={"captioners": ["expert", "human"]})
     with pytest.raises(DataError, match=r"human cannot caption scenes; known: adder"):
         caption_preferences.run(
@@ -135,7 +137,7 @@ CAPTIONS = (
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory, inputs, settings, project_root):
-    """Inputs and settings for photos in RSICD's form: three captions an image, class in the file's name."""
+    """Inputs and settings for photos in RSICD's form: three captions per image, class in the file name."""
     root = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(0)
     images = []
@@ -183,7 +185,7 @@ def test_real_captions_compete_with_their_corruptions(real, tmp_path):
     assert all(pair["chosen_source"] == "human" for pair in by_human if pair["true_margin"] > 0)
 
 
-def test_real_class_questions_have_wrong_answers_by_habit(real, tmp_path):
+def test_real_class_questions_have_systematically_wrong_answers(real, tmp_path):
     pairs, _ = run_stage(instruction_preferences, real, tmp_path)
     classes = [p for p in pairs if p["context"][-1]["content"] == CLASS_QUESTION]
     assert {pair["chosen"] for pair in classes} <= set(CLASSES)

@@ -76,7 +76,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture
 def profile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Profile]:
-    """The demo profile with a small batch and short phases; ``profile(epochs=2)``. Its state lies in tmp_path."""
+    """The demo profile with a small batch and short phases; ``profile(epochs=2)``. Its state is in tmp_path."""
     monkeypatch.setattr("rsqa_pipeline.profile.loading._missing_paths", lambda profile: [])
     demo = load_profile("demo")
     monkeypatch.chdir(tmp_path)

@@ -1,6 +1,6 @@
-"""Scores in a process whose memory is limited after the model stands: run by test_scorer_memory.py.
+"""Scores in a process whose memory is limited once the model is loaded. Run by test_scorer_memory.py.
 
-Prints what it found as JSON.
+Prints the results as JSON.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from rsqa_pipeline.models.scoring_group import ScoringGroup
 from rsqa_pipeline.score_model.network.model import ScoreModel
 from rsqa_pipeline.score_model.scoring.scorer import Scorer
 
-ROOM = 96 << 20
-"""Bytes that may be taken beyond what the process holds before it scores."""
+HEADROOM = 96 << 20
+"""Bytes that scoring may allocate beyond what the process already holds."""
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def main() -> None:
     careful = Scorer(model, processor, 4096, "test", batch_tokens=500)
     expected = careful.score(groups[:1])
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (held + ROOM, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    resource.setrlimit(resource.RLIMIT_AS, (held + HEADROOM, resource.getrlimit(resource.RLIMIT_AS)[1]))
     greedy = Scorer(model, processor, 1_000_000, "test", batch_tokens=1_000_000)
     found = greedy.score_or_reason(groups)
     print(json.dumps({"expected": expected, "found": [[asdict(score) for score in of_group] for of_group in found]}))

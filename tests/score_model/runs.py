@@ -1,4 +1,4 @@
-"""Phases run as real processes, to be killed, and their outputs compared."""
+"""Runs phases as real processes that tests kill, and reads their outputs."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ job = json.load(open(sys.argv[1]))
 inputs = {key: Path(path) for key, path in job["inputs"].items()}
 train.run_caption_phase(inputs, Path(job["out"]), launch._settings(job["settings"]), SilentLogger())
 """
-"""The caption phase as a stage runs it, in a process of its own."""
+"""The caption phase as a stage runs it, in its own process."""
 
 
 def start(folder: Path, inputs: dict[str, Path], out: Path, settings: Profile) -> subprocess.Popen[bytes]:
-    """The caption phase in a process of its own, its state below ``folder``."""
+    """Starts the caption phase in its own process, with its state below ``folder``."""
     out.mkdir(exist_ok=True)
     job = {
         "inputs": {key: str(path) for key, path in inputs.items()},
@@ -49,10 +49,10 @@ def steps_saved(folder: Path) -> int:
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 240) -> None:
-    """Until the condition holds; fails after ``seconds``, long enough for a busy machine."""
+    """Waits until the condition holds; fails after ``seconds``, long enough for a busy machine."""
     limit = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < limit, "what was waited for did not come"
+        assert time.monotonic() < limit, "timed out"
         time.sleep(0.005)
 
 

@@ -1,4 +1,4 @@
-"""Every supported backbone: shared or separate, scores are each candidate's own, and the checkpoint round-trips."""
+"""Every supported backbone, shared or separate: candidates do not affect each other, and checkpoints round-trip."""
 
 from __future__ import annotations
 
@@ -150,7 +150,9 @@ def rows_of(encoder: ChatEncoder) -> list[CandidateRow]:
 
 
 @torch.inference_mode()
-def test_candidates_of_a_batch_score_as_alone(scored: tuple[ScoreModel, ChatEncoder], images: dict[str, str]) -> None:
+def test_candidates_of_a_batch_score_as_if_alone(
+    scored: tuple[ScoreModel, ChatEncoder], images: dict[str, str]
+) -> None:
     model, encoder = scored
     rows = rows_of(encoder)
     pixels = {name: encoder.pixels(images[name]) for name in ("red", "blue")}
@@ -162,7 +164,7 @@ def test_candidates_of_a_batch_score_as_alone(scored: tuple[ScoreModel, ChatEnco
 
 
 @pytest.mark.parametrize("patches", [1, 33, 10_000])
-def test_images_encoded_in_pieces_score_as_all_at_once(
+def test_images_encoded_in_pieces_score_as_if_encoded_at_once(
     scored: tuple[ScoreModel, ChatEncoder], images: dict[str, str], patches: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, encoder = scored
@@ -175,7 +177,7 @@ def test_images_encoded_in_pieces_score_as_all_at_once(
 
 
 @pytest.mark.parametrize("family", ["qwen2_vl", *SHARED])
-def test_images_of_a_size_attend_in_one_call_as_each_alone(
+def test_images_of_equal_size_attend_in_one_call_as_if_alone(
     family: str, processor: QwenVLProcessor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generator = torch.Generator().manual_seed(0)
@@ -205,7 +207,7 @@ def test_images_of_a_size_attend_in_one_call_as_each_alone(
     assert [2, 1, 3] in [calls[start : start + 3] for start in range(len(calls))] and sum(calls) > len(calls)
 
 
-def test_another_attention_that_was_chosen_stays_and_none_is_saved(processor: QwenVLProcessor, tmp_path: Path) -> None:
+def test_a_chosen_attention_is_kept_and_ours_is_not_saved(processor: QwenVLProcessor, tmp_path: Path) -> None:
     vlm = new_vlm(processor, seed=0)
     vlm.set_attn_implementation("eager")
     assert ScoreModel(vlm.model).backbone.visual.config._attn_implementation == "eager"
@@ -217,7 +219,7 @@ def test_another_attention_that_was_chosen_stays_and_none_is_saved(processor: Qw
 
 
 @torch.inference_mode()
-def test_the_score_is_what_the_backbone_itself_gives_at_the_last_token(
+def test_the_score_equals_the_backbones_own_output_at_the_last_token(
     scored: tuple[ScoreModel, ChatEncoder], images: dict[str, str]
 ) -> None:
     model, encoder = scored
@@ -277,7 +279,7 @@ def test_a_phase_trains_every_part_and_its_output_scores_the_same(
     assert sum(right) / len(right) == metrics["heldout_accuracy"] == 1
 
 
-def test_control_words_in_data_stay_text(base: Path) -> None:
+def test_control_words_in_data_stay_plain_text(base: Path) -> None:
     encoder = encoder_for(read_processor(base), 192)
     image = encoder.processor.image_token
     tokens = encoder.tokens([Message(role="user", content=f"what is {image}?")], f"an {image}", True)

@@ -1,4 +1,4 @@
-"""Batches keep to their budget, lose nothing, and pack what shares an image the cheaper way."""
+"""Batches stay within their budget, lose nothing, and pack candidates of one image in the cheaper way."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from rsqa_pipeline.score_model.inputs.sequences import TokenSequence
 from rsqa_pipeline.score_model.scoring.batches import in_batches
 
 
-def sequence(tokens: int, place: tuple[int, int]) -> TokenSequence:
-    return TokenSequence([0] * tokens, [0] * tokens, {place: tokens - 1}, None)
+def sequence(tokens: int, candidate: tuple[int, int]) -> TokenSequence:
+    return TokenSequence([0] * tokens, [0] * tokens, {candidate: tokens - 1}, None)
 
 
 @given(st.lists(st.lists(st.integers(1, 50), min_size=1, max_size=4), max_size=40), st.integers(1, 120))
 def test_every_sequence_is_in_one_batch_within_the_budget(lengths: list[list[int]], budget: int) -> None:
     arriving = [[sequence(n, (g, c)) for c, n in enumerate(group)] for g, group in enumerate(lengths)]
     batches = list(in_batches(arriving, budget))
-    found = [place for batch in batches for one in batch for place in one.ends]
+    found = [candidate for batch in batches for one in batch for candidate in one.ends]
     assert sorted(found) == [(g, c) for g, group in enumerate(lengths) for c in range(len(group))]
     for batch in batches:
         assert len(batch) == 1 or len(batch) * max(len(one.tokens) for one in batch) <= budget
 
 
-def test_what_shows_one_image_stays_together_and_lengths_are_alike() -> None:
+def test_sequences_of_one_image_stay_together_and_batches_have_similar_lengths() -> None:
     arriving = [[sequence(n, (g, c)) for c in range(2)] for g, n in enumerate([10, 50, 11, 49, 12, 48])]
     batches = list(in_batches(arriving, 100))
-    assert [[place for one in batch for place in one.ends] for batch in batches] == [
+    assert [[candidate for one in batch for candidate in one.ends] for batch in batches] == [
         [(0, 0), (0, 1), (2, 0), (2, 1), (4, 0), (4, 1)],
         [(5, 0), (5, 1)],
         [(3, 0), (3, 1)],
@@ -40,7 +40,7 @@ def test_what_shows_one_image_stays_together_and_lengths_are_alike() -> None:
     ]
 
 
-def test_a_question_is_repeated_only_where_that_costs_less(processor: QwenVLProcessor, images: dict[str, str]) -> None:
+def test_a_question_is_repeated_only_if_that_is_cheaper(processor: QwenVLProcessor, images: dict[str, str]) -> None:
     encoder = ChatEncoder(processor, 4096)
     pixels = encoder.pixels(images["red"])
 
@@ -57,7 +57,7 @@ def test_a_question_is_repeated_only_where_that_costs_less(processor: QwenVLProc
     assert sequences("Is the field red or blue? " * 8, 8) == many  # the image twice, each long question once
 
 
-def test_a_sequence_is_cut_at_its_limit_and_repeats_what_is_shared(
+def test_a_sequence_is_split_at_its_limit_and_shared_tokens_are_repeated(
     processor: QwenVLProcessor, images: dict[str, str]
 ) -> None:
     encoder = ChatEncoder(processor, 4096)
@@ -65,13 +65,13 @@ def test_a_sequence_is_cut_at_its_limit_and_repeats_what_is_shared(
     rows = {(0, c): row for c, row in enumerate(encoder.rows([], [f"field {c}" for c in range(6)], "red"))}
     (whole,) = encoder.sequences(rows, pixels)
     parts = encoder.sequences(rows, pixels, len(whole.tokens) - 1)
-    assert [place for part in parts for place in part.ends] == list(rows) and len(parts) == 2
+    assert [candidate for part in parts for candidate in part.ends] == list(rows) and len(parts) == 2
     assert all(len(part.tokens) < len(whole.tokens) for part in parts)
     (alone,) = encoder.sequences({(0, 0): rows[0, 0]}, pixels, 1)
     assert len(alone.tokens) == encoder.length(rows[0, 0], pixels)
 
 
-def test_a_patch_embedding_as_one_product_gives_what_the_convolution_gives() -> None:
+def test_a_patch_embedding_as_one_product_equals_the_convolution() -> None:
     generator = torch.Generator().manual_seed(0)
     tower = nn.ModuleDict({"proj": nn.Conv3d(3, 16, (2, 8, 8), (2, 8, 8)), "other": nn.Conv3d(3, 4, 2, 1)})
     patches = torch.randn(5, 3, 2, 8, 8, generator=generator)

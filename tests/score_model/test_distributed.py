@@ -1,4 +1,4 @@
-"""Two real processes learn what one learns, with the same losses step by step, under DDP and FSDP, kills included."""
+"""Two real processes learn the same as one, with the same loss at every step, with DDP and FSDP, even when killed."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from tests.score_model.runs import TORCHRUN, losses, start, steps_saved, wait_fo
 Small = Callable[..., Profile]
 
 
-class Remembering(SilentLogger):
+class RecordingLogger(SilentLogger):
     def __init__(self) -> None:
-        self.told: list[tuple[int | None, dict[str, float]]] = []
+        self.logged: list[tuple[int | None, dict[str, float]]] = []
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:  # type: ignore[override]
-        self.told.append((step, dict(metrics)))
+        self.logged.append((step, dict(metrics)))
 
 
 @pytest.fixture
 def inputs(tmp_path: Path, model: ScoreModel, base_models: Path, images: dict[str, str]) -> dict[str, Path]:
-    """The caption phase's inputs, some pairs without image among them."""
+    """The caption phase's inputs, including some pairs without an image."""
     model.save_pretrained(tmp_path / "head" / "model")
     load_processor(base_models / "vlm").save_pretrained(tmp_path / "head" / "model")
     rows = colour_pairs(images, "train") + colour_pairs(images, "heldout")
@@ -55,23 +55,23 @@ def assert_same(one: Path, several: Path) -> None:
 
 
 @pytest.mark.parametrize("fsdp", [False, True])
-def test_two_processes_learn_what_one_learns(
+def test_two_processes_learn_the_same_as_one(
     tmp_path: Path, inputs: dict[str, Path], profile: Small, fsdp: bool
 ) -> None:
     settings = profile(epochs=4, train=["vision", "language", "head"], gradient_accumulation=2, learning_rate=3e-4)
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-    logger, quiet = Remembering(), Remembering()
-    expected = train.run_caption_phase(inputs, tmp_path / "one", settings, quiet)
+    logger, single_logger = RecordingLogger(), RecordingLogger()
+    expected = train.run_caption_phase(inputs, tmp_path / "one", settings, single_logger)
     found = train.run_caption_phase(inputs, tmp_path / "two", launched(settings, fsdp), logger)
     assert found == pytest.approx(expected, abs=0.1) and found["train_loss"] < 0.9
     assert_same(tmp_path / "one", tmp_path / "two")
-    assert [step for step, _ in logger.told] == [step for step, _ in quiet.told]
+    assert [step for step, _ in logger.logged] == [step for step, _ in single_logger.logged]
     names = [sorted(file.name for file in (tmp_path / name).rglob("*")) for name in ("one", "two")]
     assert names[0] == names[1]
 
 
-def test_killed_processes_leave_nothing_running_and_a_state_to_go_on_from(
+def test_killed_processes_leave_nothing_running_and_a_state_to_resume_from(
     tmp_path: Path, inputs: dict[str, Path], profile: Small
 ) -> None:
     settings = profile(epochs=6, train=["language", "head"], learning_rate=3e-4)
@@ -90,7 +90,7 @@ def test_killed_processes_leave_nothing_running_and_a_state_to_go_on_from(
     assert_same(tmp_path / "one", tmp_path / "two")
 
 
-def test_a_fault_of_the_processes_is_told_as_if_there_were_one(
+def test_a_fault_in_several_processes_is_raised_as_with_one(
     tmp_path: Path, inputs: dict[str, Path], profile: Small
 ) -> None:
     write_pairs(inputs["caption_preferences"], [pair(str(tmp_path / "none.png"), "a", "b")])
@@ -99,7 +99,7 @@ def test_a_fault_of_the_processes_is_told_as_if_there_were_one(
         train.run_caption_phase(inputs, tmp_path / "out", launched(profile()), SilentLogger())
 
 
-def test_a_launcher_that_is_not_there_is_a_clear_error(tmp_path: Path, inputs: dict[str, Path], profile: Small) -> None:
+def test_a_missing_launcher_is_a_clear_error(tmp_path: Path, inputs: dict[str, Path], profile: Small) -> None:
     settings = profile().model_copy(update={"compute": Compute(device="cpu", launch=["no-such-launcher"])})
     with pytest.raises(ModelError, match=r"compute\.launch cannot be started.*no-such-launcher"):
         train.run_caption_phase(inputs, tmp_path, settings, SilentLogger())

@@ -31,7 +31,7 @@ SCORED = {
 }
 
 
-def test_a_tie_is_wrong_and_a_missing_score_is_no_verdict() -> None:
+def test_a_tie_is_wrong_and_a_missing_score_has_no_verdict() -> None:
     assert agrees((1.0, 1.0)) is False
     assert agrees((1.0, None)) is None
     assert agrees((2.0, 1.0), margin=-0.5) is False

@@ -25,8 +25,8 @@ def test_a_tie_costs_log_2() -> None:
     assert bradley_terry(torch.zeros(3), torch.zeros(3)).item() == pytest.approx(math.log(2))
 
 
-def test_a_margin_is_taken_off_the_lead() -> None:
-    # leads 2 and 0 less margins 0.5 and 1: -log sigmoid(1.5) = 0.201413, -log sigmoid(-1) = 1.313262
+def test_a_margin_is_subtracted_from_the_lead() -> None:
+    # leads 2 and 0 minus margins 0.5 and 1: -log sigmoid(1.5) = 0.201413, -log sigmoid(-1) = 1.313262
     loss = bradley_terry(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 0.0]), torch.tensor([0.5, 1.0]))
     assert loss.item() == pytest.approx((0.201413 + 1.313262) / 2, abs=1e-5)
 
@@ -34,7 +34,7 @@ def test_a_margin_is_taken_off_the_lead() -> None:
 def test_rankings_read_their_own_scores() -> None:
     scores = torch.tensor([0.0, math.log(3), math.log(2)])
     pairs = ranking_loss(scores, torch.tensor([[1, 0], [2, 0]]), torch.tensor([2, 2]), torch.tensor([0.0, math.log(2)]))
-    # P = 3/4, and 1/2 as the margin takes the whole lead
+    # P = 3/4, and 1/2 since the margin equals the lead
     assert pairs.item() == pytest.approx((math.log(4 / 3) + math.log(2)) / 2)
     lists = ranking_loss(scores, torch.tensor([[1, 2, 0], [1, 0, 0]]), torch.tensor([3, 2]))
     assert lists.item() == pytest.approx((math.log(3) + math.log(4 / 3)) / 2)
@@ -50,7 +50,7 @@ def test_plackett_luce_by_hand() -> None:
 def test_plackett_luce_equals_the_naive_formula(values: list[float]) -> None:
     ranked = torch.tensor([values], dtype=torch.float64)
     naive = -sum(
-        math.log(math.exp(value) / sum(math.exp(rest) for rest in values[place:])) for place, value in enumerate(values)
+        math.log(math.exp(value) / sum(math.exp(rest) for rest in values[index:])) for index, value in enumerate(values)
     )
     assert plackett_luce(ranked).item() == pytest.approx(naive, abs=1e-9)
 
@@ -85,7 +85,7 @@ def test_extreme_gaps_stay_finite_with_gradient(gap: float) -> None:
     assert loss.item() == pytest.approx(max(0.0, -6 * gap + gap) if gap < 0 else 0.0, rel=0.2, abs=1e-3)
 
 
-def test_short_lists_ignore_what_stands_behind_them() -> None:
+def test_short_lists_ignore_their_padding() -> None:
     ranked = torch.tensor([[2.0, 1.0, 99.0], [3.0, 2.0, 1.0]], requires_grad=True)
     loss = plackett_luce(ranked, counts=torch.tensor([2, 3]))
     separate = (plackett_luce(ranked[:1, :2]) + plackett_luce(ranked[1:])) / 2

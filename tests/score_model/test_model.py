@@ -25,7 +25,7 @@ Batch = dict[str, torch.Tensor]
 
 @pytest.fixture
 def batch(processor: QwenVLProcessor, images: dict[str, str]) -> Batch:
-    """Three rows of different length: two images and one text alone."""
+    """Three rows of different length: two with images and one with text only."""
     encoder = ChatEncoder(processor, 192)
     pixels = {name: encoder.pixels(images[name]) for name in ("red", "blue")}
     texts = [("a red field", "red"), ("a blue field seen from above", "blue"), ("yes", None)]
@@ -51,19 +51,19 @@ def padded(batch: Batch, left: int, right: int, pad: int) -> Batch:
 def test_padding_side_and_pad_id_do_not_matter(
     model: ScoreModel, processor: QwenVLProcessor, batch: Batch, left: int, right: int
 ) -> None:
-    eos = processor.tokenizer.eos_token_id  # the id that ends turns inside the prompt, too
+    eos = processor.tokenizer.eos_token_id  # this id also ends turns inside the prompt
     again = scores(model, padded(batch, left, right, pad=eos))
     torch.testing.assert_close(again, scores(model, batch), atol=1e-4, rtol=0)
     assert scores(model, batch).unique().numel() == 3
 
 
-def test_text_alone_does_not_depend_on_the_padding_side(model: ScoreModel, processor: QwenVLProcessor) -> None:
+def test_text_without_image_does_not_depend_on_the_padding_side(model: ScoreModel, processor: QwenVLProcessor) -> None:
     encoder = ChatEncoder(processor, 192)
     batch = encoder.batch([CandidateRow(encoder.tokens([], text, False), None) for text in ("yes", "a red field")], {})
     torch.testing.assert_close(scores(model, padded(batch, 6, 0, pad=0)), scores(model, batch), atol=1e-4, rtol=0)
 
 
-def test_a_shared_image_gives_what_a_repeated_one_gives(
+def test_a_shared_image_gives_the_same_scores_as_a_repeated_one(
     model: ScoreModel, processor: QwenVLProcessor, images: dict[str, str]
 ) -> None:
     encoder = ChatEncoder(processor, 192)
@@ -72,7 +72,7 @@ def test_a_shared_image_gives_what_a_repeated_one_gives(
     shared = encoder.batch([CandidateRow(encoder.tokens([], text, True), "red") for text in texts], {"red": red})
     rows = [CandidateRow(encoder.tokens([], text, True), place) for place, text in enumerate(texts)]
     repeated = encoder.batch(rows, {0: red, 1: replace(red)})
-    del repeated["image_of_row"]  # images then belong to the rows in order
+    del repeated["image_of_row"]  # images then belong to the rows, in order
     assert len(repeated["pixel_values"]) == 2 * len(shared["pixel_values"])
     torch.testing.assert_close(scores(model, shared), scores(model, repeated), atol=1e-5, rtol=0)
 
@@ -156,7 +156,7 @@ def test_a_raw_score_model_is_not_exported_as_softplus(model: ScoreModel, tmp_pa
         model.export_released(tmp_path)
 
 
-def test_released_checkpoint_gives_the_released_codes_scores(shared_data: Path) -> None:
+def test_released_checkpoint_reproduces_the_released_codes_scores(shared_data: Path) -> None:
     released = shared_data / "parity" / "scorers_checkpoint"
     known = {k: torch.tensor(v) for k, v in np.load(released / "inputs_and_expected.npz").items()}
     model = ScoreModel.from_pretrained(released)
@@ -198,7 +198,7 @@ def test_a_pickle_is_refused(model: ScoreModel, tmp_path: Path) -> None:
         ScoreModel.from_pretrained(tmp_path)
 
 
-def test_broken_files_are_told_apart(model: ScoreModel, base_models: Path, tmp_path: Path) -> None:
+def test_broken_files_have_distinct_errors(model: ScoreModel, base_models: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no model folder"):
         ScoreModel.from_pretrained(tmp_path / "nothing")
     with pytest.raises(ModelError, match="not a score model"):
@@ -213,7 +213,7 @@ def test_broken_files_are_told_apart(model: ScoreModel, base_models: Path, tmp_p
         ScoreModel.from_pretrained(tmp_path)
 
 
-def test_candidates_that_share_a_sequence_score_as_alone(
+def test_candidates_that_share_a_sequence_score_as_if_alone(
     model: ScoreModel, processor: QwenVLProcessor, images: dict[str, str]
 ) -> None:
     encoder = ChatEncoder(processor, 192)
@@ -240,7 +240,7 @@ def test_candidates_that_share_a_sequence_score_as_alone(
     assert alone.unique().numel() == len(rows)
 
 
-def test_a_longer_neighbour_in_the_sequence_has_no_gradient_from_a_candidate(
+def test_a_candidate_gives_no_gradient_to_a_longer_neighbour_in_its_sequence(
     model: ScoreModel, processor: QwenVLProcessor, images: dict[str, str]
 ) -> None:
     encoder = ChatEncoder(processor, 192)

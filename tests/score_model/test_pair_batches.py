@@ -1,4 +1,4 @@
-"""Steps, shares and passes: every process learns its part of the same rankings, within its memory."""
+"""Steps, shares and micro batches: every process learns its share of the same rankings, within its memory."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def data_of(
     return PairBatches(rows, ChatEncoder(processor, 192), settings, seed=0, tokens_per_pass=tokens)
 
 
-def loss_of(model: ScoreModel, data: PairBatches, count: int) -> torch.Tensor:
-    """The first step's loss over the passes of ``count`` processes."""
+def loss_of(model: ScoreModel, data: PairBatches, world_size: int) -> torch.Tensor:
+    """The first step's loss over the micro batches of ``world_size`` processes."""
     losses = []
-    for rank in range(count):
-        for part in data.micro_batches(0, rank, count):
+    for rank in range(world_size):
+        for part in data.micro_batches(0, rank, world_size):
             batch = data.collate(part.rankings)
             ranked, counts, _ = (batch.pop(name) for name in LEARNED)
             losses.append(part.weight * ranking_loss(model(**batch), ranked, counts))
@@ -39,7 +39,7 @@ def loss_of(model: ScoreModel, data: PairBatches, count: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("loss", ["bradley_terry", "plackett_luce"])
 @pytest.mark.parametrize(("count", "tokens"), [(1, 60), (1, 10_000), (2, None), (3, 60), (5, None), (16, None)])
-def test_a_step_has_one_loss_however_it_is_shared_and_cut(
+def test_the_loss_of_a_step_does_not_depend_on_how_it_is_split(
     model: ScoreModel, processor: QwenVLProcessor, images: dict[str, str], loss: str, count: int, tokens: int | None
 ) -> None:
     rows = colour_pairs(images, "train")
@@ -48,25 +48,29 @@ def test_a_step_has_one_loss_however_it_is_shared_and_cut(
     cut = data_of(processor, rows, tokens, batch_size=6, gradient_accumulation=2, loss=loss)
     with torch.no_grad():
         assert loss_of(model, cut, count).item() == pytest.approx(loss_of(model, one, 1).item(), abs=1e-5)
-    passes = [cut.micro_batches(0, rank, count) for rank in range(count)]
-    assert len({len(of_rank) for of_rank in passes}) == 1
-    assert sum(part.weight for of_rank in passes for part in of_rank) == pytest.approx(1)
+    micro_batches = [cut.micro_batches(0, rank, count) for rank in range(count)]
+    assert len({len(of_rank) for of_rank in micro_batches}) == 1
+    assert sum(part.weight for of_rank in micro_batches for part in of_rank) == pytest.approx(1)
 
 
-def test_passes_keep_to_the_tokens_and_count_an_image_once(processor: QwenVLProcessor, images: dict[str, str]) -> None:
+def test_micro_batches_stay_within_the_token_limit_and_count_an_image_once(
+    processor: QwenVLProcessor, images: dict[str, str]
+) -> None:
     rows = colour_pairs(images, "train")
     data = data_of(processor, rows, 300, batch_size=12)
     parts = [part.rankings for part in data.micro_batches(0)]
     assert len(parts) > 1 and sum(map(len, parts)) == 12
     for part, following in pairwise(parts):
         assert data.tokens(part) <= 300 < data.tokens([*part, following[0]])
-    # 4 image tokens of 32 x 32 pixels, and the placeholder within each text
+    # 4 tokens per image of 32 x 32 pixels, in addition to the placeholder in each text
     first, second = (r for r in data.rankings if r.rows[0] == data.rankings[0].rows[0] and r != data.rankings[2])
     texts = {*first.rows, *second.rows}
     assert len(texts) == 3 and data.tokens([first, second]) == sum(len(row.tokens) for row in texts) + 4
 
 
-def test_a_ranking_beyond_the_tokens_is_a_pass_of_its_own(processor: QwenVLProcessor, images: dict[str, str]) -> None:
+def test_a_ranking_beyond_the_token_limit_is_its_own_micro_batch(
+    processor: QwenVLProcessor, images: dict[str, str]
+) -> None:
     data = data_of(processor, colour_pairs(images, "train"), 1)
     assert [len(part.rankings) for part in data.micro_batches(0)] == [1] * 4
 
@@ -83,7 +87,7 @@ def test_lists_by_hand() -> None:
     assert found == ["acb", "xy", "ad", "ae"]
 
 
-def test_lists_are_of_one_image_and_marks_give_the_gap(processor: QwenVLProcessor, images: dict[str, str]) -> None:
+def test_lists_have_one_image_and_marks_give_the_gap(processor: QwenVLProcessor, images: dict[str, str]) -> None:
     red, blue = images["red"], images["blue"]
     rows = [
         pair(red, "a red field", "a field", rejected_mark=3.0),
@@ -96,7 +100,7 @@ def test_lists_are_of_one_image_and_marks_give_the_gap(processor: QwenVLProcesso
     assert [ranking.mark_gap for ranking in data_of(processor, rows).rankings] == [1.5, 3.5, 2.5, 0.0]
 
 
-def test_a_blank_image_changes_no_loss_and_gives_the_tower_gradients_of_0(
+def test_a_blank_image_keeps_the_loss_and_gives_the_tower_zero_gradients(
     model: ScoreModel, processor: QwenVLProcessor
 ) -> None:
     settings = ScoreModelPhase(train=["head"], learning_rate=0.1, batch_size=2)
@@ -115,7 +119,7 @@ def test_a_blank_image_changes_no_loss_and_gives_the_tower_gradients_of_0(
     assert gradients and all(gradient is not None and not gradient.any() for gradient in gradients)
 
 
-def test_pairs_that_the_judge_hardly_tells_apart_are_not_learned_from(processor: QwenVLProcessor) -> None:
+def test_pairs_with_close_marks_are_not_learned_from(processor: QwenVLProcessor) -> None:
     marks = [(4.0, 3.9), (4.0, 3.5), (None, None)]
     rows = [pair(None, f"a field {n}", "b", chosen_mark=a, rejected_mark=b) for n, (a, b) in enumerate(marks)]
     data = data_of(processor, rows, min_gap=0.5)

@@ -1,4 +1,4 @@
-"""Probes spoil one thing and nothing else; a scorer that sees it passes, one that does not fails."""
+"""Probes corrupt one thing only; a scorer that notices it passes, one that does not fails."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ CAPTIONS = [
 PAIRS = [pair(f"image{i}", caption, "some things", image_id=f"id{i}") for i, caption in enumerate(CAPTIONS)] * 30
 
 
-class Rule:
-    """Scores a text by a rule that knows the sound captions."""
+class RuleScorer:
+    """Scores a text by whether it is the image's correct caption."""
 
     def __init__(self, blind: bool) -> None:
         self.blind = blind
@@ -39,7 +39,7 @@ class Rule:
 
 
 @pytest.mark.parametrize(
-    ("probe", "spoiled"),
+    ("probe", "corrupted"),
     [
         ("number", {"three white ships", "four white ships", "five white ships", "six white ships"}),
         ("colour", {"two red ships", "two blue ships", "two green ships", "two gray ships", "two black ships"}),
@@ -50,7 +50,7 @@ class Rule:
         ("other_image", {CAPTIONS[1], CAPTIONS[2]}),
     ],
 )
-def test_a_probe_spoils_one_thing(probe: str, spoiled: set[str]) -> None:
+def test_a_probe_corrupts_one_thing(probe: str, corrupted: set[str]) -> None:
     captions = [pair for pair in probe_captions(PAIRS) if pair["image_id"] == "id0"] + probe_captions(PAIRS)
     worse = corrupted_pairs(probe, captions)[0]["rejected"]
     if probe == "colour":
@@ -58,21 +58,21 @@ def test_a_probe_spoils_one_thing(probe: str, spoiled: set[str]) -> None:
             worse.startswith("two ") and worse.endswith(CAPTIONS[0].removeprefix("two white")) and "white" not in worse
         )
     else:
-        assert any(part in worse for part in spoiled), worse
+        assert any(part in worse for part in corrupted), worse
 
 
-def test_every_image_is_probed_once_and_the_same_way() -> None:
+def test_every_image_is_probed_once_and_reproducibly() -> None:
     captions = probe_captions(PAIRS)
     assert [c["image_id"] for c in captions] == ["id0", "id1", "id2"]
     for name in PROBES:
         assert corrupted_pairs(name, captions) == corrupted_pairs(name, captions)
-    # the third caption names no opposite of "bottom" twice over: only words of the vocabulary are changed
+    # every caption contains a word that has an opposite
     assert len(corrupted_pairs("place", captions)) == 3
 
 
-def test_a_scorer_that_sees_passes_and_a_blind_one_does_not() -> None:
+def test_a_seeing_scorer_passes_and_a_blind_one_fails() -> None:
     pairs = [pair(f"image{i % 3}", CAPTIONS[i % 3], "some things", image_id=f"id{i}") for i in range(60)]
-    seeing, blind = run_probes(Rule(False), pairs), run_probes(Rule(True), pairs)
+    seeing, blind = run_probes(RuleScorer(False), pairs), run_probes(RuleScorer(True), pairs)
     assert {probe.probe for probe in seeing} == set(PROBES)
     assert all(probe.value == 1.0 and probe.passed for probe in seeing)
     assert all(probe.value == 0.0 and not probe.passed for probe in blind)

@@ -1,4 +1,4 @@
-"""The gate: promoted where not worse, refused where worse, overall, in a family or on a probe."""
+"""The gate: promotes a model that is not worse; refuses one that is worse overall, in a family or on a probe."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def test_a_worse_challenger_is_refused() -> None:
     assert not decision.promoted and "worse than the champion" in decision.reasons[0]
 
 
-def test_a_family_that_loses_is_refused_though_the_whole_gains() -> None:
-    new = [True] * 80 + [False] * 20  # every caption, no answer
+def test_a_loss_in_one_family_is_refused_despite_an_overall_gain() -> None:
+    new = [True] * 80 + [False] * 20  # every caption right, every answer wrong
     old = [True] * 40 + [False] * 40 + [True] * 20
     decision = _decide(new, old)
     assert decision.numbers["challenger"] > decision.numbers["champion"]
@@ -97,13 +97,13 @@ def test_the_gate_in_a_real_registry(
     _register(tracking, model, processor, tmp_path / "one", "run-1")
     version, decision = promote(settings, tracking)
     stored = tracking.client.get_model_version("score_model", version)
-    # a random model passes no probe: it is refused, and the numbers stand with the version
+    # a random model passes no probe: it is refused, and the numbers are stored with the version
     assert not decision.promoted and tracking.version_at("score_model", "champion") is None
     assert "probe" in stored.tags["rsqa.promotion"]
     path = tmp_path / "profile.yaml"
     path.write_text(yaml.safe_dump(settings.model_dump(mode="json")))
-    told = CliRunner().invoke(app, ["promote", "--profile", str(path)])
-    assert told.exit_code == 4 and "version 1: refused" in told.output and "probe" in told.output
+    result = CliRunner().invoke(app, ["promote", "--profile", str(path)])
+    assert result.exit_code == 4 and "version 1: refused" in result.output and "probe" in result.output
     tracking.record_decision("score_model", version, {}, promoted=True)
     with torch.no_grad():
         model.head.weight.mul_(-1)

@@ -1,4 +1,4 @@
-"""A killed training goes on from its last state and ends as an undisturbed one; a stale state is never used."""
+"""A killed training resumes from its last state and ends like an uninterrupted one; a stale state is never used."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Small = Callable[..., Profile]
 
 @pytest.fixture
 def inputs(tmp_path: Path, model: ScoreModel, base_models: Path, images: dict[str, str]) -> dict[str, Path]:
-    """The caption phase's inputs; what it starts from has a random head."""
+    """The caption phase's inputs; the model that it starts from has a random head."""
     model.save_pretrained(tmp_path / "head" / "model")
     load_processor(base_models / "vlm").save_pretrained(tmp_path / "head" / "model")
     rows = colour_pairs(images, "train") + colour_pairs(images, "heldout")
@@ -35,7 +35,7 @@ def settings_of(profile: Small, state_steps: int = 1, **changes: object) -> Prof
     return settings.model_copy(update={"score_model": score_model})
 
 
-def test_a_training_killed_again_and_again_ends_as_an_undisturbed_one(
+def test_a_training_killed_repeatedly_ends_like_an_uninterrupted_one(
     tmp_path: Path, inputs: dict[str, Path], profile: Small
 ) -> None:
     settings = settings_of(profile, epochs=20, keep="best", lora={"rank": 2, "alpha": 4})
@@ -54,7 +54,7 @@ def test_a_training_killed_again_and_again_ends_as_an_undisturbed_one(
     assert not list(tmp_path.glob(".rsqa/*/score_model/*"))
 
 
-def test_the_key_tells_other_inputs_and_settings(inputs: dict[str, Path], profile: Small) -> None:
+def test_the_key_depends_on_inputs_and_settings(inputs: dict[str, Path], profile: Small) -> None:
     keys = [state_key(inputs, profile()), state_key(inputs, profile(learning_rate=0.5))]
     (inputs["caption_preferences"] / "more.json").write_text("{}")
     keys.append(state_key(inputs, profile()))
@@ -68,13 +68,13 @@ def test_a_state_with_another_key_is_deleted(tmp_path: Path) -> None:
     assert state.latest() is None and not list((tmp_path / "state").iterdir())
 
 
-def test_the_newest_whole_state_counts(tmp_path: Path) -> None:
+def test_the_newest_complete_state_counts(tmp_path: Path) -> None:
     state = TrainingState(tmp_path / "state", "key")
     for step in (1, 2):
         tensor = {"a": torch.full((2,), float(step))}
         state.save_best(step, tensor)
         state.save(Progress(step=step, best_step=step, best_accuracy=0.5), tensor, tensor)
-    (tmp_path / "state" / "key" / "writing").mkdir()  # a kill within the next save
+    (tmp_path / "state" / "key" / "writing").mkdir()  # killed during the next save
     found = TrainingState(tmp_path / "state", "key").latest()
     assert found is not None and found[0].step == 2 and found[1]["a"].tolist() == [2, 2]
     assert state.best(2)["a"].tolist() == [2, 2]

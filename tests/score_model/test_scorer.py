@@ -1,4 +1,4 @@
-"""A score depends on its own image and text alone; what cannot be scored is missing, with a reason."""
+"""A score depends only on its own image and text; what cannot be scored is missing, with a reason."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def flat(scores: list[list[float | None]]) -> list[float]:
 def one_by_one(
     scorer: Scorer, processor: QwenVLProcessor, groups: list[ScoringGroup], side: str = "right"
 ) -> list[float]:
-    """Each text alone through transformers' own model: its own image, no shared sequence, padded to 192 tokens."""
+    """Scores each text separately with transformers' own model: own image, no shared sequence, padded to 192 tokens."""
     scores = []
     for group in groups:
         image = Image.open(group.image) if isinstance(group.image, str) else group.image
@@ -77,7 +77,7 @@ def one_by_one(
 
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("batch_tokens", [1, 100, 300, 100_000])
-def test_scores_are_those_of_one_text_at_a_time(
+def test_scores_equal_those_of_one_text_at_a_time(
     model: ScoreModel, processor: QwenVLProcessor, groups: list[ScoringGroup], batch_tokens: int, side: str
 ) -> None:
     scorer = scorer_of(model, processor, batch_tokens)
@@ -94,12 +94,12 @@ def test_order_grouping_and_batches_do_not_matter(
     texts = [(group, text) for group in groups for text in group.candidates]
     expected = dict(zip(texts_of(groups), flat(scorer_of(model, processor, 1).score(groups)), strict=True))
     parts: dict[tuple[int, int], list[tuple[ScoringGroup, str]]] = {}
-    for group, text in data.draw(st.permutations(texts)):  # a group's texts land in up to three groups
+    for group, text in data.draw(st.permutations(texts)):  # a group's texts are split over up to three groups
         parts.setdefault((id(group), data.draw(st.integers(0, 2))), []).append((group, text))
     regrouped = [ScoringGroup(p[0][0].image, p[0][0].context, [text for _, text in p]) for p in parts.values()]
     found = scorer_of(model, processor, data.draw(st.sampled_from([1, 90, 200, 700, 100_000]))).score(regrouped)
-    for place, score in zip(texts_of(regrouped), flat(found), strict=True):
-        assert score == pytest.approx(expected[place], abs=1e-4)
+    for key, score in zip(texts_of(regrouped), flat(found), strict=True):
+        assert score == pytest.approx(expected[key], abs=1e-4)
 
 
 def texts_of(groups: list[ScoringGroup]) -> list[tuple[object, str, str]]:
@@ -137,23 +137,23 @@ def test_an_image_is_opened_and_encoded_once(
     assert seen == [1]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="threads have a priority of their own on Linux alone")
-def test_threads_that_open_images_give_way_to_the_model(
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a priority per thread")
+def test_threads_that_open_images_have_a_lower_priority_than_the_model(
     scorer: Scorer, images: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pixels, found = scorer._encoder.pixels, set()
 
-    def noted(image: str | Image.Image, most: int | None = None) -> Pixels:
+    def record_priority(image: str | Image.Image, max_tokens: int | None = None) -> Pixels:
         found.add(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
-        return pixels(image, most)
+        return pixels(image, max_tokens)
 
-    monkeypatch.setattr(scorer._encoder, "pixels", noted)
+    monkeypatch.setattr(scorer._encoder, "pixels", record_priority)
     before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
     scorer.score([ScoringGroup(image, [], ["a field"]) for image in images.values()])
     assert found and min(found) > before == os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
 
-def test_an_image_that_cannot_be_used_costs_only_its_own_group(
+def test_an_unusable_image_affects_only_its_own_group(
     model: ScoreModel, processor: QwenVLProcessor, groups: list[ScoringGroup], images: dict[str, str], tmp_path: Path
 ) -> None:
     scorer = scorer_of(model, processor, 100)
@@ -188,7 +188,7 @@ def test_a_score_that_is_not_finite_is_missing(scorer: Scorer, groups: list[Scor
     assert {(score.value, score.reason) for of_group in scores for score in of_group} == {(None, "not_finite")}
 
 
-def test_a_long_text_loses_its_end_and_says_so(scorer: Scorer, images: dict[str, str]) -> None:
+def test_a_long_text_is_cut_and_has_a_note(scorer: Scorer, images: dict[str, str]) -> None:
     texts = ["red " * 200 + "field", "red " * 200 + "blue", "red"]
     (scores,) = scorer.score_or_reason([ScoringGroup(images["red"], [], texts)])
     assert [score.note for score in scores] == ["text_cut", "text_cut", None]
@@ -199,7 +199,7 @@ def test_a_long_text_loses_its_end_and_says_so(scorer: Scorer, images: dict[str,
 
 
 def large_image(folder: Path) -> str:
-    """A 160 x 160 image; the processor below takes it as 100 tokens."""
+    """A 160 x 160 image, 100 tokens with the processor below."""
     path = folder / "large.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (160, 160, 3), np.uint8)).save(path)
     return str(path)
@@ -207,13 +207,13 @@ def large_image(folder: Path) -> str:
 
 @pytest.fixture
 def wide_processor(base_models: Path) -> QwenVLProcessor:
-    """One that keeps images up to 160 x 160 as they are."""
+    """A processor that does not resize images up to 160 x 160."""
     processor = QwenVLProcessor.from_pretrained(base_models / "vlm")
     processor.image_processor.size = {"shortest_edge": 16**2, "longest_edge": 160**2}
     return processor
 
 
-def test_an_image_that_leaves_the_text_no_place_is_made_smaller(
+def test_an_image_that_leaves_the_text_no_room_is_made_smaller(
     model: ScoreModel, wide_processor: QwenVLProcessor, images: dict[str, str], tmp_path: Path
 ) -> None:
     image = large_image(tmp_path)
@@ -235,7 +235,7 @@ def test_an_image_that_leaves_the_text_no_place_is_made_smaller(
     assert (cut.note, small.note) == ("text_cut, image_downscaled", None)
 
 
-def test_a_context_that_fills_the_models_own_is_told(scorer: Scorer, images: dict[str, str]) -> None:
+def test_a_context_that_fills_the_models_context_is_reported(scorer: Scorer, images: dict[str, str]) -> None:
     turns = [Message(role=role, content="red?") for _ in range(100) for role in ("user", "assistant")]
     groups = [
         ScoringGroup(images["red"], turns, ["a", "b"]),
@@ -258,16 +258,16 @@ def test_load_gives_the_same_scores_and_the_weights_hash(
     assert flat(loaded.score(groups)) == pytest.approx(flat(scorer.score(groups)), abs=1e-4)
 
 
-def test_scoring_leaves_the_training_mode_as_it_was(scorer: Scorer, groups: list[ScoringGroup]) -> None:
+def test_scoring_restores_the_training_mode(scorer: Scorer, groups: list[ScoringGroup]) -> None:
     scorer.model.train()
     scorer.score(groups)
     assert scorer.model.training
 
 
-def test_many_groups_in_any_order_score_alike(
+def test_many_groups_score_the_same_in_any_order(
     model: ScoreModel, processor: QwenVLProcessor, images: dict[str, str]
 ) -> None:
-    """Enough groups that sorting windows and look-ahead run over."""
+    """More groups than the sorting window and the look-ahead hold."""
     rng = random.Random(3)
     names = list(images)
     groups = [
@@ -276,6 +276,6 @@ def test_many_groups_in_any_order_score_alike(
     ]
     scorer = scorer_of(model, processor, 150)
     found = flat(scorer.score(groups))
-    places = rng.sample(range(90), 90)
-    shuffled = flat(scorer.score([groups[place] for place in places]))
-    assert [shuffled[places.index(place)] for place in range(90)] == pytest.approx(found, abs=1e-4)
+    order = rng.sample(range(90), 90)
+    shuffled = flat(scorer.score([groups[index] for index in order]))
+    assert [shuffled[order.index(index)] for index in range(90)] == pytest.approx(found, abs=1e-4)

@@ -1,4 +1,4 @@
-"""Memory: what runs out is survived with less at once, and images wait for their batch in bounded number."""
+"""Memory: scoring continues with smaller batches where it runs out, and a bounded number of images wait in memory."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from rsqa_pipeline.score_model.scoring.batches import WINDOW
 from rsqa_pipeline.score_model.scoring.scorer import Scorer
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="limits and measures memory as Linux does")
-def test_out_of_memory_is_met_with_halves_then_a_smaller_image_then_a_reason(
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited and measured in a way that only Linux supports")
+def test_out_of_memory_leads_to_halves_then_a_smaller_image_then_a_reason(
     base_models: Path, images: dict[str, str], project_root: Path, tmp_path: Path
 ) -> None:
     large = tmp_path / "large.png"
@@ -47,25 +47,25 @@ def test_out_of_memory_is_met_with_halves_then_a_smaller_image_then_a_reason(
     assert (hopeless["value"], hopeless["reason"]) == (None, "out_of_memory")
 
 
-def test_no_more_images_wait_than_stated(
+def test_the_number_of_waiting_images_is_bounded(
     model: ScoreModel, processor: QwenVLProcessor, images: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alive, most, lock = 0, 0, threading.Lock()
+    alive, peak, lock = 0, 0, threading.Lock()
 
-    def gone() -> None:
+    def release() -> None:
         nonlocal alive
         with lock:
             alive -= 1
 
     original = ChatEncoder.pixels
 
-    def counted(self: ChatEncoder, image: str | Image.Image, most_tokens: int | None = None) -> Pixels:
-        nonlocal alive, most
-        pixels = original(self, image, most_tokens)
-        weakref.finalize(pixels, gone)
+    def counted(self: ChatEncoder, image: str | Image.Image, max_tokens: int | None = None) -> Pixels:
+        nonlocal alive, peak
+        pixels = original(self, image, max_tokens)
+        weakref.finalize(pixels, release)
         with lock:
             alive += 1
-            most = max(most, alive)
+            peak = max(peak, alive)
         return pixels
 
     monkeypatch.setattr(ChatEncoder, "pixels", counted)
@@ -75,5 +75,5 @@ def test_no_more_images_wait_than_stated(
     assert len(values) == 300
     assert max(values) - min(values) < 1e-4
     # two images fit a batch; one batch is scored, one is ready, and the threads hold one each
-    assert image_loading.LOOK_AHEAD <= most <= image_loading.LOOK_AHEAD + 2 * (WINDOW + 3) + image_loading.THREADS
+    assert image_loading.LOOK_AHEAD <= peak <= image_loading.LOOK_AHEAD + 2 * (WINDOW + 3) + image_loading.THREADS
     assert alive == 0

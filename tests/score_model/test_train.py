@@ -1,4 +1,4 @@
-"""Training learns what the pairs say, by phase, the same way each time; bad pairs are counted, not fatal."""
+"""Training learns from the pairs, phase by phase and reproducibly; bad pairs are counted, not fatal."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def phase(inputs: dict[str, Path], out: Path, settings: Profile, name: str) -> d
 
 @pytest.fixture
 def head(tmp_path: Path, base_models: Path, profile: Small) -> Path:
-    """The text phase's output, after polite pairs without image."""
+    """The text phase's output, trained on pairs without an image."""
     rows = [pair(None, f"yes {n} field", f"no {n}", "heldout" if n % 5 == 4 else "train") for n in range(16)]
     inputs = {"base_models": base_models, "text_preferences": write_pairs(tmp_path / "text", rows)}
     metrics = phase(inputs, tmp_path / "head", profile(epochs=4), "text")
@@ -56,7 +56,7 @@ def test_three_phases_learn_and_train_only_their_parts(
     captions = write_pairs(tmp_path / "captions", rows)
     inputs = {"score_head": head, "caption_preferences": captions}
     metrics = phase(inputs, tmp_path / "caption", profile(epochs=10), "caption")
-    # 0.5 is the best that a model blind to the image can do here
+    # a model that ignores the image reaches at most 0.5 here
     assert metrics["heldout_accuracy"] > 0.6 and metrics["train_loss"] < 0.693 and metrics["truncated_texts"] == 0
     inputs = {
         "caption_score_model": tmp_path / "caption",
@@ -80,13 +80,13 @@ def test_three_phases_learn_and_train_only_their_parts(
 
 
 def without(settings: Profile, **phases: Any) -> Profile:
-    """The settings with phases replaced or, by None, left out."""
+    """The settings with phases replaced or, with None, left out."""
     known = {name: getattr(settings.score_model.phases, name) for name in ("text", "caption", "instruction")}
     changed = ScoreModelPhases.model_validate({**known, **phases})
     return settings.model_copy(update={"score_model": settings.score_model.model_copy(update={"phases": changed})})
 
 
-def test_a_phase_left_out_passes_on_the_model_before(
+def test_a_skipped_phase_outputs_the_previous_model(
     tmp_path: Path, head: Path, images: dict[str, str], profile: Small
 ) -> None:
     rows = colour_pairs(images, "train") + colour_pairs(images, "heldout")
@@ -119,7 +119,7 @@ def test_joint_training_learns_from_every_kind_of_pair(
     assert yes is not None and no is not None and yes > no
 
 
-def test_all_phases_left_out_is_a_fault() -> None:
+def test_leaving_out_all_phases_is_an_error() -> None:
     with pytest.raises(ValidationError, match="at least one must train"):
         ScoreModelPhases(text=None, caption=None, instruction=None)
 
@@ -157,7 +157,7 @@ def test_no_usable_pair_is_a_clear_error(tmp_path: Path, head: Path, profile: Sm
         phase({"score_head": head, "caption_preferences": pairs}, tmp_path / "out", profile(), "caption")
 
 
-def test_a_batch_holds_each_text_and_image_once_and_gives_the_plain_loss(
+def test_a_batch_contains_each_text_and_image_once_and_gives_the_plain_loss(
     model: ScoreModel, processor: QwenVLProcessor, images: dict[str, str]
 ) -> None:
     rows = colour_pairs(images, "train")
@@ -178,7 +178,7 @@ def test_a_batch_holds_each_text_and_image_once_and_gives_the_plain_loss(
     assert shared.item() == pytest.approx(torch.stack(plain).mean().item(), abs=1e-5)
 
 
-def test_training_order_covers_each_epoch_whole_with_images_together() -> None:
+def test_training_order_covers_each_epoch_and_keeps_images_together() -> None:
     pairs = [
         Ranking((CandidateRow((1,) * (3 + n % 7), f"image {n // 4}"), CandidateRow((2,), f"image {n // 4}")))
         for n in range(80)
@@ -192,8 +192,8 @@ def test_training_order_covers_each_epoch_whole_with_images_together() -> None:
     assert order == training_order(pairs, 2.5, 8, 1) != training_order(pairs, 2.5, 8, 2)
 
 
-def test_the_best_weights_are_kept_where_the_last_are_worse(tmp_path: Path, head: Path, profile: Small) -> None:
-    """Training pairs that say the opposite of the held-out ones: each step makes held-out accuracy worse."""
+def test_the_best_weights_are_kept_if_the_last_are_worse(tmp_path: Path, head: Path, profile: Small) -> None:
+    """Training pairs contradict the held-out ones, so each step makes held-out accuracy worse."""
     opposite = [pair(None, f"no {n}", f"yes {n} field") for n in range(4)]
     heldout = [pair(None, f"yes {n} field", f"no {n}", "heldout") for n in range(4)]
     inputs = {"score_head": head, "caption_preferences": write_pairs(tmp_path / "pairs", opposite + heldout)}
@@ -226,7 +226,7 @@ def test_adapters_train_the_named_part_and_are_merged(
         assert torch.linalg.matrix_rank(after[name] - before[name], rtol=1e-3) <= 4
 
 
-def test_a_merged_model_scores_as_its_adapters_did(model: ScoreModel, processor: QwenVLProcessor) -> None:
+def test_a_merged_model_scores_the_same_as_with_adapters(model: ScoreModel, processor: QwenVLProcessor) -> None:
     encoder = ChatEncoder(processor, 192)
     batch = encoder.batch([CandidateRow(encoder.tokens([], text, False), None) for text in ("yes", "a red field")], {})
     plain = model(**batch)
@@ -260,7 +260,7 @@ def test_recomputed_activations_give_the_same_gradients(
         torch.testing.assert_close(gradients[1][name], gradient, atol=1e-5, rtol=1e-4)
 
 
-def test_a_loss_that_is_no_number_is_a_clear_error(
+def test_a_loss_that_is_not_finite_is_a_clear_error(
     tmp_path: Path, head: Path, images: dict[str, str], profile: Small
 ) -> None:
     file = head / "model" / "model.safetensors"

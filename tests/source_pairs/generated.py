@@ -1,4 +1,4 @@
-"""A small data set in RSICD's format, generated: blocks of colour for classes, five captions an image."""
+"""Generates a small data set in RSICD's format: noise images of six classes, with five captions per image."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write_image(path: Path, seed: int) -> None:
 
 
 def two_tone_png(width: int, height: int) -> bytes:
-    """A sound PNG of one bit a pixel, made row by row: 20,000 x 20,000 px take neither time nor memory."""
+    """A valid PNG with one bit per pixel, made row by row: 20,000 x 20,000 px take little time and memory."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -62,7 +62,7 @@ def write_karpathy(folder: Path, per_split: dict[str, int] | None = None) -> dic
 
 
 def settings(folder: Path, corruption: Corruption | None = None, **changes: Any) -> Profile:
-    """What a source stage sees of a profile, on the data set of `write_karpathy`."""
+    """The parts of a profile that a source stage uses, on the data set of `write_karpathy`."""
     file = {"path": str(folder / "dataset.json"), "images": str(folder / "images"), "scene_class_from_name": True}
     pairs = {
         "captions": SourceFile(format="karpathy", corruption=corruption, **file),

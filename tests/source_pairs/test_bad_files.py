@@ -1,4 +1,4 @@
-"""Bad and odd files of every kind, really made: each row ends among the samples or, with its reason, in quarantine."""
+"""Real bad and odd files of every kind: each row becomes a sample or is quarantined with its reason."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.source_pairs.generated import two_tone_png, write_image
 
 
 def clean(source: SourceFile) -> tuple[list[CleanRow], Counter[str]]:
-    """What ingest keeps, and the reasons of the rest; no row is lost on the way, here and in scoring."""
+    """The rows that ingest keeps, and the reasons of the others; no row is lost, neither here nor in scoring."""
     quarantine = Quarantine("test")
     entries = list(read_source(source))
     kept = check_rows(entries, ImageIndex(1_000_000), quarantine)
@@ -84,13 +84,13 @@ def test_a_csv_that_ends_within_quotes(tmp_path: Path) -> None:
         file.write('a.jpg,"a text that\nbreaks')
     kept, reasons = clean(source)
     assert (len(kept), reasons) == (2, {"truncated_file": 1})
-    (tmp_path / "a.csv").write_text('image,text\na.jpg,a 5" pipe')  # no quotes to close: they stand within the text
+    (tmp_path / "a.csv").write_text('image,text\na.jpg,a 5" pipe')  # no quotes to close: they are part of the text
     kept, reasons = clean(source)
     assert kept[0].row.messages[0]["content"] == 'a 5" pipe' and not reasons
 
 
-def test_a_corpus_is_read_as_it_is_asked_for(tmp_path: Path) -> None:
-    """A row is there before the rest of the file is looked at: what is wrong there comes later."""
+def test_a_corpus_is_streamed(tmp_path: Path) -> None:
+    """A row is returned before the rest of the file is read, so a fault of the rest is reported later."""
     rows = captions(tmp_path / "images", 2)["llava"]
     path = tmp_path / "a.json"
     path.write_text(json.dumps(rows)[:-1] + ", {broken]")
@@ -131,7 +131,7 @@ def test_mixed_image_modes(tmp_path: Path) -> None:
         image = open_image(row.row.image)
         assert image.mode == "RGB"
         assert image.size == ((20, 30) if "turned" in row.row.image else (30, 20))
-        assert np.asarray(image).std() > 10  # something is to be seen on it
+        assert np.asarray(image).std() > 10  # the image shows something
 
 
 def test_twelve_bands(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_images_outside_their_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["karpathy", "coco", "llava"])
-def test_every_reader_refuses_what_lies_outside(form: str, tmp_path: Path) -> None:
+def test_every_reader_refuses_images_outside_the_folder(form: str, tmp_path: Path) -> None:
     content = captions(tmp_path / "images")
     text = json.dumps(content[form]).replace("3.jpg", "../../secret.jpg").replace("4.jpg", "/etc/passwd")
     (tmp_path / "a.json").write_text(text)
@@ -184,14 +184,14 @@ def test_every_reader_refuses_what_lies_outside(form: str, tmp_path: Path) -> No
     assert (len(kept), reasons) == (4, {"outside_root": 2})
 
 
-def test_a_linked_folder_of_images_is_the_users_own_choice(tmp_path: Path) -> None:
+def test_the_image_folder_may_be_a_link(tmp_path: Path) -> None:
     write_image(tmp_path / "elsewhere/a.jpg", 1)
     (tmp_path / "images").symlink_to(tmp_path / "elsewhere")
     kept, reasons = clean(csv_source(tmp_path, "a.jpg", str(tmp_path / "elsewhere/a.jpg")))
     assert (len(kept), reasons) == (2, {})
 
 
-def test_files_of_an_image_folder_may_not_lead_out(tmp_path: Path) -> None:
+def test_links_out_of_an_image_folder_are_refused(tmp_path: Path) -> None:
     write_image(tmp_path / "in/River/1.jpg", 1)
     write_image(tmp_path / "secret.jpg", 2)
     (tmp_path / "in/River/2.jpg").symlink_to(tmp_path / "secret.jpg")
@@ -199,13 +199,13 @@ def test_files_of_an_image_folder_may_not_lead_out(tmp_path: Path) -> None:
     assert (len(kept), reasons) == (1, {"outside_root": 1})
 
 
-def test_the_place_of_an_image_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_image_path_is_resolved_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_image(tmp_path / "images/a.jpg", 1)
-    looked = []
+    resolved = []
     is_link = os.path.islink
-    monkeypatch.setattr(reading.os.path, "islink", lambda path: bool(looked.append(path)) or is_link(path))
+    monkeypatch.setattr(reading.os.path, "islink", lambda path: bool(resolved.append(path)) or is_link(path))
     assert len(list(read_source(csv_source(tmp_path, *["a.jpg"] * 50)))) == 50
-    assert len([path for path in looked if path.endswith("a.jpg")]) == 1
+    assert len([path for path in resolved if path.endswith("a.jpg")]) == 1
 
 
 def test_a_conversation_of_two_hundred_turns(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_odd_texts_pass_unchanged(form: str, escaped: bool, tmp_path: Path) -> N
         data = "\n".join(json.dumps(line, ensure_ascii=escaped) for line in lines)
     else:
         data = json.dumps(content[form], ensure_ascii=escaped)
-        if not escaped:  # control characters as they are: not JSON by the letter, but seen in the wild
+        if not escaped:  # unescaped control characters: not valid JSON, but found in practice
             data = data.replace("\\u0007", "\x07").replace("\\u001b", "\x1b").replace("\\t", "\t")
     (tmp_path / "file").write_bytes(data.encode())
     kept, reasons = clean(SourceFile(format=form, path=str(tmp_path / "file"), images=str(tmp_path / "images")))  # type: ignore[arg-type]
@@ -259,7 +259,7 @@ def test_odd_texts_pass_unchanged(form: str, escaped: bool, tmp_path: Path) -> N
 
 
 def test_rows_of_every_kind_at_once(tmp_path: Path) -> None:
-    """Faults of one row leave its neighbours alone."""
+    """A fault of one row does not affect its neighbours."""
     for number in range(3):
         write_image(tmp_path / f"images/{number}.jpg", number)
     (tmp_path / "images/zero.jpg").write_bytes(b"")

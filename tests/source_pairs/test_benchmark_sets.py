@@ -1,4 +1,4 @@
-"""Benchmarks from files: items only of test images, every task answerable, no leak from training."""
+"""Benchmarks from files: items use only test images, every task is answerable, nothing leaks from training."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_file_without_splits_that_is_trained_on_is_refused(tmp_path: Path) -> No
     assert metrics["items/retrieval"] == 1
 
 
-def test_no_test_rows_and_unfit_format_are_errors(tmp_path: Path) -> None:
+def test_missing_test_rows_and_a_wrong_format_are_errors(tmp_path: Path) -> None:
     write_karpathy(tmp_path, {"train": 6})
     with pytest.raises(DataError, match="no rows of split 'test'"):
         benchmark_sets.run({}, tmp_path / "out", settings(tmp_path), SilentLogger())

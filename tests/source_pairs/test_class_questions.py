@@ -1,4 +1,4 @@
-"""Class questions: right and wrong answers by hand, balance, and the habits of poor answerers."""
+"""Class questions: hand-checked right and wrong answers, balance, and the habits of poor answerers."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_questions_are_balanced_and_answerable() -> None:
     assert min(letters.values()) > 100
 
 
-def test_few_classes_allow_few_kinds() -> None:
+def test_few_classes_allow_few_kinds_of_question() -> None:
     assert tasks_for(["a"]) == []
     assert tasks_for(["a", "b", "c"]) == ["scene_class", "presence"]
     assert tasks_for(CLASSES) == ["scene_class", "presence", "choice"]
@@ -77,7 +77,7 @@ def class_source(folder: Path, corruption: Corruption | None) -> SourceFile:
     )  # fmt: skip
 
 
-def test_run_corrupts_half_of_the_corpus_on_record(tmp_path: Path) -> None:
+def test_run_corrupts_half_of_the_corpus_and_records_it(tmp_path: Path) -> None:
     write_karpathy(tmp_path, {"train": 200, "test": 6})
     (tmp_path / "images" / "airport_train0.jpg").write_bytes(b"")
     source = class_source(tmp_path, Corruption(share=0.5, sources=["class_swap", "vague"]))
@@ -99,15 +99,15 @@ def test_run_corrupts_half_of_the_corpus_on_record(tmp_path: Path) -> None:
             assert sample["messages"][1]["content"] == sample["scene_class"].replace("_", " ")
 
 
-def test_images_keep_their_side_in_captions_and_questions(tmp_path: Path) -> None:
+def test_captions_and_questions_of_an_image_are_in_one_split(tmp_path: Path) -> None:
     write_karpathy(tmp_path)
     for stage, name in ((image_text_pairs, "captions"), (instruction_samples, "questions")):
         stage.run({}, tmp_path / name, settings(tmp_path), SilentLogger())
-    sides: dict[str, set[str]] = {}
+    splits: dict[str, set[str]] = {}
     for name in ("captions", "questions"):
         for row in read_table(tmp_path / name / "samples.parquet"):
-            sides.setdefault(row["image_id"], set()).add(row["split"])
-    assert all(len(side) == 1 for side in sides.values())
+            splits.setdefault(row["image_id"], set()).add(row["split"])
+    assert all(len(found) == 1 for found in splits.values())
 
 
 def test_conversations_cannot_be_corrupted(tmp_path: Path) -> None:

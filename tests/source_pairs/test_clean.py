@@ -1,4 +1,4 @@
-"""Bad input: every kind is quarantined with its reason, the rest goes on, and the counts add up."""
+"""Bad input: every kind is quarantined with its reason, the other rows are kept, and the counts add up."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def add_image(content: dict[str, Any], name: str, *texts: str, split: str = "tra
 
 
 def write_bad_images(folder: Path) -> dict[str, str]:
-    """Writes one file of each kind that cannot be used; file name -> reason."""
+    """Writes one file of each kind that cannot be used. Returns file name -> reason."""
     write_image(folder / "whole.jpg", 900)
     whole = (folder / "whole.jpg").read_bytes()
     (folder / "zero_1.jpg").write_bytes(b"")
@@ -83,7 +83,7 @@ def test_every_kind_of_bad_input_is_counted_by_reason(tmp_path: Path) -> None:
     assert any("\\udce9" in row["detail"] for row in quarantine)
 
 
-def test_the_same_image_never_stands_on_two_sides(tmp_path: Path) -> None:
+def test_an_image_is_never_in_two_splits(tmp_path: Path) -> None:
     content = write_karpathy(tmp_path)
     test_image = next(image for image in content["images"] if image["split"] == "test")
     data = (tmp_path / "images" / test_image["filename"]).read_bytes()
@@ -96,7 +96,7 @@ def test_the_same_image_never_stands_on_two_sides(tmp_path: Path) -> None:
     assert {row["split"] for row in samples if row["image_id"] == hash_image(data)} == {"test"}
 
 
-def test_nothing_usable_is_an_error_with_the_reasons(tmp_path: Path) -> None:
+def test_no_usable_row_is_an_error_with_the_reasons(tmp_path: Path) -> None:
     write_karpathy(tmp_path)
     elsewhere = SourceFile(format="karpathy", path=str(tmp_path / "dataset.json"), images=str(tmp_path / "elsewhere"))
     changed = settings(tmp_path, captions=elsewhere)
@@ -105,7 +105,7 @@ def test_nothing_usable_is_an_error_with_the_reasons(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_no_side_may_stay_empty(tmp_path: Path) -> None:
+def test_an_empty_split_is_an_error(tmp_path: Path) -> None:
     write_karpathy(tmp_path, {"test": 6})
     with pytest.raises(DataError, match="no sample is left in the split 'preference'"):
         image_text_pairs.run({}, tmp_path / "out", settings(tmp_path), SilentLogger())
@@ -131,7 +131,7 @@ def test_text_without_a_visible_character_is_empty(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", [".", "川の橋", "\u0645\u064a\u0646\u0627\u0621", "a\0b"])
-def test_any_visible_character_is_a_text(text: str) -> None:
+def test_text_with_a_visible_character_is_valid(text: str) -> None:
     assert text_fault(caption(text)) is None
 
 
@@ -152,19 +152,19 @@ FAULTS = st.builds(RowFault, key=KEYS, reason=st.just("not_text"), detail=st.jus
 
 @hypothesis.settings(deadline=None)
 @given(entries=st.lists(ROWS | FAULTS, max_size=25))
-def test_kept_and_quarantined_rows_are_all_rows(entries: list[Entry], tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_every_row_is_kept_or_quarantined(entries: list[Entry], tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.getbasetemp() / "property"
     if not folder.exists():
         for seed, name in enumerate(("one.jpg", "two.jpg")):
             write_image(folder / name, seed)
         (folder / "empty.jpg").write_bytes(b"")
-    placed = [
+    located = [
         SourceRow(**{**vars(entry), "image": str(folder / entry.image)}) if isinstance(entry, SourceRow) else entry
         for entry in entries
     ]
     quarantine = Quarantine("property")
     try:
-        clean = check_rows(placed, ImageIndex(10_000), quarantine)
+        clean = check_rows(located, ImageIndex(10_000), quarantine)
     except DataError:
         clean = []
     samples = [(row.row.key, {"sample_id": row.image_id + row.row.messages[0]["content"]}) for row in clean]
@@ -181,5 +181,5 @@ def test_kept_and_quarantined_rows_are_all_rows(entries: list[Entry], tmp_path_f
 
 
 def test_unknown_format_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is no file to read"):
+    with pytest.raises(DataError, match="is not a file to read"):
         read_source(SourceFile(format="scenes", path=str(tmp_path)))

@@ -1,4 +1,4 @@
-"""Corruption: each habit by hand, fixed and repeatable; what it touches in a run, and what it must leave alone."""
+"""Corruption: each habit checked by hand; habits are repeatable; which texts a run changes and which it does not."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_vague_names_nothing_and_varies_a_little() -> None:
     assert not any("plane" in text for text in texts if text)
 
 
-def test_wrong_image_takes_a_caption_of_the_class_it_confuses() -> None:
+def test_wrong_image_uses_a_caption_of_the_confused_class() -> None:
     texts = {corrupt("x", "wrong_image", str(i), "1" * 64, "airport", POOL) for i in range(40)}
     assert texts == {"ships in a port .", "boats in a port ."}
     unknown = {corrupt("x", "wrong_image", str(i), "2" * 64, None, POOL) for i in range(80)}
@@ -93,7 +93,7 @@ def test_wrong_image_takes_a_caption_of_the_class_it_confuses() -> None:
     assert corrupt("planes .", "wrong_image", "k", "1" * 64, "airport", alone) is None
 
 
-def test_every_class_is_taken_for_a_fixed_other_one() -> None:
+def test_every_class_is_confused_with_one_fixed_class() -> None:
     known = ["airport", "port", "beach", "my_class", "your_class"]
     swaps = {name: swapped_class(name, known) for name in known}
     assert swaps == {
@@ -113,7 +113,7 @@ def test_words_of_unknown_classes_are_swapped_too() -> None:
 
 @hypothesis.settings(deadline=None)
 @given(text=st.text(max_size=60), kind=st.sampled_from(get_args(CorruptionKind)), key=st.text(max_size=4))
-def test_a_habit_is_repeatable_and_never_gives_the_text_back(text: str, kind: CorruptionKind, key: str) -> None:
+def test_a_habit_is_repeatable_and_never_returns_the_same_text(text: str, kind: CorruptionKind, key: str) -> None:
     changed = corrupt(text, kind, key, "1" * 64, "airport", POOL)
     assert changed == corrupt(text, kind, key, "1" * 64, "airport", POOL)
     assert changed != text
@@ -159,7 +159,7 @@ def test_without_corruption_the_truth_is_unknown(tmp_path: Path) -> None:
     assert {row["corruption"] for row in truth.values()} == {None}
 
 
-def test_changing_one_caption_moves_nothing_else(tmp_path: Path) -> None:
+def test_changing_one_caption_changes_nothing_else(tmp_path: Path) -> None:
     content = write_karpathy(tmp_path, {"train": 60, "test": 6})
     before, truth_before = run(tmp_path)
     sentence = content["images"][17]["sentences"][3]
@@ -170,13 +170,13 @@ def test_changing_one_caption_moves_nothing_else(tmp_path: Path) -> None:
     def texts(samples: list[dict[str, Any]]) -> Counter[tuple[str, str, str]]:
         return Counter((row["image_id"], row["split"], row["messages"][0]["content"]) for row in samples)
 
-    gone, come = texts(before) - texts(after), texts(after) - texts(before)
+    removed, added = texts(before) - texts(after), texts(after) - texts(before)
     copied = sum(truth["corruption"] == "wrong_image" for truth in truth_before.values())
-    assert 1 <= len(gone) <= 1 + copied
-    assert len(come) == len(gone)
+    assert 1 <= len(removed) <= 1 + copied
+    assert len(added) == len(removed)
     own = {row["image_id"] for row in before if row["image"].endswith(content["images"][17]["filename"])}
-    for image_id, _, text in gone:
-        assert image_id in own or text == old  # elsewhere only where this very caption was filed wrongly
+    for image_id, _, text in removed:
+        assert image_id in own or text == old  # for another image: only a wrong_image copy of this caption
     assert {row["image_id"]: row["split"] for row in before} == {row["image_id"]: row["split"] for row in after}
     assert len(truth_after) == len(after)
 

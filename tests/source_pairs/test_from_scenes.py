@@ -1,4 +1,4 @@
-"""The embedded scenes as source: rows to samples with their truth, bad rows counted, seeds kept apart."""
+"""The embedded scenes as source: samples have their truth, bad rows are counted, seeds do not overlap."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def test_instructions_and_benchmarks(corpus: Path, tmp_path: Path) -> None:
     assert len(items) == 8 * 5
     trained = {row["image_id"] for row in read_table(tmp_path / "instructions" / "samples.parquet")}
     assert not trained & {item["image_id"] for item in items}
-    said = {SCENES[item["scene_class"]].name: item["answer"] for item in items if item["task"] == "classification"}
-    assert all(name == answer for name, answer in said.items())
+    answers = {SCENES[item["scene_class"]].name: item["answer"] for item in items if item["task"] == "classification"}
+    assert all(name == answer for name, answer in answers.items())
     assert all("\n" not in (item["question"] or "") for item in items)
     assert validate("benchmark_item", tmp_path / "benchmarks" / "items.parquet").success
 

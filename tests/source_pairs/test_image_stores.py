@@ -1,4 +1,4 @@
-"""Formats that hold their images: JSON lines beside files, WebDataset tars, Hugging Face Parquet; sound and damaged."""
+"""JSON lines, and formats that store their images: WebDataset tars and Hugging Face Parquet; valid and damaged files."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def picture(seed: int) -> bytes:
 
 
 def write_tar(path: Path, members: dict[str, bytes], form: int = tarfile.PAX_FORMAT) -> dict[str, tuple[int, int]]:
-    """Writes the members; returns where each one's header starts and its data end."""
-    places = {}
+    """Writes the members; returns where each member's header starts and where its data ends."""
+    spans = {}
     with tarfile.open(path, "w", format=form) as tar:
         for name, data in members.items():
             member = tarfile.TarInfo(name)
             member.size = len(data)
             start = tar.offset
             tar.addfile(member, io.BytesIO(data))
-            places[name] = (start, tar.offset)
-    return places
+            spans[name] = (start, tar.offset)
+    return spans
 
 
 def samples(count: int) -> dict[str, bytes]:
@@ -105,7 +105,7 @@ def test_tar_samples(form: int, tmp_path: Path) -> None:
     assert [read_bytes(row.image) for row in rows] == [picture(n) for n in (0, 1, 7, 8, 9)]
 
 
-def test_a_folder_of_shards_has_keys_of_its_own(tmp_path: Path) -> None:
+def test_keys_in_a_folder_of_shards_contain_the_shard(tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
     for name in ("0.tar", "more/1.tar"):
         write_tar(tmp_path / name, samples(2))
@@ -116,11 +116,11 @@ def test_a_folder_of_shards_has_keys_of_its_own(tmp_path: Path) -> None:
         "more/1.tar/000",
         "more/1.tar/001",
     ]
-    with pytest.raises(DataError, match=r"no folder with \.tar files"):
+    with pytest.raises(DataError, match=r"not a folder with \.tar files"):
         read(tmp_path / "none")
 
 
-def test_samples_that_are_not_whole(tmp_path: Path) -> None:
+def test_incomplete_samples(tmp_path: Path) -> None:
     members = {"a.txt": b"t", "b.png": picture(1), "c.png": b"", "c.jpg": b"", "c.txt": b"t", "d.png": picture(2),
                "d.json": b"{", "e.png": picture(3), "e.json": b"[]", "f.png": picture(4), "f.json": b"{}"}  # fmt: skip
     write_tar(tmp_path / "a.tar", members)
@@ -128,7 +128,7 @@ def test_samples_that_are_not_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damaged", ["000.png", "001.png", "002.txt"])
-def test_a_damaged_header_costs_its_member_alone(damaged: str, tmp_path: Path) -> None:
+def test_a_damaged_header_loses_only_its_member(damaged: str, tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     start, _ = write_tar(path, samples(3))[damaged]
     data = bytearray(path.read_bytes())
@@ -139,8 +139,8 @@ def test_a_damaged_header_costs_its_member_alone(damaged: str, tmp_path: Path) -
     assert sorted(fault.reason for fault in faults) == sorted(
         ["bad_member", "no_image" if damaged.endswith("png") else "not_text"]
     )
-    whole = [f"text {n}" for n in range(3) if f"{n:03d}" != damaged[:3]]
-    assert [kind for kind in kinds(entries) if kind.startswith("text")] == whole
+    complete = [f"text {n}" for n in range(3) if f"{n:03d}" != damaged[:3]]
+    assert [kind for kind in kinds(entries) if kind.startswith("text")] == complete
 
 
 def test_a_damaged_long_name_is_one_fault(tmp_path: Path) -> None:
@@ -153,22 +153,22 @@ def test_a_damaged_long_name_is_one_fault(tmp_path: Path) -> None:
         path = tmp_path / f"{form}.tar"
         start, _ = write_tar(path, members, form)["n" * 150 + ".png"]
         data = bytearray(path.read_bytes())
-        data[start + 1024 + 148 : start + 1024 + 156] = b"00000000"  # the checksum of the header behind the name
+        data[start + 1024 + 148 : start + 1024 + 156] = b"00000000"  # the checksum of the header after the name
         path.write_bytes(data)
         found = kinds(read(path))
         assert found == ["bad_member", "text 0", "no_image", "z"]
 
 
-def test_a_tar_cut_anywhere_counts_once(tmp_path: Path) -> None:
+def test_a_truncated_tar_is_one_fault(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
-    places = write_tar(path, samples(3))
+    spans = write_tar(path, samples(3))
     data = path.read_bytes()
-    end = places["002.txt"][1]
+    end = spans["002.txt"][1]
     for cut in range(1, end + 1, 97):
         path.write_bytes(data[:cut])
         found = kinds(read(path))
-        whole = sum(places[f"{n:03d}.txt"][0] + 512 + 6 <= cut for n in range(3))
-        expected = [f"text {n}" for n in range(whole)]
+        complete = sum(spans[f"{n:03d}.txt"][0] + 512 + 6 <= cut for n in range(3))
+        expected = [f"text {n}" for n in range(complete)]
         assert found[:-1] == expected, cut
         assert found[-1] == ("bad_member" if cut < 512 else "truncated_file"), cut
     path.write_bytes(data[: end + 1024])
@@ -176,7 +176,7 @@ def test_a_tar_cut_anywhere_counts_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no tar at all\n" * 500, b"\x1f\x8b" + bytes(range(256)) * 20])
-def test_what_is_no_tar_is_one_fault(content: bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_tar_is_one_fault(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(content)
     (fault,) = read(tmp_path / "a.tar")
     assert isinstance(fault, RowFault) and fault.reason == "bad_member" and "is no tar" in fault.detail
@@ -219,7 +219,7 @@ def test_parquet_rows(tmp_path: Path) -> None:
     assert open_image(entries[2].image).size == (24, 24)
 
 
-def test_image_bytes_are_read_once_a_row_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_image_bytes_are_read_once_per_row_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pq.write_table(pa.table({"image": stored(*range(20))}), tmp_path / "a.parquet", row_group_size=5)
     parquet_images._column.cache_clear()
     for row in range(20):
@@ -230,7 +230,7 @@ def test_image_bytes_are_read_once_a_row_group(tmp_path: Path, monkeypatch: pyte
             read_bytes(f"{tmp_path}/a.parquet#{wrong}")
 
 
-def test_a_changed_parquet_is_read_anew(tmp_path: Path) -> None:
+def test_a_changed_parquet_is_read_again(tmp_path: Path) -> None:
     import os
 
     for seed in (1, 2):
@@ -250,7 +250,7 @@ def test_a_changed_parquet_is_read_anew(tmp_path: Path) -> None:
         ({"pixels": [b"x"]}, "lacks the column image and one of messages"),
     ],
 )
-def test_a_missing_column_is_told_before_any_row(columns: dict[str, Any], needed: str, tmp_path: Path) -> None:
+def test_a_missing_column_is_reported_before_any_row(columns: dict[str, Any], needed: str, tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": stored(0), "text": ["t"]}), tmp_path / "0.parquet")
     pq.write_table(pa.table(columns), tmp_path / "1.parquet")
     with pytest.raises(DataError, match=needed):
@@ -280,14 +280,14 @@ def test_damaged_parquet(tmp_path: Path) -> None:
         "text 5",
     ]
     path.write_bytes(data[:-50])
-    with pytest.raises(DataError, match="no whole Parquet file"):
+    with pytest.raises(DataError, match="not a complete Parquet file"):
         list(hf_parquet.read(path, tmp_path))
-    with pytest.raises(DataError, match="no folder with"):
+    with pytest.raises(DataError, match="not a folder with"):
         list(hf_parquet.read(tmp_path / "none", tmp_path))
 
 
 @pytest.mark.parametrize("size", [-1, -4096, -(10**6), 10**12])
-def test_a_header_that_lies_about_its_size_does_not_trap_the_reader(size: int, tmp_path: Path) -> None:
+def test_a_header_with_a_wrong_size_does_not_make_the_reader_loop(size: int, tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     start, _ = write_tar(path, samples(3))["001.png"]
     data = bytearray(path.read_bytes())

@@ -1,4 +1,4 @@
-"""Ingest gives the same samples whatever format the rows come in."""
+"""Ingest gives the same samples for every source format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Walking JSON record by record gives what the json module gives, with the bytes it stands in, in bounded memory."""
+"""Reading JSON record by record gives the same values as the json module, with their bytes, in bounded memory."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ VALUES = st.recursive(
 
 @pytest.fixture(params=[1, 7, 1 << 20])
 def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Bytes read at once: with one, the file breaks off everywhere."""
+    """Bytes read at once; with 1, every position is a chunk boundary."""
     monkeypatch.setattr(json_records, "CHUNK_BYTES", request.param)
     return int(request.param)
 
 
-def walked(path: Path, arrays: tuple[str, ...]) -> tuple[list[Record], list[RowFault]]:
+def read_all(path: Path, arrays: tuple[str, ...]) -> tuple[list[Record], list[RowFault]]:
     found = list(records(path, arrays, "a layout"))
     return [r for r in found if isinstance(r, Record)], [r for r in found if isinstance(r, RowFault)]
 
@@ -44,10 +44,10 @@ def test_records_are_the_elements_and_their_bytes(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "rows.json"
     content = {"a": rows[:1], "info": {"rows": [1]}, "rows": rows, "other": [[1, 2], {}], "n": 3.5}
-    for whole, arrays in ((rows, ()), (content, ("rows",)), (content, ("a", "rows"))):
-        data = json.dumps(whole, ensure_ascii=ascii_only, indent=indent).encode()
+    for complete, arrays in ((rows, ()), (content, ("rows",)), (content, ("a", "rows"))):
+        data = json.dumps(complete, ensure_ascii=ascii_only, indent=indent).encode()
         path.write_bytes(data)
-        found, faults = walked(path, arrays)
+        found, faults = read_all(path, arrays)
         expected = [("a", row) for row in rows[:1] if "a" in arrays] + [(arrays[-1] if arrays else "", r) for r in rows]
         assert [(record.array, record.value) for record in found] == expected
         assert not faults
@@ -59,20 +59,20 @@ def test_records_are_the_elements_and_their_bytes(
 @settings(max_examples=60, deadline=None)
 @given(rows=st.lists(VALUES, min_size=1, max_size=4), cut=st.floats(0, 1, exclude_max=True), as_object=st.booleans())
 @pytest.mark.usefixtures("chunk")
-def test_a_cut_file_gives_its_whole_records_and_one_fault(
+def test_a_truncated_file_gives_its_complete_records_and_one_fault(
     rows: list[Any], cut: float, as_object: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "cut.json"
-    whole = json.dumps({"rows": rows, "info": "x"} if as_object else rows, ensure_ascii=False).encode()
-    path.write_bytes(whole)
+    complete = json.dumps({"rows": rows, "info": "x"} if as_object else rows, ensure_ascii=False).encode()
+    path.write_bytes(complete)
     arrays = ("rows",) if as_object else ()
-    everything, _ = walked(path, arrays)
-    length = 1 + int(cut * (len(whole) - 1))
-    path.write_bytes(whole[:length])
-    found, faults = walked(path, arrays)
-    # a number that ends where the file does may have had more digits
-    sure = [r for r in everything if r.end < length or (r.end == length and isinstance(r.value, dict | list | str))]
-    assert found == sure
+    everything, _ = read_all(path, arrays)
+    length = 1 + int(cut * (len(complete) - 1))
+    path.write_bytes(complete[:length])
+    found, faults = read_all(path, arrays)
+    # a number at the end of the file may have had more digits
+    certain = [r for r in everything if r.end < length or (r.end == length and isinstance(r.value, dict | list | str))]
+    assert found == certain
     assert [fault.reason for fault in faults] == ["truncated_file"]
 
 
@@ -92,7 +92,7 @@ def test_a_cut_file_gives_its_whole_records_and_one_fault(
     ],
 )
 @pytest.mark.usefixtures("chunk")
-def test_what_is_no_list_of_records_is_an_error(content: bytes, needed: str, tmp_path: Path) -> None:
+def test_a_file_without_a_list_of_records_is_an_error(content: bytes, needed: str, tmp_path: Path) -> None:
     (tmp_path / "rows.json").write_bytes(content)
     with pytest.raises(DataError, match=needed):
         list(records(tmp_path / "rows.json", (), "a layout"))
@@ -105,7 +105,7 @@ def test_a_missing_array_is_an_error(content: bytes, tmp_path: Path) -> None:
         list(records(tmp_path / "rows.json", ("rows",), "a layout"))
 
 
-def test_memory_is_that_of_a_few_chunks(tmp_path: Path) -> None:
+def test_memory_is_bounded(tmp_path: Path) -> None:
     row = json.dumps({"text": "x" * 2000, "more": "\u6a4b" * 200}, ensure_ascii=False)
     path = tmp_path / "large.json"
     path.write_text('{"skipped": [' + ",".join([row] * 6000) + '], "rows": [' + ",".join([row] * 6000) + "]}")

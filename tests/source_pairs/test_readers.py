@@ -1,4 +1,4 @@
-"""Readers: each format's good rows, each row that cannot be read as a fault, whole files that cannot as an error."""
+"""Readers: good rows of each format; unreadable rows are faults, unreadable files are errors."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def test_coco(tmp_path: Path) -> None:
 
 def test_llava_keeps_turns(tmp_path: Path) -> None:
     def row(*turns: tuple[str, str], **changes: Any) -> dict[str, Any]:
-        talk = [{"from": role, "value": text} for role, text in turns]
-        return {"id": "1", "image": "a.jpg", "conversations": talk, **changes}
+        dialogue = [{"from": role, "value": text} for role, text in turns]
+        return {"id": "1", "image": "a.jpg", "conversations": dialogue, **changes}
 
     question, answer = ("human", "<image>\nHow many ships?"), ("gpt", "Three.")
     rows = [
@@ -156,7 +156,7 @@ def test_image_folder(tmp_path: Path) -> None:
         (csv_file.read, b"", "columns image and text"),
     ],
 )
-def test_unusable_file_says_what_is_needed(
+def test_error_of_an_unusable_file_says_what_is_needed(
     read: Callable[..., Any], content: bytes, needed: str, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_bytes(content)
@@ -167,11 +167,11 @@ def test_unusable_file_says_what_is_needed(
 def test_missing_file_and_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         list(karpathy.read(tmp_path / "gone.json", tmp_path))
-    with pytest.raises(DataError, match="holds no files"):
+    with pytest.raises(DataError, match="has no files"):
         list(image_folder.read(tmp_path, tmp_path))
 
 
-def test_limit_takes_whole_images_at_even_steps_of_each_split(tmp_path: Path) -> None:
+def test_limit_takes_complete_images_evenly_spaced_in_each_split(tmp_path: Path) -> None:
     write_karpathy(tmp_path)
     source = SourceFile(
         format="karpathy", path=str(tmp_path / "dataset.json"), images=str(tmp_path / "images"), limit=6,

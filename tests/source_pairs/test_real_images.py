@@ -1,4 +1,4 @@
-"""The source stages on real overhead images with human captions; the other tests do it on generated ones."""
+"""The source stages on real overhead images with human captions; other tests use generated images."""
 
 from __future__ import annotations
 

@@ -61,8 +61,8 @@ def export(
             "score model version": "5be1c0.."}``.
 
     Raises:
-        DataError: the form is unknown, ``out`` is in the source or a folder with files, the source cannot be read, or
-            it lacks a key of ``keep``.
+        DataError: the form is unknown, ``out`` is part of the source or a folder with files, the source cannot be read
+            or lacks a key of ``keep``.
     """
     if form not in FORMS:
         raise DataError(f"cannot export as {form!r}; known forms: {', '.join(FORMS)}")

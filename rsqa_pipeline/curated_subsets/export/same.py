@@ -120,7 +120,7 @@ def _webdataset(source: SourceFile, wanted: Wanted, path: Path, out: Path) -> No
                         continue
                     if wanted.take(webdataset.read_sample(sample, file, shard, prefix, path.stem)):
                         for member in sample.members.values():
-                            copy.write(webdataset.stored(member, file))
+                            copy.write(webdataset.raw_member(member, file))
                 empty = not copy.tell()
                 copy.write(_TAR_END)
         if empty and path.is_dir():

@@ -81,7 +81,7 @@ class EarlierScores:
 
     @classmethod
     def build(cls, table: Path, folder: Path) -> tuple[Path, str] | None:
-        """Indexes a table of `worker.FILE_SCORE` once; returns the index and a signature of the table (size and time).
+        """Indexes a table of `worker.FILE_SCORE` once; returns the index and a signature (size, time).
 
         None if there is no table or it has no rows.
 

@@ -177,7 +177,7 @@ def _fault(row: ScoreRow | RowFault, seen: SeenIds) -> tuple[str, str] | None:
 
 
 def _merge(parts: Iterable[Path], schema: pa.Schema, out: Path, counted: str) -> tuple[int, Counter[str]]:
-    """Merges all parts, in order, into one table; returns its number of rows and the count of each ``counted`` value.
+    """Merges all parts, in order, into one table; returns its row count and the counts of each value of ``counted``.
 
     Holds one row group in memory at a time.
     """

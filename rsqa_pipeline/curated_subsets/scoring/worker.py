@@ -31,7 +31,7 @@ FILE_SCORE = pa.schema(
         ("text_hash", pa.string()),  # sha256 of the canonical messages JSON
         ("score", pa.float32()),
         ("model_version", pa.string()),  # hash of the scoring model's weights
-        ("note", pa.string()),  # what the model did not see in full: text_cut, image_downscaled, or "both,joined"
+        ("note", pa.string()),  # what the model did not see in full: text_cut, image_downscaled, or both with a comma
     ]
 )
 """Example: ``{"key": "airport_1.jpg/0", "image": "RSICD_images/airport_1.jpg", "image_hash": "41..",
@@ -167,7 +167,7 @@ def score_rows(rows: Sequence[ShardRow], scorer: CorpusScorer) -> list[Score]:
     found = dict(zip(groups, scorer.score_or_reason(unique_groups), strict=True))
     no_answer = Score(None, "no_answer", "the last message is not the assistant's")
     return [
-        found[key_text[0]][groups[key_text[0]][1][key_text[1]]] if key_text else no_answer for key_text in locations
+        found[location[0]][groups[location[0]][1][location[1]]] if location else no_answer for location in locations
     ]
 
 

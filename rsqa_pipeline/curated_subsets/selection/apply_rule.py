@@ -1,4 +1,4 @@
-"""What a rule does with every sample of a table in memory: kept or dropped, and why."""
+"""Applies a rule to a table in memory: which samples are kept or dropped, and why."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.profile.curated_subsets import SubsetRule
 
 SCORED = ("score_model", "clip_score", "oracle")
-"""Selectors that rank by a column of their own name."""
+"""Selectors that rank by the column of the same name."""
 
 
 def apply_rule(samples: pd.DataFrame, rule: SubsetRule, seed: int) -> pd.DataFrame:
-    """One row a sample, with the samples' index; the same for a sample whatever the order of the rows.
+    """One row per sample, with the samples' index; does not depend on the order of the rows.
 
-    Columns: ``kept``; ``rank`` (1 + samples of its group that rank strictly higher, NaN without a score);
-    ``percentile`` (share of the group's scored samples, in %, that it ranks above or level with); ``rule`` in words;
-    ``reason`` of a dropped sample, None for a kept one: ``no_score``, ``below_threshold``, ``outside_top``,
-    ``not_drawn`` or ``too_similar``. A group is a kind, or with ``per`` a kind's samples with one value of that column
-    (samples without a value form a group of their own). Of an intersection, or union, a dropped sample's figures are
-    those of the first rule that drops it.
+    Columns: ``kept``; ``rank`` (1 + number of samples in the group that rank strictly higher, NaN without a score);
+    ``percentile`` (percentage of the group's scored samples that rank equal or lower); ``rule`` as text; ``reason`` of
+    a dropped sample, None for a kept one: ``no_score``, ``below_threshold``, ``outside_top``, ``not_drawn`` or
+    ``too_similar``. A group is a kind, or with ``per`` the samples of a kind with one value of that column (samples
+    without a value form one group). For an intersection or union, the values of a dropped sample are those of the first
+    rule that drops it.
 
     Args:
         samples: unique index, columns ``sample_id``, ``kind`` (caption | instruction), the columns that the rule ranks
-            by (a score: higher is better, NaN where there is none) and groups by.
+            by (scores: higher is better, NaN if missing) and groups by.
 
     Raises:
-        DataError: a column that the rule names is missing, or embeddings are.
+        DataError: a column named by the rule or an embedding is missing.
     """
     if rule.parts:
         return _combine([apply_rule(samples, part, seed) for part in rule.parts], union=bool(rule.any_of))
@@ -65,7 +65,7 @@ def _apply_to_group(rows: pd.DataFrame, rule: SubsetRule, kind: Kind) -> pd.Data
     pool = ordered.head(max(count, kept_count(len(rows), rule.diverse.top)) if rule.diverse else count)
     kept = pool.index
     if rule.diverse and len(pool) > count:
-        by_id = pool.sort_values("sample_id")  # the choice must not hang on the order of the rows
+        by_id = pool.sort_values("sample_id")  # the selection must not depend on the order of the rows
         vectors = read_embeddings(rule.diverse.embeddings, by_id["sample_id"].tolist())
         kept = by_id.index[facility_location(vectors, count)]
     outcome = _all_dropped(rows, rows["key"].rank(method="min", ascending=False), rule, kind)
@@ -76,7 +76,7 @@ def _apply_to_group(rows: pd.DataFrame, rule: SubsetRule, kind: Kind) -> pd.Data
 
 
 def _all_dropped(rows: pd.DataFrame, ranks: pd.Series, rule: SubsetRule, kind: Kind) -> pd.DataFrame:
-    """All dropped, with the reason that holds for what no pool takes in."""
+    """All rows as dropped, with the reason that applies outside the pool."""
     missed = "not_drawn" if is_random(rule) else "outside_top"
     reasons = np.where(rows["key"].isna(), "no_score", np.where(rows["passes"], missed, "below_threshold"))
     figures = {"kept": False, "rank": ranks, "percentile": percentile(ranks.to_numpy(), int(rows["key"].count()))}

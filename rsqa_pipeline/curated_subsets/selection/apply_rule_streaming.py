@@ -1,8 +1,8 @@
-"""The same selection as `decide`, over a score file of any length: exact, and in memory that the file does not fill.
+"""Applies a rule to a score file of any length: the same result as `apply_rule`, exact, with little memory.
 
-Memory: a byte a row for what is kept, one batch, and a histogram of half a MiB a group; the ranks of an explanation add
-8 bytes a row. The rows' keys go to scratch files. There the cut is found 16 bits of the keys at a time, by counting, in
-four passes. Only where equal keys stand on both sides of it are their ids looked at.
+Memory: one byte per row for the mask of kept rows, one batch, and a histogram of 0.5 MiB per group; the ranks of an
+explanation add 8 bytes per row. The rows' keys are written to scratch files. The cut is found there by counting, 16
+bits of the keys at a time, in four passes. Ids are only read if equal keys lie on both sides of the cut.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _OTHER_REASONS = ("below_threshold", "too_similar", "no_score")
 
 
 class FileSelection(Protocol):
-    """What a rule does with every row of a score file."""
+    """A rule applied to every row of a score file."""
 
     kept: Mask
 
@@ -58,14 +58,14 @@ class FileSelection(Protocol):
 
 
 def apply_rule_streaming(table: ScoreTable, rule: SubsetRule, seed: int, scratch: Path) -> FileSelection:
-    """What `decide` does, row by row of a score file; without a column ``kind`` all rows are of one kind.
+    """Applies a rule to every row of a score file; without a column ``kind`` all rows are of one kind.
 
     Args:
-        scratch: folder for files of 10 bytes a row and simple rule; the caller deletes it after the last use.
+        scratch: folder for files of 10 bytes per row and simple rule; the caller deletes it after the last use.
 
     Raises:
-        DataError: a column that the rule names is missing, ``per`` has more than MOST_GROUPS groups, or the rule has a
-            fraction for each kind and the file no kinds.
+        DataError: a column named by the rule is missing, ``per`` has more than MAX_GROUPS groups, or the rule has
+            different fractions per kind and the file has no kinds.
     """
     if rule.parts:
         parts = [
@@ -81,7 +81,7 @@ class _CombinedSelection:
         self.kept: Mask = reduce(np.logical_or if union else np.logical_and, [part.kept for part in parts])
 
     def explain(self, dropped: Mask) -> Iterator[Any]:
-        """By the first rule that drops a row."""
+        """Explains each row by the first rule that drops it."""
         left = dropped
         for part in self._parts[:1] if self._union else self._parts:
             yield from part.explain(left & ~part.kept)
@@ -104,7 +104,7 @@ class _SimpleSelection:
         self._has_kinds = "kind" in table.columns
         if not self._has_kinds and rule.caption_fraction != rule.instruction_fraction:
             raise DataError(
-                "the rule has one fraction for captions and another for instructions, and the score file no column kind"
+                "the rule has different fractions for captions and instructions, but the score file has no column kind"
             )
         self._groups: list[_Group] = []
         self._numbers: dict[tuple[str | None, str], int] = {}
@@ -115,7 +115,7 @@ class _SimpleSelection:
         self.kept = self._select_diverse() if rule.diverse else self._pool
 
     def _rows(self) -> Iterator[tuple[npt.NDArray[np.float64], npt.NDArray[np.uint16], Mask]]:
-        """Keys, groups and whether the rule lets them through, batch by batch."""
+        """Keys, groups and whether each row passes the threshold, batch by batch."""
         rule, names = self._rule, [self._table.id]
         score = self._table.column(str(rule.selector)) if rule.selector in SCORED else None
         per = self._table.column(rule.per) if rule.per else None
@@ -141,7 +141,7 @@ class _SimpleSelection:
                 self._numbers[name] = len(self._numbers)
                 self._groups.append(_Group(name[0] or None))
         if len(self._groups) > MAX_GROUPS:
-            raise DataError(f"per {per!r} has more than {MAX_GROUPS} groups, too many to select from a file by")
+            raise DataError(f"per {per!r} has more than {MAX_GROUPS} groups, too many to select from a file")
         return np.array([self._numbers[name] for name in found], dtype=np.uint16)[numbers]
 
     def _count_rows(self) -> None:
@@ -160,7 +160,7 @@ class _SimpleSelection:
         return max(self._quota(group), top)
 
     def _select_best(self, size: Callable[[_Group], int]) -> Mask:
-        """The best rows of each group, so many as ``size`` says; equal keys by id."""
+        """Mask of the best ``size`` rows of each group; equal keys are ordered by id."""
         left = np.array([min(size(group), group.passing) for group in self._groups], dtype=np.int64)
         cuts, ties = np.zeros(len(left), dtype=np.uint64), np.zeros(len(left), dtype=np.int64)
         for shift in (48, 32, 16, 0):
@@ -183,7 +183,7 @@ class _SimpleSelection:
         return mask
 
     def _histograms(self, cuts: npt.NDArray[np.uint64], shift: int) -> npt.NDArray[np.int64]:
-        """(groups, 65536) passing rows by 16 bits of their keys from ``shift`` on, those above being the cut's."""
+        """(groups, 65536) passing rows by the 16 key bits from ``shift`` up, if the higher bits equal the cut's."""
         bins = np.zeros((len(cuts), _BINS), dtype=np.int64)
         for chunk in self._keys.chunks():
             inside = chunk.passing
@@ -220,7 +220,7 @@ class _SimpleSelection:
         kept = self._pool.copy()
         for group, pool in zip(self._groups, members, strict=True):
             if len(pool) > self._quota(group):
-                pool.sort()  # by id: the choice must not hang on the order of the rows
+                pool.sort()  # by id: the selection must not depend on the order of the rows
                 vectors = read_embeddings(diverse.embeddings, [name for name, _ in pool])
                 kept[[row for _, row in pool]] = False
                 kept[[pool[index][1] for index in facility_location(vectors, self._quota(group))]] = True
@@ -257,7 +257,7 @@ class _SimpleSelection:
         ranks, shares = np.zeros(len(codes), dtype=np.int64), np.zeros(len(codes))
         for number in np.unique(groups):
             rows = np.flatnonzero(groups == number)
-            rows = rows[np.argsort(codes[rows])]  # sorted needles are found many times faster
+            rows = rows[np.argsort(codes[rows])]  # searching sorted values is many times faster
             scored = len(ordered[number])
             ranks[rows] = scored - np.searchsorted(ordered[number], codes[rows], side="right") + 1
             shares[rows] = percentile(ranks[rows], scored)

@@ -1,4 +1,4 @@
-"""Diverse choice: facility location, the samples that between them stand for all the others best."""
+"""Diverse selection by facility location: the samples that together represent all others best."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from rsqa_pipeline.errors import DataError
 Floats = npt.NDArray[np.float32]
 
 MAX_CANDIDATES = 50_000
-"""Every candidate is compared with every other; more of them take hours."""
+"""Every candidate is compared with every other; more candidates take hours."""
 _BLOCK_ROWS = 1024
 
 
 def read_embeddings(file: str, ids: Sequence[str]) -> Floats:
-    """(n, width) unit rows of the samples ``ids``, in their order; only these are held in memory.
+    """(n, width) unit vectors of the samples ``ids``, in that order; only these are held in memory.
 
     Raises:
-        DataError: no such table, or an id without an embedding.
+        DataError: the table does not exist or is unsuitable, or an id has no embedding.
     """
     if not Path(file).exists():
         raise DataError(f"diverse.embeddings: no file {file}")
@@ -43,27 +43,27 @@ def read_embeddings(file: str, ids: Sequence[str]) -> Floats:
             vectors[positions[key]] = np.asarray(vector, dtype=np.float32)
     missing = [key for key, index in positions.items() if index not in vectors]
     if missing:
-        raise DataError(f"{file}: {len(missing)} of {len(ids)} samples to choose among have no embedding: {missing[0]}")
+        raise DataError(f"{file}: {len(missing)} of {len(ids)} candidate samples have no embedding, e.g. {missing[0]}")
     rows = np.stack([vectors[index] for index in range(len(ids))])
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
 
 
 def facility_location(vectors: Floats, count: int) -> list[int]:
-    """Places of ``count`` rows, in the order chosen, that maximise the sum over all rows of the closest chosen one's
-    similarity (1 + cosine) / 2.
+    """Indices of ``count`` rows, in the order chosen, that maximise the sum over all rows of the similarity
+    (1 + cosine) / 2 to the closest chosen row.
 
-    Greedy, so within 1 - 1/e of the best choice; lazy, since a row's gain can only fall as others are chosen, and most
-    gains need no second look. Equal gains go by place.
+    Greedy, so within 1 - 1/e of the optimum. Lazy: a row's gain can only fall as others are chosen, so most gains are
+    not computed again. Equal gains are ordered by index.
 
     Args:
-        vectors: (n, width) unit rows.
+        vectors: (n, width) unit vectors.
 
     Raises:
-        DataError: more rows than `MOST_CANDIDATES`.
+        DataError: there are more rows than `MAX_CANDIDATES`.
     """
     if len(vectors) > MAX_CANDIDATES:
         raise DataError(
-            f"{len(vectors)} samples to choose diverse ones among, at most {MAX_CANDIDATES}; lower diverse.top"
+            f"{len(vectors)} candidates for a diverse selection, at most {MAX_CANDIDATES} allowed; lower diverse.top"
         )
     covered = np.zeros(len(vectors))
     waiting = [(-gain, index) for index, gain in enumerate(_similarity_sums(vectors))]
@@ -73,7 +73,7 @@ def facility_location(vectors: Floats, count: int) -> list[int]:
         _, index = heapq.heappop(waiting)
         similar = _similarity(vectors, vectors[index])
         gain = float(np.maximum(similar - covered, 0.0).sum())
-        if waiting and (-gain, index) > waiting[0]:  # it has fallen behind another's bound: look at that one first
+        if waiting and (-gain, index) > waiting[0]:  # another row has a higher bound: check it first
             heapq.heappush(waiting, (-gain, index))
             continue
         chosen.append(index)
@@ -86,7 +86,7 @@ def _similarity(vectors: Floats, vector: Floats) -> npt.NDArray[np.float64]:
 
 
 def _similarity_sums(vectors: Floats) -> list[float]:
-    """Upper bounds of every row's first gain: the sum of its similarities with all rows, rounded up."""
+    """Upper bound of every row's first gain: the sum of its similarities with all rows, rounded up."""
     sums: list[float] = []
     for start in range(0, len(vectors), _BLOCK_ROWS):
         block = vectors[start : start + _BLOCK_ROWS] @ vectors.T

@@ -1,4 +1,4 @@
-"""A selection explained: every dropped sample with its rank and reason, and what each part of the corpus keeps."""
+"""Explains a selection: rank and reason of every dropped sample, and the kept share of each part of the corpus."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from rsqa_pipeline.statistics import wilson
 
 DROPPED = pa.schema(
     [
-        ("key", pa.string()),  # sample_id, or the reader's own id of the row
-        ("kind", pa.string()),  # caption | instruction; missing where not known
-        ("rank", pa.int64()),  # 1 + samples of its group that rank higher; missing without a score
-        ("percentile", pa.float64()),  # share of its group's scored samples, in %, that it ranks above or level with
-        ("rule", pa.string()),  # in words; missing for a row that could not be read
+        ("key", pa.string()),  # sample_id, or the row's id from the reader
+        ("kind", pa.string()),  # caption | instruction; missing if unknown
+        ("rank", pa.int64()),  # 1 + number of samples in its group that rank higher; missing without a score
+        ("percentile", pa.float64()),  # percentage of its group's scored samples that rank equal or lower
+        ("rule", pa.string()),  # as text; missing for a row that could not be read
         # no_score | below_threshold | outside_top | not_drawn | too_similar, or why the row could not be read
         ("reason", pa.string()),
     ]
@@ -31,23 +31,23 @@ DROPPED = pa.schema(
 "rule": "score_model: best 30% of captions", "reason": "outside_top"}``"""
 
 SHARE_COLUMNS = ("scene_class", "source", "words")
-"""What kept shares are reported by, as far as the samples have it; ``words`` is the text's length."""
+"""Columns by which kept shares are reported, if the samples have them; ``words`` is the text's length."""
 
 _LENGTHS = ((5, "up to 5"), (10, "6 to 10"), (20, "11 to 20"), (40, "21 to 40"))
 
 
 def answer_words(messages: Sequence[Message] | None) -> int:
-    """Words of the last message: a caption, an answer."""
+    """Number of words in the last message, a caption or an answer."""
     return len(messages[-1]["content"].split()) if messages else 0
 
 
 def length_bucket(words: int) -> str:
-    """The bucket that a text of so many words is in."""
+    """The length bucket of a text with this number of words."""
     return next((name for max_words, name in _LENGTHS if words <= max_words), "over 40")
 
 
 def dropped_rows(samples: pd.DataFrame, decisions: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows of DROPPED, by key, for what `decide` decided over ``samples``."""
+    """Rows of DROPPED, sorted by key, from the decisions of `apply_rule` on ``samples``."""
     named = decisions.assign(key=samples["sample_id"], kind=samples["kind"])
     rows = named[~named["kept"].to_numpy(dtype=bool)].sort_values("key")
     records: list[dict[str, Any]] = rows[DROPPED.names].to_dict("records")
@@ -59,14 +59,14 @@ def dropped_rows(samples: pd.DataFrame, decisions: pd.DataFrame) -> list[dict[st
 
 
 class Shares:
-    """Counts samples and kept ones by class, source and length, batch by batch."""
+    """Counts all samples and kept samples by class, source and length, batch by batch."""
 
     def __init__(self) -> None:
         self._samples: Counter[tuple[str, str, str]] = Counter()
         self._kept: Counter[tuple[str, str, str]] = Counter()
 
     def add(self, samples: pd.DataFrame, kept: npt.NDArray[np.bool_]) -> None:
-        """Args: samples with column ``kind`` and any of SHARED_BY (a missing value counts as "unknown")."""
+        """Adds samples with column ``kind`` and any of SHARE_COLUMNS; a missing value counts as "unknown"."""
         for by in SHARE_COLUMNS:
             if by in samples:
                 values = (
@@ -78,8 +78,8 @@ class Shares:
                     self._kept[kind, by, value] += int(total)
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row a kind, column and value: samples, kept, dropped, share kept with its 95 % Wilson interval, and
-        ``vanished``, true where nothing is kept."""
+        """One row per kind, column and value: samples, kept, dropped, share kept with its 95 % Wilson interval, and
+        ``vanished``, true if nothing is kept."""
         rows = []
         for name, samples in sorted(self._samples.items()):
             kept = self._kept[name]
@@ -92,7 +92,7 @@ class Shares:
 
 
 def vanished_groups(shares: Sequence[dict[str, Any]]) -> list[str]:
-    """Classes and sources of which nothing is kept, the largest first, each in words; lengths may go unmourned."""
+    """Classes and sources of which nothing is kept, as text, largest first. Length buckets are not reported."""
     lost = [row for row in shares if row["vanished"] and row["by"] != "words"]
     lost.sort(key=lambda row: (-row["samples"], row["kind"], row["by"], row["value"]))
     return [f"{row['by']} {row['value']!r} ({row['samples']} {row['kind']}s)" for row in lost]

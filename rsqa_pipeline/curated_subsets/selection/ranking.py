@@ -1,4 +1,4 @@
-"""The number that a rule ranks samples by, and how many of them it keeps; in memory and streamed alike."""
+"""Ranking keys of a rule and how many samples it keeps; used in memory and for streaming."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Keys = npt.NDArray[np.float64]
 
 
 def uniform(ids: Sequence[str], seed: int) -> Keys:
-    """(n,) numbers in [0, 1) that hang on seed and id alone, whatever other samples there are and their order."""
+    """(n,) numbers in [0, 1) that depend only on seed and id, not on the other samples or their order."""
     start = hashlib.sha256(_with_length(str(seed).encode()))
 
     def digest(name: bytes) -> bytes:
@@ -29,13 +29,13 @@ def uniform(ids: Sequence[str], seed: int) -> Keys:
 
 
 def ranking_keys(rule: SubsetRule, ids: Sequence[str], scores: Keys | None, seed: int) -> Keys:
-    """(n,) keys of a rule with a selector: higher is kept first, equal keys go by id, NaN is not eligible.
+    """(n,) keys of a rule with a selector: higher is kept first, equal keys are ordered by id, NaN is not eligible.
 
-    A drawn rule's keys are score / temperature plus Gumbel noise, so that the k best keys are k draws without
+    With a temperature, the keys are score / temperature plus Gumbel noise, so that the k best keys are k draws without
     replacement with odds proportional to exp(score / temperature) (Efraimidis and Spirakis, 2006).
 
     Args:
-        scores: (n,) by the rule's selector, NaN where there is none; None for the selectors all and random.
+        scores: (n,) scores of the rule's selector, NaN if missing; None for the selectors all and random.
     """
     if rule.selector == "all":
         return np.zeros(len(ids))
@@ -43,33 +43,33 @@ def ranking_keys(rule: SubsetRule, ids: Sequence[str], scores: Keys | None, seed
         return uniform(ids, seed)
     assert scores is not None
     if rule.temperature is None:
-        return scores + 0.0  # -0.0 and 0.0 are one score
+        return scores + 0.0  # makes -0.0 and 0.0 the same score
     noise = -np.log(-np.log(np.maximum(uniform(ids, seed), 2.0**-53)))
     return scores / rule.temperature + noise
 
 
 def kept_count(samples: int, share: float) -> int:
-    """How many of ``samples`` a fraction keeps: the nearest whole number, halves up, at least one."""
+    """How many of ``samples`` a fraction keeps: the nearest integer, halves up, at least one if there are any."""
     return min(samples, max(1, math.floor(samples * share + 0.5)))
 
 
 def fraction(rule: SubsetRule, kind: Kind | None) -> float:
-    """Of one kind; None where kinds are not told apart, and the rule has one fraction for both."""
+    """The rule's fraction for one kind; None if kinds are not distinguished and the rule has one fraction for both."""
     return rule.instruction_fraction if kind == "instruction" else rule.caption_fraction
 
 
 def quota(rule: SubsetRule, kind: Kind | None, samples: int) -> int:
-    """How many of a group's ``samples`` the rule keeps: the fraction, and not below the floor."""
+    """How many of a group's ``samples`` the rule keeps: the fraction, but at least the floor."""
     return max(kept_count(samples, fraction(rule, kind)), min(samples, rule.floor))
 
 
 def is_random(rule: SubsetRule) -> bool:
-    """Whether chance takes part."""
+    """Whether the selection is random."""
     return rule.selector == "random" or rule.temperature is not None
 
 
 def describe_rule(rule: SubsetRule, kind: Kind | None) -> str:
-    """A rule with a selector as one line: ``score_model: best 30% of each scene_class, at least 5``."""
+    """A rule with a selector as one line of text: ``score_model: best 30% of each scene_class, at least 5``."""
     share = f"{100 * fraction(rule, kind):g}%"
     words = f"{rule.selector}: {share} drawn" if is_random(rule) else f"{rule.selector}: best {share}"
     if rule.temperature is not None:
@@ -85,10 +85,10 @@ def describe_rule(rule: SubsetRule, kind: Kind | None) -> str:
 
 
 def percentile(rank: npt.NDArray[np.float64] | npt.NDArray[np.int64], scored: int) -> npt.NDArray[np.float64]:
-    """Share of ``scored`` samples, in %, that a sample of this rank (1 is best) ranks above or level with."""
+    """Percentage of ``scored`` samples that rank equal to or below a sample of this rank (1 is best)."""
     return 100.0 * (scored - rank + 1) / max(scored, 1)
 
 
 def _with_length(part: bytes) -> bytes:
-    """As `records.sha256` feeds a part to the hash."""
+    """A part as `records.sha256` passes it to the hash."""
     return len(part).to_bytes(8, "big") + part

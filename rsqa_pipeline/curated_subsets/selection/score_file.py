@@ -1,4 +1,4 @@
-"""Selection from a score file, without a pipeline around it: with its data file in memory, or alone at any length."""
+"""Selects from a score file without a pipeline: with its data file in memory, or alone, streamed at any length."""
 
 from __future__ import annotations
 
@@ -41,30 +41,30 @@ KEPT = pa.schema([("key", pa.string())])
 
 @dataclass(frozen=True)
 class SelectionResult:
-    """What a selection came to; the tables stand in its folder."""
+    """Result of a selection; its tables are in the output folder."""
 
     kept: int
     dropped: Counter[str]
-    """By reason."""
+    """Dropped rows by reason."""
     shares: list[dict[str, Any]]
 
 
 def read_rule(path: Path) -> SubsetRule:
-    """A rule from a YAML file. Raises DataError, with every fault, where it is none."""
+    """Reads a rule from a YAML file. Raises DataError with every fault if it is not a valid rule."""
     try:
         return SubsetRule.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     except ValidationError as error:
         faults = [".".join(str(p) for p in fault["loc"]) + ": " + fault["msg"] for fault in error.errors()]
-        raise DataError(f"{path} is no rule: {'; '.join(fault.removeprefix(': ') for fault in faults)}") from None
+        raise DataError(f"{path} is not a rule: {'; '.join(fault.removeprefix(': ') for fault in faults)}") from None
 
 
 def curate_scores(scores: Path, rule: SubsetRule, seed: int, folder: Path) -> SelectionResult:
     """Streams the score file and writes ids.parquet (in the file's order), explained.parquet, shares.json, rule.json.
 
     Raises:
-        DataError: as `select_file`.
+        DataError: see `apply_rule_streaming`.
     """
     table = ScoreTable(scores)
     folder.mkdir(parents=True, exist_ok=True)
@@ -90,10 +90,10 @@ def curate_scores(scores: Path, rule: SubsetRule, seed: int, folder: Path) -> Se
 def curate_data(
     scores: Path, source: SourceFile, rule: SubsetRule, seed: int, folder: Path
 ) -> tuple[SelectionResult, Collection[str]]:
-    """Selects among the rows of a data file, whose classes, sources and lengths then count; writes as `curate_scores`.
+    """Selects from the rows of a data file and writes the files of `curate_scores`; shares are also by length.
 
-    A row without a score is dropped with reason ``no_score``; one that cannot be read, or whose key stands before it,
-    with the reader's reason. Returns the keys kept, too.
+    A row without a score is dropped with reason ``no_score``, an unreadable row with the reader's reason, and a row
+    with a repeated key with ``duplicate_id``. Also returns the kept keys.
 
     Raises:
         DataError: the data file or the score file cannot be used, or they have no key in common.
@@ -112,7 +112,7 @@ def curate_data(
 
 
 def _read(source: SourceFile) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The rows to choose among, and rows of DROPPED for those that cannot be."""
+    """The rows to select from, and rows of DROPPED for the unusable rows."""
     rows: dict[str, dict[str, Any]] = {}
     faults = []
     for row in read_source(source):
@@ -130,7 +130,7 @@ def _read(source: SourceFile) -> tuple[list[dict[str, Any]], list[dict[str, Any]
 def _join_scores(samples: pd.DataFrame, scores: Path) -> pd.DataFrame:
     table = ScoreTable(scores)
     if samples.empty:
-        raise DataError("the data file has no row that can be read")
+        raise DataError("the data file has no readable row")
     positions = pd.Series(samples.index, index=samples["sample_id"])
     columns = {name: name if name in table.columns else "score" for name in SCORED}
     columns = {name: column for name, column in columns.items() if name == "score_model" or column == name}
@@ -141,7 +141,7 @@ def _join_scores(samples: pd.DataFrame, scores: Path) -> pd.DataFrame:
             known = ~np.isnan(found)
             values[found[known].astype(int)] = batch.column(1).to_numpy(zero_copy_only=False)[known]
         if np.isnan(values).all():
-            raise DataError(f"{scores} has no score of a row of the data file; are its keys those of another file?")
+            raise DataError(f"{scores} has no score for any row of the data file; does it belong to another file?")
         samples = samples.assign(**{name: values})
     return samples
 

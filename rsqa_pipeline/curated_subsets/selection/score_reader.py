@@ -1,4 +1,4 @@
-"""A score file read batch by batch, and the rows' ranking keys on disk as integers that sort like them."""
+"""Reads a score file batch by batch, and stores ranking keys on disk as integers in the same order."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from rsqa_pipeline.errors import DataError
 
 BATCH_ROWS = 1 << 18
 NOT_SCORED = np.uint64(0)
-"""Sortable form of a missing key; every other key's is above it."""
+"""Code of a missing key; all other codes are higher."""
 _REFUSED = np.uint16(1 << 15)
 _MAX_TIES_IN_MEMORY = 200_000
 
 
 class ScoreTable:
-    """A score file, or a folder of shards, in Parquet: a column ``key`` or ``sample_id``, and one for each selector.
+    """A score file, or a folder of shards, in Parquet: a column ``key`` or ``sample_id``, and one per selector.
 
-    ``score`` is the score model's where there is no column ``score_model``. Rows keep the file's order.
+    ``score`` is the score model's score if there is no column ``score_model``. Rows keep the file's order.
     """
 
     def __init__(self, path: Path, batch_rows: int = BATCH_ROWS) -> None:
-        """Raises DataError where there is no such file, or it has no ids."""
+        """Raises DataError if the file does not exist, is not Parquet or has no ids."""
         if not path.exists():
-            raise DataError(f"no score file {path}; make it with `rsqa score`")
+            raise DataError(f"no score file {path}; create it with `rsqa score`")
         try:
             self._data = ds.dataset(path)
             self.rows: int = self._data.count_rows()
         except (pa.ArrowInvalid, OSError) as error:
-            raise DataError(f"{path} is no Parquet file: {error}") from error
+            raise DataError(f"{path} is not a Parquet file: {error}") from error
         self.columns: list[str] = self._data.schema.names
         found = [name for name in ("key", "sample_id") if name in self.columns]
         if not found:
@@ -45,16 +45,16 @@ class ScoreTable:
         self.batch_rows = batch_rows
 
     def column(self, name: str) -> str:
-        """The file's name for a column or selector. Raises DataError where it has none."""
+        """The file's name for a column or selector. Raises DataError if it has none."""
         found = "score" if name == "score_model" and name not in self.columns else name
         if found not in self.columns:
             raise DataError(f"the rule needs column {found!r}; the score file has {', '.join(self.columns)}")
         return found
 
     def batches(self, columns: list[str]) -> Iterator[tuple[int, Any]]:
-        """(row of its first, record batch) of the columns, in order."""
+        """(number of its first row, record batch) of the columns, in order."""
         start = 0
-        # by default dozens of batches are read ahead, and a file's bytes stay in memory once read
+        # by default dozens of batches are read ahead, and everything read stays in memory
         ahead = {"batch_readahead": 1, "fragment_readahead": 1, "use_threads": False}
         stream = ds.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True)
         options = {**ahead, "fragment_scan_options": stream}
@@ -69,15 +69,15 @@ class Chunk:
 
     start: int
     codes: npt.NDArray[np.uint64]
-    """(n,) keys in their sortable form."""
+    """(n,) keys as sortable codes."""
     groups: npt.NDArray[np.uint16]
     """(n,) number of each row's group."""
     passing: npt.NDArray[np.bool_]
-    """(n,) the row has a key, and one that the rule lets through."""
+    """(n,) whether the row has a key and passes the rule's threshold."""
 
 
 class SpilledKeys:
-    """Keys and groups of a table's rows in two files of a folder, 10 bytes a row."""
+    """Keys and groups of a table's rows in two files of a folder, 10 bytes per row."""
 
     def __init__(self, folder: Path, batch_rows: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ class SpilledKeys:
     def write(
         self, rows: Iterable[tuple[npt.NDArray[np.float64], npt.NDArray[np.uint16], npt.NDArray[np.bool_]]]
     ) -> None:
-        """Args: batches of keys (NaN: none), groups (below 32,768) and whether the rule lets the row through."""
+        """Writes batches of keys (NaN if missing), groups (below 32,768) and whether the row passes the threshold."""
         with self._keys.open("wb") as keys, self._groups.open("wb") as groups:
             for key, group, passes in rows:
                 sortable_codes(key).tofile(keys)
@@ -100,7 +100,7 @@ class SpilledKeys:
         return (chunk for _, chunk in self.with_chunks(sizes))
 
     def with_chunks(self, batches: Iterable[Any]) -> Iterator[tuple[Any, Chunk]]:
-        """Each of consecutive batches of the table's rows, whatever their sizes, with its chunk."""
+        """Consecutive batches of the table's rows, of any size, each with its chunk."""
         start = 0
         with self._keys.open("rb") as keys, self._groups.open("rb") as groups:
             for batch in batches:
@@ -111,7 +111,7 @@ class SpilledKeys:
 
 
 def sortable_codes(keys: npt.NDArray[np.float64]) -> npt.NDArray[np.uint64]:
-    """Integers that compare as the floats do; `NOT_SCORED` for NaN."""
+    """Integers in the same order as the floats; `NOT_SCORED` for NaN."""
     bits = keys.view(np.uint64)
     sign = np.uint64(1 << 63)
     codes = np.where(bits & sign, ~bits, bits | sign)
@@ -120,14 +120,14 @@ def sortable_codes(keys: npt.NDArray[np.float64]) -> npt.NDArray[np.uint64]:
 
 
 def nth_smallest_id(ids: Callable[[], Iterator[Any]], count: int, max_in_memory: int = _MAX_TIES_IN_MEMORY) -> str:
-    """The ``count``-th least of the ids, in Unicode order, without holding them all.
+    """The ``count``-th smallest id in Unicode order, without holding all ids in memory.
 
-    Counts them by their next two characters, and goes on within the pair that the wanted id is in, until few are left.
+    Counts the ids by their next two characters and continues within the pair of the requested id until few are left.
 
     Args:
-        ids: starts a new pass over them, as batches of pyarrow strings.
+        ids: starts a new pass over the ids, as batches of pyarrow strings.
         count: from 1 to the number of ids.
-        at_once: ids that may be sorted in memory.
+        max_in_memory: number of ids that may be sorted in memory.
     """
     prefix = ""
     while True:

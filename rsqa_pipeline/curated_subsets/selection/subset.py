@@ -1,7 +1,8 @@
-"""Which samples a subset keeps: a list of ids and the rule that chose them (paper, curation).
+"""Selects the samples of a subset: a list of ids and the rule that selected them (paper, curation).
 
-Captions and instructions are ranked apart, each with its own fraction: the paper found 30 % right for captions and
-60 % for instructions. The true quality of what is kept is reported where the source knows it, and never selects.
+Captions and instructions are ranked separately, each with its own fraction: the paper found 30 % best for captions and
+60 % for instructions. The true quality of the kept samples is reported if the source knows it; it is never used to
+select.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ from rsqa_pipeline.versions import folder_version
 
 KINDS: tuple[Kind, ...] = tuple(TABLES.values())
 SCORES = {"score_model": "pair_scores", "clip_score": "clip_scores"}
-"""The asset whose scores a selector ranks by; the other selectors need none."""
+"""Asset with the scores of each selector; the other selectors need no scores."""
 
 
 def select_ids(samples: pd.DataFrame, rule: SubsetRule, seed: int) -> list[str]:
-    """Ids of the samples that ``rule`` keeps, sorted; the same whatever the order of the rows. See `decide`."""
+    """Sorted ids of the samples that ``rule`` keeps, independent of the order of the rows. See `apply_rule`."""
     return sorted(samples.loc[apply_rule(samples, rule, seed)["kept"], "sample_id"])
 
 
@@ -78,10 +79,10 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
 
 
 def _scored_corpus(inputs: Mapping[str, Path]) -> tuple[pd.DataFrame, dict[str, str]]:
-    """The corpus with one column a selector's score (NaN: not scored), and each scoring model's version.
+    """The corpus with one score column per selector (NaN if not scored), and each scoring model's version.
 
     Raises:
-        DataError: no sample of split "corpus", or scores of one table by several models.
+        DataError: no sample of split "corpus", or a table with scores of several models.
     """
     columns = ["sample_id", "kind", "source", "scene_class", "task", "image_id", "true_quality", "words"]
     rows = [{**row, "words": answer_words(row["messages"])} for row in read_corpus(inputs)]
@@ -115,7 +116,7 @@ def _without_score(samples: pd.DataFrame, rule: SubsetRule) -> pd.Series:
 
 
 def _metrics(samples: pd.DataFrame, rule: SubsetRule) -> Metrics:
-    """Counts, true quality (1..5) of what is kept with the number of samples it is known for, kept share by source."""
+    """Counts, true quality (1..5) of the kept samples, number of samples with known quality, kept share by source."""
     kept = samples[samples["kept"]]
     metrics: Metrics = {
         "corpus_rows": float(len(samples)),

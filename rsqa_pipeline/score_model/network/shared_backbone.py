@@ -106,9 +106,8 @@ def _image_features(
 ) -> tuple[list[Tensor], list[list[Tensor]]]:
     """Features of each image, (tokens, hidden); for Qwen3-VL also those for each of its first language layers."""
     patches = grids.prod(dim=1).tolist()
-    in_pieces = not (
-        pixel_values.is_cuda or torch.is_grad_enabled()
-    )  # in training, all processes must encode equally often
+    # in training, all processes must encode equally often
+    in_pieces = not (pixel_values.is_cuda or torch.is_grad_enabled())
     sizes = _pieces(patches, CPU_PATCHES) if in_pieces else [len(patches)]
     rows = [sum(patches[start - size : start]) for start, size in zip(accumulate(sizes), sizes, strict=True)]
     found = [

@@ -27,7 +27,7 @@ class NearPairs:
     second: Ints
     similarity: Floats
     crowded: Ints
-    """Ints with the maximum number of candidates: they may have more."""
+    """Rows with the maximum number of candidates: they may have more."""
 
 
 def near_pairs(queries: ImageSet, rows: Ints, database: ImageSet, database_rows: Ints, threshold: float) -> NearPairs:

@@ -20,10 +20,10 @@ LAYOUT = "COCO captions JSON"
 
 
 def read(path: Path, images: Path) -> Iterator[Entry]:
-    """One entry an annotation, key its id; then one fault for each image that no annotation names.
+    """Yields one entry per annotation, with its id as key; then one fault per image that no annotation names.
 
-    COCO files are one a split, so the split is None. The file is walked over twice, for its images and for its
-    annotations; the names of the images are held.
+    COCO has one file per split, so the split is None. The file is read twice, for its images and for its annotations;
+    only the file names of the images are kept in memory.
 
     Raises:
         DataError: the file cannot be read or lacks the lists ``images`` and ``annotations``.
@@ -43,14 +43,14 @@ def read(path: Path, images: Path) -> Iterator[Entry]:
 
 
 def read_names(path: Path, names: dict[int | str, str]) -> Iterator[RowFault]:
-    """Puts the images' file names into ``names`` by their ids; yields a fault for each image that has none of its own.
+    """Adds the images' file names to ``names`` by id; yields a fault per image whose id or name is missing or repeated.
 
     Raises:
         DataError: as `read`.
     """
     for record in records(path, ("images",), LAYOUT):
         if isinstance(record, RowFault):
-            continue  # a file that is cut short says so again with its annotations
+            continue  # a truncated file gives this fault again with its annotations
         image, name = record.value, text_of(record.value, "file_name")
         if not name or not isinstance(image.get("id"), int | str):
             yield RowFault(f"images[{record.index}]", "no_image", f"no id or file_name in {str(image)[:200]}")
@@ -61,13 +61,13 @@ def read_names(path: Path, names: dict[int | str, str]) -> Iterator[RowFault]:
 
 
 def image_of(annotation: Any) -> int | str | None:
-    """The id of the image that an annotation is about; None where it names none."""
+    """The id of the image that an annotation refers to; None if it names none."""
     image_id = annotation.get("image_id") if isinstance(annotation, dict) else None
     return image_id if isinstance(image_id, int | str) else None
 
 
 def read_annotation(annotation: Any, index: int, names: Mapping[int | str, str], images: Path) -> Entry:
-    """The entry of one element of ``annotations``.
+    """Returns the entry of one element of ``annotations``.
 
     Args:
         names: the images' file names by id.

@@ -1,4 +1,4 @@
-"""CSV with the columns ``image`` and ``text``; ``split``, ``source`` and ``scene_class`` are read where there are any.
+"""CSV with the columns ``image`` and ``text``, and optionally ``split``, ``source`` and ``scene_class``.
 
 One real row (RSICD's first caption, exported)::
 
@@ -21,20 +21,20 @@ from rsqa_pipeline.source_pairs.source_row import Entry, RowFault, SourceRow, ca
 
 @dataclass(frozen=True)
 class CsvRow:
-    """One row of the file: its values, or the parser's complaint about it, and the characters it stands in."""
+    """One row of the file: its values, or the parser's error, and its characters in the file."""
 
     values: list[str] | csv.Error
     text: str
-    """With its line end; bytes that are not UTF-8 are lone surrogates."""
+    """Includes the line end; bytes that are not UTF-8 are lone surrogates."""
 
     @property
     def raw(self) -> bytes:
-        """The same as the file's bytes."""
+        """The row as the file's bytes."""
         return self.text.encode("utf-8", "surrogateescape")
 
 
 def read(path: Path, images: Path) -> Iterator[Entry]:
-    """One entry a row, key ``row N`` counted from 1 after the heading; source is the file's name unless given.
+    """Yields one entry per row, with key ``row N`` counted from 1 after the header. Default source: the file's name.
 
     A file that ends within quotes gives ``truncated_file`` for its last row.
 
@@ -42,14 +42,14 @@ def read(path: Path, images: Path) -> Iterator[Entry]:
         DataError: the file cannot be read or has no columns ``image`` and ``text``.
     """
     rows = read_rows(path)
-    heading = next(rows).values
-    assert isinstance(heading, list)  # read_rows has looked
+    header = next(rows).values
+    assert isinstance(header, list)  # checked by read_rows
     for number, row in enumerate(rows, 1):
-        yield read_row(f"row {number}", row, heading, path.stem, images)
+        yield read_row(f"row {number}", row, header, path.stem, images)
 
 
 def read_rows(path: Path) -> Iterator[CsvRow]:
-    """The heading, then every row that is not an empty line.
+    """Yields the header, then every row that is not an empty line.
 
     Raises:
         DataError: the file cannot be read or has no columns ``image`` and ``text``.
@@ -59,9 +59,9 @@ def read_rows(path: Path) -> Iterator[CsvRow]:
             lines = _Lines(file)
             rows = csv.reader(lines)
             row = _next_row(rows, lines)
-            heading = row.values if row else []
-            if row is None or not isinstance(heading, list) or not {"image", "text"} <= set(heading):
-                raise DataError(f"{path} needs a heading with the columns image and text, found {heading}")
+            header = row.values if row else []
+            if row is None or not isinstance(header, list) or not {"image", "text"} <= set(header):
+                raise DataError(f"{path} needs a header with the columns image and text, found {header}")
             while row is not None:
                 if row.values != []:  # an empty line holds no row
                     yield row
@@ -71,7 +71,7 @@ def read_rows(path: Path) -> Iterator[CsvRow]:
 
 
 class _Lines:
-    """The file's lines, those handed out since the last `taken` kept."""
+    """Iterates over the file's lines and keeps those read since the last call of `taken`."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -92,23 +92,23 @@ class _Lines:
 
 
 def _next_row(rows: Iterator[list[str]], lines: _Lines) -> CsvRow | None:
-    """The next row; None at the end."""
+    """Returns the next row; None at the end."""
     try:
         values: list[str] | csv.Error | None = next(rows, None)
-    except csv.Error as error:  # a field beyond the parser's limit; the reader goes on with the next line
+    except csv.Error as error:  # a field over the parser's limit; the reader continues with the next line
         values = error
     return None if values is None else CsvRow(values, lines.taken())
 
 
-def read_row(key: str, row: CsvRow, heading: list[str], source: str, images: Path) -> Entry:
-    """The entry of one row below the heading."""
+def read_row(key: str, row: CsvRow, header: list[str], source: str, images: Path) -> Entry:
+    """Returns the entry of one row below the header."""
     if row.text.count('"') % 2 and _ends_within_quotes(row.text):
         return RowFault(key, "truncated_file", f"the file ends within quotes: {row.text[:200]}")
-    if isinstance(row.values, csv.Error) or len(row.values) != len(heading):
-        count = f"{len(row.values)} values for {len(heading)} columns" if isinstance(row.values, list) else None
+    if isinstance(row.values, csv.Error) or len(row.values) != len(header):
+        count = f"{len(row.values)} values for {len(header)} columns" if isinstance(row.values, list) else None
         found = count or str(row.values)
         return RowFault(key, "bad_row", found)
-    values = dict(zip(heading, row.values, strict=True))
+    values = dict(zip(header, row.values, strict=True))
     if not values["image"]:
         return RowFault(key, "no_image", "the column image is empty")
     reference = str(images / values["image"])
@@ -127,7 +127,7 @@ def read_row(key: str, row: CsvRow, heading: list[str], source: str, images: Pat
 
 
 def _ends_within_quotes(text: str) -> bool:
-    """Told by a strict parser, since the usual one takes a field that is never closed for a whole one."""
+    """Uses a strict parser, because the default one accepts a field that is never closed."""
     try:
         list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except csv.Error as error:

@@ -1,12 +1,12 @@
-"""Parquet as Hugging Face data sets have it: one file, or a folder with one or more files a split.
+"""Parquet in the layout of Hugging Face data sets: one file, or a folder with one or more files per split.
 
-One real row (RSICD's first caption, as ``data/train-00000-of-00002.parquet`` holds it)::
+One real row (RSICD's first caption, from ``data/train-00000-of-00002.parquet``)::
 
     {"image": {"bytes": b"\\xff\\xd8\\xff...", "path": "airport_1.jpg"},
      "text": "many planes are parked next to a long building in an airport ."}
 
-The texts may be in ``messages``, ``conversations``, ``text`` or ``caption`` (see `json_row`). An image with bytes is
-referred to as ``file.parquet#row:image``, one with a path alone as that file below the images' folder.
+The texts may be in ``messages``, ``conversations``, ``text`` or ``caption`` (see `json_row`). The reference of an image
+with bytes is ``file.parquet#row:image``; that of an image with only a path is the file in the image folder.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ _SPLIT = re.compile(r"(train|validation|valid|val|test)(?=[-_.]|$)")
 
 
 def read(path: Path, images: Path) -> Iterator[Entry]:
-    """One entry a row, key its ``id`` or ``file row N`` counted from 0; the split is the row's or the file name's.
+    """Yields one entry per row, with its ``id`` or ``file row N`` (from 0) as key. The split comes from the row or from
+    the file name.
 
-    A row group that cannot be decoded is one fault ``unreadable`` a row.
+    A row group that cannot be decoded gives one fault ``unreadable`` per row.
 
     Raises:
-        DataError: there is no such file or folder, one is no Parquet file, or lacks the columns.
+        DataError: no such file or folder, or a file that is not Parquet or lacks a column.
     """
     found = files(path)
     for file in found:
@@ -45,27 +46,27 @@ def read(path: Path, images: Path) -> Iterator[Entry]:
 
 
 def files(path: Path) -> list[Path]:
-    """The Parquet files of ``path``, in the order of their names.
+    """Returns the Parquet files of ``path``, sorted by name.
 
     Raises:
         DataError: there is none.
     """
     found = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     if not found or not all(file.is_file() for file in found):
-        raise DataError(f"{path} is no Parquet file and no folder with .parquet files in it")
+        raise DataError(f"{path} is not a Parquet file, and not a folder with .parquet files in it")
     return found
 
 
 def check_columns(file: Path) -> None:
-    """Looks at the columns alone.
+    """Checks the columns without reading any rows.
 
     Raises:
-        DataError: no Parquet file, or it lacks the image or the text.
+        DataError: the file is not Parquet, or it lacks the image or the text.
     """
     try:
         schema = pq.read_schema(file)
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{file} is no whole Parquet file: {error}") from error
+        raise DataError(f"{file} is not a complete Parquet file: {error}") from error
     missing = [] if IMAGE in schema.names else [IMAGE]
     if not set(TEXT_KEYS) & set(schema.names):
         missing.append(f"one of {', '.join(TEXT_KEYS)}")
@@ -74,17 +75,17 @@ def check_columns(file: Path) -> None:
 
 
 def name_of(file: Path, path: Path) -> str:
-    """What keys call a file of the folder ``path``; nothing where it is the only one."""
+    """Name used in keys for a file of the folder ``path``; empty if it is the only file."""
     return file.relative_to(path).as_posix() if path.is_dir() else ""
 
 
 def key_of(values: dict[str, Any], name: str, row: int) -> str:
-    """Key of row number ``row`` of the file ``name`` (empty where it is the only one)."""
+    """Key of row number ``row`` of the file ``name`` (empty if it is the only file)."""
     return str(values["id"]) if values.get("id") is not None else f"{name} row {row}".strip()
 
 
 def read_file(file: Path, name: str, source: str, images: Path) -> Iterator[Entry]:
-    """Exactly one entry a row, in the file's order."""
+    """Yields exactly one entry per row, in file order."""
     with pq.ParquetFile(file) as parquet:
         schema = parquet.schema_arrow
         by_name = _SPLIT.match(file.stem)
@@ -104,7 +105,7 @@ def read_file(file: Path, name: str, source: str, images: Path) -> Iterator[Entr
 
 
 def _rows(parquet: pq.ParquetFile, group: int) -> Iterator[dict[str, Any]]:
-    """The rows of a group, an image with bytes as an empty path: they stay where they are."""
+    """Yields the rows of a row group. Images with bytes get an empty path; their bytes stay in the file."""
     schema = parquet.schema_arrow
     columns = [name for name in (*TEXT_KEYS, *_FACTS) if name in schema.names]
     stored = _all_stored(parquet, group)
@@ -118,7 +119,7 @@ def _rows(parquet: pq.ParquetFile, group: int) -> Iterator[dict[str, Any]]:
 
 
 def _all_stored(parquet: pq.ParquetFile, group: int) -> bool:
-    """Whether the file's statistics say that every image of the group has bytes, so that they need not be read."""
+    """Whether, by the file's statistics, every image of the row group has bytes, so that they need not be read."""
     metadata = parquet.metadata.row_group(group)
     for number in range(metadata.num_columns):
         column = metadata.column(number)
@@ -128,7 +129,7 @@ def _all_stored(parquet: pq.ParquetFile, group: int) -> bool:
 
 
 def _paths(cells: pa.Array) -> list[str | None]:
-    """Of each image: empty where it has bytes, its path where it has only that, None where it has neither."""
+    """For each image: empty if it has bytes, its path if it has only a path, None if it has neither."""
     if pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type):
         return cells.to_pylist()
     if not pa.types.is_struct(cells.type):

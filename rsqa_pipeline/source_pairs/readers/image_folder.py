@@ -15,16 +15,16 @@ from rsqa_pipeline.source_pairs.source_row import Entry, FileSplit, RowFault, So
 
 
 def read(path: Path, images: Path) -> Iterator[Entry]:
-    """One entry a file, sorted by path, key the path below ``images``; source is the folder's name.
+    """Yields one entry per file, sorted by path, with the path below ``images`` as key; source is the folder's name.
 
-    Files are told by nothing but their place: whatever is no image is found when it is opened.
+    Files are not opened here. A file that is not an image is found later, when it is decoded.
 
     Raises:
-        DataError: ``path`` is no folder or has no files.
+        DataError: ``path`` is not a folder or has no files.
     """
     files = sorted(file for file in images.rglob("*") if file.is_file())
     if not files:
-        raise DataError(f"{images} holds no files; needs class folders with images in them")
+        raise DataError(f"{images} has no files; needs class folders with images in them")
     for file in files:
         folders = file.relative_to(images).parts[:-1]
         split = file_split(folders[0]) if len(folders) > 1 else None

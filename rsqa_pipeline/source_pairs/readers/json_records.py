@@ -1,7 +1,8 @@
-"""Walks a JSON file record by record in bounded memory, and tells where each record's bytes lie.
+"""Reads a JSON file record by record in bounded memory, with the byte range of each record.
 
-The file is decoded as Latin-1 for finding records, so that a character is a byte and offsets are the file's own: JSON's
-marks are ASCII, and no byte of a longer UTF-8 character is. A record with other than ASCII is then decoded as UTF-8.
+To find records, the file is decoded as Latin-1, so that one character is one byte and offsets are file offsets. JSON's
+punctuation is ASCII, and no byte of a multi-byte UTF-8 character is. A record that is not ASCII is then decoded as
+UTF-8.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.source_pairs.source_row import RowFault
 
 CHUNK_BYTES = 1 << 20
-_DECODER = json.JSONDecoder(strict=False)  # not strict: a text may hold control characters
+_DECODER = json.JSONDecoder(strict=False)  # not strict: a text may contain control characters
 _SPACE = re.compile(r"[ \t\n\r]*")
 _LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
-_CUT_NUMBER = re.compile(r"(?:[.eE][+-]?)?")
-_LONGEST_ESCAPE = 12
+_PARTIAL_NUMBER = re.compile(r"(?:[.eE][+-]?)?")
+_MAX_ESCAPE_LENGTH = 12
 _BYTE_ORDER_MARK = "\xef\xbb\xbf"
 
 
@@ -33,12 +34,12 @@ class Record:
     """
 
     array: str
-    """Key of the array; empty where the file is one array."""
+    """Key of the array; empty if the file is one array."""
     index: int
     start: int
-    """Offset in the file, bytes."""
+    """Offset in the file, in bytes."""
     raw: bytes
-    """Exactly the file's bytes, without the space around them."""
+    """Exactly the file's bytes, without the whitespace around them."""
     value: Any
 
     @property
@@ -46,18 +47,18 @@ class Record:
         return self.start + len(self.raw)
 
 
-class _EndsEarly(Exception):
+class _UnexpectedEnd(Exception):
     """The file ends within a value or an array."""
 
 
 def records(path: Path, arrays: Sequence[str], layout: str) -> Iterator[Record | RowFault]:
-    """The elements of the file's top-level arrays named, in the file's order; with none named the file is one array.
+    """Yields the elements of the named top-level arrays, in file order. With no names, the file itself is one array.
 
-    A file that ends too early gives its whole records and then one fault ``truncated_file``. Bytes that are not UTF-8
-    become lone surrogates. Memory: the longest record, or the longest value of another key that is no array.
+    A truncated file gives its complete records and then one fault ``truncated_file``. Bytes that are not UTF-8 become
+    lone surrogates. Memory: the longest record, or the longest value of another key that is not an array.
 
     Args:
-        layout: the format's name, put into errors.
+        layout: the format's name, for error messages.
 
     Raises:
         DataError: the file cannot be read, is not JSON, or lacks an array.
@@ -69,8 +70,8 @@ def records(path: Path, arrays: Sequence[str], layout: str) -> Iterator[Record |
     with file:
         try:
             window = _Window(file)
-            found = yield from _walk(window, arrays)
-        except _EndsEarly:
+            found = yield from _top_level_records(window, arrays)
+        except _UnexpectedEnd:
             detail = f"{path} ends at byte {window.end} before it is complete; the records before that were read"
             yield RowFault(f"byte {window.end}", "truncated_file", detail)
             return
@@ -86,147 +87,147 @@ def records(path: Path, arrays: Sequence[str], layout: str) -> Iterator[Record |
 
 
 class _Window:
-    """The part of the file that is looked at: one character is one byte."""
+    """The part of the file in memory; one character is one byte."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._base = 0
         self._ended = False
         self.text = ""
-        self.at = 0
-        self._more()
+        self.position = 0
+        self._read_more()
         if self.text.startswith(_BYTE_ORDER_MARK):
-            self.at = len(_BYTE_ORDER_MARK)
+            self.position = len(_BYTE_ORDER_MARK)
 
     @property
     def offset(self) -> int:
-        """Of the next character in the file, bytes."""
-        return self._base + self.at
+        """Offset of the next character in the file, in bytes."""
+        return self._base + self.position
 
     @property
     def end(self) -> int:
-        """Of what was read so far."""
+        """Offset of the end of what has been read, in bytes."""
         return self._base + len(self.text)
 
     def peek(self) -> str:
-        """The next character that is no space."""
+        """Returns the next character that is not whitespace."""
         while True:
-            space = _SPACE.match(self.text, self.at)
-            self.at = space.end() if space else self.at
-            if self.at < len(self.text):
-                return self.text[self.at]
-            if not self._more():
-                raise _EndsEarly
+            space = _SPACE.match(self.text, self.position)
+            self.position = space.end() if space else self.position
+            if self.position < len(self.text):
+                return self.text[self.position]
+            if not self._read_more():
+                raise _UnexpectedEnd
 
-    def at_end(self) -> bool:
-        """Whether nothing but space is left."""
+    def is_at_end(self) -> bool:
+        """Whether only whitespace is left."""
         try:
             self.peek()
-        except _EndsEarly:
+        except _UnexpectedEnd:
             return True
         return False
 
-    def take(self, mark: str) -> None:
-        if self.peek() != mark:
-            raise ValueError(f"expecting {mark!r}, found {self.text[self.at]!r}")
-        self.at += 1
+    def skip(self, expected: str) -> None:
+        if self.peek() != expected:
+            raise ValueError(f"expecting {expected!r}, found {self.text[self.position]!r}")
+        self.position += 1
 
     def value(self) -> tuple[Any, str]:
-        """The next value and its characters."""
+        """Returns the next value and its characters."""
         self.peek()
         while True:
-            whole = None
+            decoded = None
             try:
-                whole = _DECODER.raw_decode(self.text, self.at)
+                decoded = _DECODER.raw_decode(self.text, self.position)
             except json.JSONDecodeError as error:
-                if not _may_go_on(error, self.text):
+                if not _may_be_incomplete(error, self.text):
                     raise
-            # A number at the window's end may have further digits in the file.
-            if whole is not None and (self._ended or len(self.text) - whole[1] > 2):
+            # A number at the end of the window may have more digits in the file.
+            if decoded is not None and (self._ended or len(self.text) - decoded[1] > 2):
                 break
-            if not self._more() and whole is None:
-                raise _EndsEarly
-        value, end = whole
-        if _CUT_NUMBER.fullmatch(self.text, end) and not isinstance(value, dict | list | str):
-            raise _EndsEarly
-        characters = self.text[self.at : end]
-        self.at = end
+            if not self._read_more() and decoded is None:
+                raise _UnexpectedEnd
+        value, end = decoded
+        if _PARTIAL_NUMBER.fullmatch(self.text, end) and not isinstance(value, dict | list | str):
+            raise _UnexpectedEnd
+        characters = self.text[self.position : end]
+        self.position = end
         return value, characters
 
-    def _more(self) -> bool:
-        """Drops what was walked over and reads on, at least as much as is still looked at, so that time is linear."""
-        ahead = self.text[self.at :]
-        data = self._file.read(max(CHUNK_BYTES, len(ahead)))
-        self._base += self.at
-        self.at = 0
-        self.text = ahead + data.decode("latin-1")
+    def _read_more(self) -> bool:
+        """Drops what was consumed and reads at least as much as is still in memory, so that time is linear in the file."""
+        unread = self.text[self.position :]
+        data = self._file.read(max(CHUNK_BYTES, len(unread)))
+        self._base += self.position
+        self.position = 0
+        self.text = unread + data.decode("latin-1")
         self._ended = not data
         return not self._ended
 
 
-def _may_go_on(error: json.JSONDecodeError, text: str) -> bool:
-    """Whether more of the file may make the value whole."""
+def _may_be_incomplete(error: json.JSONDecodeError, text: str) -> bool:
+    """Whether more of the file may complete the value."""
     rest = text[error.pos :]
     return (
         error.msg.startswith("Unterminated string")
         or any(literal.startswith(rest) for literal in _LITERALS)
-        or _CUT_NUMBER.fullmatch(rest) is not None
-        or ("escape" in error.msg and len(rest) <= _LONGEST_ESCAPE)
+        or _PARTIAL_NUMBER.fullmatch(rest) is not None
+        or ("escape" in error.msg and len(rest) <= _MAX_ESCAPE_LENGTH)
     )
 
 
-def _walk(window: _Window, arrays: Sequence[str]) -> Generator[Record, None, set[str] | str]:
-    """Yields the records; returns the keys of the file's top level, or its type where it is of another layout."""
-    if window.at_end():
+def _top_level_records(window: _Window, arrays: Sequence[str]) -> Generator[Record, None, set[str] | str]:
+    """Yields the records; returns the keys of the top-level object, or the file's type if it has another layout."""
+    if window.is_at_end():
         raise ValueError("the file is empty")
     opening = window.peek()
     found: set[str] | str
     if opening == "[" and not arrays:
-        yield from _elements(window, "")
+        yield from _array_records(window, "")
         found = {""}
     elif opening == "{" and arrays:
-        found = yield from _members(window, arrays)
+        found = yield from _object_records(window, arrays)
     else:
         return {"[": "list", "{": "dict"}.get(opening) or type(window.value()[0]).__name__
-    if not window.at_end():
-        raise ValueError(f"something follows the JSON: {window.text[window.at : window.at + 20]!r}")
+    if not window.is_at_end():
+        raise ValueError(f"something follows the JSON: {window.text[window.position : window.position + 20]!r}")
     return found
 
 
-def _members(window: _Window, arrays: Sequence[str]) -> Generator[Record, None, set[str]]:
-    """Walks over an object; returns its keys, less those in ``arrays`` that hold no array."""
-    window.take("{")
+def _object_records(window: _Window, arrays: Sequence[str]) -> Generator[Record, None, set[str]]:
+    """Yields the records of an object; returns its keys, except those in ``arrays`` whose value is not an array."""
+    window.skip("{")
     found: set[str] = set()
     while window.peek() != "}":
         if found:
-            window.take(",")
+            window.skip(",")
         if window.peek() != '"':
             raise ValueError(f"expecting a key, found {window.peek()!r}")
         name, _ = window.value()
-        window.take(":")
+        window.skip(":")
         if window.peek() == "[":
-            elements = _elements(window, name)
+            array_records = _array_records(window, name)
             if name in arrays:
-                yield from elements
+                yield from array_records
             else:
-                for _ in elements:  # walked over one by one: it may be as long as the corpus
+                for _ in array_records:  # skipped one by one: the array may be as long as the corpus
                     pass
         elif name in arrays:
-            name = f"{name} (no list)"
+            name = f"{name} (not a list)"
             window.value()
         else:
             window.value()
         found.add(name)
-    window.take("}")
+    window.skip("}")
     return found
 
 
-def _elements(window: _Window, array: str) -> Iterator[Record]:
-    window.take("[")
+def _array_records(window: _Window, array: str) -> Iterator[Record]:
+    window.skip("[")
     index = 0
     while window.peek() != "]":
         if index:
-            window.take(",")
+            window.skip(",")
             window.peek()
         start = window.offset
         value, characters = window.value()
@@ -235,4 +236,4 @@ def _elements(window: _Window, array: str) -> Iterator[Record]:
             value = _DECODER.decode(raw.decode("utf-8", "surrogateescape"))
         yield Record(array, index, start, raw, value)
         index += 1
-    window.take("]")
+    window.skip("]")

@@ -1,4 +1,4 @@
-"""One row as a JSON object, as jsonl, webdataset, Hugging Face and LLaVA files hold it, read and written.
+"""Reads and writes one row as a JSON object, as used in jsonl, webdataset, Hugging Face and LLaVA files.
 
 One real row::
 
@@ -6,7 +6,7 @@ One real row::
      "text": "many planes are parked next to a long building in an airport ."}
 
 Instead of ``text`` (or ``caption``) there may be ``messages`` (``role``, ``content``) or ``conversations`` (``from``,
-``value``). ``split``, ``source``, ``task`` and ``scene_class`` are read where there are any.
+``value``). ``split``, ``source``, ``task`` and ``scene_class`` are optional.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from rsqa_pipeline.source_pairs.source_row import Entry, RowFault, SourceRow, ca
 TASKS = ("caption", "scene_class", "presence", "count", "comparison", "rural_urban", "open", "grounding", "choice")
 TEXT_KEYS = ("messages", "conversations", "text", "caption")
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
-_IMAGE_MARK = "<image>"
+_IMAGE_PLACEHOLDER = "<image>"
 
 
 def row_of(values: Mapping[str, Any], key: str, reference: str, source: str) -> Entry:
-    """The row that ``values`` hold, about the image ``reference``.
+    """Returns the row in ``values``, about the image ``reference``.
 
     Args:
-        source: who wrote the text, where the row does not say it.
+        source: who wrote the text, if the row does not say so.
     """
     split = file_split(values.get("split"))
     if values.get("split") and split is None:
@@ -57,58 +57,58 @@ def row_of(values: Mapping[str, Any], key: str, reference: str, source: str) -> 
 
 
 def values_of(row: SourceRow, image: str | None) -> dict[str, Any]:
-    """What `row_of` reads back to the same row; what is missing is left out.
+    """Returns values that `row_of` reads back as the same row, without missing ones.
 
     Args:
-        image: the image's name in the file; None where it stands beside the row.
+        image: the image's name in the file; None if the image is stored next to the row.
     """
     values = {"id": row.key, "image": image, "messages": row.messages, **facts_of(row)}
     return {name: value for name, value in values.items() if value is not None}
 
 
 def facts_of(row: SourceRow) -> dict[str, str]:
-    """Task, source, split and scene class, those that are known."""
+    """Task, source, split and scene class, as far as known."""
     facts = {"task": row.task, "source": row.source, "split": row.split, "scene_class": row.scene_class}
     return {name: value for name, value in facts.items() if value is not None}
 
 
 def read_turns(turns: Any, role_key: str, text_key: str) -> list[Message]:
-    """Chat messages of the turns; the mark ``<image>`` is taken out, since the image stands before the text anyway.
+    """Returns the turns as chat messages. The placeholder ``<image>`` is removed: the image always precedes the text.
 
-    A lone question that is nothing but the mark, the way LLaVA's pre-training asks for captions, leaves one assistant
-    turn: a caption.
+    A single question that is only the placeholder, as in LLaVA's pre-training for captions, is removed too: one
+    assistant turn is left, a caption.
 
     Raises:
-        ValueError: they are no list, a turn has no text or an unknown role, or they are neither one assistant turn
-            nor run (system,) user, assistant, user, ..., assistant.
+        ValueError: not a list, a turn without text or with an unknown role, or turns that are neither one assistant
+            turn nor (system,) user, assistant, user, ..., assistant.
     """
     if not isinstance(turns, list) or not turns:
         raise ValueError(f"needs a list of turns, found {str(turns)[:100]}")
     messages: list[Message] = []
-    marked = False
+    has_placeholder = False
     for turn in turns:
         role, text = text_of(turn, role_key), text_of(turn, text_key)
         if role not in _ROLES or text is None:
             raise ValueError(f"turn {len(messages)} has role {role!r} and {'no ' if text is None else ''}text")
-        marked = marked or (not messages and _IMAGE_MARK in text)
-        messages.append({"role": _ROLES[role], "content": text.replace(_IMAGE_MARK, "").strip()})
+        has_placeholder = has_placeholder or (not messages and _IMAGE_PLACEHOLDER in text)
+        messages.append({"role": _ROLES[role], "content": text.replace(_IMAGE_PLACEHOLDER, "").strip()})
     roles = [message["role"] for message in messages]
     if roles == ["assistant"]:
         return messages
-    talk = roles[1:] if roles[0] == "system" else roles
-    if not talk or len(talk) % 2 or talk != ["user", "assistant"] * (len(talk) // 2):
+    dialogue = roles[1:] if roles[0] == "system" else roles
+    if not dialogue or len(dialogue) % 2 or dialogue != ["user", "assistant"] * (len(dialogue) // 2):
         raise ValueError(f"turns do not alternate from user to assistant: {', '.join(roles)}")
-    if marked and roles == ["user", "assistant"] and not messages[0]["content"]:
+    if has_placeholder and roles == ["user", "assistant"] and not messages[0]["content"]:
         return messages[1:]
     return messages
 
 
 def write_turns(messages: list[Message]) -> list[dict[str, str]]:
-    """LLaVA's ``conversations``: `read_turns` gives the same messages, a caption answering the mark alone."""
+    """Returns LLaVA's ``conversations``, for which `read_turns` gives the same messages; a caption answers ``<image>``."""
     names = {"user": "human", "assistant": "gpt", "system": "system"}
     if len(messages) == 1:
-        return [{"from": "human", "value": _IMAGE_MARK}, {"from": "gpt", "value": messages[0]["content"]}]
+        return [{"from": "human", "value": _IMAGE_PLACEHOLDER}, {"from": "gpt", "value": messages[0]["content"]}]
     turns = [{"from": names[message["role"]], "value": message["content"]} for message in messages]
     first = next(turn for turn in turns if turn["from"] == "human")
-    first["value"] = f"{_IMAGE_MARK}\n{first['value']}"
+    first["value"] = f"{_IMAGE_PLACEHOLDER}\n{first['value']}"
     return turns

@@ -1,4 +1,4 @@
-"""JSON lines: one JSON object a line, a caption or a conversation about one image (see `json_row`).
+"""JSON lines: one JSON object per line, a caption or a conversation about one image (see `json_row`).
 
 One real row (RSICD's first caption)::
 
@@ -17,7 +17,7 @@ from rsqa_pipeline.source_pairs.source_row import Entry, RowFault, text_of
 
 
 def read(path: Path, images: Path) -> Iterator[Entry]:
-    """One entry a line, key its ``id`` or ``line N`` counted from 1; source is the file's name unless given.
+    """Yields one entry per line, with its ``id`` or ``line N`` (from 1) as key. Default source: the file's name.
 
     Raises:
         DataError: the file cannot be read.
@@ -27,7 +27,7 @@ def read(path: Path, images: Path) -> Iterator[Entry]:
 
 
 def lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Number, counted from 1, and bytes of each line that is not empty, its end included.
+    """Yields the number (from 1) and the bytes of each line that is not empty, including its line end.
 
     Raises:
         DataError: the file cannot be read.
@@ -42,7 +42,7 @@ def lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def read_line(line: bytes, number: int, source: str, images: Path) -> Entry:
-    """The entry of one line; one without an end that is not whole is ``truncated_file``."""
+    """Returns the entry of one line; invalid JSON without a line end is ``truncated_file``."""
     key = f"line {number}"
     encoding = "utf-8-sig" if number == 1 else "utf-8"
     try:

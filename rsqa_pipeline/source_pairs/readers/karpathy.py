@@ -22,7 +22,7 @@ LAYOUT = "Karpathy JSON"
 
 
 def read(path: Path, images: Path) -> Iterator[Entry]:
-    """One entry a sentence, key ``filename/sentid``; an image without sentences is one fault.
+    """Yields one entry per sentence, with key ``filename/sentid``; an image without sentences gives one fault.
 
     Raises:
         DataError: the file cannot be read or has no list ``images``.
@@ -35,7 +35,7 @@ def read(path: Path, images: Path) -> Iterator[Entry]:
 
 
 def read_image(image: Any, index: int, images: Path) -> Iterator[Entry]:
-    """The entries of one element of ``images``: one a sentence in order, or one fault for them all."""
+    """Yields the entries of one element of ``images``: one per sentence, in order, or one fault for all of them."""
     name = text_of(image, "filename")
     if not name:
         yield RowFault(f"images[{index}]", "no_image", f"no filename in {str(image)[:200]}")

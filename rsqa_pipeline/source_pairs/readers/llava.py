@@ -1,4 +1,4 @@
-"""LLaVA / ShareGPT JSON: a list of conversations about one image each.
+"""LLaVA / ShareGPT JSON: a list of conversations, each about one image.
 
 One real row::
 
@@ -8,8 +8,8 @@ One real row::
       {"from": "human", "value": "What feature can be seen on the back of the bus?"},
       {"from": "gpt", "value": "The back of the bus features an advertisement."}]}
 
-Multi-turn stays multi-turn; the mark ``<image>`` is taken out of the text, since the image stands before it anyway.
-A question that is the mark alone makes its answer a caption.
+Multi-turn conversations stay multi-turn. The placeholder ``<image>`` is removed from the text: the image always precedes
+it. The answer to a question that is only the placeholder becomes a caption.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LAYOUT = "LLaVA JSON"
 
 
 def read(path: Path, images: Path) -> Iterator[Entry]:
-    """One entry a conversation, key its ``id``, source the file's name unless the row names one (see `json_row`).
+    """Yields one entry per conversation, with its ``id`` as key. Default source: the file's name (see `json_row`).
 
     Raises:
         DataError: the file cannot be read or is not a list.
@@ -36,7 +36,7 @@ def read(path: Path, images: Path) -> Iterator[Entry]:
 
 
 def read_row(row: Any, index: int, source: str, images: Path) -> Entry:
-    """The entry of one element of the list."""
+    """Returns the entry of one element of the list."""
     if not isinstance(row, dict):
         return RowFault(f"[{index}]", "bad_row", f"needs an object, found {type(row).__name__}")
     key = str(row.get("id", f"[{index}]"))

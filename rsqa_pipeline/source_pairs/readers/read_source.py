@@ -27,7 +27,7 @@ from rsqa_pipeline.source_pairs.source_row import Entry, FileSplit, RowFault, So
 
 READERS: dict[str, Callable[[Path, Path], Iterator[Entry]]] = {
     "karpathy": karpathy.read,
-    "class_questions": karpathy.read,  # the images and classes of such a file; its captions are not used
+    "class_questions": karpathy.read,  # reads the images and classes of the file; its captions are not used
     "coco": coco.read,
     "llava": llava.read,
     "csv": csv_file.read,
@@ -37,26 +37,25 @@ READERS: dict[str, Callable[[Path, Path], Iterator[Entry]]] = {
     "image_folder": image_folder.read,
 }
 SHARDS: dict[str, Callable[[Path], list[Path]]] = {"webdataset": webdataset.shards, "hf_parquet": hf_parquet.files}
-"""Of the formats that hold images themselves: the files that hold them."""
+"""For each format that stores images itself: the files that store them."""
 _RASTER_ENDINGS = (".tif", ".tiff")
 
 
 def read_source(source: SourceFile) -> Iterator[Entry]:
-    """Every row of the file, in its order, readable or faulty; with ``limit``, those of the images chosen.
+    """Yields every row of the file in order, readable or faulty; with ``limit``, only rows of the selected images.
 
-    Rows stream: nothing is held but what a format needs to know of itself. With ``limit`` all rows are held once.
-    A row whose image lies outside the images' folder, by its name or through a symbolic link, becomes the fault
-    ``outside_root``.
+    Rows are streamed; with ``limit``, all rows are held in memory once. A row whose image lies outside the image folder,
+    by its name or through a symbolic link, becomes the fault ``outside_root``.
 
     Raises:
-        DataError: the file as a whole cannot be used; told now, with the first row, or where it breaks
+        DataError: the file cannot be used at all. It is raised on the call, on the first row, or where the file breaks
             off.
     """
     if source.path is None or source.format not in READERS:
-        raise DataError(f"format {source.format!r} with path {source.path} is no file to read")
+        raise DataError(f"format {source.format!r} with path {source.path} is not a file to read")
     path, folder = Path(source.path), images_folder(source)
-    named = {str(file) for file in SHARDS[source.format](path)} if source.format in SHARDS else set()
-    entries = inside(READERS[source.format](path, folder), folder, named)
+    allowed = {str(file) for file in SHARDS[source.format](path)} if source.format in SHARDS else set()
+    entries = refuse_outside(READERS[source.format](path, folder), folder, allowed)
     if source.bands or source.stretch:
         choice = RasterChoice(tuple(source.bands) if source.bands else None, source.stretch)
         entries = (_with_raster(entry, choice) for entry in entries)
@@ -66,48 +65,48 @@ def read_source(source: SourceFile) -> Iterator[Entry]:
 
 
 def images_folder(source: SourceFile) -> Path:
-    """The folder that the file's image names are in."""
+    """The folder of the images that the file names."""
     assert source.path is not None
     path = Path(source.path)
     return Path(source.images) if source.images else path if path.is_dir() else path.parent
 
 
-def inside(entries: Iterable[Entry], folder: Path, named: Collection[str]) -> Iterator[Entry]:
-    """The entries, those with an image outside ``folder`` as faults ``outside_root``.
+def refuse_outside(entries: Iterable[Entry], folder: Path, allowed: Collection[str]) -> Iterator[Entry]:
+    """Yields the entries; those with an image outside ``folder`` become faults ``outside_root``.
 
-    Names of images are data, and may come from anyone: ``../..``, absolute paths and symbolic links that lead out are
-    refused. An absolute path within the folder is not.
+    Image names are untrusted: ``../..``, absolute paths and symbolic links that lead out of the folder are refused. An
+    absolute path within the folder is allowed.
 
     Args:
-        named: files that the user pointed to, which may lie anywhere: the shards that hold the images themselves.
+        allowed: files that may lie anywhere, because the user named them: the shards that store the images.
     """
     root = os.path.realpath(folder)
-    seen: str | None = None
+    last_image: str | None = None
     fault: str | None = None
     for entry in entries:
-        if isinstance(entry, SourceRow) and entry.image != seen:  # rows about one image mostly follow each other
-            seen = entry.image
-            fault = _outside(parse_reference(entry.image).file, root, named)
+        if isinstance(entry, SourceRow) and entry.image != last_image:  # rows about one image are mostly adjacent
+            last_image = entry.image
+            fault = _outside_fault(parse_reference(entry.image).file, root, allowed)
         if fault is not None and isinstance(entry, SourceRow):
             yield RowFault(entry.key, "outside_root", fault, entry.image, entry.split)
         else:
             yield entry
 
 
-def _outside(file: str, root: str, named: Collection[str]) -> str | None:
-    """What is wrong with the place of a file; None where it lies within ``root``, or has a name no file can have."""
-    if file in named:
+def _outside_fault(file: str, root: str, allowed: Collection[str]) -> str | None:
+    """The fault of a file outside ``root``; None for one within ``root`` or with a name that no file can have."""
+    if file in allowed:
         return None
     folder, name = os.path.split(file)
     try:
-        place = os.path.normpath(os.path.join(_real_folder(folder), name))  # noqa: PTH118 - of every row: fast
-        if os.path.islink(place):  # noqa: PTH114
-            place = os.path.realpath(place)
-    except ValueError:  # a null character: it will be missing
+        resolved = os.path.normpath(os.path.join(_real_folder(folder), name))  # noqa: PTH118 - called per row: fast
+        if os.path.islink(resolved):  # noqa: PTH114
+            resolved = os.path.realpath(resolved)
+    except ValueError:  # a null character: reported later as missing
         return None
-    if place.startswith(os.path.join(root, "")):  # noqa: PTH118
+    if resolved.startswith(os.path.join(root, "")):  # noqa: PTH118
         return None
-    return f"{file} lies at {place}, outside the images' folder {root}; name the folder that holds them all"
+    return f"{file} lies at {resolved}, outside the images' folder {root}; name the folder that holds them all"
 
 
 @lru_cache(maxsize=1024)
@@ -128,10 +127,10 @@ def _with_class(entry: Entry) -> Entry:
 
 
 def _evenly(entries: Iterable[Entry], limit: int) -> Iterator[Entry]:
-    """Entries of at most ``limit`` images a split, taken at even steps over the file.
+    """Keeps the entries of at most ``limit`` images per split, evenly spaced over the file.
 
-    Files list their classes one after the other, so even steps keep the classes' shares. A fault that names no
-    image cannot be counted to one and stays.
+    Files list one class after the other, so even spacing keeps the share of each class. A fault that names no image
+    cannot be assigned to one and is kept.
     """
     images: dict[FileSplit | None, dict[str, None]] = {}
     entries = list(entries)

@@ -1,12 +1,12 @@
-"""WebDataset: an uncompressed tar, or a folder of them, whose neighbouring members of one name make a sample.
+"""WebDataset: an uncompressed tar, or a folder of tars. Adjacent members with the same name form a sample.
 
 One real row, two members of ``shard-000000.tar``::
 
     000000017.jpg    the image
     000000017.txt    many planes are parked next to a long building in an airport .
 
-In place of ``.txt`` there may be ``.json`` with an object as in `json_row`; where there are both, the text is the
-caption and the object adds what else it knows (``id``, ``split``, ``source``, ``scene_class``).
+Instead of ``.txt`` there may be ``.json`` with an object as in `json_row`. If both are present, the text is the caption
+and the object adds ``id``, ``split``, ``source`` and ``scene_class``.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from rsqa_pipeline.source_pairs.source_row import Entry, RowFault
 IMAGE_ENDINGS = ("jpg", "jpeg", "png", "tif", "tiff", "webp", "bmp", "gif", "jp2", "ppm")
 _TEXT_ENDINGS = ("txt", "json")
 _BLOCK = tarfile.BLOCKSIZE
-_TYPE = 156  # where a header says what it is the header of
+_TYPE_OFFSET = 156  # offset of the type flag in a header
 _READ_BYTES = 1 << 20
 
 
 @dataclass
 class TarSample:
-    """The members of one sample, by their endings.
+    """The members of one sample, by file name ending.
 
     Example: ``TarSample("000000017", {"jpg": <TarInfo '000000017.jpg'>, "txt": <TarInfo '000000017.txt'>})``
     """
@@ -41,59 +41,59 @@ class TarSample:
     members: dict[str, tarfile.TarInfo] = field(default_factory=dict)
 
     @property
-    def is_whole(self) -> bool:
+    def is_complete(self) -> bool:
         return any(name in self.members for name in IMAGE_ENDINGS) and any(
             name in self.members for name in _TEXT_ENDINGS
         )
 
 
 def read(path: Path, images: Path) -> Iterator[Entry]:
-    """One entry a sample, its image as a reference into the tar; key the row's ``id``, or the members' name with, in a
-    folder of shards, the shard's before it; source is the name of ``path`` unless given.
+    """Yields one entry per sample, with a reference into the tar as its image.
 
-    A damaged member is one fault ``bad_member``, and the tar goes on behind it. A tar that ends too early gives its
-    whole samples and one fault ``truncated_file``.
+    The key is the row's ``id``, or the name of the members; in a folder of shards, the shard's name precedes it. Default
+    source: the name of ``path``. A damaged member gives one fault ``bad_member``, and reading continues after it. A
+    truncated tar gives its complete samples and one fault ``truncated_file``.
 
     Raises:
-        DataError: there is no such file or folder, or no tar in it.
+        DataError: no such file or folder, or no tar in it.
     """
     for shard in shards(path):
         prefix = prefix_of(shard, path)
-        with _open(shard) as file:
+        with _open_file(shard) as file:
             for sample in samples(shard, file, prefix):
                 yield sample if isinstance(sample, RowFault) else read_sample(sample, file, shard, prefix, path.stem)
 
 
 def shards(path: Path) -> list[Path]:
-    """The tar files of ``path``, in the order of their names.
+    """Returns the tar files of ``path``, sorted by name.
 
     Raises:
         DataError: there is none.
     """
     found = sorted(path.rglob("*.tar")) if path.is_dir() else [path]
     if not found or not all(shard.is_file() for shard in found):
-        raise DataError(f"{path} is no tar file and no folder with .tar files in it")
+        raise DataError(f"{path} is not a tar file, and not a folder with .tar files in it")
     return found
 
 
 def prefix_of(shard: Path, path: Path) -> str:
-    """What stands before the keys of a shard of the folder ``path``; nothing where it is the only one."""
+    """Key prefix of a shard of the folder ``path``; empty if it is the only shard."""
     return f"{shard.relative_to(path).as_posix()}/" if path.is_dir() else ""
 
 
-def stored(member: tarfile.TarInfo, file: BinaryIO) -> bytes:
-    """A member as it stands in the tar, header and filling included."""
+def raw_member(member: tarfile.TarInfo, file: BinaryIO) -> bytes:
+    """The bytes of a member in the tar, including header and padding."""
     file.seek(member.offset)
     return file.read(-(-(member.offset_data + member.size) // _BLOCK) * _BLOCK - member.offset)
 
 
 def samples(shard: Path, file: BinaryIO, prefix: str) -> Iterator[TarSample | RowFault]:
-    """Groups neighbouring members by their name up to the first dot of its last part."""
+    """Groups adjacent members by path, without the part of the file name after its first dot."""
     sample: TarSample | None = None
     for member in _members(shard, file, prefix):
         if isinstance(member, RowFault):
             if member.reason == "truncated_file" and sample is not None:
-                if sample.is_whole:  # one that is not was cut: the fault is its own
+                if sample.is_complete:  # an incomplete sample is the one cut off: the fault covers it
                     yield sample
                 sample = None
             yield member
@@ -111,7 +111,7 @@ def samples(shard: Path, file: BinaryIO, prefix: str) -> Iterator[TarSample | Ro
 
 
 def read_sample(sample: TarSample, file: BinaryIO, shard: Path, prefix: str, source: str) -> Entry:
-    """The entry of one sample."""
+    """Returns the entry of one sample."""
     values = {}
     if "json" in sample.members:
         try:
@@ -135,7 +135,7 @@ def read_sample(sample: TarSample, file: BinaryIO, shard: Path, prefix: str, sou
     return row_of(values, key, reference, source)
 
 
-def _open(shard: Path) -> BinaryIO:
+def _open_file(shard: Path) -> BinaryIO:
     try:
         return shard.open("rb")
     except OSError as error:
@@ -148,22 +148,22 @@ def _content(member: tarfile.TarInfo, file: BinaryIO) -> str:
 
 
 def _members(shard: Path, file: BinaryIO, prefix: str) -> Iterator[tarfile.TarInfo | RowFault]:
-    """The members that are files, and a fault for whatever stands between them and is neither header nor zeros."""
+    """Yields the regular files, and a fault for any bytes between members that are neither header nor zeros."""
     size = os.fstat(file.fileno()).st_size
     reached = 0
-    tar = _opened_tar(file, size)
+    tar = _open_tar(file, size)
     while tar is not None:
         try:
             member = tar.next()
-        except (tarfile.TarError, ValueError):  # a header of more than one block is damaged: told by the gap it leaves
+        except (tarfile.TarError, ValueError):  # damaged multi-block header: the gap is reported
             tar.offset += _BLOCK
             if tar.offset >= size:
                 break
             continue
         if member is None:
             break
-        tar.members.clear()  # type: ignore[attr-defined]  # it would keep every header of the shard
-        if member.size < 0:  # a header made to send readers in a circle
+        tar.members.clear()  # type: ignore[attr-defined]  # otherwise it keeps every header of the shard
+        if member.size < 0:  # a malicious header that would make readers loop
             tar.offset = member.offset + _BLOCK
             continue
         if _is_damaged(file, reached, member.offset):
@@ -180,7 +180,7 @@ def _members(shard: Path, file: BinaryIO, prefix: str) -> Iterator[tarfile.TarIn
 
 
 def _fault_at_end(shard: Path, file: BinaryIO, prefix: str, reached: int, size: int) -> Iterator[RowFault]:
-    """What is wrong with a tar behind its last member, which ends at byte ``reached``."""
+    """Yields the fault of a tar after its last member, which ends at byte ``reached``, if there is one."""
     where = f"{prefix}byte {min(reached, size)}"
     if reached == 0 and (size == 0 or _is_damaged(file, 0, size)):
         yield RowFault(where, "bad_member", f"{shard} is no tar: needs an uncompressed one")
@@ -191,10 +191,10 @@ def _fault_at_end(shard: Path, file: BinaryIO, prefix: str, reached: int, size: 
 
 
 def _is_damaged(file: BinaryIO, start: int, end: int) -> bool:
-    """Whether anything but zeros, or a header for all members, stands in these bytes, where no member is."""
+    """Whether these bytes, which belong to no member, contain more than zeros or a global header."""
     file.seek(start)
     block = file.read(min(_BLOCK, end - start))
-    if block[_TYPE : _TYPE + 1] == tarfile.XGLTYPE:
+    if block[_TYPE_OFFSET : _TYPE_OFFSET + 1] == tarfile.XGLTYPE:
         return False
     while block:
         if block.strip(b"\0"):
@@ -203,12 +203,12 @@ def _is_damaged(file: BinaryIO, start: int, end: int) -> bool:
     return False
 
 
-def _opened_tar(file: BinaryIO, size: int) -> tarfile.TarFile | None:
-    """The tar from its first sound header on; None where there is none."""
+def _open_tar(file: BinaryIO, size: int) -> tarfile.TarFile | None:
+    """Opens the tar at its first valid header; None if there is none."""
     for start in range(0, size, _BLOCK):
         file.seek(start)
         try:
-            # ignore_zeros: without it tarfile takes the first damaged header for the archive's end, without a word.
+            # ignore_zeros: without it, tarfile silently takes the first damaged header for the end of the archive.
             return tarfile.TarFile(fileobj=file, ignore_zeros=True)
         except (tarfile.TarError, ValueError):
             continue

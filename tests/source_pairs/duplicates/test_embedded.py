@@ -1,4 +1,4 @@
-"""Comparison by the shipped CLIP: turned copies are found, other images are not, and the stage runs with it."""
+"""Comparison by the shipped CLIP: rotated copies are found, other images are not, and the stage runs with it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ CLIP = "rsqa_pipeline/tiny_models/checkpoints/clip"
 
 def test_every_orientation_is_found(tmp_path: Path) -> None:
     image = write_picture(tmp_path / "0.png", 0)
-    for number, way in enumerate(Image.Transpose, start=1):
-        image.transpose(way).save(tmp_path / f"{number}.png")
+    for number, transpose in enumerate(Image.Transpose, start=1):
+        image.transpose(transpose).save(tmp_path / f"{number}.png")
     references = [str(tmp_path / f"{number}.png") for number in range(8)]
     images = EmbeddedImages(references, 10**6, load_image_embedder(CLIP, Compute(device="cpu")), 0.9999)
     found = near_pairs(images, np.array([0]), images, np.arange(8), 0.9999)

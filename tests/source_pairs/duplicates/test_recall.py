@@ -1,4 +1,4 @@
-"""How many planted copies are found, and what else, on real images and on scenes made here."""
+"""Recall and precision for planted copies, on real images and on generated ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TRUE_PAIRS = {
     ("port_183", "port_248"), ("park_293", "park_48"), ("stadium_188", "stadium_194"), ("stadium_170", "stadium_71"),
     ("stadium_100", "stadium_95"), ("stadium_6", "stadium_93"),
 }  # fmt: skip
-"""Of RSICD, looked at by eye: the same place, most of them at another time."""
+"""Pairs of RSICD checked by eye: the same place, mostly at another time."""
 
 
 def test_copies_of_real_images(shared_data: Path) -> None:
@@ -31,22 +31,22 @@ def test_copies_of_real_images(shared_data: Path) -> None:
     images = [open_image(str(file)) for file in files]
     found = search(images, range(0, len(images), 5), PERCEPTUAL_THRESHOLD)
     assert min(found.recall.values()) >= 0.97, found.recall
-    strangers = {tuple(sorted((files[a].stem, files[b].stem))) for a, b in found.strangers}
-    assert strangers == TRUE_PAIRS
+    unrelated = {tuple(sorted((files[a].stem, files[b].stem))) for a, b in found.unrelated}
+    assert unrelated == TRUE_PAIRS
 
 
 def test_copies_of_scenes() -> None:
-    """One scene of each class: within a class they are built alike, and the search takes some for copies."""
+    """One scene per class: scenes of one class are so similar that the search takes some of them for copies."""
     scenes = {sample_scene(seed).scene_class: sample_scene(seed) for seed in range(80)}
     images = [Image.fromarray(render(scene)) for scene in scenes.values()]
     assert len(images) >= 8
     found = search(images, range(len(images)), PERCEPTUAL_THRESHOLD)
     assert min(found.recall.values()) >= 0.9, found.recall
-    assert found.precision >= 0.98, found.strangers
+    assert found.precision >= 0.98, found.unrelated
 
 
 def test_copies_of_textures() -> None:
-    """Smooth random fields: no two alike, with structure at every scale, as overhead images have."""
+    """Smooth random fields: all different, with structure at every scale, like overhead images."""
     rng = np.random.default_rng(5)
     frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(96), np.fft.rfftfreq(96), indexing="ij"))
     images = []
@@ -57,4 +57,4 @@ def test_copies_of_textures() -> None:
         images.append(Image.fromarray(scaled).convert("RGB"))
     found = search(images, range(len(images)), PERCEPTUAL_THRESHOLD)
     assert min(found.recall.values()) >= 0.97, found.recall
-    assert found.precision == 1.0, found.strangers
+    assert found.precision == 1.0, found.unrelated

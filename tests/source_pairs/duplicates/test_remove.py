@@ -1,4 +1,4 @@
-"""The source stages with near-duplicates and benchmark items in their data: what goes, what stays, what is recorded."""
+"""The source stages on data with near-duplicates and benchmark items: what is removed, kept and recorded."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write_picture(path: Path, seed: int, side: int = 96) -> Image.Image:
 
 
 class DataSet:
-    """Twelve different training pictures and two test pictures, and whatever a test adds to them."""
+    """Twelve different training images and two test images; tests add more."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -82,7 +82,7 @@ def run(stage: Any, data: DataSet, profile: Profile) -> tuple[Metrics, Path]:
     return metrics, out
 
 
-def test_one_of_each_component_stays_the_one_with_most_pixels(data: DataSet) -> None:
+def test_each_component_keeps_the_image_with_most_pixels(data: DataSet) -> None:
     rng = np.random.default_rng(0)
     large = data.pictures[0].resize((200, 200), Image.Resampling.BICUBIC)
     data.add(large, "port_large", "a large copy .", "the same large copy .")
@@ -90,15 +90,15 @@ def test_one_of_each_component_stays_the_one_with_most_pixels(data: DataSet) -> 
     data.add(data.pictures[1].transpose(Image.Transpose.FLIP_LEFT_RIGHT), "port_mirror")
     metrics, out = run(image_text_pairs, data, data.profile())
     samples = read_table(out / "samples.parquet")
-    gone = {data.image_id(name) for name in ("port_0", "port_crop")} | {
+    removed = {data.image_id(name) for name in ("port_0", "port_crop")} | {
         max(data.image_id("port_1"), data.image_id("port_mirror"))
     }
     kept = {row["image_id"] for row in samples}
     assert metrics["quarantined/near_duplicate"] == 3 == metrics["duplicate_rows"]
     assert metrics["near_duplicate_components"] == 2
-    assert not gone & kept and len(kept) == 14
+    assert not removed & kept and len(kept) == 14
     table = {row["image_id"]: row for row in read_table(out / "components.parquet")}
-    assert {image_id for image_id, row in table.items() if not row["kept"]} == gone
+    assert {image_id for image_id, row in table.items() if not row["kept"]} == removed
     for name in ("port_0", "port_crop", "port_large"):
         row = table[data.image_id(name)]
         assert row["component"] == data.image_id("port_large")
@@ -110,14 +110,14 @@ def test_one_of_each_component_stays_the_one_with_most_pixels(data: DataSet) -> 
     assert sum(data.image_id("port_large") in detail for detail in details) == 2
 
 
-def test_exact_only_without_the_section(data: DataSet) -> None:
+def test_only_exact_repeats_are_removed_without_the_section(data: DataSet) -> None:
     data.add(data.pictures[1].transpose(Image.Transpose.FLIP_LEFT_RIGHT), "port_mirror")
     metrics, out = run(image_text_pairs, data, data.profile(duplicates=None))
     assert metrics["quarantined_rows"] == 0
     assert not (out / "components.parquet").exists()
 
 
-def test_what_a_benchmark_shows_or_says_is_not_trained_on(data: DataSet) -> None:
+def test_benchmark_images_and_texts_are_not_trained_on(data: DataSet) -> None:
     data.add(write_picture(data.path("port_t9"), 109), "port_t9", TEST_TEXT, split="test")
     data.add(data.tests[0].transpose(Image.Transpose.ROTATE_90), "port_turned", "one .", "two .")
     bigger = write_picture(data.path("port_bigger"), 300, 120)
@@ -148,7 +148,7 @@ def assets_with(profile: Profile) -> dict[str, Asset]:
     return assets_of(load_profile("demo").model_copy(update={"source_pairs": profile.source_pairs}))
 
 
-def test_further_benchmarks_by_name(data: DataSet) -> None:
+def test_further_benchmarks(data: DataSet) -> None:
     folder = data.folder / "other"
     folder.mkdir()
     (folder / "same.png").write_bytes(data.path("port_3").read_bytes())
@@ -168,14 +168,14 @@ def test_further_benchmarks_by_name(data: DataSet) -> None:
     assert folder / "test.csv" not in map(Path, assets_with(profile)["benchmark_sets"].sources)
 
 
-def test_a_benchmark_without_one_readable_row_is_an_error(data: DataSet) -> None:
+def test_a_benchmark_without_a_readable_row_is_an_error(data: DataSet) -> None:
     (data.folder / "test.csv").write_text("image,text\nnowhere.png,a text\n")
     other = SourceFile(format="csv", path=str(data.folder / "test.csv"))
     with pytest.raises(DataError, match=r"no row can be used.*missing_image: 1"):
         run(image_text_pairs, data, data.profile(duplicates=Duplicates(benchmarks={"other": other})))
 
 
-def test_near_images_stay_where_they_are_asked_something_else(data: DataSet) -> None:
+def test_near_images_with_different_questions_are_kept(data: DataSet) -> None:
     data.add(data.pictures[0].transpose(Image.Transpose.ROTATE_180), "port_turned")
     asked = {
         "port_0": "how many boats are at the pier ?", "port_turned": "how many boats are at the pier ?",
@@ -195,13 +195,13 @@ def test_near_images_stay_where_they_are_asked_something_else(data: DataSet) -> 
     source = SourceFile(format="llava", path=str(data.folder / "llava.json"), images=str(data.images))
     metrics, out = run(instruction_samples, data, data.profile(instructions=source, instruction_samples=100))
     assert metrics["quarantined/near_duplicate"] == 1 == metrics["quarantined_rows"]
-    gone = read_table(out / "quarantine.parquet")[0]
+    removed = read_table(out / "quarantine.parquet")[0]
     first, second = sorted([data.image_id("port_0"), data.image_id("port_turned")])
     kept = {row["sample_id"]: row for row in read_table(out / "samples.parquet")}
-    assert f"kept is image {first}" in gone["detail"] and second in gone["detail"]
-    stands_for = gone["detail"].rpartition(" ")[2]
-    assert kept[stands_for]["image_id"] == first
-    assert kept[stands_for]["messages"][0]["content"] == "how many boats are at the pier ?"
+    assert f"kept is image {first}" in removed["detail"] and second in removed["detail"]
+    kept_id = removed["detail"].rpartition(" ")[2]
+    assert kept[kept_id]["image_id"] == first
+    assert kept[kept_id]["messages"][0]["content"] == "how many boats are at the pier ?"
     assert all(row["kept"] for row in read_table(out / "components.parquet"))
 
 

@@ -1,4 +1,4 @@
-"""Bare vectors as images: what is near is known without any picture."""
+"""Plain vectors as an image set: near pairs are known without any images."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from rsqa_pipeline.source_pairs.duplicates.image_set import Floats, ImageSet, Rows
+from rsqa_pipeline.source_pairs.duplicates.image_set import Floats, ImageSet, Ints
 
 
 class Vectors:
-    """Unit rows with one view."""
+    """Unit vectors with one view."""
 
     def __init__(self, vectors: Floats, threshold: float) -> None:
         self._vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
@@ -21,8 +21,8 @@ class Vectors:
     def vectors(self) -> Floats:
         return self._vectors
 
-    def views(self, rows: Rows) -> Iterator[Floats]:
+    def views(self, rows: Ints) -> Iterator[Floats]:
         yield self._vectors[rows]
 
-    def similarity(self, rows: Rows, view: Rows, others: ImageSet, other_rows: Rows, cosine: Floats) -> Floats:
+    def similarity(self, rows: Ints, view: Ints, others: ImageSet, other_rows: Ints, cosine: Floats) -> Floats:
         return cosine

@@ -1,8 +1,8 @@
 """Instruction preferences (paper, VIPD): close-ended questions need no judge, open-ended answers are judged.
 
 Close-ended: the correct answer against wrong ones, by models and by answerers with the systematic errors of the
-instruction corpus. Open-ended: the stored answer, other answerers and the models' answers compete. The stored one is not
-assumed to be the best, as many are short, empty or wrong. RS-specific: see `rs_specific`.
+instruction corpus. Open-ended: the stored answer, other answerers and the models' answers compete. The stored one is
+not assumed to be the best, as many are short, empty or wrong. RS-specific: see `rs_specific`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Judges give texts marks on the five quality dimensions, 1 (poor) to 5 (excellent) (paper, quality dimensions).
 
-A judge that is a model is `model_judge.ModelJudge`. The two judges here know the truth and add noise to it, so that they
-agree with the truth as often as the paper's judge agreed with people (926 of 1,000). The noise on a text depends only on
-that text, never on what was judged before it.
+A judge that is a model is `model_judge.ModelJudge`. The two judges here know the truth and add noise to it, so that
+they
+agree with the truth as often as the paper's judge agreed with people (926 of 1,000). The noise on a text depends only
+on that text, never on what was judged before it.
 """
 
 from __future__ import annotations
@@ -91,8 +92,8 @@ FAULT_MARKS: dict[str, Marks] = {
     "class_swap": Marks(relevance=1.0, specificity=1.0, completeness=1.0, clarity=3.5, richness=1.0),
     "wrong_image": Marks(relevance=1.0, specificity=1.0, completeness=1.0, clarity=1.0, richness=1.0),
 }
-"""Marks of a text by the corruption injected into it. Their means are `corruption.TRUE_QUALITY`, so that the judge orders
-texts in the same way as the corpus' own true quality."""
+"""Marks of a text by the corruption injected into it. Their means are `corruption.TRUE_QUALITY`, so that the judge
+orders texts in the same way as the corpus' own true quality."""
 
 
 class RecordedCorruptionJudge:

@@ -198,7 +198,8 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def _saved_image(pair: Pair, out: Path) -> str | None:
-    """Saves the pair's image below ``out``. Returns its name: empty if the pair has no image, None if it cannot be opened."""
+    """Saves the pair's image below ``out``. Returns its name: empty if the pair has no image, None if it cannot be
+    opened."""
     if pair["image"] is None:
         return ""
     name = f"images/{pair['image_id'][:16]}.png"

@@ -69,7 +69,8 @@ class PairFile(Section):
 
 
 class PairImports(Section):
-    """External pairs. They replace generated text pairs, and are added to the caption and instruction pairs made here."""
+    """External pairs. They replace generated text pairs, and are added to the caption and instruction pairs made
+    here."""
 
     text: list[PairFile] = Field(default=[])
     caption: list[PairFile] = Field(default=[])

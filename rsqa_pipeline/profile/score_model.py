@@ -30,7 +30,8 @@ class ScoreModelPhase(Optimizer):
     keep: Literal["last", "best"] = "last"
     """Weights to keep: after the last step, or at the best held-out accuracy, which is measured a few times."""
     lora: Lora | None = None
-    """Trains adapters in the linear layers of the named parts instead of the parts; the head is always trained fully."""
+    """Trains adapters in the linear layers of the named parts instead of the parts; the head is always trained
+    fully."""
 
     @model_validator(mode="after")
     def _margin_needs_pairs(self) -> ScoreModelPhase:

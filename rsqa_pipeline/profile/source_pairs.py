@@ -25,8 +25,8 @@ class SourceFile(Section):
         "class_questions",
     ]  # fmt: skip
     path: str | None = None
-    """The file; a folder for ``image_folder``; a file or a folder of files for ``webdataset`` and ``hf_parquet``. Scenes
-    need a path for captions only."""
+    """The file; a folder for ``image_folder``; a file or a folder of files for ``webdataset`` and ``hf_parquet``.
+    Scenes need a path for captions only."""
     images: str | None = None
     """Folder of the images that the file names; default: the file's own folder."""
     limit: Count | None = None

@@ -156,7 +156,8 @@ def _items_of_scene(scene: int, seed: int, scenes: _RenderedScenes) -> Sequence[
 
 
 def _item(question: Question, scene: int, base: dict[str, Any]) -> dict[str, Any]:
-    """Returns the question as an item. Multiple-choice questions keep only the stem; the choices have their own column."""
+    """Returns the question as an item. Multiple-choice questions keep only the stem; the choices have their own
+    column."""
     return {
         **base,
         "item_id": f"{question.task}-{scene}",

@@ -83,7 +83,8 @@ def _corrupt_draft(draft: Draft, config: Corruption, pool: CaptionPool, seed: in
 
 
 def habits(config: Corruption, key: str) -> list[CorruptionKind]:
-    """The habits to try on a row, in order; the first that changes its text is used. Empty if the row stays unchanged."""
+    """The habits to try on a row, in order; the first that changes its text is used. Empty if the row stays
+    unchanged."""
     if unit_hash(key, "corrupted") >= config.share:
         return []
     first = int(unit_hash(key, "habit") * len(config.sources))

@@ -27,8 +27,8 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     """Writes samples.parquet, truth.parquet and quarantine.parquet (and images.tar for scenes). If the profile has
     ``source_pairs.duplicates``, also writes components.parquet and decontamination.parquet.
 
-    At most ``source_pairs.instruction_samples`` rows are used: class questions are spread over images and kinds, rows of
-    a file are evenly spaced. Conversations of a file are not changed.
+    At most ``source_pairs.instruction_samples`` rows are used: class questions are spread over images and kinds, rows
+    of a file are evenly spaced. Conversations of a file are not changed.
 
     Raises:
         DataError: the source cannot be used at all, or none of its rows can.

@@ -26,7 +26,8 @@ def class_from_name(name: str) -> str:
 
 
 def class_from_file_name(name: str) -> str | None:
-    """The letters before the first underscore, as in RSICD: ``airport_1.jpg`` -> ``airport``; None if there are none."""
+    """The letters before the first underscore, as in RSICD: ``airport_1.jpg`` -> ``airport``; None if there are
+    none."""
     letters = re.match(r"[A-Za-z]+(?=_)", name)
     return class_from_name(letters[0]) if letters else None
 

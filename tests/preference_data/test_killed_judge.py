@@ -1,4 +1,5 @@
-"""A judging process is killed repeatedly: its rows equal those of an uninterrupted run, and no kept reply is bought again.
+"""A judging process is killed repeatedly: its rows equal those of an uninterrupted run, and no kept reply is bought
+again.
 
 A reply is *bought* when the server has sent it in full before the kill, and *kept* when its line is in the log. Between
 the two are the network and the client's own threads: 1 to 3 ms in the middle of a run, but up to 300 ms for a process's

@@ -1,4 +1,5 @@
-"""JSON lines, and formats that store their images: WebDataset tars and Hugging Face Parquet; valid and damaged files."""
+"""JSON lines, and formats that store their images: WebDataset tars and Hugging Face Parquet; valid and damaged
+files."""
 
 from __future__ import annotations
 

@@ -155,7 +155,8 @@ class _Window:
         return value, characters
 
     def _read_more(self) -> bool:
-        """Drops what was consumed and reads at least as much as is still in memory, so that time is linear in the file."""
+        """Drops what was consumed and reads at least as much as is still in memory, so that time is linear in the
+        file."""
         unread = self.text[self.position :]
         data = self._file.read(max(CHUNK_BYTES, len(unread)))
         self._base += self.position

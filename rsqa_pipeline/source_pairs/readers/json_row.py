@@ -104,7 +104,8 @@ def read_turns(turns: Any, role_key: str, text_key: str) -> list[Message]:
 
 
 def write_turns(messages: list[Message]) -> list[dict[str, str]]:
-    """Returns LLaVA's ``conversations``, for which `read_turns` gives the same messages; a caption answers ``<image>``."""
+    """Returns LLaVA's ``conversations``, for which `read_turns` gives the same messages; a caption answers
+    ``<image>``."""
     names = {"user": "human", "assistant": "gpt", "system": "system"}
     if len(messages) == 1:
         return [{"from": "human", "value": _IMAGE_PLACEHOLDER}, {"from": "gpt", "value": messages[0]["content"]}]

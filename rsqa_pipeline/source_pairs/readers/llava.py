@@ -8,8 +8,8 @@ One real row::
       {"from": "human", "value": "What feature can be seen on the back of the bus?"},
       {"from": "gpt", "value": "The back of the bus features an advertisement."}]}
 
-Multi-turn conversations stay multi-turn. The placeholder ``<image>`` is removed from the text: the image always precedes
-it. The answer to a question that is only the placeholder becomes a caption.
+Multi-turn conversations stay multi-turn. The placeholder ``<image>`` is removed from the text: the image always
+precedes it. The answer to a question that is only the placeholder becomes a caption.
 """
 
 from __future__ import annotations

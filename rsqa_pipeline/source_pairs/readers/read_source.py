@@ -44,8 +44,8 @@ _RASTER_ENDINGS = (".tif", ".tiff")
 def read_source(source: SourceFile) -> Iterator[Entry]:
     """Yields every row of the file in order, readable or faulty; with ``limit``, only rows of the selected images.
 
-    Rows are streamed; with ``limit``, all rows are held in memory once. A row whose image lies outside the image folder,
-    by its name or through a symbolic link, becomes the fault ``outside_root``.
+    Rows are streamed; with ``limit``, all rows are held in memory once. A row whose image lies outside the image
+    folder, by its name or through a symbolic link, becomes the fault ``outside_root``.
 
     Raises:
         DataError: the file cannot be used at all. It is raised on the call, on the first row, or where the file breaks

@@ -50,7 +50,8 @@ class TarSample:
 def read(path: Path, images: Path) -> Iterator[Entry]:
     """Yields one entry per sample, with a reference into the tar as its image.
 
-    The key is the row's ``id``, or the name of the members; in a folder of shards, the shard's name precedes it. Default
+    The key is the row's ``id``, or the name of the members; in a folder of shards, the shard's name precedes it.
+    Default
     source: the name of ``path``. A damaged member gives one fault ``bad_member``, and reading continues after it. A
     truncated tar gives its complete samples and one fault ``truncated_file``.
 

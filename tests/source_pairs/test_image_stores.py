@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.images import parquet as parquet_images
+from rsqa_pipeline.images import parquet
 from rsqa_pipeline.images.decode import ImageFault, open_image, read_bytes
 from rsqa_pipeline.profile import SourceFile
 from rsqa_pipeline.source_pairs.readers import hf_parquet, jsonl, webdataset
@@ -222,10 +222,10 @@ def test_parquet_rows(tmp_path: Path) -> None:
 
 def test_image_bytes_are_read_once_per_row_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pq.write_table(pa.table({"image": stored(*range(20))}), tmp_path / "a.parquet", row_group_size=5)
-    parquet_images._column.cache_clear()
+    parquet._column.cache_clear()
     for row in range(20):
         assert read_bytes(f"{tmp_path}/a.parquet#{row}:image") == picture(row)
-    assert parquet_images._column.cache_info().misses == 4
+    assert parquet._column.cache_info().misses == 4
     for wrong in ("20:image", "3:picture"):
         with pytest.raises(ImageFault, match="missing_image"):
             read_bytes(f"{tmp_path}/a.parquet#{wrong}")

@@ -20,7 +20,7 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 STAGE = """
 import json, sys
 from pathlib import Path
-from rsqa_pipeline.score_model import launch, train
+from rsqa_pipeline.score_model.training import launch, train
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 job = json.load(open(sys.argv[1]))
 inputs = {key: Path(path) for key, path in job["inputs"].items()}

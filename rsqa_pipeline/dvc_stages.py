@@ -34,9 +34,9 @@ def _stage(profile_name: str, profile: Profile, asset: Asset) -> dict[str, Any]:
         "cmd": f"rsqa run --profile {profile_name} {asset.name}",
         "deps": sorted(upstream) + sorted(sources) + sorted(code),
         "params": [{file.as_posix(): _written_keys(file, asset)}],
-        # persist: `rsqa run` compares the output with what it would be made from before it makes it again
+        # persist: DVC leaves output and metrics where they are, and `rsqa run` makes them again only if they are stale
         "outs": [{asset.folder(profile).as_posix(): {"persist": True}}],
-        "metrics": [{metrics_file(profile, asset).as_posix(): {"cache": False}}],
+        "metrics": [{metrics_file(profile, asset).as_posix(): {"cache": False, "persist": True}}],
     }
 
 

@@ -20,7 +20,7 @@ class ChatServer(Section):
     concurrency: Count = 8
     requests_per_minute: Count | None = None
     timeout_seconds: Annotated[float, Field(gt=0)] = 120.0
-    """Longest time without data from the server within a request."""
+    """Longest time of one request, from connecting to the last byte of the reply."""
     tries: Count = 6
     """Maximum requests for one reply while the server is busy, failing or unreachable."""
     max_calls: Count | None = None

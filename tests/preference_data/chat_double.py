@@ -32,6 +32,8 @@ class Answer:
     cut: bool = False
     """Announce the whole body, send half of it and close the connection."""
     usage: bool = True
+    trickle: float = 0.0
+    """Seconds between two bytes of the response, headers included."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,8 @@ def _handler(double: ChatDouble) -> type[BaseHTTPRequestHandler]:
             good = answer.body is None and answer.status == 200
             data = completion(answer.text, answer.usage) if good else (answer.body or b'{"error": "scripted"}')
             try:
+                if answer.trickle:
+                    return self._trickle(answer.trickle)
                 self.send_response(answer.status)
                 for name, value in answer.headers.items():
                     self.send_header(name, value)
@@ -168,6 +172,13 @@ def _handler(double: ChatDouble) -> type[BaseHTTPRequestHandler]:
                 self.close_connection = True
             elif good:
                 double.note_answered(seen)
+
+        def _trickle(self, seconds: float) -> None:
+            self.close_connection = True
+            for byte in b"HTTP/1.1 200 OK\r\nX-Wait: " + b"x" * 1000:
+                self.wfile.write(bytes([byte]))
+                self.wfile.flush()
+                time.sleep(seconds)
 
         def log_message(self, format: str, *args: object) -> None:
             pass

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import io
 import json
 import logging
 import time
+import tracemalloc
+from collections.abc import Callable
 from email.utils import formatdate
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.preference_data.chat.bounded_post import MAX_BODY, Response
 from rsqa_pipeline.preference_data.chat.budget import BudgetError
+from rsqa_pipeline.preference_data.chat.completion import UnreadableBody, read_completion
 from rsqa_pipeline.preference_data.chat.model import ChatModels
 from rsqa_pipeline.preference_data.chat.reply_log import ReplyLog, Spent
 from rsqa_pipeline.preference_data.chat.request import ChatRequest, NoReply, Reply
-from rsqa_pipeline.preference_data.chat.server import ServerError
+from rsqa_pipeline.preference_data.chat.server import MAX_RETRY_AFTER, ServerError, _retry_after
 from rsqa_pipeline.preference_data.rubric import MarksReply
 from rsqa_pipeline.profile import Compute
 from rsqa_pipeline.profile.preference_data import ChatServer, TextModel
 from rsqa_pipeline.records import Message
-from tests.preference_data.chat_double import KEY, Answer, ChatDouble, Script, Seen, closed_port
+from tests.preference_data.chat_double import KEY, Answer, ChatDouble, Script, Seen, closed_port, completion
 
 CPU = Compute(device="cpu")
 
@@ -42,8 +50,8 @@ def request(number: int = 0, image: Path | None = None, draw: int = 0) -> ChatRe
 
 
 def models(url: str, folder: Path, **server: object) -> ChatModels:
-    settings = ChatServer.model_validate({"url": url, "tries": 2, "concurrency": 2, **server})
-    return ChatModels({"gpt": TextModel(model="gpt-x", server=settings)}, CPU, folder / "replies.jsonl")
+    server_settings = ChatServer.model_validate({"url": url, "tries": 2, "concurrency": 2, **server})
+    return ChatModels({"gpt": TextModel(model="gpt-x", server=server_settings)}, CPU, folder / "replies.jsonl")
 
 
 def ask(script: Script | None, folder: Path, requests: list[ChatRequest], **server: object) -> tuple[list, ChatDouble]:
@@ -134,9 +142,53 @@ def test_requests_respect_the_rate_limit(tmp_path):
 def test_a_slow_server_times_out_and_its_calls_count_as_spent(tmp_path):
     replies, _ = ask(lambda seen, number: Answer(delay=1.0), tmp_path, [request()], timeout_seconds=0.1)
     assert isinstance(replies[0], NoReply) and replies[0].reason == "unreachable"
-    assert "ReadTimeout" in replies[0].detail
+    assert "within 0.1 s" in replies[0].detail
     with ReplyLog(tmp_path / "replies.jsonl") as log:
         assert (len(log), log.spent("gpt-x")) == (0, Spent(calls=2))
+
+
+def test_a_server_that_sends_a_byte_at_a_time_is_cut_off_after_the_time_of_one_request(tmp_path):
+    started = time.monotonic()
+    slow = Answer(trickle=0.05)
+    replies, _ = ask(lambda seen, number: slow, tmp_path, [request()], timeout_seconds=0.4, tries=1)
+    assert isinstance(replies[0], NoReply) and replies[0].reason == "unreachable"
+    assert time.monotonic() - started < 5  # the whole response would take 50 s
+
+
+def peak_memory(work: Callable[[], object]) -> int:
+    """Greatest number of bytes allocated by Python while ``work`` runs, above those before."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (b"x" * (MAX_BODY + 1), {}),
+        (gzip.compress(b" " * (300 * 2**20), compresslevel=9), {"Content-Encoding": "gzip"}),
+        (b"?", {"Content-Encoding": "br"}),
+        (b"not gzip", {"Content-Encoding": "gzip"}),
+    ],
+    ids=["large", "bomb", "not offered", "broken"],
+)
+@pytest.mark.parametrize("status", [200, 500])
+def test_a_large_or_compressed_body_is_not_read_in_full(tmp_path, body, headers, status):
+    bad = Answer(status=status, body=body, headers=headers)
+    found: list = []
+    with ChatDouble(lambda seen, number: bad) as double, models(double.url, tmp_path, tries=1) as opened:
+        peak = peak_memory(lambda: found.extend(opened["gpt"].ask([request()])))
+    assert isinstance(found[0], NoReply) and found[0].reason == "unreachable"
+    assert peak < 6 * MAX_BODY
+
+
+def test_a_gzip_body_is_read(tmp_path):
+    good = Answer(body=gzip.compress(completion("fine")), headers={"Content-Encoding": "gzip"})
+    replies, _ = ask(lambda seen, number: good, tmp_path, [request()])
+    assert replies[0].text == "fine"
 
 
 def test_a_server_that_is_down_ends_the_run(tmp_path):
@@ -222,6 +274,50 @@ def test_tokens_stop_at_their_cap_except_for_requests_in_flight(tmp_path):
         ask(None, tmp_path, [request(n) for n in range(30)], max_tokens=550, concurrency=2)
     with ReplyLog(tmp_path / "replies.jsonl") as log:
         assert 5 <= log.spent("gpt-x").calls <= 6  # 110 tokens each; the fifth reaches the cap, one may be in flight
+
+
+@pytest.mark.parametrize("usage", [-1000, 2**63, "many", None, [], 1.5])
+def test_token_counts_that_cannot_be_true_do_not_void_the_cap(tmp_path, usage):
+    body = json.loads(completion("fine"))
+    body["usage"] = {"prompt_tokens": usage, "completion_tokens": usage}
+    script: Script = lambda seen, number: Answer(body=json.dumps(body).encode())  # noqa: E731
+    with pytest.raises(BudgetError, match="2 calls are used"):
+        ask(script, tmp_path, [request()], max_calls=2, max_tokens=1000, tries=3)
+
+
+def test_a_token_count_of_zero_does_not_void_the_cap(tmp_path):
+    body = json.loads(completion("fine"))
+    body["usage"] = {"prompt_tokens": 0, "completion_tokens": 0}
+    with pytest.raises(ServerError, match="does not report token counts"):
+        ask(lambda seen, number: Answer(body=json.dumps(body).encode()), tmp_path, [request()], max_tokens=1000)
+
+
+@pytest.mark.parametrize("value", ["1e999", "-5", "nan", "soon", "", "Mon, 01 Jan 99999 00:00:00 GMT", "9" * 400])
+def test_an_absurd_retry_after_waits_at_most_the_cap(value):
+    hold = _retry_after(Response(429, httpx.Headers({"Retry-After": value}), b""))
+    assert hold is None or 0 <= hold <= MAX_RETRY_AFTER
+
+
+@given(
+    st.binary(max_size=400)
+    | st.builds(lambda cut, junk: completion("fine")[:cut] + junk, st.integers(0, 250), st.binary(max_size=40))
+)
+@settings(max_examples=1000, deadline=None)
+def test_any_body_is_a_reply_or_is_refused(body):
+    try:
+        reply = read_completion(body, "gpt-x", needs_usage=False)
+    except UnreadableBody as error:
+        assert len(str(error)) < 2000
+    else:
+        assert reply.input_tokens >= 0
+
+
+def test_a_key_that_the_server_echoes_is_removed_from_the_reply(tmp_path, monkeypatch):
+    monkeypatch.setenv("RSQA_TEST_KEY", KEY)
+    echo = Answer(text=f"your key is {KEY}")
+    replies, _ = ask(lambda seen, number: echo, tmp_path, [request()], api_key_env="RSQA_TEST_KEY")
+    assert replies[0].text == "your key is ***"
+    assert KEY not in (tmp_path / "replies.jsonl").read_text()
 
 
 def test_a_token_cap_needs_a_server_that_reports_token_counts(tmp_path):

@@ -38,6 +38,10 @@ def request_body(model: str, request: ChatRequest) -> dict[str, Any]:
     return body
 
 
+MAX_TOKENS = 2**31
+"""Highest token count of one call that is believed."""
+
+
 class UnreadableBody(Exception):
     """The server answered, and may bill the call, but the body is not a completion."""
 
@@ -55,8 +59,8 @@ class _Choice(BaseModel):
 
 
 class _Usage(BaseModel):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: int = Field(default=0, ge=0, le=MAX_TOKENS)
+    completion_tokens: int = Field(default=0, ge=0, le=MAX_TOKENS)
 
 
 class _Completion(BaseModel):
@@ -74,15 +78,15 @@ def read_completion(body: bytes, model: str, needs_usage: bool) -> Reply:
 
     Raises:
         UnreadableBody: the body is not a completion.
-        UncountedTokens: the token count is required but missing.
+        UncountedTokens: the token count is required but missing, or 0 for a prompt that is not empty.
     """
     try:
         found = _Completion.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise UnreadableBody(f"no completion ({first['msg']}): {body[:200]!r}") from error
-    if found.usage is None and needs_usage:
-        raise UncountedTokens
     usage = found.usage or _Usage()
+    if needs_usage and usage.prompt_tokens == 0:
+        raise UncountedTokens
     text = found.choices[0].message.content or ""
     return Reply(text.strip(), found.model or model, usage.prompt_tokens, usage.completion_tokens)

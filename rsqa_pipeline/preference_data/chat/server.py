@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -17,6 +18,7 @@ from tqdm import tqdm
 
 from rsqa_pipeline.errors import RsqaError
 from rsqa_pipeline.images.decode import ImageFault
+from rsqa_pipeline.preference_data.chat.bounded_post import BoundedPost, Response, TooLarge
 from rsqa_pipeline.preference_data.chat.budget import Budget, Pace
 from rsqa_pipeline.preference_data.chat.completion import UncountedTokens, UnreadableBody, read_completion, request_body
 from rsqa_pipeline.preference_data.chat.reply_log import ReplyLog
@@ -86,13 +88,11 @@ class ServerModel:
         self._failed_in_a_row = 0
         budget = Budget(self._name, self._server, log.spent(self.identity))
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        timeout = httpx.Timeout(self._server.timeout_seconds)
-        limits = httpx.Limits(max_connections=self._server.concurrency)
         faults: dict[str, NoReply] = {}
         with (
             # Created before the first request, so that its setup does not compete with the first replies for the CPU.
             tqdm(desc=self._name, total=len(waiting), unit="reply", disable=len(waiting) < 50) as bar,
-            httpx.Client(headers=headers, timeout=timeout, limits=limits) as client,
+            BoundedPost(headers, self._server.concurrency, self._server.timeout_seconds) as client,
             ThreadPoolExecutor(self._server.concurrency, thread_name_prefix=self._name) as pool,
         ):
             asked = {
@@ -113,7 +113,7 @@ class ServerModel:
         return faults
 
     def _answer_one(
-        self, client: httpx.Client, key: str, request: ChatRequest, log: ReplyLog, budget: Budget
+        self, client: BoundedPost, key: str, request: ChatRequest, log: ReplyLog, budget: Budget
     ) -> NoReply | None:
         try:
             body = request_body(self.identity, request)
@@ -150,9 +150,7 @@ class ServerModel:
                 )
         return fault
 
-    def _ask_once(
-        self, client: httpx.Client, body: dict[str, object], key: str, log: ReplyLog, budget: Budget
-    ) -> Reply:
+    def _ask_once(self, client: BoundedPost, body: dict[str, object], key: str, log: ReplyLog, budget: Budget) -> Reply:
         """One request. Raises _Busy, _Refused, BudgetError or ServerError."""
         self._pace.wait()
         if self._stop.is_set():
@@ -160,18 +158,22 @@ class ServerModel:
         budget.reserve()
         try:
             # A gateway that supports this header resends a reply that was lost in a kill instead of billing a new one.
-            response = client.post(self._address, json=body, headers={"Idempotency-Key": key})
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            response = client.post(self._address, body, {"Idempotency-Key": key})
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             budget.give_back()
             raise _Busy(f"no connection to {self._address}: {error}") from error
-        except httpx.TransportError as error:  # cut off or timed out: the server may have answered and billed
+        except TimeoutError as error:  # the server may have answered and billed, here and below
+            log.append_lost(key, self.identity)
+            seconds = self._server.timeout_seconds
+            raise _Busy(f"no complete reply from {self._address} within {seconds:g} s") from error
+        except (httpx.TransportError, TooLarge) as error:
             log.append_lost(key, self.identity)
             raise _Busy(f"{type(error).__name__} from {self._address}: {error}") from error
-        if response.status_code != httpx.codes.OK:
+        if response.status != httpx.codes.OK:
             budget.give_back()
             self._refuse(response)
         try:
-            return read_completion(response.content, self.identity, self._server.max_tokens is not None)
+            reply = read_completion(response.body, self.identity, self._server.max_tokens is not None)
         except UnreadableBody as error:
             log.append_lost(key, self.identity)
             raise _Busy(self._without_key(str(error))) from error
@@ -179,14 +181,14 @@ class ServerModel:
             log.append_lost(key, self.identity)
             raise ServerError(
                 f"model {self._name}: {self._address} does not report token counts, so max_tokens cannot be enforced; "
-                f"set "
-                "max_calls instead"
+                "set max_calls instead"
             ) from error
+        return replace(reply, text=self._without_key(reply.text), version=self._without_key(reply.version))
 
-    def _refuse(self, response: httpx.Response) -> None:
+    def _refuse(self, response: Response) -> None:
         """Raises the error for a response other than 200."""
-        code = response.status_code
-        detail = self._without_key(f"HTTP {code} from {self._address}: {response.text[:300]}")
+        code = response.status
+        detail = self._without_key(f"HTTP {code} from {self._address}: {response.start}")
         if code in (408, 409, 425, 429) or code >= 500:
             hold = _retry_after(response)
             if hold is not None:
@@ -213,7 +215,7 @@ def _wait(state: RetryCallState) -> float:
     return 0.0 if isinstance(error, _Busy) and error.hold is not None else _backoff(state)
 
 
-def _retry_after(response: httpx.Response) -> float | None:
+def _retry_after(response: Response) -> float | None:
     """Seconds to wait by the Retry-After header, which holds seconds or a date; None if it is missing or invalid."""
     value = response.headers.get("Retry-After")
     if value is None:
@@ -223,6 +225,6 @@ def _retry_after(response: httpx.Response) -> float | None:
     except ValueError:
         try:
             seconds = (parsedate_to_datetime(value).astimezone(UTC) - datetime.now(UTC)).total_seconds()
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
     return min(max(seconds, 0.0), MAX_RETRY_AFTER) if seconds == seconds else None

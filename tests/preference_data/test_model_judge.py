@@ -11,7 +11,7 @@ from rsqa_pipeline.preference_data.build_pairs import Pairs, judge_all
 from rsqa_pipeline.preference_data.candidate import Candidate, Subject
 from rsqa_pipeline.preference_data.chat.model import ChatModels
 from rsqa_pipeline.preference_data.judge import JudgeRequest
-from rsqa_pipeline.preference_data.judge_measures import consistency
+from rsqa_pipeline.preference_data.judge_measures import INJECTION, consistency
 from rsqa_pipeline.preference_data.model_judge import TRIES, ModelJudge
 from rsqa_pipeline.preference_data.rs_specific import rephrase_prompt
 from rsqa_pipeline.preference_data.rubric import BadReply, comparison_prompt, marks_prompt, read_marks
@@ -181,7 +181,7 @@ def test_a_consistent_judge_measures_as_such_and_one_that_prefers_the_first_does
         texts = shown(seen.prompt)
         if len(texts) == 2:
             return Answer(json.dumps({"better": "A" if stars(texts[0]) > stars(texts[1]) else "B"}))
-        mark = stars(texts[0])
+        mark = 5 if INJECTION in texts[0] and int(texts[0].split()[1]) < 4 else stars(texts[0])
         return Answer(json.dumps(dict.fromkeys(json.loads(MARKS), mark)))
 
     def first(seen: Seen, number: int) -> Answer:
@@ -199,6 +199,7 @@ def test_a_consistent_judge_measures_as_such_and_one_that_prefers_the_first_does
     one, other = measured["consistent"], measured["first"]
     assert (one["judge_retest"], one["judge_retest_difference"], one["judge_retest_n"]) == (1.0, 0.0, 10)
     assert (one["judge_swap"], one["judge_first_shown"], one["judge_comparison"]) == (1.0, 0.5, 1.0)
+    assert (one["judge_injection"], one["judge_injection_n"]) == (0.4, 10)  # it obeys the first four of ten
     # All marks 3 the second time: no order is kept, and both texts moved by one.
     assert (other["judge_retest"], other["judge_retest_difference"]) == (0.0, 1.0)
     assert (other["judge_swap"], other["judge_first_shown"]) == (0.0, 1.0) and "judge_comparison" not in other

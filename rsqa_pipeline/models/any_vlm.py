@@ -16,7 +16,8 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from rsqa_pipeline.errors import ModelError
 from rsqa_pipeline.models.generate import generate
-from rsqa_pipeline.models.load import VLM_FAMILIES, Vlm, load_vlm, load_weights
+from rsqa_pipeline.models.load import VLM_FAMILIES, Vlm, load_vlm, load_weights, try_template
+from rsqa_pipeline.models.model_folder import check_folder, reading
 from rsqa_pipeline.profile import Compute
 from rsqa_pipeline.profile.types import Sampling
 from rsqa_pipeline.records import Message
@@ -122,17 +123,16 @@ def load_any_vlm(folder: Path, compute: Compute, trust_remote_code: bool = False
         ModelError: another kind of model, only pickled weights, weights that do not match the configuration, or no
             processor with a chat template.
     """
-    try:
+    check_folder(folder)
+    with reading(folder / "config.json"):
         family = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code).model_type
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}: config.json cannot be read: {error}") from error
     if family in VLM_FAMILIES:
         return QwenVlm(load_vlm(folder, compute, trust_remote_code=trust_remote_code))
     model = load_weights(AutoModelForImageTextToText, folder, compute, trust_remote_code)
-    try:
+    with reading(folder, "has a processor that cannot be read"):
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, TypeError, ImportError) as error:
-        raise ModelError(f"{folder}: processor cannot be read: {error}") from error
     if getattr(processor, "chat_template", None) is None:
         raise ModelError(f"{folder}: the processor has no chat template; add one as chat_template.jinja")
+    with reading(folder, "has a chat template that cannot be used"):
+        try_template(processor)
     return ProcessorVlm(model, processor)

@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoTokenizer
 
-from rsqa_pipeline.errors import ModelError
 from rsqa_pipeline.models.clip_embeddings import Floats, embed_opened, embed_texts, unit_rows
 from rsqa_pipeline.models.load import Clip, EmbeddingModel, is_clip, load_clip, load_embedding_model
+from rsqa_pipeline.models.model_folder import reading
 from rsqa_pipeline.profile import Compute
 
 BATCH = 64
@@ -114,7 +114,5 @@ def _batched(embed: Any, items: Sequence[Any]) -> Floats:
 
 
 def _read_preprocessor(auto_class: Any, folder: Path) -> Any:
-    try:
+    with reading(folder, f"has no {auto_class.__name__} that can be read"):
         return auto_class.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}: {auto_class.__name__} cannot be loaded: {error}") from error

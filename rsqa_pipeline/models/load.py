@@ -1,6 +1,6 @@
 """Loads a VLM, a CLIP or an embedding model from a local folder or a hub id, which is first downloaded to a folder.
 
-Only safetensors are read. Opening a pickle can run code, so a checkpoint with nothing but pickles is refused.
+What a folder must hold is in `model_folder`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any, Literal
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -28,13 +27,12 @@ from transformers import (
 from transformers.processing_utils import ProcessorMixin
 
 from rsqa_pipeline.errors import ModelError
+from rsqa_pipeline.models.model_folder import check_folder, check_size, reading, weight_files
 from rsqa_pipeline.profile import Compute
 
 VLM_FAMILIES = ("qwen2_vl", "qwen2_5_vl")
 CLIP_FAMILIES = ("clip",)
 SIGLIP_FAMILIES = ("siglip",)
-PICKLE_SUFFIXES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
-"""Endings of pickled weights, which are never opened."""
 _WANTED_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
 
 
@@ -114,11 +112,9 @@ def load_clip(
     folder = local_folder(path_or_id, revision, trust_remote_code)
     _check_family(folder, families, trust_remote_code)
     model = load_weights(AutoModel, folder, compute, trust_remote_code)
-    try:
+    with reading(folder, "has a tokenizer or image processor that cannot be read"):
         tokenizer = AutoTokenizer.from_pretrained(folder)
         image_processor = AutoImageProcessor.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}: tokenizer or image processor cannot be read: {error}") from error
     return Clip(model, tokenizer, image_processor, weights_version(folder))
 
 
@@ -150,10 +146,16 @@ def load_processor(path_or_id: str | Path) -> QwenVLProcessor:
         ModelError: the folder or hub id holds no such processor.
     """
     folder = local_folder(path_or_id)
-    try:
-        return QwenVLProcessor.from_pretrained(folder)
-    except (OSError, ValueError, TypeError) as error:
-        raise ModelError(f"{folder}: processor cannot be read: {error}") from error
+    with reading(folder, "has a processor that cannot be read"):
+        processor = QwenVLProcessor.from_pretrained(folder)
+        try_template(processor)
+    return processor
+
+
+def try_template(processor: ProcessorMixin) -> None:
+    """Renders one question, so that a chat template that the sandbox refuses is found before any work."""
+    question = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]
+    processor.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
 
 
 def local_folder(path_or_id: str | Path, revision: str | None = None, trust_remote_code: bool = False) -> Path:
@@ -182,7 +184,7 @@ def weights_version(folder: Path) -> str:
         ModelError: there are none.
     """
     digest = hashlib.sha256()
-    for file in _weight_files(folder):
+    for file in weight_files(folder):
         digest.update(file.name.encode() + b"\0")
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
@@ -223,23 +225,6 @@ def device_of(compute: Compute) -> torch.device:
     return torch.device(compute.device)
 
 
-def pickled_weights(folder: Path) -> list[str]:
-    """Names of the folder's files with pickled weights, sorted."""
-    return sorted(file.name for file in folder.glob("*") if file.suffix in PICKLE_SUFFIXES)
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    files = sorted(folder.glob("*.safetensors"))
-    if files:
-        return files
-    if pickles := pickled_weights(folder):
-        raise ModelError(
-            f"{folder} holds only pickled weights ({', '.join(pickles)}), which can run code when opened; "
-            "save the model again with save_pretrained, which writes safetensors"
-        )
-    raise ModelError(f"{folder} holds no *.safetensors file")
-
-
 def _check_family(folder: Path, families: tuple[str, ...], trust_remote_code: bool) -> None:
     family = _family(folder, trust_remote_code)
     if family not in families:
@@ -247,11 +232,9 @@ def _check_family(folder: Path, families: tuple[str, ...], trust_remote_code: bo
 
 
 def _family(folder: Path, trust_remote_code: bool) -> str:
-    _weight_files(folder)
-    try:
+    check_folder(folder)
+    with reading(folder / "config.json"):
         return str(AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code).model_type)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}: config.json cannot be read: {error}") from error
 
 
 def load_weights(family: Any, folder: Path, compute: Compute, trust_remote_code: bool) -> PreTrainedModel:
@@ -260,8 +243,11 @@ def load_weights(family: Any, folder: Path, compute: Compute, trust_remote_code:
     Raises:
         ModelError: only pickles, another class of model, or weights that do not match the configuration.
     """
-    _weight_files(folder)
-    try:
+    stored = check_folder(folder)
+    with reading(folder, "has weights that cannot be read"):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        with torch.device("meta"):
+            check_size(folder, family.from_config(config, trust_remote_code=trust_remote_code), stored)
         model, report = family.from_pretrained(
             folder,
             dtype=getattr(torch, compute.dtype),
@@ -269,8 +255,6 @@ def load_weights(family: Any, folder: Path, compute: Compute, trust_remote_code:
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{folder}: weights cannot be read: {error}") from error
     # transformers initializes missing tensors randomly and continues; such a model is unusable
     if report["missing_keys"]:
         raise ModelError(f"{folder}: weights lack {', '.join(sorted(report['missing_keys'])[:5])}")

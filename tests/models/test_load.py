@@ -10,7 +10,6 @@ from safetensors.torch import load_file, save_file
 
 from rsqa_pipeline.errors import ModelError
 from rsqa_pipeline.models.load import (
-    PICKLE_SUFFIXES,
     Vlm,
     base_model,
     load_clip,
@@ -18,6 +17,7 @@ from rsqa_pipeline.models.load import (
     load_vlm,
     weights_version,
 )
+from rsqa_pipeline.models.model_folder import PICKLE_SUFFIXES
 from rsqa_pipeline.profile import Compute
 from rsqa_pipeline.score_model.network.model import ScoreModel
 
@@ -92,7 +92,7 @@ def test_truncated_weights_are_a_model_error(vlm_folder: Path, tmp_path: Path, c
     shutil.copytree(vlm_folder, folder)
     data = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
-    with pytest.raises(ModelError, match="cannot be read"):
+    with pytest.raises(ModelError, match="not a readable safetensors file"):
         load_vlm(folder, cpu)
 
 
@@ -108,7 +108,7 @@ def test_missing_folder_is_an_error(cpu: Compute) -> None:
 
 def test_folder_without_processor_is_an_error(vlm_folder: Path, tmp_path: Path) -> None:
     shutil.copy(vlm_folder / "config.json", tmp_path)
-    with pytest.raises(ModelError, match="processor cannot be read"):
+    with pytest.raises(ModelError, match="has a processor that cannot be read"):
         load_processor(tmp_path)
 
 

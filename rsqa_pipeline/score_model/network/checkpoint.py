@@ -17,14 +17,15 @@ from typing import Any
 
 import torch
 from huggingface_hub import save_torch_state_dict
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import CONFIG_MAPPING, AutoModel, AutoProcessor, PretrainedConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, AutoProcessor, PretrainedConfig, PreTrainedModel
 from transformers.processing_utils import ProcessorMixin
 
 from rsqa_pipeline.errors import ModelError
-from rsqa_pipeline.models.load import load_processor, local_folder, pickled_weights
+from rsqa_pipeline.models import model_folder
+from rsqa_pipeline.models.load import load_processor, local_folder, try_template
+from rsqa_pipeline.models.model_folder import abbreviated, reading
 from rsqa_pipeline.score_model.network import shared_backbone
 
 OURS, RELEASED = "ScoreModel", "Qwen2Reward"
@@ -40,8 +41,6 @@ RELEASED_PREFIXES = {
     "visual.": "backbone.visual.",
     "reward_head.": "head.",
 }
-MAX_SHOWN_NAMES = 5
-"""Maximum number of tensor names shown in an error."""
 
 
 def read_base(path_or_id: str, revision: str | None = None) -> PreTrainedModel:
@@ -51,19 +50,19 @@ def read_base(path_or_id: str, revision: str | None = None) -> PreTrainedModel:
         ModelError: no such checkpoint, no safetensors, a family that is not supported, missing tensors.
     """
     folder = local_folder(path_or_id, revision)
-    settings = _config_json(folder)
+    settings = model_folder.read_config(folder)
     if BACKBONE_TYPE in settings:
         raise ModelError(f"{folder} is a score model, not a base model; load it with ScoreModel.from_pretrained")
     _check_family(folder, settings)
-    _weight_files(folder)
-    try:
+    stored = model_folder.check_folder(folder)
+    with reading(folder, "cannot be loaded as an image-text backbone"):
+        with torch.device("meta"):
+            model_folder.check_size(folder, AutoModel.from_config(AutoConfig.from_pretrained(folder)), stored)
         backbone, info = AutoModel.from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{folder} cannot be loaded as an image-text backbone: {error}") from error
     if info["missing_keys"]:
-        raise ModelError(f"{folder} lacks tensors of the backbone: {_abbreviated(info['missing_keys'])}")
+        raise ModelError(f"{folder} lacks tensors of the backbone: {abbreviated(info['missing_keys'])}")
     return backbone
 
 
@@ -74,18 +73,18 @@ def read_processor(path_or_id: str | Path) -> ProcessorMixin:
         ModelError: there is none, or it cannot be read.
     """
     folder = local_folder(path_or_id)
-    if _backbone_settings(_config_json(folder)).get("model_type") in shared_backbone.FAMILIES:
+    if _backbone_settings(model_folder.read_config(folder)).get("model_type") in shared_backbone.FAMILIES:
         return load_processor(folder)
-    try:
-        return AutoProcessor.from_pretrained(folder)
-    except (OSError, ValueError, TypeError, ImportError) as error:
-        raise ModelError(f"{folder}: processor cannot be read: {error}") from error
+    with reading(folder, "has a processor that cannot be read"):
+        processor: ProcessorMixin = AutoProcessor.from_pretrained(folder)
+        try_template(processor)
+    return processor
 
 
 def read_config(folder: Path) -> tuple[PretrainedConfig, Any]:
     """The backbone's config and the output's activation."""
-    settings = _backbone_settings(_config_json(folder))
-    architecture = (settings.get("architectures") or ["none"])[0]
+    settings = _backbone_settings(model_folder.read_config(folder))
+    architecture = _architecture(settings)
     if architecture == RELEASED:
         activation = "softplus"
     elif architecture == OURS:
@@ -98,7 +97,8 @@ def read_config(folder: Path) -> tuple[PretrainedConfig, Any]:
             f"{RELEASED}; start from a VLM with ScoreModel.from_base"
         )
     _check_family(folder, settings)
-    return CONFIG_MAPPING[settings["model_type"]].from_dict(settings), activation
+    with reading(folder / "config.json"):
+        return CONFIG_MAPPING[settings["model_type"]].from_dict(settings), activation
 
 
 def _check_family(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -112,12 +112,10 @@ def _check_family(folder: Path, settings: Mapping[str, Any]) -> None:
 def read_tensors(folder: Path) -> dict[str, Tensor]:
     """All tensors under the model's own names, from either layout."""
     tensors: dict[str, Tensor] = {}
-    for file in _weight_files(folder):
-        try:
+    for file in model_folder.weight_files(folder):
+        with reading(file, "is not a readable safetensors file"):
             tensors.update(load_file(file))
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"{file} is not a readable safetensors file: {error}") from error
-    if (_config_json(folder).get("architectures") or [None])[0] == RELEASED:
+    if _architecture(model_folder.read_config(folder)) == RELEASED:
         return {_from_released(name): tensor for name, tensor in tensors.items()}
     return tensors
 
@@ -134,7 +132,7 @@ def check_tensors(folder: Path, expected: Mapping[str, Tensor], found: Mapping[s
         "unknown": [name for name in found if name not in expected],
         "misshapen": misshapen,
     }
-    faults = [f"{kind}: {_abbreviated(names)}" for kind, names in kinds.items() if names]
+    faults = [f"{kind}: {abbreviated(names)}" for kind, names in kinds.items() if names]
     if faults:
         raise ModelError(f"{folder} does not contain the tensors that its config.json requires; " + "; ".join(faults))
 
@@ -199,32 +197,6 @@ def _to_released(name: str) -> str:
     return old + name.removeprefix(new)
 
 
-def _config_json(folder: Path) -> dict[str, Any]:
-    file = folder / "config.json"
-    try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"{folder} contains no config.json, so it is not a checkpoint") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ModelError(f"{file} cannot be read: {error}") from error
-    if not isinstance(settings, dict):
-        raise ModelError(f"{file} must contain a JSON object, found {type(settings).__name__}")
-    return settings
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """The checkpoint's safetensors files, one or several; an absent shard shows as missing tensors."""
-    files = sorted(folder.glob("*.safetensors"))
-    if files:
-        return files
-    if pickles := pickled_weights(folder):
-        raise ModelError(
-            f"{folder} contains pickled weights ({_abbreviated(pickles)}), which can run code when loaded; "
-            "convert them to safetensors if you trust them; no other format is read"
-        )
-    raise ModelError(f"{folder} contains no *.safetensors file")
-
-
-def _abbreviated(names: list[str]) -> str:
-    rest = f" and {len(names) - MAX_SHOWN_NAMES} more" if len(names) > MAX_SHOWN_NAMES else ""
-    return ", ".join(sorted(names)[:MAX_SHOWN_NAMES]) + rest
+def _architecture(settings: Mapping[str, Any]) -> str:
+    names = settings.get("architectures")
+    return str(names[0]) if isinstance(names, list) and names else "none"

@@ -19,6 +19,7 @@ from transformers import AutoModel, PreTrainedModel
 from rsqa_pipeline.errors import ModelError
 from rsqa_pipeline.models.image_attention import attend_to_images_together
 from rsqa_pipeline.models.load import local_folder
+from rsqa_pipeline.models.model_folder import check_folder, check_size, reading
 from rsqa_pipeline.models.patch_product import use_patch_products
 from rsqa_pipeline.profile.score_model import Lora
 from rsqa_pipeline.score_model.network import checkpoint, shared_backbone
@@ -63,7 +64,11 @@ class ScoreModel(nn.Module):
         """
         folder = local_folder(path_or_id, revision)
         config, activation = checkpoint.read_config(folder)
-        model = cls(AutoModel.from_config(config, dtype=torch.float32), activation)
+        stored = check_folder(folder)
+        with reading(folder, "cannot be built from its config.json"):
+            with torch.device("meta"):
+                check_size(folder, AutoModel.from_config(config), stored)
+            model = cls(AutoModel.from_config(config, dtype=torch.float32), activation)
         tensors = checkpoint.read_tensors(folder)
         checkpoint.check_tensors(folder, expected=model.state_dict(), found=tensors)
         model.load_state_dict(tensors)

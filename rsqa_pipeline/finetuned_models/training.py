@@ -23,6 +23,7 @@ from transformers import (
 
 from rsqa_pipeline.errors import ModelError
 from rsqa_pipeline.images.decode import open_image
+from rsqa_pipeline.models.conversation import escape_control_tokens
 from rsqa_pipeline.models.load import device_of
 from rsqa_pipeline.plots import new_figure, save
 from rsqa_pipeline.profile import Compute
@@ -142,17 +143,17 @@ def supervised_dataset(examples: Sequence[SftExample]) -> Dataset:
         [
             {
                 "image": example.image,
-                "prompt": [escape_control_tokens(message) for message in example.prompt],
-                "completion": [escape_control_tokens({"role": "assistant", "content": example.answer.strip()})],
+                "prompt": [as_data(message) for message in example.prompt],
+                "completion": [as_data({"role": "assistant", "content": example.answer.strip()})],
             }
             for example in examples
         ]
     )
 
 
-def escape_control_tokens(message: Message) -> Message:
-    """Breaks up the tokenizer's control tokens in a turn, as `models.conversation.render` does: data stays text."""
-    return {"role": message["role"], "content": message["content"].replace("<|", "< |")}
+def as_data(message: Message) -> Message:
+    """The turn with control tokens escaped, as `models.conversation.render` does."""
+    return {"role": message["role"], "content": escape_control_tokens(message["content"])}
 
 
 def check_converged(rows: Sequence[StepMetrics], phase: str) -> None:

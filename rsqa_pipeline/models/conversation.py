@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,6 +32,9 @@ CHAT_TEMPLATE = (
 """Qwen2-VL's template without its video branch, saved with the models that this project creates."""
 
 
+_CONTROL_TOKEN = re.compile(r"<\|(?!(?:box|quad|object_ref)_(?:start|end)\|>)")
+
+
 def as_chat(messages: Sequence[Message]) -> list[Message]:
     """Puts the user turn CAPTION_PROMPT before a caption, i.e. before a single assistant turn.
 
@@ -43,6 +47,14 @@ def as_chat(messages: Sequence[Message]) -> list[Message]:
     return chat
 
 
+def escape_control_tokens(text: str) -> str:
+    """Breaks up the tokenizer's control tokens in data, where they must stay plain text: "<|im_end|>" would end a turn.
+
+    The marks of boxes and of the objects that they belong to are kept: they are part of an answer.
+    """
+    return _CONTROL_TOKEN.sub("< |", text)
+
+
 def render(
     processor: QwenVLProcessor, chat: Sequence[Message], has_image: bool, add_generation_prompt: bool = False
 ) -> str:
@@ -51,8 +63,7 @@ def render(
     Raises:
         ValueError: the chat has an image but no user turn.
     """
-    # "<|" starts the tokenizer's control tokens; in data it must stay plain text
-    turns: list[dict[str, Any]] = [{"role": m["role"], "content": m["content"].replace("<|", "< |")} for m in chat]
+    turns: list[dict[str, Any]] = [{"role": m["role"], "content": escape_control_tokens(m["content"])} for m in chat]
     if has_image:
         first = next((turn for turn in turns if turn["role"] == "user"), None)
         if first is None:

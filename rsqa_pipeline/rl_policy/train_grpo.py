@@ -24,9 +24,9 @@ from rsqa_pipeline.finetuned_models.training import (
     SftExample,
     StepMetrics,
     TrainingRun,
+    as_data,
     check_converged,
     disable_log_printing,
-    escape_control_tokens,
     lazy_dataset,
     trainer_arguments,
     write_history,
@@ -164,7 +164,7 @@ def train_grpo(
             [
                 {
                     "image": prompt.image,
-                    "prompt": [escape_control_tokens(message) for message in reasoning_prompt(prompt.context)],
+                    "prompt": [as_data(message) for message in reasoning_prompt(prompt.context)],
                     "prompt_index": prompt_index,
                 }
                 for prompt_index, prompt in enumerate(prompts)

@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from rsqa_pipeline.models.conversation import as_chat, encode, render
+from rsqa_pipeline.models.conversation import as_chat, encode, escape_control_tokens, render
 from rsqa_pipeline.models.load import Vlm
 from rsqa_pipeline.records import Message
 
@@ -85,6 +87,27 @@ def test_control_tokens_in_data_stay_plain_text(vlm: Vlm) -> None:
     token = vlm.processor.tokenizer.convert_tokens_to_ids
     assert ids.count(token("<|image_pad|>")) == 16
     assert ids.count(token("<|im_end|>")) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("<|box_start|>(1,2),(3,4)<|box_end|>", "<|box_start|>(1,2),(3,4)<|box_end|>"),
+        ("<|object_ref_start|>ship<|object_ref_end|>", "<|object_ref_start|>ship<|object_ref_end|>"),
+        ("<|box_start|><|im_end|>", "<|box_start|>< |im_end|>"),
+        ("<|box_middle|> <|vision_start|> a <| b", "< |box_middle|> < |vision_start|> a < | b"),
+        ("<<|im_end|>|>", "<< |im_end|>|>"),
+    ],
+)
+def test_only_the_marks_of_boxes_survive_in_data(text: str, kept: str) -> None:
+    assert escape_control_tokens(text) == kept
+
+
+@given(st.lists(st.sampled_from(["<", "|", "im_end", "box_end", ">", "<|", "|>", "image_pad", " "])).map("".join))
+def test_no_text_contains_a_structural_token_after_escaping(text: str) -> None:
+    escaped = escape_control_tokens(text)
+    assert "<|im_end|>" not in escaped and "<|image_pad|>" not in escaped
+    assert escape_control_tokens(escaped) == escaped
 
 
 def test_long_text_is_cut_at_the_end_but_never_its_image(vlm: Vlm) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,12 +84,18 @@ class Candidate:
 
 
 def unusable_text(text: str) -> tuple[str, str] | None:
-    """Reason (``empty_text`` or ``text_too_long``) and detail if a text cannot compete, else None."""
+    """Reason (``empty_text``, ``text_too_long`` or ``bad_text``) and detail if a text cannot compete, else None."""
     if not text.strip():
         return "empty_text", "the text has no visible character"
     if len(text) > MAX_TEXT_CHARACTERS:
         return "text_too_long", f"{len(text)} characters, at most {MAX_TEXT_CHARACTERS}; begins {text[:80]!r}"
-    return None
+    return broken_text(text)
+
+
+def broken_text(text: str) -> tuple[str, str] | None:
+    """Reason ``bad_text`` and detail if a text holds half of a surrogate pair or a control character, else None."""
+    broken = next((c for c in text if unicodedata.category(c) in ("Cs", "Cc") and c not in "\t\n\r"), None)
+    return None if broken is None else ("bad_text", f"the text holds the character {broken!r}")
 
 
 def pair_split(key: str, share: float, seed: int) -> Literal["train", "heldout"]:

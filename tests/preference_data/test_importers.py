@@ -57,6 +57,7 @@ def test_rs_pairs_by_name_and_every_bad_row_has_its_reason(tmp_path):
         "bad_image": {"image": "../a.png"},
         "empty_text": {"rejected": " "},
         "equal_text": {"rejected": "two white tanks"},
+        "bad_text": {"chosen": "two \ud800 tanks"},
         "text_too_long": {"chosen": "x" * 50_000, "rejected": "y"},
         "no_text": {"rejected": []},
         "has_question": {"question": "What is this?", "rejected": "a port"},
@@ -68,6 +69,37 @@ def test_rs_pairs_by_name_and_every_bad_row_has_its_reason(tmp_path):
         ("two white tanks", "some things"), ("two white tanks", "a port"),
     ]  # fmt: skip
     assert reasons == Counter(dict.fromkeys(bad, 1))
+
+
+@pytest.mark.parametrize("name", ["link.png", "folder/a.png", "a\0.png", "./../x.png"])
+def test_a_name_that_leads_out_of_the_image_folder_is_refused(tmp_path, name):
+    outside, inside = tmp_path / "outside", tmp_path / "inside"
+    outside.mkdir()
+    inside.mkdir()
+    (outside / "a.png").write_bytes(image_bytes(1))
+    (inside / "link.png").symlink_to(outside / "a.png")
+    (inside / "folder").symlink_to(outside)
+    (inside / "p.json").write_text(json.dumps([{"image": name, "chosen": "two tanks", "rejected": "a port"}]))
+    rows, reasons, _ = import_file("caption", tmp_path, "rs_pairs", inside / "p.json")
+    assert rows == [] and reasons == {"bad_image": 1}
+
+
+def test_a_line_separator_inside_a_text_does_not_end_the_line(tmp_path):
+    (tmp_path / "a.png").write_bytes(image_bytes(1))
+    row = {"image": "a.png", "chosen": "two\u2028tanks", "rejected": "a port"}
+    (tmp_path / "p.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n")
+    rows, _, _ = import_file("caption", tmp_path, "rs_pairs", tmp_path / "p.jsonl")
+    assert rows[0]["chosen"] == "two\u2028tanks"
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\0b", "\x1b[31mred", "a\x85b"])
+def test_broken_and_control_characters_in_any_turn_are_a_fault(tmp_path, text):
+    (tmp_path / "a.png").write_bytes(image_bytes(1))
+    sound = {"image": "a.png", "question": "how many?", "chosen": "two", "rejected": "three"}
+    rows = [{**sound, key: f"x{text}"} for key in ("question", "chosen", "rejected")]
+    (tmp_path / "p.json").write_text(json.dumps(rows))
+    found, reasons, _ = import_file("instruction", tmp_path, "rs_pairs", tmp_path / "p.json")
+    assert found == [] and reasons == {"bad_text": 3}
 
 
 def test_an_image_has_one_split_across_files(tmp_path):

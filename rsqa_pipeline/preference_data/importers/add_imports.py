@@ -10,7 +10,7 @@ from typing import Literal
 
 from rsqa_pipeline.images.decode import ImageFault, TarImages, decode_image, hash_image, read_bytes
 from rsqa_pipeline.preference_data.build_pairs import Pairs
-from rsqa_pipeline.preference_data.candidate import pair_split, unusable_text
+from rsqa_pipeline.preference_data.candidate import broken_text, pair_split, unusable_text
 from rsqa_pipeline.preference_data.importers import rlhf_v, rs_pairs, trl_format, ultrafeedback
 from rsqa_pipeline.preference_data.importers.imported_pair import BadRow, Entry, ImportedPair, ImportFault
 from rsqa_pipeline.profile import Profile
@@ -32,8 +32,8 @@ def add_imports(kind: Kind, out: Path, settings: Profile, pairs: Pairs) -> Metri
 
     Images given as bytes are stored unchanged in ``images.tar`` in ``out``; images given by name are referenced.
     A pair is in the split of its image, which is the same in every asset (a text pair: the split of its prompt).
-    Quarantined: pairs that the importer cannot read, missing or unusable images, empty or overlong texts, equal texts,
-    duplicates, and pairs of another kind than requested (``no_image``, ``has_image``, ``no_question``,
+    Quarantined: pairs that the importer cannot read, missing or unusable images, empty, overlong or broken texts, equal
+    texts, duplicates, and pairs of another kind than requested (``no_image``, ``has_image``, ``no_question``,
     ``has_question``, ``other_family``).
 
     Raises:
@@ -93,8 +93,8 @@ def _pair(entry: Entry, kind: Kind, source_format: str, images: ImportedImages, 
     if isinstance(entry, ImportFault):
         raise BadRow(entry.reason, entry.detail)
     family = _family(entry, kind)
-    for text in (entry.chosen, entry.rejected):
-        fault = unusable_text(text)
+    questions = [broken_text(turn["content"]) for turn in entry.context]
+    for fault in (*questions, unusable_text(entry.chosen), unusable_text(entry.rejected)):
         if fault is not None:
             raise BadRow(*fault)
     image_id, reference = images.add(entry.image) if entry.image is not None else (None, None)

@@ -77,7 +77,7 @@ def image_in(value: Any, folder: Path) -> bytes | str | None:
     """An image column's value: a name in ``folder``, bytes, or ``{"bytes": .., "path": ..}`` as on the hub.
 
     Raises:
-        BadRow: the value is anything else, or a name outside the folder.
+        BadRow: the value is anything else, or a name outside the folder; a link may lead out of it as well.
     """
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
@@ -85,7 +85,8 @@ def image_in(value: Any, folder: Path) -> bytes | str | None:
         return value
     if not isinstance(value, str) or not value:
         raise BadRow("bad_image", f"image is {_describe(value)}, needs a name or bytes")
-    if Path(value).is_absolute() or ".." in Path(value).parts:
+    inside = (folder / value).resolve().is_relative_to(folder.resolve()) if "\0" not in value else False
+    if Path(value).is_absolute() or ".." in Path(value).parts or not inside:
         raise BadRow("bad_image", f"image name {value[:200]!r} leads out of {folder}")
     return str(folder / value)
 
@@ -167,7 +168,8 @@ def _parquet_rows(file: Path) -> Iterator[dict[str, Any]]:
 def _json_rows(file: Path) -> Iterator[Any]:
     try:
         text = file.read_text(encoding="utf-8-sig")
-        rows = json.loads(text) if file.suffix == ".json" else [json.loads(x) for x in text.splitlines() if x.strip()]
+        # str.splitlines also splits at U+2028, which may stand inside a JSON string
+        rows = json.loads(text) if file.suffix == ".json" else [json.loads(x) for x in text.split("\n") if x.strip()]
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{file} is not valid JSON: {error}; is it complete, and in UTF-8?") from error
     if not isinstance(rows, list):

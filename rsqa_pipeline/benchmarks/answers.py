@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from string import ascii_uppercase
 from typing import Any
 
-from rsqa_pipeline.benchmarks import vqa
+from rsqa_pipeline.answer_matching import same_answer, same_letter
 from rsqa_pipeline.benchmarks.captioning import rouge_l
-from rsqa_pipeline.benchmarks.grounding import is_hit
 from rsqa_pipeline.benchmarks.task import BenchmarkTask
+from rsqa_pipeline.boxes import is_hit
 from rsqa_pipeline.images.decode import open_image
 from rsqa_pipeline.models.generate import generate
 from rsqa_pipeline.models.load import Vlm
@@ -21,9 +22,14 @@ _MAX_OPEN_BATCHES = 8
 
 def context_of(task: BenchmarkTask, item: dict[str, Any]) -> list[Message]:
     """The user turn: the task's prompt with the item's question and lettered choices."""
-    choices = vqa.choice_lines(item["choices"] or [])
+    choices = choice_lines(item["choices"] or [])
     text = task.prompts[0].replace("{choices}", choices).replace("{question}", item["question"] or "")
     return [Message(role="user", content=text)]
+
+
+def choice_lines(choices: Sequence[str]) -> str:
+    """``["river", "beach"]`` as ``"A. river\\nB. beach"``."""
+    return "\n".join(f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, choices, strict=False))
 
 
 def grade(task: BenchmarkTask, item: dict[str, Any], reply: str | None) -> float:
@@ -35,9 +41,9 @@ def is_right(task: BenchmarkTask, item: dict[str, Any], reply: str | None) -> bo
     """Whether a reply is right, for tasks with right and wrong replies. A missing or unreadable reply is wrong."""
     match task.reply:
         case "word":
-            return vqa.is_correct(reply, item["answer"])
+            return same_answer(reply, item["answer"])
         case "letter":
-            return vqa.is_letter_correct(reply, item["answer"])
+            return same_letter(reply, item["answer"])
         case "box":
             return is_hit(reply, item["boxes"])
         case "ranking" | "caption":

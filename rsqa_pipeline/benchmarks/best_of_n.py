@@ -15,12 +15,12 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
+from rsqa_pipeline.answer_matching import canonical
 from rsqa_pipeline.benchmarks import selectors
 from rsqa_pipeline.benchmarks.answers import ask, context_of, is_right
 from rsqa_pipeline.benchmarks.items import TaskItems, read_items
 from rsqa_pipeline.benchmarks.results import ALL_TASKS, COMPARISON, Outcome, compare
 from rsqa_pipeline.benchmarks.task import load_tasks
-from rsqa_pipeline.benchmarks.vqa import normalise
 from rsqa_pipeline.models.clip_score import ClipScorer
 from rsqa_pipeline.models.load import base_model, load_vlm
 from rsqa_pipeline.models.scoring_group import ScoringGroup
@@ -143,7 +143,7 @@ def selector_values(drawn: Sequence[Answers], counts: Sequence[int], seed: int) 
     rng = np.random.default_rng(seed)
     values: dict[tuple[str, int], list[float]] = {(name, n): [] for name in SELECTORS for n in sorted(counts)}
     for answers in drawn:
-        votes = [normalise(text) for text in answers.texts]
+        votes = [canonical(text) for text in answers.texts]
         for n in sorted(counts):
             values["random", n].append(selectors.random_pick(answers.correct))
             values["oracle", n].append(selectors.any_right(answers.correct, n))

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from rsqa_pipeline.answer_matching import canonical
 from rsqa_pipeline.benchmarks.captioning import other_caption_level
-from rsqa_pipeline.benchmarks.grounding import fixed_box_accuracy
 from rsqa_pipeline.benchmarks.retrieval import TestSet, random_recall
 from rsqa_pipeline.benchmarks.task import BenchmarkTask, Metric
-from rsqa_pipeline.benchmarks.vqa import normalise
+from rsqa_pipeline.boxes import MIN_IOU, iou
 
 
 def chance_level(task: BenchmarkTask, metric: Metric, items: Sequence[dict[str, Any]]) -> float:
@@ -29,7 +29,7 @@ def chance_level(task: BenchmarkTask, metric: Metric, items: Sequence[dict[str, 
         case "uniform_choice":
             return float(np.mean([1 / len(item["choices"]) for item in items]))
         case "most_frequent_answer":
-            counts = Counter(normalise(item["answer"]) for item in items)
+            counts = Counter(canonical(item["answer"]) for item in items)
             return max(counts.values()) / len(items)
         case "fixed_box":
             return fixed_box_accuracy([item["boxes"] for item in items])
@@ -42,3 +42,9 @@ def chance_level(task: BenchmarkTask, metric: Metric, items: Sequence[dict[str, 
             # every caption is a query, duplicates included, as in the metric
             by_text = random_recall(relevant.T, metric.k)
             return float(np.mean([by_text[of_image].mean() for of_image in relevant]))
+
+
+def fixed_box_accuracy(items: Sequence[Sequence[Sequence[float]]]) -> float:
+    """Accuracy in [0, 1] of the same box for every item: the median of each side over all items."""
+    box = np.median([boxes[0] for boxes in items], axis=0).tolist()
+    return float(np.mean([any(iou(box, reference) >= MIN_IOU for reference in boxes) for boxes in items]))

@@ -8,10 +8,11 @@ from typing import cast, get_args
 
 import numpy as np
 
+from rsqa_pipeline.answer_matching import same_answer
+from rsqa_pipeline.boxes import is_hit, read_boxes
 from rsqa_pipeline.preference_data.candidate import NO_FAULT, Candidate, Subject
-from rsqa_pipeline.scenes.marks import box_iou
 from rsqa_pipeline.scenes.questions import ANSWERERS, Question, ask
-from rsqa_pipeline.scenes.truth import Box, SceneTruth
+from rsqa_pipeline.scenes.truth import SceneTruth
 from rsqa_pipeline.source_pairs.class_questions import ClassQuestion, ClassTask, corrupt_answer
 from rsqa_pipeline.source_pairs.corruption import CorruptionKind
 from rsqa_pipeline.source_pairs.scene_classes import class_from_name
@@ -26,10 +27,6 @@ MAX_WRONG_PER_QUESTION = 2
 _NON_ANSWERERS = ("rambler", "blank")
 """Answerers whose replies are not answers at all. They are easy to recognise, so one per question is enough."""
 
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
-SAME_BOX_IOU = 0.5
-"""A box is correct if its IoU is above this value (paper, evaluation: acc@IoU 0.5)."""
-
 
 def question_of(subject: Subject) -> str:
     """The last question asked."""
@@ -37,14 +34,8 @@ def question_of(subject: Subject) -> str:
 
 
 def is_right(task: str, answer: str, reference: str) -> bool:
-    """Whether a close-ended answer matches the reference: the same words, or for grounding a box with IoU > 0.5.
-
-    Case, punctuation and surrounding spaces do not matter. An answer that cannot be parsed is wrong.
-    """
-    if task == "grounding":
-        found, wanted = _box(answer), _box(reference)
-        return found is not None and wanted is not None and box_iou(found, wanted) > SAME_BOX_IOU
-    return bool(_normalized(answer)) and _normalized(answer) == _normalized(reference)
+    """Whether a close-ended answer matches the reference (`answer_matching`, `boxes`). An unreadable one is wrong."""
+    return is_hit(answer, read_boxes(reference)) if task == "grounding" else same_answer(answer, reference)
 
 
 def scene_answers(subject: Subject, truth: SceneTruth, seed: int) -> list[Candidate]:
@@ -126,13 +117,3 @@ def _class_question(subject: Subject) -> ClassQuestion:
     return ClassQuestion(
         cast(ClassTask, subject.task), stem, class_from_name(asked[1]) if asked else None, choices or None
     )
-
-
-def _normalized(text: str) -> str:
-    return " ".join(re.findall(r"[^\W_]+", text.lower()))
-
-
-def _box(text: str) -> Box | None:
-    """The box in a text, in whole pixels; None if the text does not hold exactly four numbers."""
-    numbers = [round(float(number)) for number in _NUMBER.findall(text)]
-    return (numbers[0], numbers[1], numbers[2], numbers[3]) if len(numbers) == 4 else None

@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from rsqa_pipeline.boxes import read_boxes
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.models.scoring_group import ScoringGroup
 from rsqa_pipeline.profile import RlPolicy
 from rsqa_pipeline.records import Message
-from rsqa_pipeline.rl_policy.rewards import read_boxes
 from rsqa_pipeline.score_model.scoring.scorer import Scorer
 
 Kind = Literal["open_ended", "close_ended", "grounding"]

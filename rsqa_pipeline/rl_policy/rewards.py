@@ -9,7 +9,9 @@ Departures from the released code:
 
 1. several boxes are matched one to one and averaged, so a grounding reward cannot exceed 1;
 2. box coordinates are always pixels of the image; the released code interprets numbers below 1 as fractions;
-3. a reference without a readable box is a data error and raises; the released code scores it as a miss.
+3. a reference without a readable box is a data error and raises; the released code scores it as a miss;
+4. "two" equals "2" and "an airport" equals "airport", and an empty answer is wrong; the released code compares the
+   letters, so an empty answer equals an empty reference.
 """
 
 from __future__ import annotations
@@ -21,14 +23,12 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from rsqa_pipeline.answer_matching import same_answer
+from rsqa_pipeline.boxes import Box, iou, read_boxes
 from rsqa_pipeline.errors import DataError
-
-Box = tuple[float, float, float, float]
 
 _INSIDE = r"((?:(?!</?(?:think|answer)>).)*)"
 _FORMAT = re.compile(rf"\s*<think>{_INSIDE}</think>\s*<answer>{_INSIDE}</answer>\s*", re.DOTALL)
-_NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
-_BOX = re.compile(rf"\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]")
 _IOU_GRADES = ((0.8, 1.0), (0.7, 0.7), (0.6, 0.6), (0.5, 0.5))
 
 
@@ -38,29 +38,14 @@ def read_answer(completion: str) -> str | None:
     return match.group(2).strip() if match else None
 
 
-def read_boxes(text: str) -> list[Box]:
-    """Every ``[x0, y0, x1, y1]`` in the text, pixels of the image, in order of appearance."""
-    return [(float(a), float(b), float(c), float(d)) for a, b, c, d in _BOX.findall(text)]
-
-
-def iou(a: Box, b: Box) -> float:
-    """Intersection over union in [0, 1]; 0 for a box without area, i.e. with swapped or equal corners."""
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    areas = [max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1]) for box in (a, b)]
-    if width <= 0 or height <= 0 or 0.0 in areas:
-        return 0.0
-    return width * height / (sum(areas) - width * height)
-
-
 def format_reward(completions: Sequence[str]) -> list[float | None]:
     """1 if the completion is exactly ``<think>...</think><answer>...</answer>``, otherwise 0."""
     return [0.0 if read_answer(completion) is None else 1.0 for completion in completions]
 
 
 def exact_match_reward(answers: Sequence[str], references: Sequence[str]) -> list[float | None]:
-    """Close-ended: 1 if the answer equals the reference, ignoring case, outer space and a final full stop, else 0."""
-    return [float(_normalized(a) == _normalized(r)) for a, r in zip(answers, references, strict=True)]
+    """Close-ended: 1 if the answer is the same as the reference (`answer_matching`), otherwise 0."""
+    return [float(same_answer(a, r)) for a, r in zip(answers, references, strict=True)]
 
 
 def iou_reward(answers: Sequence[str], references: Sequence[str]) -> list[float | None]:
@@ -104,10 +89,6 @@ def combined_reward(
         else:
             totals.append(None if accuracy is None else format_weight * form + accuracy_weight * accuracy)
     return totals
-
-
-def _normalized(text: str) -> str:
-    return text.strip().removesuffix(".").strip().lower()
 
 
 def _reference_boxes(reference: str) -> list[Box]:

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import re
 
-from rsqa_pipeline.scenes.asking import Question, UnknownQuestionError, ask, is_unanswerable
+from rsqa_pipeline.answer_matching import read_letter, same_answer, words_of
+from rsqa_pipeline.boxes import MIN_IOU, iou, read_one_box
+from rsqa_pipeline.scenes.asking import LETTERS, Question, UnknownQuestionError, ask, is_unanswerable
 from rsqa_pipeline.scenes.caption_marks import Marks, absent_mentions, bounded, mark_caption, relevance
 from rsqa_pipeline.scenes.claims import Claims, read_claims
 from rsqa_pipeline.scenes.fluency import clarity
-from rsqa_pipeline.scenes.truth import Box, SceneTruth
-from rsqa_pipeline.scenes.vocabulary import NUMBERS
+from rsqa_pipeline.scenes.truth import SceneTruth
 
 _SHORT_ANSWER_WORDS = 12
 """Words. A longer close-ended answer loses clarity."""
+_MAX_READ_CHARACTERS = 1000
+"""An answer is looked for in the first characters of a text."""
 _FORMS = {
     "presence": ("yes", "no"),
     "comparison": ("yes", "no"),
@@ -32,7 +35,7 @@ def mark_answer(truth: SceneTruth, question: str, answer: str) -> Marks:
     a statement about the image.
     """
     claims = read_claims(answer)
-    if claims.words == 0 and not re.search(r"\w", answer[:1000]):
+    if claims.words == 0 and not re.search(r"\w", answer[:_MAX_READ_CHARACTERS]):
         return Marks(1.0, 1.0, 1.0, 1.0, 1.0)
     try:
         asked = ask(truth, question)
@@ -46,32 +49,22 @@ def mark_answer(truth: SceneTruth, question: str, answer: str) -> Marks:
 
 
 def correctness(question: Question, answer: str) -> float:
-    """Correctness of a close-ended answer: 1 right, 0 wrong or unreadable; for a box its IoU if above 0.5, else 0."""
+    """Correctness of a close-ended answer: 1 right, 0 wrong or unreadable; for a box its IoU if a hit, else 0."""
     return _read(question, answer)[1]
-
-
-def box_iou(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes, 0..1; 0 if either has no area."""
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
-    return width * height / (sum(areas) - width * height)
 
 
 def _read(question: Question, answer: str) -> tuple[bool, float]:
     """Whether the answer has the requested form, and its correctness, 0..1."""
-    text = answer[:1000].strip().lower().rstrip(".")
+    text = answer[:_MAX_READ_CHARACTERS]
     if question.task == "choice":
-        letter = re.fullmatch(r"([a-d])(?:[.)].*)?", text, re.DOTALL)
-        return letter is not None, float(letter is not None and letter[1].upper() == question.answer)
+        letter = read_letter(text)
+        return letter in LETTERS, float(letter == question.answer)
     if question.task == "grounding":
-        numbers = [int(n[:6]) for n in re.findall(r"\d+", text)]
-        if len(numbers) != 4 or not question.boxes:
-            return len(numbers) == 4, float(text == question.answer.rstrip("."))
-        overlap = box_iou((numbers[0], numbers[1], numbers[2], numbers[3]), question.boxes[0])
-        return True, overlap if overlap > 0.5 else 0.0
+        box = read_one_box(text)
+        if not question.boxes:
+            return box is not None, float(same_answer(text, question.answer))
+        overlap = iou(box, question.boxes[0]) if box else 0.0
+        return box is not None, overlap if overlap >= MIN_IOU else 0.0
     if question.task == "scene_class":
         named = read_claims(text).scenes
         return len(named) == 1, float(named == read_claims(question.answer).scenes)
@@ -81,11 +74,8 @@ def _read(question: Question, answer: str) -> tuple[bool, float]:
 
 def _values(task: str, text: str) -> list[str]:
     """Every value of the task's kind in the text, with numbers as digits."""
-    if task != "count":
-        return [word for word in re.findall(r"[a-z]+", text) if word in _FORMS[task]]
-    digits = {word: str(number) for number, word in enumerate(NUMBERS)}
-    words = re.findall(r"[a-z]+|\d+", text)
-    return [digits.get(word, word) for word in words if word in digits or word.isdigit()]
+    words = words_of(text)
+    return [word for word in words if (word.isdigit() if task == "count" else word in _FORMS[task])]
 
 
 def _mark_short(question: Question, answer: str, claims: Claims) -> Marks:
@@ -102,7 +92,7 @@ def _mark_short(question: Question, answer: str, claims: Claims) -> Marks:
 
 
 def _mark_unanswerable(question: Question, answer: str) -> Marks:
-    honest = _REFUSAL.search(answer[:1000].lower()) is not None
+    honest = _REFUSAL.search(answer[:_MAX_READ_CHARACTERS].lower()) is not None
     reason = question.answer.partition("because ")[2].rstrip(".")
     given = honest and reason in answer.lower()
     partly = honest and "because" in answer.lower()

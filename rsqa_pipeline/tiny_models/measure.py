@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from rsqa_pipeline.answer_matching import same_answer
 from rsqa_pipeline.models.conversation import CAPTION_PROMPT
 from rsqa_pipeline.models.generate import generate
 from rsqa_pipeline.models.load import Clip, Vlm
@@ -39,9 +40,9 @@ def captions(vlm: Vlm, images: np.ndarray) -> list[str]:
 def correct_answers(
     vlm: Vlm, images: Sequence[np.ndarray] | np.ndarray, questions: Sequence[str], expected: Sequence[str]
 ) -> list[bool]:
-    """Whether each greedy answer equals the expected one, ignoring case and a final full stop."""
+    """Whether each greedy answer is the same as the expected one."""
     given = answers(vlm, images, questions)
-    return [_normalized_text(a) == _normalized_text(b) for a, b in zip(given, expected, strict=True)]
+    return [same_answer(a, b) for a, b in zip(given, expected, strict=True)]
 
 
 @torch.inference_mode()
@@ -66,7 +67,3 @@ def retrieval_recall(clip: Clip, images: np.ndarray, texts: Sequence[str]) -> tu
     to_text = (cosines.argmax(dim=1) == own).float().mean()
     to_image = (cosines.argmax(dim=0) == own).float().mean()
     return float(to_text), float(to_image)
-
-
-def _normalized_text(text: str) -> str:
-    return text.strip().rstrip(".").lower()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from rsqa_pipeline.answer_matching import same_answer
+from rsqa_pipeline.boxes import is_hit
 from rsqa_pipeline.models.load import load_clip, load_vlm
 from rsqa_pipeline.profile import Compute
 from rsqa_pipeline.records import Metrics
@@ -62,23 +63,8 @@ def clip_accuracies(folder: Path) -> Metrics:
 
 
 def is_right(question: Question, text: str) -> bool:
-    """Exact match, ignoring case and a final full stop; a box is right at IoU 0.5 or more."""
-    if question.boxes:
-        return overlap(text, question.boxes[0]) >= 0.5
-    return text.strip().rstrip(".").lower() == question.answer.lower()
-
-
-def overlap(text: str, box: Sequence[int]) -> float:
-    """IoU, 0..1, of a box written as "[x0, y0, x1, y1]" with ``box``; 0 if the text is not a box."""
-    parts = text.strip().strip("[]").split(",")
-    if len(parts) != 4 or not all(part.strip().isdigit() for part in parts):
-        return 0.0
-    x0, y0, x1, y1 = (int(part) for part in parts)
-    width, height = min(x1, box[2]) - max(x0, box[0]), min(y1, box[3]) - max(y0, box[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    shared = width * height
-    return shared / ((x1 - x0) * (y1 - y0) + (box[2] - box[0]) * (box[3] - box[1]) - shared)
+    """Whether an answer is the same as the question's, or a box hits the question's."""
+    return is_hit(text, question.boxes) if question.boxes else same_answer(text, question.answer)
 
 
 @torch.inference_mode()

@@ -14,11 +14,9 @@ from rsqa_pipeline.rl_policy.rewards import (
     combined_reward,
     exact_match_reward,
     format_reward,
-    iou,
     iou_reward,
     open_ended_reward,
     read_answer,
-    read_boxes,
 )
 
 SHARED = Path(os.environ.get("RSQA_SHARED", Path(__file__).resolve().parents[3] / "shared"))
@@ -32,6 +30,14 @@ DEPARTURES = {
     "<think>the runway is long</think> <answer>[10,10,50,50],[60,60,90,90]</answer>": (
         1.0,
         "several boxes are averaged; released: 1.35, above the maximum reward",
+    ),
+    "<think>the runway is long</think> <answer>two</answer>": (
+        1.0,
+        "number words are numbers; released: the letters differ, 0.3",
+    ),
+    "<think>the runway is long</think> <answer></answer>": (
+        0.3,
+        "an empty answer is wrong, whatever the reference; released: equal to an empty reference, 1.0",
     ),
     "<think>the runway is long</think> <answer>(10,10),(50,50)</answer>": (
         DataError,
@@ -94,20 +100,8 @@ def test_format_is_one_think_and_one_answer(completion: str, answer: str | None)
 
 
 def test_exact_match_requires_equality_not_containment() -> None:
-    answers = ["Airport.", " airport ", "an airport", "", "air", "2"]
-    assert exact_match_reward(answers, ["airport"] * 5 + ["12"]) == [1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
-
-
-def test_boxes_are_read_in_one_format_only() -> None:
-    assert read_boxes("at [1, 2,3 ,4.5] and [-1,0,5,6]") == [(1, 2, 3, 4.5), (-1, 0, 5, 6)]
-    assert read_boxes("[1,2,3] (1,2),(3,4) 1,2,3,4 [[1,2,3") == []
-
-
-def test_iou_by_hand() -> None:
-    assert iou((0, 0, 10, 10), (5, 0, 15, 10)) == pytest.approx(50 / 150)
-    assert iou((0, 0, 10, 10), (10, 0, 20, 10)) == 0.0
-    assert iou((3, 3, 3, 9), (3, 3, 3, 9)) == 0.0
-    assert iou((10, 10, 0, 0), (0, 0, 10, 10)) == 0.0
+    answers = ["Airport.", " airport ", "an airport", "", "air", "2", "two"]
+    assert exact_match_reward(answers, ["airport"] * 5 + ["12", "2"]) == [1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0]
 
 
 @pytest.mark.parametrize(

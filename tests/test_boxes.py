@@ -1,10 +1,13 @@
-"""Reading and grading one box in pixels, with values computed by hand."""
+"""Reading, overlap and grading of boxes in pixels, with values computed by hand."""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rsqa_pipeline.benchmarks.grounding import fixed_box_accuracy, is_hit, read_one_box
+from rsqa_pipeline.benchmarks.chance import fixed_box_accuracy
+from rsqa_pipeline.boxes import Box, iou, is_hit, read_boxes, read_one_box
 
 
 @pytest.mark.parametrize(
@@ -36,3 +39,31 @@ def test_fixed_box_accuracy_by_hand() -> None:
     # medians over the items: [0, 0, 10, 10], which meets the first two (IoU 1 and 0.9) and not the third
     items = [[[0.0, 0.0, 10.0, 10.0]], [[0.0, 0.0, 10.0, 9.0]], [[40.0, 40.0, 50.0, 50.0]]]
     assert fixed_box_accuracy(items) == pytest.approx(2 / 3)
+
+
+def test_boxes_are_read_in_one_format_only() -> None:
+    assert read_boxes("at [1, 2,3 ,4.5] and [-1,0,5,6]") == [(1, 2, 3, 4.5), (-1, 0, 5, 6)]
+    assert read_boxes("[1,2,3] (1,2),(3,4) 1,2,3,4 [[1,2,3") == []
+
+
+def test_iou_by_hand() -> None:
+    assert iou((0, 0, 10, 10), (5, 0, 15, 10)) == pytest.approx(50 / 150)
+    assert iou((0, 0, 10, 10), (10, 0, 20, 10)) == 0.0
+    assert iou((3, 3, 3, 9), (3, 3, 3, 9)) == 0.0
+    assert iou((10, 10, 0, 0), (0, 0, 10, 10)) == 0.0
+
+
+SIDE = st.integers(-50, 200).map(float)
+BOX = st.tuples(SIDE, SIDE, SIDE, SIDE)
+
+
+@given(BOX, BOX)
+def test_iou_is_a_symmetric_share(a: Box, b: Box) -> None:
+    assert 0.0 <= iou(a, b) == iou(b, a) <= 1.0
+
+
+@given(BOX)
+def test_a_copy_of_a_box_with_area_is_a_hit(box: Box) -> None:
+    has_area = box[2] > box[0] and box[3] > box[1]
+    assert iou(box, box) == float(has_area)
+    assert is_hit(str(list(box)), [box]) is has_area

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
 
 from rsqa_pipeline.answer_matching import same_answer, same_letter
 from rsqa_pipeline.benchmarks.captioning import rouge_l
-from rsqa_pipeline.benchmarks.task import BenchmarkTask
+from rsqa_pipeline.benchmarks.task import BenchmarkTask, function_of
 from rsqa_pipeline.boxes import is_hit
 from rsqa_pipeline.images.decode import open_image
 from rsqa_pipeline.models.generate import generate
@@ -32,22 +32,18 @@ def choice_lines(choices: Sequence[str]) -> str:
     return "\n".join(f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, choices, strict=False))
 
 
-def grade(task: BenchmarkTask, item: dict[str, Any], reply: str | None) -> float:
-    """Grade of a reply by the task's rule, in [0, 1]. A missing or unreadable reply gets 0."""
-    return rouge_l(reply, item["captions"]) if task.reply == "caption" else float(is_right(task, item, reply))
+MARKERS: Mapping[str, Callable[[str | None, dict[str, Any]], float]] = {
+    "same_answer": lambda reply, item: float(same_answer(reply, item["answer"])),
+    "same_letter": lambda reply, item: float(same_letter(reply, item["answer"])),
+    "box_hit": lambda reply, item: float(is_hit(reply, item["boxes"])),
+    "rouge_l": lambda reply, item: rouge_l(reply, item["captions"]),
+}
+"""Mark in [0, 1] of a reply to an item, by name; 0 for a missing or unreadable reply."""
 
 
-def is_right(task: BenchmarkTask, item: dict[str, Any], reply: str | None) -> bool:
-    """Whether a reply is right, for tasks with right and wrong replies. A missing or unreadable reply is wrong."""
-    match task.reply:
-        case "word":
-            return same_answer(reply, item["answer"])
-        case "letter":
-            return same_letter(reply, item["answer"])
-        case "box":
-            return is_hit(reply, item["boxes"])
-        case "ranking" | "caption":
-            raise ValueError(f"task {task.name} has no right or wrong replies")
+def mark(task: BenchmarkTask, item: dict[str, Any], reply: str | None) -> float:
+    """Mark of a reply by the task's marker, in [0, 1]. Raises DataError if there is no such marker."""
+    return function_of(task, "marker", MARKERS)(reply, item)
 
 
 def ask(

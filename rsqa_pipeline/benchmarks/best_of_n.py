@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from rsqa_pipeline.answer_matching import canonical
 from rsqa_pipeline.benchmarks import selectors
-from rsqa_pipeline.benchmarks.answers import ask, context_of, is_right
+from rsqa_pipeline.benchmarks.answers import ask, context_of, mark
 from rsqa_pipeline.benchmarks.items import TaskItems, read_items
 from rsqa_pipeline.benchmarks.results import ALL_TASKS, COMPARISON, Outcome, compare
 from rsqa_pipeline.benchmarks.task import load_tasks
@@ -31,8 +31,6 @@ from rsqa_pipeline.score_model.scoring.scorer import Scorer
 from rsqa_pipeline.statistics import bootstrap_mean
 from rsqa_pipeline.tracking.run_logger import RunLogger
 
-TASKS = ("choice", "count", "grounding", "presence")
-"""Tasks whose sampled answers vary."""
 SELECTORS = ("score_model", "clip_score", "majority_vote", "random", "oracle")
 COMPARED = tuple(("score_model", other) for other in ("random", "majority_vote", "clip_score"))
 
@@ -83,10 +81,10 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     """Writes ``curve``, ``comparisons``, ``candidates`` (parquet) and ``plots/best_of_n.png``.
 
     Raises:
-        DataError: the item table has no item of any task in `TASKS`.
+        DataError: the item table has no item of any task with ``best_of_n``.
     """
     rules = settings.benchmarks.best_of_n
-    tasks = read_items(inputs["benchmark_sets"], [task for task in load_tasks("vlm") if task.name in TASKS])
+    tasks = read_items(inputs["benchmark_sets"], [task for task in load_tasks("vlm") if task.best_of_n])
     tasks = [(task, items[: rules.items]) for task, items in tasks]
     logger.log_params({f"{task.name}.version": task.version for task, _ in tasks})
     drawn = draw_answers(inputs[vlm] / "model", tasks, settings)
@@ -125,7 +123,7 @@ def draw_answers(folder: Path, tasks: TaskItems, settings: Profile) -> list[Answ
             max_answers,
         )
         for item, context, texts in zip(items, contexts, replies, strict=True):
-            correct = [float(is_right(task, item, text)) for text in texts]
+            correct = [mark(task, item, text) for text in texts]
             drawn.append(Answers(item, task.name, context, texts, correct, {}))
     return drawn
 

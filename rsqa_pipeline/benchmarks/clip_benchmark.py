@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,22 +22,13 @@ from rsqa_pipeline.benchmarks.results import (
     write_results,
 )
 from rsqa_pipeline.benchmarks.retrieval import TestSet, best_ranks
-from rsqa_pipeline.benchmarks.task import BenchmarkTask, load_tasks
+from rsqa_pipeline.benchmarks.task import BenchmarkTask, function_of, load_tasks
 from rsqa_pipeline.compared import Compared
 from rsqa_pipeline.models.clip_embeddings import embed_images, embed_texts
 from rsqa_pipeline.models.load import Clip, load_clip
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.records import Metrics
 from rsqa_pipeline.tracking.run_logger import RunLogger
-
-_PLOTTED = (
-    ("classification", "top_1", "class\ntop-1"),
-    ("classification", "top_5", "class\ntop-5"),
-    ("retrieval", "image_to_text_r1", "image to text\nR@1"),
-    ("retrieval", "image_to_text_r5", "image to text\nR@5"),
-    ("retrieval", "text_to_image_r1", "text to image\nR@1"),
-    ("retrieval", "text_to_image_r5", "text to image\nR@5"),
-)
 
 
 def run(
@@ -60,18 +51,19 @@ def run(
     """
     config, seeds = settings.benchmarks, settings.finetuned_models.seeds
     tasks = read_items(inputs["benchmark_sets"], load_tasks("clip"))
+    infos = metric_infos(tasks)
+    for task, _ in tasks:
+        function_of(task, "marker", MARKERS)  # an unknown name is found before any model is loaded
     logger.log_params({f"{task.name}.version": task.version for task, _ in tasks})
     outcomes: list[Outcome] = []
     for model, seed, folder in tqdm(rows_of(inputs, "clip", models, seeds), desc="clip benchmark", unit="model"):
         clip = load_clip(folder, settings.compute)
         outcomes += [replace(found, seed=seed) for found in evaluate(clip, model, tasks, config.batch_size)]
-    infos = metric_infos(tasks)
     results = summarise(outcomes, infos, config.bootstrap_resamples, settings.seed)
     differences = compare(outcomes, comparisons, config.bootstrap_resamples, settings.seed)
     metrics = write_results(out, outcomes, results, differences)
-    plot_results(
-        out / "plots" / "accuracy.png", results, [s for s in _PLOTTED if s[:2] in infos], Compared.of(settings)
-    )
+    shown = [(task.name, metric.name, metric.label) for task, _ in tasks for metric in task.metrics if metric.label]
+    plot_results(out / "plots" / "accuracy.png", results, shown, Compared.of(settings))
     return metrics
 
 
@@ -83,16 +75,14 @@ def evaluate(clip: Clip, model: str, tasks: TaskItems, batch_size: int) -> list[
     outcomes = []
     for task, items in tasks:
         images = vectors[[row_of_image[item["image_id"]] for item in items]]
-        if task.name == "classification":
-            outcomes += _classify(clip, model, task, items, images, batch_size)
-        else:
-            outcomes += _retrieve(clip, model, task, items, images, batch_size)
+        outcomes += function_of(task, "marker", MARKERS)(clip, model, task, items, images, batch_size)
     return outcomes
 
 
-def _classify(
+def class_rank(
     clip: Clip, model: str, task: BenchmarkTask, items: list[dict[str, Any]], images: Floats, batch_size: int
 ) -> list[Outcome]:
+    """Zero-shot classification: 1 if the item's class is among the k nearest."""
     classes = sorted({item["answer"] for item in items})
     similarities = images @ class_embeddings(clip, classes, task.prompts, batch_size).T
     ranks = truth_ranks(similarities, np.array([classes.index(item["answer"]) for item in items]))
@@ -104,9 +94,10 @@ def _classify(
     ]
 
 
-def _retrieve(
+def caption_rank(
     clip: Clip, model: str, task: BenchmarkTask, items: list[dict[str, Any]], images: Floats, batch_size: int
 ) -> list[Outcome]:
+    """Retrieval: share of the queries of an item whose best match is among the first k."""
     test = TestSet.from_captions([item["captions"] for item in items])
     similarities = images @ embed_texts(clip, test.texts, batch_size).T
     by_image = best_ranks(similarities, test.relevant)
@@ -120,3 +111,10 @@ def _retrieve(
             prediction = " ".join(str(int(r)) for r in ranks)
             outcomes.append(Outcome(model, item["item_id"], task.name, metric.name, prediction, hits))
     return outcomes
+
+
+MARKERS: Mapping[str, Callable[[Clip, str, BenchmarkTask, list[dict[str, Any]], Floats, int], list[Outcome]]] = {
+    "class_rank": class_rank,
+    "caption_rank": caption_rank,
+}
+"""Outcomes of a CLIP on a task's items, by name."""

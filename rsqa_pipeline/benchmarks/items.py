@@ -23,10 +23,10 @@ def read_items(folder: Path, tasks: Sequence[BenchmarkTask]) -> TaskItems:
     """
     table = folder / "items.parquet"
     items = read_table(table)
-    found = [(task, [item for item in items if item["task"] == task.items]) for task in tasks]
+    found = [(task, [item for item in items if item["task"] == task.source]) for task in tasks]
     used = [(task, of_task) for task, of_task in found if of_task]
     if not used:
-        wanted = ", ".join(sorted({task.items for task in tasks}))
+        wanted = ", ".join(sorted({task.source for task in tasks}))
         held = ", ".join(sorted({item["task"] for item in items})) or "nothing (see quarantine.parquet beside it)"
         raise DataError(f"{table} holds {held}; needs items of at least one of: {wanted}")
     return used

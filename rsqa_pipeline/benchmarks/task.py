@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from rsqa_pipeline.errors import DataError
+
 TASK_FOLDER = Path(__file__).parent / "tasks"
 
+T = TypeVar("T")
 ModelKind = Literal["clip", "vlm"]
-ChanceRule = Literal[
-    "uniform_class", "uniform_choice", "most_frequent_answer", "fixed_box", "random_ranking", "other_caption"
-]
 
 
 class Metric(BaseModel):
@@ -26,6 +27,8 @@ class Metric(BaseModel):
     """An item is right if the truth is among the first k."""
     direction: Literal["image_to_text", "text_to_image"] | None = None
     """Only for retrieval metrics."""
+    label: str | None = None
+    """Label in the plot of CLIP models; a metric without one is not plotted there."""
 
 
 class BenchmarkTask(BaseModel):
@@ -38,19 +41,23 @@ class BenchmarkTask(BaseModel):
     """Increased with every change that affects results, such as another prompt or rule."""
     description: str
     model: ModelKind
-    items: str
-    """Task name of the benchmark items that it uses."""
+    source: str
+    """Kind of the benchmark items that it uses, the column ``task`` of `records.BENCHMARK_ITEM`."""
     prompts: list[str] = []
     """Templates: ``{class}`` for CLIP, ``{question}`` and ``{choices}`` for a VLM. CLIP averages several templates."""
-    reply: Literal["ranking", "word", "letter", "box", "caption"]
-    """What is graded: a ranking, an exact word or number, an exact choice letter, one box in pixels, a caption."""
+    marker: str
+    """Name of the function that marks a model on the items: in `answers.MARKERS` for a VLM, in
+    `clip_benchmark.MARKERS` for a CLIP."""
     length_factor: int = Field(default=1, ge=1)
     """Maximum reply length, as a multiple of the profile's ``max_new_tokens``."""
     metrics: list[Metric] = Field(min_length=1)
     higher_is_better: bool
     interval: Literal["wilson", "bootstrap"]
     """Wilson if each item is right or wrong, bootstrap over items if grades are fractional."""
-    chance: ChanceRule
+    chance: str
+    """Name of the function in `chance.CHANCE`."""
+    best_of_n: bool = False
+    """Whether best of N draws answers to its items; only where an answer is right or wrong."""
 
 
 def load_task(path: Path) -> BenchmarkTask:
@@ -66,7 +73,19 @@ def load_task(path: Path) -> BenchmarkTask:
     return task
 
 
-def load_tasks(model: ModelKind) -> list[BenchmarkTask]:
+def load_tasks(model: ModelKind, folder: Path = TASK_FOLDER) -> list[BenchmarkTask]:
     """All tasks for a kind of model, sorted by name."""
-    tasks = [load_task(path) for path in sorted(TASK_FOLDER.glob("*.yaml"))]
+    tasks = [load_task(path) for path in sorted(folder.glob("*.yaml"))]
     return [task for task in tasks if task.model == model]
+
+
+def function_of(task: BenchmarkTask, key: Literal["marker", "chance"], known: Mapping[str, T]) -> T:
+    """The function that the task file names.
+
+    Raises:
+        DataError: there is no function of that name.
+    """
+    name: str = getattr(task, key)
+    if name not in known:
+        raise DataError(f"task {task.name}: {key} {name!r} is unknown; known for {task.model}: {', '.join(known)}")
+    return known[name]

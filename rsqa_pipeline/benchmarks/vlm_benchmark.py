@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from rsqa_pipeline.benchmarks.answers import ask, context_of, grade
+from rsqa_pipeline.benchmarks.answers import MARKERS, ask, context_of, mark
 from rsqa_pipeline.benchmarks.items import TaskItems, read_items
 from rsqa_pipeline.benchmarks.results import (
     ALL_TASKS,
@@ -27,7 +27,7 @@ from rsqa_pipeline.benchmarks.results import (
     summarise,
     write_results,
 )
-from rsqa_pipeline.benchmarks.task import load_tasks
+from rsqa_pipeline.benchmarks.task import function_of, load_tasks
 from rsqa_pipeline.compared import Compared
 from rsqa_pipeline.models.load import Vlm, load_vlm
 from rsqa_pipeline.profile import Profile
@@ -79,6 +79,9 @@ def run(
     """
     config, seeds = settings.benchmarks, settings.finetuned_models.seeds
     tasks = read_items(inputs["benchmark_sets"], load_tasks("vlm"))
+    infos = metric_infos(tasks)
+    for task, _ in tasks:
+        function_of(task, "marker", MARKERS)  # an unknown name is found before any model is loaded
     logger.log_params({f"{task.name}.version": task.version for task, _ in tasks})
     folders = rows_of(inputs, "vlm", models, seeds)
     folders += [(name, None, str(inputs[name] / "model")) for name in policies]
@@ -90,7 +93,6 @@ def run(
         outcomes += [replace(outcome, seed=seed) for outcome in found]
     fractional = {task.name for task, _ in tasks if task.interval == "bootstrap"}
     counted = outcomes + pooled([o for o in outcomes if o.task not in fractional], _POOLED_METRIC)
-    infos = metric_infos(tasks)
     answered = [(task, len(items)) for task, items in tasks if task.name not in fractional]
     levels = [infos[task.name, task.metrics[0].name].chance for task, _ in answered]
     chance = float(np.average(levels, weights=[count for _, count in answered]))
@@ -113,6 +115,6 @@ def evaluate(
         max_reply_tokens = max_new_tokens * reply_format.length_factor * task.length_factor
         replies = ask(vlm, contexts, references, max_reply_tokens, batch_size, seed)
         for item, (reply,) in zip(items, replies, strict=True):
-            value = grade(task, item, reply_format.read(reply))
+            value = mark(task, item, reply_format.read(reply))
             outcomes.append(Outcome(model, item["item_id"], task.name, task.metrics[0].name, reply, value))
     return outcomes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from rsqa_pipeline.benchmarks.classification import class_embeddings
 from rsqa_pipeline.benchmarks.clip_benchmark import evaluate, run
 from rsqa_pipeline.benchmarks.items import read_items
-from rsqa_pipeline.benchmarks.task import load_tasks
+from rsqa_pipeline.benchmarks.task import TASK_FOLDER, load_tasks
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.models.clip_embeddings import embed_images, embed_texts
 from rsqa_pipeline.models.load import Clip, load_clip
@@ -57,6 +59,23 @@ def test_images_are_assigned_to_the_class_with_their_embedding(
     outcomes = evaluate(clip, "base", tasks, 8)
     assert {outcome.correct for outcome in outcomes} == {1.0}
     assert [o.prediction for o in outcomes[:6]] == [item["answer"] for item in tasks[0][1]]
+
+
+def test_a_second_classification_task_is_a_second_file(
+    models: Path, benchmark_sets: Path, settings: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "tasks"
+    shutil.copytree(TASK_FOLDER, folder)
+    text = (folder / "classification.yaml").read_text()
+    (folder / "land_use.yaml").write_text(
+        text.replace("name: classification", "name: land_use").replace("satellite", "land use")
+    )
+    monkeypatch.setattr("rsqa_pipeline.benchmarks.clip_benchmark.load_tasks", partial(load_tasks, folder=folder))
+    inputs = {"benchmark_sets": benchmark_sets, "base_models": models}
+    metrics = run(inputs, tmp_path / "out", settings, SilentLogger(), models={}, comparisons=[])
+    assert {"base/classification/top_1", "base/land_use/top_1", "base/land_use/top_5"} <= set(metrics)
+    results = read_table(tmp_path / "out" / "results.parquet")
+    assert {r["n"] for r in results if r["task"] == "land_use"} == {6}
 
 
 def test_run_writes_every_table(models: Path, benchmark_sets: Path, settings: Profile, tmp_path: Path) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from pydantic import ValidationError
 
-from rsqa_pipeline.benchmarks.chance import chance_level
-from rsqa_pipeline.benchmarks.task import TASK_FOLDER, BenchmarkTask, load_task, load_tasks
+from rsqa_pipeline.benchmarks.answers import MARKERS as VLM_MARKERS
+from rsqa_pipeline.benchmarks.chance import CHANCE, chance_level
+from rsqa_pipeline.benchmarks.clip_benchmark import MARKERS as CLIP_MARKERS
+from rsqa_pipeline.benchmarks.task import TASK_FOLDER, BenchmarkTask, function_of, load_task, load_tasks
+from rsqa_pipeline.errors import DataError
 
 
 def task(name: str) -> BenchmarkTask:
@@ -38,6 +42,16 @@ def test_an_invalid_file_is_rejected(tmp_path: Path, change: str, fault: type[Ex
     path.write_text("\n".join(kept) + "\n" + change, encoding="utf-8")
     with pytest.raises(fault):
         load_task(path)
+
+
+@pytest.mark.parametrize("key", ["marker", "chance"])
+def test_every_function_of_a_shipped_task_exists_and_an_unknown_one_is_named(key: Literal["marker", "chance"]) -> None:
+    for kind, markers in (("clip", CLIP_MARKERS), ("vlm", VLM_MARKERS)):
+        for each in load_tasks(kind):  # type: ignore[arg-type]
+            known: Mapping[str, object] = CHANCE if key == "chance" else markers
+            assert function_of(each, key, known)
+            with pytest.raises(DataError, match=f"{key} 'guess' is unknown; known for {kind}: {next(iter(known))}"):
+                function_of(each.model_copy(update={key: "guess"}), key, known)
 
 
 def chances(name: str, items: list[dict[str, Any]]) -> list[float]:

@@ -15,8 +15,13 @@ from rich.table import Table
 from rsqa_pipeline.curated_subsets.selection.explain import vanished_groups
 from rsqa_pipeline.curated_subsets.selection.score_file import SelectionResult, curate_data, curate_scores, read_rule
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.profile import SourceFile
+from rsqa_pipeline.profile import Compute, SourceFile
 from rsqa_pipeline.profile.curated_subsets import SubsetRule
+
+STALE_SCORES = 3
+"""Exit code: done, but rows were left out because their content is not what was scored."""
+BATCH_SIZE, SHARD_ROWS = 64, 2000
+"""Of ``--rescore``; neither changes a score."""
 
 
 def curate(
@@ -34,9 +39,17 @@ def curate(
     written_as: Annotated[
         str, typer.Option("--as", help="Format of OUT: same (as --data), llava, webdataset, hf or jsonl.")
     ] = "same",
+    rescore: Annotated[
+        str | None,
+        typer.Option("--rescore", help="Score model: first score the rows of --data that are new or have changed."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of random and drawn rules.", min=0)] = 0,
 ) -> None:
-    """Keep the best part of a file by its scores, and say for every dropped row why."""
+    """Keep the best part of a file by its scores, and say for every dropped row why.
+
+    With --data, a score counts only for the image and text that were scored. If rows have changed since, they are
+    dropped as stale_score and the exit code is 3; --rescore scores them.
+    """
     chosen = _rule(keep, rule)
     folder = out.with_name(f"{out.name}.curation")
     if data is None:
@@ -50,9 +63,21 @@ def curate(
         except ValidationError as error:
             faults = "; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
             raise DataError(f"rsqa curate: {faults}") from None
+        if rescore is not None:
+            _score_again(rescore, source, scores)
         done, keys = curate_data(scores, source, chosen, seed, folder)
         export(source, keys, out, written_as)
     _show(done, out, folder)
+    if done.dropped["stale_score"]:
+        raise typer.Exit(STALE_SCORES)
+
+
+def _score_again(model: str, source: SourceFile, scores: Path) -> None:
+    from rsqa_pipeline.curated_subsets.scoring.engines import Engine
+    from rsqa_pipeline.curated_subsets.scoring.score_file import score_file
+    from rsqa_pipeline.curated_subsets.scoring.scorers import ModelSpec
+
+    score_file(ModelSpec("score_model", model, Compute(), BATCH_SIZE), source, scores, SHARD_ROWS, Engine("local", 1))
 
 
 def _rule(keep: float | None, rule: Path | None) -> SubsetRule:

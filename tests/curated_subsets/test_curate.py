@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,9 +16,11 @@ from typer.testing import CliRunner
 
 from rsqa_pipeline.cli.main import app
 from rsqa_pipeline.curated_subsets.selection.score_file import curate_data, curate_scores, read_rule
-from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.errors import DataError, UsageError
+from rsqa_pipeline.images.decode import content_hash
 from rsqa_pipeline.profile import SourceFile
 from rsqa_pipeline.profile.curated_subsets import SubsetRule
+from rsqa_pipeline.records import canonical_messages, sha256
 
 BEST_HALF = SubsetRule(selector="score_model", caption_fraction=0.5, instruction_fraction=0.5)
 
@@ -141,5 +144,118 @@ def test_rule_file_reports_all_faults(tmp_path):
 def test_scores_of_another_file_are_refused(files, tmp_path):
     data, scores = files
     pq.write_table(pa.table({"key": ["other"], "score": [1.0]}), scores)
-    with pytest.raises(DataError, match="has no score for any row of the data file"):
+    with pytest.raises(UsageError, match="has no score for any row of the data file"):
         curate_data(scores, source(data), BEST_HALF, 0, tmp_path / "out")
+
+
+@pytest.fixture
+def scored(tmp_path: Path) -> tuple[Path, Path]:
+    """Six captions of six pictures in JSON lines, and their scores as `rsqa score` writes them, rising."""
+    rows, scores = [], []
+    for number in range(6):
+        Image.new("RGB", (8, 8), (40 * number, 0, 0)).save(tmp_path / f"{number}.png")
+        rows.append({"id": f"r{number}", "image": f"{number}.png", "text": f"{number} ships"})
+        scores.append(
+            {
+                "key": f"r{number}",
+                "score": float(number),
+                "image_hash": content_hash(str(tmp_path / f"{number}.png")),
+                "text_hash": sha256(canonical_messages([{"role": "assistant", "content": f"{number} ships"}])),
+            }
+        )
+    write_lines(tmp_path / "data.jsonl", rows)
+    pq.write_table(pa.Table.from_pylist(scores), tmp_path / "s.parquet")
+    return tmp_path / "data.jsonl", tmp_path / "s.parquet"
+
+
+def write_lines(path: Path, rows: list[dict[str, str]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def curated(data: Path, scores: Path, out: Path, keep: float = 0.5) -> tuple[Result, list[str]]:
+    reply = invoke("--scores", scores, "--data", data, "--format", "jsonl", "--keep", keep, "--out", out)
+    return reply, [json.loads(line)["text"] for line in out.read_text().splitlines()]
+
+
+def lines(data: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in data.read_text().splitlines()]
+
+
+def test_unchanged_content_is_kept_by_its_score(scored, tmp_path):
+    reply, texts = curated(*scored, tmp_path / "o.jsonl")
+    assert (reply.exit_code, texts) == (0, ["3 ships", "4 ships", "5 ships"])
+
+
+def test_an_edited_text_or_another_picture_under_an_id_has_no_score(scored, tmp_path):
+    data, scores = scored
+    rows = lines(data)
+    rows[5]["text"] = "no ships"
+    write_lines(data, rows)
+    Image.new("RGB", (8, 8), (1, 2, 3)).save(tmp_path / "4.png")
+    reply, texts = curated(data, scores, tmp_path / "o.jsonl")
+    assert reply.exit_code == 3, reply.output
+    assert texts == ["2 ships", "3 ships"]  # half of the four that are still what was scored
+    assert "2 dropped: stale_score" in reply.stdout
+
+
+def test_positions_that_moved_do_not_give_a_row_another_rows_score(scored, tmp_path):
+    data, scores = scored
+    rows = lines(data)
+    for row in rows:
+        del row["id"]
+    write_lines(data, rows)
+    keys = pa.array([f"line {number + 1}" for number in range(6)])
+    table = pq.read_table(scores)
+    pq.write_table(table.set_column(0, "key", keys), scores)
+    assert curated(data, scores, tmp_path / "before.jsonl")[1] == ["3 ships", "4 ships", "5 ships"]
+    write_lines(data, rows[1:])  # each remaining row now has the key of the row before it
+    reply = invoke("--scores", scores, "--data", data, "--format", "jsonl", "--keep", 0.5, "--out", tmp_path / "o")
+    assert isinstance(reply.exception, UsageError) and "5 scores are of other content" in str(reply.exception)
+
+
+def test_scores_of_another_row_count_never_change_the_share(scored, tmp_path):
+    """--keep is a share of the scored rows, with the data file and without."""
+    data, scores = scored
+    write_lines(data, [*lines(data), *({"id": f"n{n}", "image": "0.png", "text": f"new {n}"} for n in range(10))])
+    reply, texts = curated(data, scores, tmp_path / "o.jsonl")
+    assert (reply.exit_code, texts) == (0, ["3 ships", "4 ships", "5 ships"])
+    assert "10 dropped: no_score" in reply.stdout
+    assert curate_scores(scores, BEST_HALF, 0, tmp_path / "alone").kept == 3
+
+
+@pytest.mark.parametrize("kind", ["int64", "dictionary", "large_string", "int32"])
+def test_keys_of_any_type_with_ties(tmp_path, kind):
+    names = [f"{number:03d}" for number in range(50)]
+    keys = {
+        "int64": pa.array(range(100, 150), pa.int64()),
+        "int32": pa.array(range(100, 150), pa.int32()),
+        "dictionary": pa.array(names).dictionary_encode(),
+        "large_string": pa.array(names, pa.large_string()),
+    }[kind]
+    pq.write_table(pa.table({"key": keys, "score": [1.0] * 50}), tmp_path / "s.parquet")
+    assert curate_scores(tmp_path / "s.parquet", BEST_HALF, 0, tmp_path / "out").kept == 25
+    found = pq.read_table(tmp_path / "out" / "ids.parquet").column("key").to_pylist()
+    assert found == [str(key) for key in keys.to_pylist()[:25]]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), None])
+def test_no_finite_score_is_a_usage_error(scored, tmp_path, value):
+    data, scores = scored
+    table = pq.read_table(scores)
+    pq.write_table(table.set_column(1, "score", pa.array([value] * 6, pa.float64())), scores)
+    for more in ([], ["--data", data, "--format", "jsonl"]):
+        reply = invoke("--scores", scores, "--keep", 0.5, "--out", tmp_path / "o", *more)
+        assert isinstance(reply.exception, UsageError), reply.output
+
+
+def test_a_score_that_is_not_finite_is_missing(tmp_path):
+    pq.write_table(pa.table({"key": list("abcd"), "score": [1.0, math.inf, 2.0, -math.inf]}), tmp_path / "s.parquet")
+    done = curate_scores(tmp_path / "s.parquet", BEST_HALF, 0, tmp_path / "out")
+    assert pq.read_table(tmp_path / "out" / "ids.parquet").column("key").to_pylist() == ["a", "c"]
+    assert done.dropped == {"no_score": 2}
+
+
+def test_a_row_without_a_key_is_named(tmp_path):
+    pq.write_table(pa.table({"key": ["a", None], "score": [1.0, 2.0]}), tmp_path / "s.parquet")
+    with pytest.raises(DataError, match=r"row 1 \(from 0\) has no key"):
+        curate_scores(tmp_path / "s.parquet", BEST_HALF, 0, tmp_path / "out")

@@ -48,7 +48,9 @@ def apply_rule(samples: pd.DataFrame, rule: SubsetRule, seed: int) -> pd.DataFra
     scores = samples[rule.selector].to_numpy(dtype=float) if rule.selector in SCORED else None
     keys = ranking_keys(rule, samples["sample_id"].tolist(), scores, seed)
     table = pd.DataFrame({"sample_id": samples["sample_id"], "key": keys}, index=samples.index)
-    table["passes"] = ~np.isnan(keys) if rule.threshold is None or scores is None else scores >= rule.threshold
+    table["passes"] = ~np.isnan(keys)
+    if rule.threshold is not None and scores is not None:
+        table["passes"] &= scores >= rule.threshold
     group = samples[rule.per].astype("string").fillna("") if rule.per else pd.Series("", index=samples.index)
     parts = [
         _apply_to_group(rows, rule, str(kind))  # type: ignore[arg-type]

@@ -51,6 +51,8 @@ class FileSelection(Protocol):
     """A rule applied to every row of a score file."""
 
     kept: Mask
+    scored: int
+    """Number of rows that the rule can rank."""
 
     def explain(self, dropped: Mask) -> Iterator[Any]:
         """Record batches of `explain.DROPPED` for the rows marked in ``dropped``."""
@@ -78,6 +80,7 @@ def apply_rule_streaming(table: ScoreTable, rule: SubsetRule, seed: int, scratch
 class _CombinedSelection:
     def __init__(self, parts: list[FileSelection], union: bool) -> None:
         self._parts, self._union = parts, union
+        self.scored = min(part.scored for part in parts)
         self.kept: Mask = reduce(np.logical_or if union else np.logical_and, [part.kept for part in parts])
 
     def explain(self, dropped: Mask) -> Iterator[Any]:
@@ -111,6 +114,7 @@ class _SimpleSelection:
         self._keys = SpilledKeys(scratch, table.batch_rows)
         self._keys.write(self._rows())
         self._count_rows()
+        self.scored = sum(group.scored for group in self._groups)
         self._pool = self._select_best(self._pool_size)
         self.kept = self._select_diverse() if rule.diverse else self._pool
 

@@ -35,13 +35,14 @@ def ranking_keys(rule: SubsetRule, ids: Sequence[str], scores: Keys | None, seed
     replacement with odds proportional to exp(score / temperature) (Efraimidis and Spirakis, 2006).
 
     Args:
-        scores: (n,) scores of the rule's selector, NaN if missing; None for the selectors all and random.
+        scores: (n,) scores of the rule's selector, not finite if missing; None for the selectors all and random.
     """
     if rule.selector == "all":
         return np.zeros(len(ids))
     if rule.selector == "random":
         return uniform(ids, seed)
     assert scores is not None
+    scores = np.where(np.isfinite(scores), scores, np.nan)
     if rule.temperature is None:
         return scores + 0.0  # makes -0.0 and 0.0 the same score
     noise = -np.log(-np.log(np.maximum(uniform(ids, seed), 2.0**-53)))

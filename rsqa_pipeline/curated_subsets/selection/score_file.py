@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,11 @@ from rsqa_pipeline.curated_subsets.selection.explain import (
     write_shares,
 )
 from rsqa_pipeline.curated_subsets.selection.score_reader import ScoreTable
-from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.errors import DataError, UsageError
+from rsqa_pipeline.images.decode import ImageFault, content_hash
 from rsqa_pipeline.profile import SourceFile
 from rsqa_pipeline.profile.curated_subsets import SubsetRule
-from rsqa_pipeline.records import write_table
+from rsqa_pipeline.records import canonical_messages, sha256, write_table
 from rsqa_pipeline.source_pairs.readers.read_source import read_source
 from rsqa_pipeline.source_pairs.source_row import SourceRow
 
@@ -72,6 +73,8 @@ def curate_scores(scores: Path, rule: SubsetRule, seed: int, folder: Path) -> Se
     by = [name for name in SHARE_COLUMNS if name in table.columns and name != "words"]
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         selected = apply_rule_streaming(table, rule, seed, Path(scratch))
+        if not selected.scored:
+            raise UsageError(f"{scores} has no row with a finite score that the rule could rank")
         with pq.ParquetWriter(folder / "ids.parquet", KEPT) as kept:
             for start, batch in table.batches([table.id, *by, *(["kind"] if "kind" in table.columns else [])]):
                 taken = selected.kept[start : start + len(batch)]
@@ -90,29 +93,31 @@ def curate_scores(scores: Path, rule: SubsetRule, seed: int, folder: Path) -> Se
 def curate_data(
     scores: Path, source: SourceFile, rule: SubsetRule, seed: int, folder: Path
 ) -> tuple[SelectionResult, Collection[str]]:
-    """Selects from the rows of a data file and writes the files of `curate_scores`; shares are also by length.
+    """Selects from the scored rows of a data file and writes the files of `curate_scores`; shares are also by length.
 
-    A row without a score is dropped with reason ``no_score``, an unreadable row with the reader's reason, and a row
-    with a repeated key with ``duplicate_id``. Also returns the kept keys.
+    Content decides which score is a row's: a score file of `rsqa score` holds the hashes of the image and text that
+    were scored. A row whose content is another one now is dropped with reason ``stale_score``, a row without a score
+    with ``no_score``, an unreadable row with the reader's reason, and a row with a repeated key with ``duplicate_id``.
+    The rule's fractions count the other rows. Also returns the kept keys.
 
     Raises:
-        DataError: the data file or the score file cannot be used, or they have no key in common.
+        DataError: the data file or the score file cannot be used. UsageError: no row of the data file has a score.
     """
     rows, faults = _read(source)
-    samples = _join_scores(pd.DataFrame(rows), scores)
+    samples, unscored = _join_scores(rows, scores)
     decisions = apply_rule(samples, rule, seed)
     kept = samples.loc[decisions["kept"], "sample_id"].tolist()
     folder.mkdir(parents=True, exist_ok=True)
     write_table(folder / "ids.parquet", KEPT, [{"key": key} for key in kept])
-    write_table(folder / "explained.parquet", DROPPED, [*dropped_rows(samples, decisions), *faults])
+    write_table(folder / "explained.parquet", DROPPED, [*dropped_rows(samples, decisions), *unscored, *faults])
     shares = Shares()
     shares.add(samples, decisions["kept"].to_numpy())
-    reasons = Counter([*decisions["reason"].dropna(), *(fault["reason"] for fault in faults)])
+    reasons = Counter([*decisions["reason"].dropna(), *(fault["reason"] for fault in (*unscored, *faults))])
     return _finish(folder, rule, seed, len(kept), reasons, shares), set(kept)
 
 
-def _read(source: SourceFile) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The rows to select from, and rows of DROPPED for the unusable rows."""
+def _read(source: SourceFile) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
+    """The rows to select from by key, and rows of DROPPED for the unusable rows."""
     rows: dict[str, dict[str, Any]] = {}
     faults = []
     for row in read_source(source):
@@ -123,27 +128,68 @@ def _read(source: SourceFile) -> tuple[list[dict[str, Any]], list[dict[str, Any]
         else:
             kind = "caption" if len(row.messages) == 1 else "instruction"
             about = {"source": row.source, "scene_class": row.scene_class, "task": row.task, "image": row.image}
-            rows[row.key] = {"sample_id": row.key, "kind": kind, **about, "words": answer_words(row.messages)}
-    return list(rows.values()), faults
+            text = {"words": answer_words(row.messages), "text_hash": sha256(canonical_messages(row.messages))}
+            rows[row.key] = {"sample_id": row.key, "kind": kind, **about, **text}
+    return rows, faults
 
 
-def _join_scores(samples: pd.DataFrame, scores: Path) -> pd.DataFrame:
-    table = ScoreTable(scores)
-    if samples.empty:
+def _join_scores(rows: Mapping[str, dict[str, Any]], scores: Path) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+    """The rows with a score of their present content, and rows of DROPPED for the others."""
+    if not rows:
         raise DataError("the data file has no readable row")
-    positions = pd.Series(samples.index, index=samples["sample_id"])
-    columns = {name: name if name in table.columns else "score" for name in SCORED}
-    columns = {name: column for name, column in columns.items() if name == "score_model" or column == name}
-    for name, column in columns.items():
-        values = np.full(len(samples), np.nan)
-        for _, batch in table.batches([table.id, table.column(column)]):
-            found = positions.reindex(batch.column(0).to_pylist()).to_numpy(dtype=float)
-            known = ~np.isnan(found)
-            values[found[known].astype(int)] = batch.column(1).to_numpy(zero_copy_only=False)[known]
-        if np.isnan(values).all():
-            raise DataError(f"{scores} has no score for any row of the data file; does it belong to another file?")
-        samples = samples.assign(**{name: values})
-    return samples
+    table = ScoreTable(scores)
+    selectors = {name: name for name in SCORED if name in table.columns}
+    selectors.setdefault("score_model", table.column("score_model"))
+    hashes = [name for name in ("image_hash", "text_hash") if name in table.columns]
+    found: dict[str, dict[str, Any]] = {}
+    stale: set[str] = set()
+    content = _Content(hashes)
+    for _, batch in table.batches(list(dict.fromkeys([table.id, *selectors.values(), *hashes]))):
+        for values in batch.to_pylist():
+            row = rows.get(values[table.id])
+            if row is None:
+                continue
+            if content.is_same(row, values):
+                numbers = {name: np.nan if (value := values[of]) is None else value for name, of in selectors.items()}
+                found[row["sample_id"]] = {**row, **numbers}
+            else:
+                stale.add(row["sample_id"])
+    scored = {key: row for key, row in found.items() if any(np.isfinite(row[name]) for name in selectors)}
+    if not scored:
+        others = f"; {len(stale)} scores are of other content, score them with --rescore" if stale else ""
+        raise UsageError(f"{scores} has no score for any row of the data file; does it belong to another file?{others}")
+    unscored = [
+        {"key": key, "kind": row["kind"], "reason": "stale_score" if key in stale else "no_score"}
+        for key, row in rows.items()
+        if key not in scored
+    ]
+    return pd.DataFrame([scored[key] for key in rows if key in scored]), unscored
+
+
+class _Content:
+    """Compares rows with the hashes of what was scored; each image is read once."""
+
+    def __init__(self, hashes: Collection[str]) -> None:
+        self._hashes = hashes
+        self._images: dict[str, str | None] = {}
+
+    def is_same(self, row: Mapping[str, Any], scored: Mapping[str, Any]) -> bool:
+        """Whether the row has the image and text that were scored; a score without any hash is taken by its key."""
+        known = {name: scored[name] for name in self._hashes}
+        if not any(known.values()):
+            return True
+        if known.get("text_hash", row["text_hash"]) != row["text_hash"]:
+            return False
+        return "image_hash" not in known or known["image_hash"] == self._image_hash(row["image"])
+
+    def _image_hash(self, image: str | None) -> str | None:
+        """None without an image; an image that cannot be read equals nothing."""
+        if image is not None and image not in self._images:
+            try:
+                self._images[image] = content_hash(image)
+            except ImageFault as fault:
+                self._images[image] = fault.reason
+        return self._images[image] if image is not None else None
 
 
 def _finish(

@@ -59,8 +59,22 @@ class ScoreTable:
         stream = ds.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True)
         options = {**ahead, "fragment_scan_options": stream}
         for batch in self._data.to_batches(columns=columns, batch_size=self.batch_rows, **options):
-            yield start, batch
+            yield start, self._with_text_ids(batch, start)
             start += len(batch)
+
+    def _with_text_ids(self, batch: Any, start: int) -> Any:
+        """The batch with ids as strings, whatever their type in the file."""
+        if self.id not in batch.schema.names:
+            return batch
+        ids = batch.column(self.id)
+        if ids.null_count:
+            row = start + ids.is_null().to_pylist().index(True)
+            raise DataError(f"row {row} (from 0) has no {self.id}; each row of a score file needs one")
+        try:
+            text = ids.cast(pa.string())
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise DataError(f"column {self.id} has type {ids.type}, which cannot be read as ids: {error}") from error
+        return batch.set_column(batch.schema.get_field_index(self.id), self.id, text)
 
 
 @dataclass(frozen=True)

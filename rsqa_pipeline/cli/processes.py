@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 GRACE_SECONDS = 2.0
+INTERRUPTED = 130
+"""Exit code of a command that Ctrl-C or SIGTERM stopped."""
 
 
 def stop_group(child: subprocess.Popen[bytes]) -> None:
@@ -39,3 +43,25 @@ def stop_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def exit_at_signal(message: str) -> Iterator[None]:
+    """Ends this process with `INTERRUPTED` as soon as Ctrl-C or SIGTERM arrives, within a long native call, too.
+
+    Only for work that may be killed at any time: nothing is cleaned up. Workers that watch their parent end with it.
+    """
+    numbers = {signal.SIGINT, signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    threading.Thread(target=_exit_at_signal, args=(numbers, message), daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _exit_at_signal(numbers: set[signal.Signals], message: str) -> None:
+    signal.sigwait(numbers)
+    sys.stdout.flush()
+    os.write(2, f"\n{message}\n".encode())
+    os._exit(INTERRUPTED)

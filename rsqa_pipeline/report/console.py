@@ -134,7 +134,8 @@ def _policies(profile: Profile) -> Table:
 
 
 def _folder(profile: Profile, asset: str) -> Path:
-    return assets_of(profile)[asset].folder(profile)
+    made = assets_of(profile).get(asset)
+    return made.folder(profile) if made else profile.data / asset  # a profile with captions alone has no such folder
 
 
 def _interval(found: Mapping[Any, Any]) -> str:

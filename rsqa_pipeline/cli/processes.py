@@ -51,17 +51,29 @@ def exit_at_signal(message: str) -> Iterator[None]:
 
     Only for work that may be killed at any time: nothing is cleaned up. Workers that watch their parent end with it.
     """
-    numbers = {signal.SIGINT, signal.SIGTERM}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-    threading.Thread(target=_exit_at_signal, args=(numbers, message), daemon=True).start()
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    threading.Thread(target=_exit_at_signal, args=(reader, message), daemon=True).start()
+    before = {number: signal.signal(number, _leave_to_watcher) for number in (signal.SIGINT, signal.SIGTERM)}
+    before_fd = signal.set_wakeup_fd(writer)  # written at once, while handlers wait for the end of a native call
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.set_wakeup_fd(before_fd)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(writer)
 
 
-def _exit_at_signal(numbers: set[signal.Signals], message: str) -> None:
-    signal.sigwait(numbers)
-    sys.stdout.flush()
-    os.write(2, f"\n{message}\n".encode())
-    os._exit(INTERRUPTED)
+def _leave_to_watcher(_: int, __: FrameType | None) -> None:
+    """A signal is written to the wakeup file only if Python handles it."""
+
+
+def _exit_at_signal(reader: int, message: str) -> None:
+    """Waits for a signal's number, or for the end of the file: the work is done."""
+    while number := os.read(reader, 1):
+        if number[0] in (signal.SIGINT, signal.SIGTERM):
+            sys.stdout.flush()
+            os.write(2, f"\n{message}\n".encode())
+            os._exit(INTERRUPTED)
+    os.close(reader)

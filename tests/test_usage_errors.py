@@ -30,6 +30,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "rsqa_pipeline").symlink_to(ROOT / "rsqa_pipeline")
     (tmp_path / "pairs.csv").write_text("image,text\na.png,a ship\n")
     (tmp_path / "empty.csv").touch()
+    (tmp_path / "broken.yaml").write_text("{")
     (tmp_path / "notes.xyz").write_text("?")
     (tmp_path / "hollow").mkdir()
     (tmp_path / "hollow/config.json").write_text("{}")
@@ -71,7 +72,7 @@ MISTAKES: dict[str, tuple[Words | Callable[[], Words], str]] = {
         lambda: changed_profile(lambda s: s["source_pairs"]["captions"].update(path="no/such.csv")),
         "no/such.csv",
     ),
-    "profile that is not YAML": (lambda: [Path("x.yaml").write_text("{") and "run", "--profile", "x.yaml"], "x.yaml"),
+    "profile that is not YAML": (["run", "--profile", "broken.yaml"], "cannot be read"),
     "port out of range": (["ui", "--port", "99999"], "port"),
     "negative batch size": (score(batch_size="-1"), "batch-size"),
     "no workers": (score(workers="0"), "workers"),

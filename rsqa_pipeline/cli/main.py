@@ -279,8 +279,9 @@ def main() -> None:
             errors.print(f"error: {message}", style="red", soft_wrap=True)
         raise SystemExit(error.exit_code) from None
     except (typer.Abort, KeyboardInterrupt):
+        code = INTERRUPTED
+    if code == INTERRUPTED:  # also returned by typer after a KeyboardInterrupt
         errors.print("stopped; run the same command again to resume", style="red", soft_wrap=True)
-        raise SystemExit(INTERRUPTED) from None
     raise SystemExit(code)
 
 

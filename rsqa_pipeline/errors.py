@@ -24,9 +24,11 @@ class ProfileError(RsqaError):
 
     def __init__(self, profile: str, faults: Sequence[str]) -> None:
         self.faults = list(faults)
+        if len(self.faults) == 1:
+            super().__init__(f"profile {profile!r}: {self.faults[0]}")
+            return
         lines = "\n".join(f"  - {fault}" for fault in self.faults)
-        count = f"{len(self.faults)} fault" + ("s" if len(self.faults) != 1 else "")
-        super().__init__(f"profile {profile!r} has {count}:\n{lines}")
+        super().__init__(f"profile {profile!r} has {len(self.faults)} faults:\n{lines}")
 
 
 class DataError(RsqaError):

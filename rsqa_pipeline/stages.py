@@ -9,6 +9,7 @@ subset, with the models fine-tuned on it, is a line of the profile. Dagster asse
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from rsqa_pipeline.asset import Asset, Stage
 from rsqa_pipeline.errors import UsageError
@@ -83,7 +84,25 @@ def assets_of(profile: Profile) -> dict[str, Asset]:
     ):
         table += stage(profile)
     table += _report(table)
+    if profile.source_pairs.captions_alone:
+        table = _with_captions_alone(table)
     return {asset.name: asset for asset in table}
+
+
+STAGES_BEYOND_CAPTIONS = ("finetuned_models", "rl_policy", "benchmarks")
+ASSETS_BEYOND_CAPTIONS = ("benchmark_sets", "instruction_samples", "instruction_preferences", "curation_report")
+"""What a profile with captions alone does not have: nothing to answer and nothing to measure on."""
+
+
+def _with_captions_alone(table: list[Asset]) -> list[Asset]:
+    """The assets that captions alone can make, without the others among their inputs."""
+    kept = [
+        asset
+        for asset in table
+        if asset.stage not in STAGES_BEYOND_CAPTIONS and asset.name not in ASSETS_BEYOND_CAPTIONS
+    ]
+    names = {asset.name for asset in kept}
+    return [replace(asset, inputs=tuple(name for name in asset.inputs if name in names)) for asset in kept]
 
 
 def in_stage(assets: Mapping[str, Asset], stage: str) -> list[Asset]:
@@ -133,7 +152,7 @@ def _source_pairs(profile: Profile) -> Iterator[Asset]:
             "source_pairs.instructions.path",
             *checked,
         ),
-        sources=pairs.benchmarks.paths,
+        sources=pairs.benchmarks.paths if pairs.benchmarks else (),
         records="benchmark_item",
         checks=TABLE_CHECKS,
     )
@@ -161,7 +180,7 @@ def _source_pairs(profile: Profile) -> Iterator[Asset]:
             "source_pairs.duplicates",
             *checked,
         ),
-        sources=pairs.instructions.paths + duplicates,
+        sources=(pairs.instructions.paths if pairs.instructions else ()) + duplicates,
         records="image_text_sample",
         checks=TABLE_CHECKS,
     )

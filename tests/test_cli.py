@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import yaml
 
 import rsqa_pipeline
+from rsqa_pipeline.cli.lineage_tree import lineage_tree
+from rsqa_pipeline.cli.plan import EXTRAS, print_plan
+from rsqa_pipeline.cli.terminal import make_console, plain_table
+from rsqa_pipeline.lineage.trace import TraceNode
 from rsqa_pipeline.profile import load_profile
 from rsqa_pipeline.stages import assets_of
+from rsqa_pipeline.staleness import StaleAsset
 
 
 def rsqa(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -85,9 +90,33 @@ def test_doctor_names_what_a_run_depends_on() -> None:
         assert word in done.stdout
 
 
-def test_a_used_port_is_refused_before_anything_starts() -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        done = rsqa("ui", "--port", str(other.getsockname()[1]))
-    assert done.returncode == 2 and "cannot be used" in done.stderr and "Traceback" not in done.stderr
+def test_doctor_fits_80_columns_and_shows_brackets() -> None:
+    shown = rsqa("doctor").stdout
+    assert max(map(len, shown.splitlines())) <= 80
+    missing = [extra for extra, package in EXTRAS.items() if find_spec(package) is None]
+    assert all(f"(pip install '.[{extra}]')" in shown for extra in missing)
+
+
+def test_text_with_markup_is_shown_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    name = "a[/red] [gpu] :smile: [bold]"
+    table = plain_table("caption")
+    table.add_row(name)
+    console = make_console()
+    for shown in (name, table, lineage_tree(TraceNode(name, "1", "matches"))):
+        console.print(shown)
+        assert name in capsys.readouterr().out
+
+
+def test_plan_fits_80_columns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    profile = load_profile("demo")
+    reasons = ["settings: score_model.phases.instruction, score_model.max_length", "code: rsqa_pipeline.score_model"]
+    stale = [StaleAsset(name, reasons, 3725.0) for name in assets_of(profile)]
+    monkeypatch.setattr("rsqa_pipeline.staleness.stale_assets", lambda _: stale)
+    monkeypatch.setenv("COLUMNS", "80")
+    print_plan(profile, list(assets_of(profile)), make_console())
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    assert all(name in shown for name in assets_of(profile))

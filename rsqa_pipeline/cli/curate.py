@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
-from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
+from rsqa_pipeline.cli.checks import refuse_bad_out, refuse_missing, source_file
+from rsqa_pipeline.cli.terminal import make_console, plain_table
 from rsqa_pipeline.curated_subsets.selection.explain import vanished_groups
 from rsqa_pipeline.curated_subsets.selection.score_file import SelectionResult, curate_data, curate_scores, read_rule
-from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.errors import UsageError
 from rsqa_pipeline.profile import Compute, SourceFile
 from rsqa_pipeline.profile.curated_subsets import SubsetRule
 
@@ -51,18 +50,19 @@ def curate(
     dropped as stale_score and the exit code is 3; --rescore scores them.
     """
     chosen = _rule(keep, rule)
+    if rescore is None:
+        refuse_missing(scores, "--scores")
+    elif data is None:
+        raise UsageError("--rescore needs --data, the rows to score")
+    refuse_bad_out(out, may_be_folder=data is not None)
+    source = None if data is None else source_file(form, data, images)
     folder = out.with_name(f"{out.name}.curation")
-    if data is None:
+    if source is None:
         done = curate_scores(scores, chosen, seed, folder)
         shutil.copyfile(folder / "ids.parquet", out)
     else:
         from rsqa_pipeline.curated_subsets.export import export
 
-        try:
-            source = SourceFile.model_validate({"format": form, "path": str(data), "images": images and str(images)})
-        except ValidationError as error:
-            faults = "; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
-            raise DataError(f"rsqa curate: {faults}") from None
         if rescore is not None:
             _score_again(rescore, source, scores)
         done, keys = curate_data(scores, source, chosen, seed, folder)
@@ -82,24 +82,24 @@ def _score_again(model: str, source: SourceFile, scores: Path) -> None:
 
 def _rule(keep: float | None, rule: Path | None) -> SubsetRule:
     if (keep is None) == (rule is None):
-        raise DataError("give either --keep, a share in (0, 1], or --rule, a YAML file")
+        raise UsageError("give either --keep, a share in (0, 1], or --rule, a YAML file")
     if rule is not None:
         return read_rule(rule)
     if not 0 < (keep or 0) <= 1:
-        raise DataError(f"--keep {keep}: needs a share above 0 and up to 1")
+        raise UsageError(f"--keep {keep}: needs a share above 0 and up to 1")
     return SubsetRule.model_validate(
         {"selector": "score_model", "caption_fraction": keep, "instruction_fraction": keep}
     )
 
 
 def _show(done: SelectionResult, out: Path, folder: Path) -> None:
-    console = Console(width=None if sys.stdout.isatty() else 130)
+    console = make_console()
     if done.shares:
-        table = Table("samples", "of", "kept", "share, %", "95 % interval")
+        table = plain_table("samples", "of", "kept", "share, %", "95 % interval")
         for row in done.shares:
             share = f"{100 * row['share']:.1f}", f"{100 * row['low']:.1f} to {100 * row['high']:.1f}"
-            gone = " [bold red]NOTHING KEPT[/bold red]" if row["vanished"] else ""
-            name = f"{row['kind']}s, {row['by']} {row['value']}{gone}"
+            gone = (" NOTHING KEPT", "bold red") if row["vanished"] else ""
+            name = Text.assemble(f"{row['kind']}s, {row['by']} {row['value']}", gone)
             table.add_row(name, f"{row['samples']:,}", f"{row['kept']:,}", *share)
         console.print(table)
     console.print(f"{done.kept:,} kept: {out}")
@@ -108,7 +108,7 @@ def _show(done: SelectionResult, out: Path, folder: Path) -> None:
     console.print(f"rule, reasons and shares: {folder}")
     for lost in vanished_groups(done.shares):
         warning = f"WARNING: nothing is left of {lost}; a rule with `per` and `floor` keeps some"
-        Console(stderr=True).print(warning, style="bold red", highlight=False, markup=False)
+        make_console(stderr=True).print(warning, style="bold red")
 
 
 def drift(
@@ -121,11 +121,11 @@ def drift(
 
     before, after = read_scores(old), read_scores(new)
     found = compare_scores(before, after)
-    table = Table("measure", "value")
+    table = plain_table("measure", "value")
     rows: list[tuple[str, Any]] = list(found.as_dict().items())
     for name, value in rows:
         table.add_row(name.replace("_", " "), "not defined" if value is None else f"{value:,.4g}")
-    Console().print(table)
+    make_console().print(table)
     if out is not None:
         write_drift(found, out / "drift.json")
         plot_drift(before, after, (old.stem, new.stem), out / "drift.png")

@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 from rich.tree import Tree
 
 from rsqa_pipeline import __version__
 from rsqa_pipeline.cli import curate as curate_command
+from rsqa_pipeline.cli import init as init_command
 from rsqa_pipeline.cli import preferences as preference_commands
 from rsqa_pipeline.cli import score as score_command
-from rsqa_pipeline.cli.processes import stop_group, stop_signals
-from rsqa_pipeline.cli.run import INTERRUPTED, run_assets
+from rsqa_pipeline.cli.checks import refuse_missing_gpu
+from rsqa_pipeline.cli.processes import INTERRUPTED, stop_group, stop_signals
+from rsqa_pipeline.cli.run import run_assets
+from rsqa_pipeline.cli.terminal import make_console, plain_table
 from rsqa_pipeline.errors import RsqaError, UsageError
 from rsqa_pipeline.profile import Profile, default_profile, limited_profile, load_profile
 from rsqa_pipeline.stages import STAGES, assets_of, in_stage, select
@@ -28,9 +30,10 @@ from rsqa_pipeline.stages import STAGES, assets_of, in_stage, select
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(preference_commands.labels, name="labels")
 app.add_typer(preference_commands.pairs, name="pairs")
+app.command()(init_command.init)
 app.command()(curate_command.curate)
 app.command()(curate_command.drift)
-console = Console(width=None if sys.stdout.isatty() else 130)
+console = make_console()
 
 ProfileOption = Annotated[
     str | None,
@@ -66,8 +69,10 @@ def run(
     A run that was stopped or killed is resumed by the same command, after the last finished asset. Exit code 130
     after Ctrl-C or SIGTERM.
     """
+    names = select(_profile(profile)[1], assets or [])  # before --limit writes its profile
     name, settings = _profile(profile, limit)
-    outcome = run_assets(settings, name, select(settings, assets or []), force, console, verbose, quiet)
+    refuse_missing_gpu(settings.compute.device, f"profile {settings.name}: compute.device")
+    outcome = run_assets(settings, name, names, force, console, verbose, quiet)
     if not quiet:
         from rsqa_pipeline.report.console import print_results  # pandas: not needed by other commands
 
@@ -77,7 +82,7 @@ def run(
         f"{len(outcome.recorded)} recorded in dvc.lock; profile {settings.name}"
     )
     if not quiet:
-        console.print(f"log: {outcome.log}", soft_wrap=True, highlight=False)
+        console.print(f"log: {outcome.log}", soft_wrap=True)
 
 
 @app.command()
@@ -119,7 +124,7 @@ def trace(
         )
         console.print(lineage_tree(root, title))
         for node in faults:
-            console.print(f"[red]on disk: {node.name} {node.on_disk}, recorded {node.version}[/red]")
+            console.print(f"on disk: {node.name} {node.on_disk}, recorded {node.version}", style="red")
         if not faults:
             console.print("every file and folder on disk is the recorded version")
     if faults:
@@ -143,7 +148,7 @@ def promote(profile: ProfileOption = None) -> None:
     version, decision = compare(settings, MlflowTracking(settings))
     console.print(f"score_model version {version}: {'promoted to champion' if decision.promoted else 'refused'}")
     for reason in decision.reasons:
-        console.print(f"  {reason}", markup=False)
+        console.print(f"  {reason}")
     if not decision.promoted:
         raise typer.Exit(4)
 
@@ -163,9 +168,9 @@ def stages(
     tree = Tree("rsqa-pipeline")
     assets = assets_of(settings)
     for stage in STAGES.values():
-        branch = tree.add(f"[bold]{stage.name}[/bold]  {stage.purpose}")
+        branch = tree.add(Text.assemble((stage.name, "bold"), f"  {stage.purpose}"))
         for asset in in_stage(assets, stage.name):
-            branch.add(f"{asset.name}  [dim]{asset.description}[/dim]")
+            branch.add(Text.assemble(f"{asset.name}  ", (asset.description, "dim")))
     console.print(tree)
 
 
@@ -218,8 +223,8 @@ def plan(
     """Show what `rsqa run` would make and why (data, code or settings), and what that took last time."""
     from rsqa_pipeline.cli.plan import print_plan
 
-    _, settings = _profile(profile, limit)
-    print_plan(settings, select(settings, assets or []), console)
+    names = select(_profile(profile)[1], assets or [])
+    print_plan(_profile(profile, limit)[1], names, console)
 
 
 @app.command()
@@ -254,7 +259,7 @@ def pretrain_tiny(
     from rsqa_pipeline.tracking.run_logger import SilentLogger
 
     figures = pretrain(out, logger=SilentLogger())
-    table = Table("measure", "value")
+    table = plain_table("measure", "value")
     for name, value in figures.items():
         table.add_row(name, f"{value:.3f}")
     console.print(table)
@@ -262,11 +267,22 @@ def pretrain_tiny(
 
 def main() -> None:
     """Entry point: prints a user's error in one piece and exits with its code."""
+    errors = make_console(stderr=True)
     try:
-        app()
+        with stop_signals():
+            code = app(standalone_mode=False)
     except RsqaError as error:
-        Console(stderr=True).print(f"error: {error}", style="red", highlight=False, markup=False)
+        errors.print(f"error: {error}", style="red", soft_wrap=True)
         raise SystemExit(error.exit_code) from None
+    except typer.TyperException as error:  # a bad option or argument; without a message the help has been printed
+        if message := " ".join(error.format_message().split()):
+            errors.print(f"error: {message}", style="red", soft_wrap=True)
+        raise SystemExit(error.exit_code) from None
+    except (typer.Abort, KeyboardInterrupt):
+        code = INTERRUPTED
+    if code == INTERRUPTED:  # also returned by typer after a KeyboardInterrupt
+        errors.print("stopped; run the same command again to resume", style="red", soft_wrap=True)
+    raise SystemExit(code)
 
 
 if __name__ == "__main__":

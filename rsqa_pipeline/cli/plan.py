@@ -8,10 +8,10 @@ import shutil
 from importlib.util import find_spec
 
 from rich.console import Console
-from rich.table import Table
 
 from rsqa_pipeline import __version__
 from rsqa_pipeline.cli.run import duration
+from rsqa_pipeline.cli.terminal import plain_table
 from rsqa_pipeline.profile import Profile, default_profile, known_profiles
 
 EXTRAS = {"geo": "rasterio", "cluster": "ray", "gpu": "vllm"}
@@ -26,7 +26,7 @@ def print_plan(profile: Profile, names: list[str], console: Console) -> None:
     if not stale:
         console.print(f"nothing to make: all {len(names)} assets of profile {profile.name} are current")
         return
-    table = Table("asset", "why", "last time", box=None, pad_edge=False)
+    table = plain_table("asset", "why", "last time")
     for asset in stale:
         last = "never timed" if asset.last_seconds is None else duration(asset.last_seconds)
         table.add_row(asset.name, "; ".join(asset.reasons), last)
@@ -64,7 +64,8 @@ def print_doctor(console: Console) -> None:
         rows["default profile"] = "none"
     else:
         rows["default profile"] = default_profile()
-    table = Table(show_header=False, box=None, pad_edge=False)
+    table = plain_table("", "")
+    table.show_header = False
     for name, value in rows.items():
         table.add_row(name, value)
     console.print(table)

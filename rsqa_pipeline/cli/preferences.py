@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.errors import DataError, UsageError
 from rsqa_pipeline.profile import Profile, default_profile, load_profile
 from rsqa_pipeline.records import read_table
 
@@ -74,7 +74,7 @@ def export_pairs(
 
 def _read(settings: Profile, asset: str) -> list[dict[str, Any]]:
     if asset not in ASSETS:
-        raise DataError(f"--asset {asset!r} has no pairs; known: {', '.join(ASSETS)}")
+        raise UsageError(f"--asset {asset!r} has no pairs; known: {', '.join(ASSETS)}")
     table = settings.data / "preference_data" / asset / "pairs.parquet"
     if not table.is_file():
         raise DataError(f"no {table}; make it with `rsqa run {asset}` or get it with `dvc pull`")

@@ -16,18 +16,16 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from rsqa_pipeline.cli.processes import stop_group, stop_signals
+from rsqa_pipeline.cli.processes import INTERRUPTED, stop_group, stop_signals
 from rsqa_pipeline.errors import RsqaError
 from rsqa_pipeline.profile import Profile
 
 KEPT_LOGS = 20
-INTERRUPTED = 130
-"""Exit code of a run that Ctrl-C or SIGTERM stopped."""
 _POLL_SECONDS = 0.25
 _BAR = re.compile(r"([\w ,.:()-]*?):?\s*(\d+)%\|[^|]*\|\s*(\d+)/(\d+)")
 """A progress bar that the work draws into its log."""
 _KEY_FIGURES = (
-    ("accuracy.score_model.all.truth", "held-out accuracy {:.1%}, by the truth"),
+    ("accuracy.score_model.all.truth", "held-out accuracy {:.1%} (truth)"),
     ("accuracy.score_model.all.judge", "held-out accuracy {:.1%}"),
     ("heldout_accuracy", "held-out accuracy {:.1%}"),
     ("reward_difference", "held-out reward {:+.3f}"),
@@ -130,7 +128,7 @@ def _watch(
     """Follows the child to its end."""
     os.set_blocking(reader, False)
     buffer, shown = b"", 0
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(20), TimeElapsedColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(20), TimeElapsedColumn())
     live = Progress(*columns, console=console, transient=True, disable=quiet or verbose or not console.is_terminal)
     with live:
         task = live.add_task("starting", total=None)
@@ -160,14 +158,14 @@ def _handle(event: Mapping[str, Any], state: _State, console: Console, quiet: bo
         case "plan":
             state.names, state.estimates = event["names"], event["estimates"]
             if not quiet and state.names:
-                console.print(f"{len(state.names)} assets to make, {event['unchanged']} unchanged", highlight=False)
+                console.print(f"{len(state.names)} assets to make, {event['unchanged']} unchanged")
         case "start":
             state.current = event["asset"]
         case "end":
             if not quiet:
                 figure = _key_figure(event["metrics"])
                 seconds = "unchanged" if event["reused"] else duration(event["seconds"])
-                console.print(f"{state.position} {event['asset']:<28} {seconds:>9}  {figure}", highlight=False)
+                console.print(f"{state.position} {event['asset']:<24} {seconds:>9}  {figure}")
             state.done += 1
             state.current = ""
         case "finished":

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rsqa_pipeline.cli.checks import compute_on, refuse_bad_model, refuse_bad_out, refuse_missing, source_file
+from rsqa_pipeline.cli.processes import exit_at_signal
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.profile import Compute, SourceFile
 from rsqa_pipeline.profile.curated_subsets import ClipText, EngineName
 
 if TYPE_CHECKING:
     from rsqa_pipeline.curated_subsets.scoring.scorers import ModelSpec
+    from rsqa_pipeline.curated_subsets.scoring.shards import ScoreCounts
 
 FORMATS = "karpathy, coco, llava, csv, jsonl, webdataset, hf_parquet, image_folder; or tensors (.npz, prepared)."
 
@@ -60,27 +63,39 @@ def score(
     Killed, the same command goes on from the last finished shard, also with another batch size, device or number of
     workers. Rows that cannot be scored stand with their reason in OUT's .quarantine.parquet.
     """
-    from pydantic import ValidationError
-
-    from rsqa_pipeline.curated_subsets.scoring.engines import Engine
-    from rsqa_pipeline.curated_subsets.scoring.score_file import score_file
-
+    refuse_bad_model(model)
+    refuse_bad_out(out)
+    compute = compute_on(device, batch_tokens)
     if form == "tensors":
-        _score_tensors(model, data, out)
-        return
-    try:
-        source = SourceFile.model_validate({"format": form, "path": str(data), "images": images and str(images)})
-        compute = Compute.model_validate({"device": device, "batch_tokens": batch_tokens})
-    except ValidationError as error:
-        faults = "; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
-        raise DataError(f"rsqa score: {faults}") from None
-    spec = _spec(model, compute, batch_size, clip_text if clip else None, out)
-    scored = score_file(spec, source, out, shard_rows, Engine(engine, workers))
+        refuse_missing(data, "--data")
+    source = None if form == "tensors" else source_file(form, data, images)
+    with exit_at_signal(f"stopped; run the same command again to resume: finished shards are kept beside {out}"):
+        if source is None:
+            _score_tensors(model, data, out)
+            return
+        from rsqa_pipeline.curated_subsets.scoring.engines import Engine
+        from rsqa_pipeline.curated_subsets.scoring.score_file import score_file
+
+        spec = _spec(model, compute, batch_size, clip_text if clip else None, out)
+        _show(score_file(spec, source, out, shard_rows, Engine(engine, workers)), source, out)
+
+
+def _show(scored: ScoreCounts, source: SourceFile, out: Path) -> None:
+    """Prints the counts. Raises DataError if no row has a score."""
     typer.echo(f"{scored.rows} rows scored: {out}")
     for note, count in sorted(scored.notes.items()):
         typer.echo(f"{count} of them: {note}")
     for reason, count in sorted(scored.quarantined.items()):
         typer.echo(f"{count} quarantined: {reason}")
+    hint = ""
+    if scored.quarantined["missing_image"]:
+        from rsqa_pipeline.source_pairs.readers.read_source import images_folder
+
+        hint = f"images were looked for in {images_folder(source)}; name their folder with --images"
+    if scored.rows == 0:
+        raise DataError(f"nothing scored: {source.path} gave no row with a score" + (f"; {hint}" if hint else ""))
+    if hint:
+        typer.echo(f"hint: {hint}", err=True)
 
 
 def _spec(model: str, compute: Compute, batch_size: int, clip_text: ClipText | None, out: Path) -> ModelSpec:

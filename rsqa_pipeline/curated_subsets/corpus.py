@@ -18,7 +18,7 @@ def read_corpus(inputs: Mapping[str, Path]) -> list[dict[str, Any]]:
     """Samples of split "corpus" from both tables, captions first, each with its ``kind``; other splits are left out.
 
     Args:
-        inputs: folders of ``image_text_pairs`` and ``instruction_samples``.
+        inputs: folders of ``image_text_pairs`` and, if the profile has them, ``instruction_samples``.
     """
     return list(stream_corpus(inputs))
 
@@ -31,6 +31,8 @@ def stream_corpus(inputs: Mapping[str, Path], columns: Sequence[str] | None = No
     """
     wanted = None if columns is None else [*columns, "split"]
     for asset, kind in TABLES.items():
+        if asset not in inputs:  # a profile with captions alone
+            continue
         for row in stream_table(inputs[asset] / "samples.parquet", wanted):
             if row["split"] == "corpus":
                 yield {**row, "kind": kind}

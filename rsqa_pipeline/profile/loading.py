@@ -50,7 +50,11 @@ def limited_profile(name: str, limit: int) -> Path:
     limited: dict[str, Any] = {
         "extends": name,
         "name": f"{profile.name}-limit-{limit}",
-        "source_pairs": {key: {"limit": limit} for key in ("captions", "instructions", "benchmarks")},
+        "source_pairs": {
+            key: {"limit": limit}
+            for key in ("captions", "instructions", "benchmarks")
+            if getattr(profile.source_pairs, key) is not None
+        },
         "rl_policy": {
             "reasoning_samples": min(policy.reasoning_samples, limit),
             "prompts": min(policy.prompts, max(limit // 8, policy.grpo.batch_size)),
@@ -89,7 +93,7 @@ def _read(name: str, seen: tuple[Path, ...]) -> dict[str, Any]:
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ProfileError(name, [f"{path} cannot be read: {error}"]) from error
+        raise ProfileError(name, [f"{path} cannot be read: {' '.join(str(error).split())}"]) from error
     if not isinstance(settings, dict):
         raise ProfileError(name, [f"{path} must hold a mapping of sections, found {type(settings).__name__}"])
     base = settings.pop("extends", None)

@@ -147,6 +147,15 @@ class Profile(Section):
             raise ValueError(f"rl_policy.start_from: {self.policy_start!r} is not a subset; known: {known}")
         return self
 
+    @model_validator(mode="after")
+    def _no_instruction_pairs_from_captions(self) -> Profile:
+        last = self.score_model.phases.instruction
+        if self.source_pairs.captions_alone and last is not None and "instruction" in last.pairs:
+            raise ValueError(
+                "score_model.phases.instruction: there are captions alone; set it to null, or its pairs to [caption]"
+            )
+        return self
+
     @property
     def policy_start(self) -> str:
         """Subset whose VLM the policies start from."""

@@ -78,8 +78,9 @@ class Duplicates(Section):
 
 class SourcePairs(Section):
     captions: SourceFile
-    instructions: SourceFile
-    benchmarks: SourceFile
+    instructions: SourceFile | None
+    """None, together with ``benchmarks``: captions alone. The assets then end at the curated subsets."""
+    benchmarks: SourceFile | None
     preference_share: Fraction
     """Share of the training images kept for building preferences; the rest is the corpus to curate."""
     instruction_samples: Count
@@ -90,3 +91,15 @@ class SourcePairs(Section):
     max_image_pixels: Count = 100_000_000
     max_quarantined_share: Fraction = 0.05
     """The asset's check fails above this share."""
+
+    @property
+    def captions_alone(self) -> bool:
+        return self.instructions is None
+
+    @model_validator(mode="after")
+    def _captions_alone_or_all(self) -> SourcePairs:
+        if (self.instructions is None) != (self.benchmarks is None):
+            raise ValueError("instructions and benchmarks are given together, or both are null: captions alone")
+        if self.captions_alone and self.duplicates is not None:
+            raise ValueError("duplicates compares with benchmarks; set it to null where there are captions alone")
+        return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ def print_results(profile: Profile, console: Console) -> None:
     ):
         if table.row_count:
             console.print(table)
+            console.print()
     for line in quarantine_lines(profile):
         console.print(line)
     page = _folder(profile, "curation_report") / "index.html"
@@ -62,7 +63,7 @@ def quarantine_lines(profile: Profile) -> list[str]:
 
 
 def _preferences(profile: Profile) -> Table:
-    table = Table("held-out preference accuracy", "label", "value", "n", title_justify="left")
+    table = _table("held-out preference accuracy", "label", "value", "n")
     path = _folder(profile, "score_model_report") / "accuracy.json"
     for row in json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []:
         if row["family"] == "all":
@@ -72,7 +73,7 @@ def _preferences(profile: Profile) -> Table:
 
 def _subsets(profile: Profile) -> Table:
     """True quality of the samples that each subset keeps, if the source provides it."""
-    table = Table("true quality (1..5)", "captions", "instructions")
+    table = _table("true quality (1..5)", "captions", "instructions")
     compared = Compared.of(profile)
     for subset in compared.subsets:
         ids = _folder(profile, f"subset_{subset}") / "ids.parquet"
@@ -86,7 +87,10 @@ def _subsets(profile: Profile) -> Table:
 
 
 def _quality(profile: Profile, samples: str, kept: pd.Series) -> str:
-    rows = pd.read_parquet(_folder(profile, samples) / "samples.parquet", columns=["sample_id", "true_quality"])
+    path = _folder(profile, samples) / "samples.parquet"
+    if not path.is_file():
+        return "none"
+    rows = pd.read_parquet(path, columns=["sample_id", "true_quality"])
     known = rows[rows["sample_id"].isin(kept)]["true_quality"].dropna()
     if known.empty:
         return "not known"
@@ -95,7 +99,7 @@ def _quality(profile: Profile, samples: str, kept: pd.Series) -> str:
 
 
 def _downstream(profile: Profile) -> Table:
-    table = Table("downstream", *(title for *_, title in DOWNSTREAM))
+    table = _table("downstream", "model", "value")
     found = {
         (name, row["model"], row["task"], row["metric"]): row
         for name in ("clip_benchmark", "vlm_benchmark")
@@ -103,38 +107,52 @@ def _downstream(profile: Profile) -> Table:
         for row in pd.read_parquet(path).to_dict("records")
     }
     compared = Compared.of(profile)
-    for model in compared.models if found else ():
-        keys = [(name, model, task, metric) for name, task, metric, _ in DOWNSTREAM]
-        cells = [_interval(found[key]) if key in found else "" for key in keys]
-        table.add_row(compared.label(model), *cells)
+    for name, task, metric, title in DOWNSTREAM:
+        rows = [(model, found.get((name, model, task, metric))) for model in compared.models]
+        _add_block(table, title, [(compared.label(model), _interval(row)) for model, row in rows if row is not None])
     return table
 
 
 def _best_of_n(profile: Profile) -> Table:
     path = _folder(profile, "best_of_n_benchmark") / "curve.parquet"
     if not path.is_file():
-        return Table()
+        return _table()
     curve = pd.read_parquet(path)
     curve = curve[curve["task"] == "all_tasks"]
-    table = Table("best of N, all tasks", *(f"N = {n}" for n in sorted(curve["n"].unique())))
+    table = _table("best of N, all tasks", "N", "value")
     for selector, rows in curve.groupby("selector", sort=False):
-        table.add_row(str(selector), *(_interval(row) for row in rows.sort_values("n").to_dict("records")))
+        points = rows.sort_values("n").to_dict("records")
+        _add_block(table, str(selector), [(f"{row['n']}", _interval(row)) for row in points])
     return table
 
 
 def _policies(profile: Profile) -> Table:
-    table = Table("reward on held-out prompts", "before GRPO", "after", "paired difference", "n")
+    table = _table("reward on held-out prompts", "GRPO", "value", "n")
     for name in ("rl_policy", "rl_policy_rules_only"):
         path = _folder(profile, name) / "rewards.json"
         if path.is_file():
             rewards = json.loads(path.read_text(encoding="utf-8"))
-            cells = [_interval(rewards[when]) for when in ("before", "after", "difference")]
-            table.add_row(name, *cells, f"{rewards['after']['n']:.0f}")
+            count = f"{rewards['after']['n']:.0f}"
+            _add_block(
+                table, name, [(when, _interval(rewards[when]), count) for when in ("before", "after", "difference")]
+            )
     return table
 
 
+def _table(*headers: str) -> Table:
+    """A table without borders: its cells need the 80 columns of a terminal."""
+    return Table(*headers, box=None, pad_edge=False)
+
+
+def _add_block(table: Table, title: str, rows: Sequence[Sequence[str]]) -> None:
+    """Adds rows that share their first cell, which is shown once."""
+    for number, cells in enumerate(rows):
+        table.add_row("" if number else title, *cells)
+
+
 def _folder(profile: Profile, asset: str) -> Path:
-    return assets_of(profile)[asset].folder(profile)
+    made = assets_of(profile).get(asset)
+    return made.folder(profile) if made else profile.data / asset  # a profile with captions alone has no such folder
 
 
 def _interval(found: Mapping[Any, Any]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.profile import Profile, SourcePairs
+from rsqa_pipeline.profile import Profile, SourceFile, SourcePairs
 from rsqa_pipeline.records import BENCHMARK_ITEM, QUARANTINE, Metrics, sha256, write_table
 from rsqa_pipeline.source_pairs.class_questions import ask, tasks_for
 from rsqa_pipeline.source_pairs.clean import CleanRow, ImageIndex, Quarantine, check_rows
@@ -30,12 +30,13 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
         DataError: the source cannot be used at all, has no test rows, or names no splits and is trained on.
     """
     pairs = settings.source_pairs
+    assert pairs.benchmarks is not None  # otherwise the profile has no such asset
     quarantine = Quarantine("benchmark_sets")
     if pairs.benchmarks.format == "scenes":
         items = benchmark_items(pairs.benchmark_items, settings.seed, out)
         kept = len(items)
     else:
-        clean = check_rows(_test_rows(pairs), ImageIndex(pairs.max_image_pixels), quarantine)
+        clean = check_rows(_test_rows(pairs, pairs.benchmarks), ImageIndex(pairs.max_image_pixels), quarantine)
         items = file_items(clean, pairs.benchmark_items, settings.seed)
         kept = len(clean)
     write_table(out / "items.parquet", BENCHMARK_ITEM, items)
@@ -47,13 +48,12 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     return metrics
 
 
-def _test_rows(pairs: SourcePairs) -> list[Any]:
-    source = pairs.benchmarks
+def _test_rows(pairs: SourcePairs, source: SourceFile) -> list[Any]:
     if source.format not in _FORMATS:
         raise DataError(f"source_pairs.benchmarks.format must be one of {', '.join(_FORMATS)}, found {source.format}")
     entries = list(read_source(source))
     names_splits = any(entry.split is not None for entry in entries)
-    trained = {other.path for other in (pairs.captions, pairs.instructions)}
+    trained = {other.path for other in (pairs.captions, pairs.instructions) if other is not None}
     if not names_splits and source.path in trained:
         raise DataError(f"{source.path} names no splits and is trained on; benchmarks need another file")
     test = [entry for entry in entries if entry.split == ("test" if names_splits else None)]

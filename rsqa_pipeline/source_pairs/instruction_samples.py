@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.profile import Corruption, Profile, SourcePairs
+from rsqa_pipeline.profile import Corruption, Profile, SourceFile, SourcePairs
 from rsqa_pipeline.records import Metrics
 from rsqa_pipeline.source_pairs.class_questions import (
     ClassQuestion,
@@ -34,12 +34,13 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
         DataError: the source cannot be used at all, or none of its rows can.
     """
     pairs = settings.source_pairs
+    assert pairs.instructions is not None  # otherwise the profile has no such asset
     quarantine = Quarantine("instruction_samples")
     questions: dict[str, ClassQuestion] = {}
     if pairs.instructions.format == "scenes":
         drafts = instruction_drafts(pairs, settings.seed, out, quarantine)
     else:
-        drafts, questions = _file_drafts(pairs, settings.seed, quarantine)
+        drafts, questions = _file_drafts(pairs.instructions, pairs, settings.seed, quarantine)
     found: Metrics = {}
     if pairs.duplicates is not None:
         drafts, found = remove(drafts, settings, inputs["benchmark_sets"], quarantine, out, by_question=True)
@@ -50,9 +51,10 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     return metrics
 
 
-def _file_drafts(pairs: SourcePairs, seed: int, quarantine: Quarantine) -> tuple[list[Draft], dict[str, ClassQuestion]]:
+def _file_drafts(
+    source: SourceFile, pairs: SourcePairs, seed: int, quarantine: Quarantine
+) -> tuple[list[Draft], dict[str, ClassQuestion]]:
     """Returns the samples, and the questions by sample key if the format is ``class_questions``."""
-    source = pairs.instructions
     entries: Iterable[Entry] = read_source(source)
     questions: dict[str, ClassQuestion] = {}
     if source.format == "class_questions":

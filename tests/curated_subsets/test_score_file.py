@@ -85,6 +85,41 @@ def test_killed_run_is_resumed_and_gives_the_same_table(folder: Path, tmp_path: 
     np.testing.assert_allclose(found.column("score"), expected.column("score"), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_signal_ends_scoring_at_once_and_says_how_to_resume(
+    number: int, workers: str, folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "stopped.parquet"
+    command = [sys.executable, "-m", "rsqa_pipeline.cli.main", *_command(folder, out), "--workers", workers]
+    command[command.index("--shard-rows") + 1] = "1"
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while running.poll() is None and time.monotonic() < deadline:
+        if list(tmp_path.glob("stopped.shards/*.scores.parquet")):
+            break
+        time.sleep(0.005)
+    sent = time.monotonic()
+    running.send_signal(number)
+    _, errors = running.communicate(timeout=30)
+    assert running.returncode == 130 and time.monotonic() - sent < 5, errors
+    assert "run the same command again to resume" in errors and "Traceback" not in errors
+    with pytest.raises(ProcessLookupError):  # no worker is left in its session
+        for _ in range(50):
+            os.killpg(running.pid, 0)
+            time.sleep(0.1)
+    assert not out.exists()
+
+
+def test_wrong_image_folder_scores_nothing_and_names_the_option(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    command = [*_command(folder, tmp_path / "scores.parquet"), "--images", str(tmp_path / "elsewhere")]
+    reply = CliRunner().invoke(app, command)
+    assert reply.exit_code != 0 and "missing_image" in reply.output
+    assert "nothing scored" in str(reply.exception) and "--images" in str(reply.exception)
+    assert str(tmp_path / "elsewhere") in str(reply.exception)
+
+
 def test_clip_scores_the_same_rows_and_caches_image_vectors(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "clip.parquet"
     command = _command(folder, out)

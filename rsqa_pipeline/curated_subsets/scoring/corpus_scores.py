@@ -69,7 +69,9 @@ def _run(
     stage, curation = state.parent.name, settings.curated_subsets
     total = sum(1 for _ in stream_corpus(inputs, ["sample_id"]))
     if not total:
-        raise DataError(f"no sample of split 'corpus' in {' or '.join(str(inputs[asset]) for asset in TABLES)}")
+        raise DataError(
+            f"no sample of split 'corpus' in {' or '.join(str(inputs[asset]) for asset in TABLES if asset in inputs)}"
+        )
     table = state / "scores.parquet"
     engine = Engine(curation.engine, curation.workers)
     scored = score_table(_rows(inputs), spec, table, stage, curation.shard_rows, engine, total)

@@ -60,7 +60,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
         "subset": subset,
         **rule.model_dump(),
         "model_version": ", ".join(versions[name] for name in versions if name in rule.selectors) or None,
-        "corpus_version": {asset: folder_version(inputs[asset]) for asset in TABLES},
+        "corpus_version": {asset: folder_version(inputs[asset]) for asset in TABLES if asset in inputs},
         **_counts(samples, rule),
     }
     (out / "rule.json").write_text(json.dumps(description, indent=1, sort_keys=True) + "\n", encoding="utf-8")
@@ -87,7 +87,9 @@ def _scored_corpus(inputs: Mapping[str, Path]) -> tuple[pd.DataFrame, dict[str, 
     columns = ["sample_id", "kind", "source", "scene_class", "task", "image_id", "true_quality", "words"]
     rows = [{**row, "words": answer_words(row["messages"])} for row in read_corpus(inputs)]
     if not rows:
-        raise DataError(f"no sample of split 'corpus' in {' or '.join(str(inputs[asset]) for asset in TABLES)}")
+        raise DataError(
+            f"no sample of split 'corpus' in {' or '.join(str(inputs[asset]) for asset in TABLES if asset in inputs)}"
+        )
     samples = pd.DataFrame(rows)[columns].astype({"true_quality": float})
     versions = {}
     for selector, asset in SCORES.items():

@@ -53,6 +53,8 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     """Asset ``score_model_report``: accuracy, its difference to CLIP score, calibration, probes, plots."""
     pairs: list[Pair] = []
     for name in ("caption_preferences", "instruction_preferences"):
+        if name not in inputs:  # a profile with captions alone
+            continue
         pairs.extend(read_pairs(inputs[name], "heldout"))
     if not pairs:
         raise DataError("no held-out pair to measure on; raise preference_data.heldout_share or the number of images")

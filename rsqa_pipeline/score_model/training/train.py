@@ -87,6 +87,8 @@ def train_phase(
     phase: ScoreModelPhase | None = getattr(settings.score_model.phases, name)
     model, processor = _start(name, inputs, settings)
     kinds = phase.pairs if isinstance(phase, LastPhase) else [name]
+    if f"{name}_preferences" not in inputs:  # captions alone: the instruction phase has caption pairs, or is skipped
+        kinds = ["caption"]
     sources = [inputs[f"{kind}_preferences"] for kind in kinds]
     train, heldout = ([pair for source in sources for pair in read_pairs(source, s)] for s in ("train", "heldout"))
     if phase is None:

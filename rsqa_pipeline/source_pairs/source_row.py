@@ -50,8 +50,8 @@ class RowFault:
 
     key: str
     reason: str
-    """``no_captions | not_text | no_image | unknown_image | unknown_split | bad_turns | bad_row | no_class |
-    outside_root | truncated_file | bad_member | unreadable``."""
+    """``no_captions | not_text | no_image | unknown_image | unknown_split | unknown_task | bad_turns | bad_row |
+    no_class | outside_root | truncated_file | bad_member | unreadable``."""
     detail: str
     image: str = ""
     split: FileSplit | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tqdm import tqdm
@@ -105,13 +105,13 @@ def check_rows(entries: Iterable[Entry], images: ImageIndex, quarantine: Quarant
         DataError: no row is usable; the message lists the reasons.
     """
     clean: list[CleanRow] = []
-    keys: set[str] = set()
+    keys: Counter[str] = Counter()
     for entry in tqdm(entries, desc=quarantine.stage, unit="row", disable=None):
         if isinstance(entry, RowFault):
             quarantine.add(entry.key, entry.reason, entry.detail)
             continue
-        fault = _fault_of(entry, keys)
-        keys.add(entry.key)
+        entry = _with_unique_key(entry, keys)
+        fault = text_fault(entry.messages) or _not_utf8(entry.image, "the image's name")
         if fault is not None:
             quarantine.add(entry.key, *fault)
             continue
@@ -128,10 +128,15 @@ def check_rows(entries: Iterable[Entry], images: ImageIndex, quarantine: Quarant
     return clean
 
 
-def _fault_of(row: SourceRow, keys: set[str]) -> tuple[str, str] | None:
-    if row.key in keys:
-        return "duplicate_id", f"the source has the id {row.key!r} before"
-    return text_fault(row.messages) or _not_utf8(row.image, "the image's name")
+def _with_unique_key(row: SourceRow, keys: Counter[str]) -> SourceRow:
+    """A repeated id gets its position, ``7 (2)``: rows that share an id may differ. True repeats are found by image and
+    text, in `drop_repeats`."""
+    key = row.key
+    while key in keys:
+        keys[row.key] += 1
+        key = f"{row.key} ({keys[row.key]})"
+    keys[key] = 1
+    return row if key == row.key else replace(row, key=key)
 
 
 def text_fault(messages: Sequence[Message]) -> tuple[str, str] | None:

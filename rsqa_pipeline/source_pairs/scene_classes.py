@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from rsqa_pipeline.source_pairs.source_row import file_split
+
 CLASS_QUESTION = "what class of scene is this?"
 
 # RSICD and AID write class names in one word.
@@ -26,10 +28,15 @@ def class_from_name(name: str) -> str:
 
 
 def class_from_file_name(name: str) -> str | None:
-    """The letters before the first underscore, as in RSICD: ``airport_1.jpg`` -> ``airport``; None if there are
-    none."""
-    letters = re.match(r"[A-Za-z]+(?=_)", name)
-    return class_from_name(letters[0]) if letters else None
+    """The words before the number: ``airport_1.jpg`` -> ``airport``, ``dense_residential_12.jpg`` ->
+    ``dense_residential``, UCM's ``agricultural00.tif`` -> ``agricultural``; None if there are no words before one."""
+    letters = re.match(r"[A-Za-z]+(?:[\s_-]+[A-Za-z]+)*(?=[\s_-]*\d)", name)
+    if letters is None:
+        return None
+    words = re.split(r"[\s_-]+", letters[0])
+    if len(words) > 1 and file_split(words[-1]) is not None:  # ``airport_test_1.jpg``
+        words.pop()
+    return class_from_name("_".join(words))
 
 
 def class_words(scene_class: str) -> str:

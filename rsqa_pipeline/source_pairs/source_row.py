@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any, Literal
 
 from rsqa_pipeline.records import Message
@@ -12,7 +14,9 @@ FileSplit = Literal["train", "validation", "test"]
 
 _SPLIT_NAMES: Mapping[str, FileSplit] = {
     "train": "train",
+    "training": "train",
     "restval": "train",
+    "dev": "validation",
     "val": "validation",
     "valid": "validation",
     "validation": "validation",
@@ -46,8 +50,8 @@ class RowFault:
 
     key: str
     reason: str
-    """``no_captions | not_text | no_image | unknown_image | unknown_split | bad_turns | bad_row | no_class |
-    outside_root | truncated_file | bad_member | unreadable``."""
+    """``no_captions | not_text | no_image | unknown_image | unknown_split | unknown_task | bad_turns | bad_row |
+    no_class | outside_root | truncated_file | bad_member | unreadable``."""
     detail: str
     image: str = ""
     split: FileSplit | None = None
@@ -63,8 +67,24 @@ def text_of(content: Any, key: str) -> str | None:
 
 
 def file_split(name: object) -> FileSplit | None:
-    """``train | restval | val | valid | validation | test`` as a split of this project; None for another name."""
-    return _SPLIT_NAMES.get(name) if isinstance(name, str) else None
+    """A published split name (see `_SPLIT_NAMES`), in any case, as a split of this project; None for another name."""
+    return _SPLIT_NAMES.get(name.strip().lower()) if isinstance(name, str) else None
+
+
+def split_of_path(path: PurePath) -> FileSplit | None:
+    """The split that a file's name or a folder on ``path`` states; None if none does, or if two disagree.
+
+    A folder states a split with its whole name, the file with one word of its name: ``default/test/0000.parquet``,
+    ``rsicd_test.parquet`` and ``captions_val2014.json`` do; ``latest.json`` and ``contest/0.tar`` do not.
+    """
+    words = re.findall("[a-z]+", path.stem.lower())
+    found = {split for split in map(file_split, (*path.parts[:-1], *words)) if split is not None}
+    return found.pop() if len(found) == 1 else None
+
+
+def key_or(value: Any, position: str) -> str:
+    """The id ``value`` as a row's key; ``position`` if it is missing: None, an empty text or NaN."""
+    return position if value is None or value != value or not str(value).strip() else str(value)
 
 
 def caption(text: str) -> list[Message]:

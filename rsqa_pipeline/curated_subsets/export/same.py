@@ -118,9 +118,10 @@ def _webdataset(source: SourceFile, wanted: Wanted, path: Path, out: Path) -> No
                 for sample in webdataset.samples(shard, file, prefix):
                     if isinstance(sample, RowFault):
                         continue
-                    if wanted.take(webdataset.read_sample(sample, file, shard, prefix, path.stem)):
-                        for member in sample.members.values():
-                            copy.write(webdataset.raw_member(member, file))
+                    rows = list(webdataset.read_sample(sample, file, shard, prefix, path.stem))
+                    kept = [wanted.take(row) for row in rows]
+                    for member in sample.members_of(kept):
+                        copy.write(webdataset.raw_member(member, file))
                 empty = not copy.tell()
                 copy.write(_TAR_END)
         if empty and path.is_dir():

@@ -52,8 +52,9 @@ def read_items(
         for row in read_table(benchmark_sets / "items.parquet")
     ]
     for name, source in further.items():
-        entries = read_source(source)
-        test = [entry for entry in entries if entry.split in ("test", None)]
+        entries = list(read_source(source))
+        names_test = any(entry.split == "test" for entry in entries)
+        test = [entry for entry in entries if not names_test or entry.split in ("test", None)]
         for clean in check_rows(test, ImageIndex(max_pixels), unreadable):
             text = " ".join(message["content"] for message in clean.row.messages)
             items.append(BenchmarkItem(name, clean.row.key, clean.image_id, clean.row.image, (text,)))

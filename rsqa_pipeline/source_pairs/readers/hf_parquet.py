@@ -11,9 +11,8 @@ with bytes is ``file.parquet#row:image``; that of an image with only a path is t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pyarrow as pa
@@ -21,12 +20,11 @@ import pyarrow.parquet as pq
 
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.source_pairs.readers.json_row import TEXT_KEYS, row_of
-from rsqa_pipeline.source_pairs.source_row import Entry, RowFault, file_split
+from rsqa_pipeline.source_pairs.source_row import Entry, RowFault, file_split, key_or, split_of_path
 
 IMAGE = "image"
 BATCH_ROWS = 64
 _FACTS = ("id", "split", "source", "task", "scene_class")
-_SPLIT = re.compile(r"(train|validation|valid|val|test)(?=[-_.]|$)")
 
 
 def read(path: Path, images: Path) -> Iterator[Entry]:
@@ -81,15 +79,14 @@ def name_of(file: Path, path: Path) -> str:
 
 def key_of(values: dict[str, Any], name: str, row: int) -> str:
     """Key of row number ``row`` of the file ``name`` (empty if it is the only file)."""
-    return str(values["id"]) if values.get("id") is not None else f"{name} row {row}".strip()
+    return key_or(values.get("id"), f"{name} row {row}".strip())
 
 
 def read_file(file: Path, name: str, source: str, images: Path) -> Iterator[Entry]:
     """Yields exactly one entry per row, in file order."""
     with pq.ParquetFile(file) as parquet:
         schema = parquet.schema_arrow
-        by_name = _SPLIT.match(file.stem)
-        split = by_name[1] if by_name and "split" not in schema.names else None
+        split = split_of_path(PurePath(name or file.name)) if "split" not in schema.names else None
         start = 0
         for group in range(parquet.metadata.num_row_groups):
             count = parquet.metadata.row_group(group).num_rows

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.source_pairs.readers.json_row import row_of
-from rsqa_pipeline.source_pairs.source_row import Entry, RowFault, text_of
+from rsqa_pipeline.source_pairs.readers.json_row import image_name, row_of
+from rsqa_pipeline.source_pairs.source_row import Entry, RowFault, key_or
 
 
 def read(path: Path, images: Path) -> Iterator[Entry]:
@@ -52,9 +52,9 @@ def read_line(line: bytes, number: int, source: str, images: Path) -> Entry:
         return RowFault(key, reason, f"not valid JSON: {error}")
     if not isinstance(row, dict):
         return RowFault(key, "bad_row", f"needs an object, found {type(row).__name__}")
-    if row.get("id") is not None:
-        key = str(row["id"])
-    name = text_of(row, "image")
-    if not name:
-        return RowFault(key, "no_image", f"image is {row.get('image')!r}")
+    key = key_or(row.get("id"), key)
+    try:
+        name = image_name(row)
+    except ValueError as error:
+        return RowFault(key, "no_image", str(error))
     return row_of(row, key, str(images / name), source)

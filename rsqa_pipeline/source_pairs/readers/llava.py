@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from rsqa_pipeline.source_pairs.readers.json_records import records
-from rsqa_pipeline.source_pairs.readers.json_row import read_turns, row_of
-from rsqa_pipeline.source_pairs.source_row import Entry, RowFault, text_of
+from rsqa_pipeline.source_pairs.readers.json_row import image_name, row_of
+from rsqa_pipeline.source_pairs.source_row import Entry, RowFault, key_or
 
 LAYOUT = "LLaVA JSON"
 
@@ -39,13 +39,12 @@ def read_row(row: Any, index: int, source: str, images: Path) -> Entry:
     """Returns the entry of one element of the list."""
     if not isinstance(row, dict):
         return RowFault(f"[{index}]", "bad_row", f"needs an object, found {type(row).__name__}")
-    key = str(row.get("id", f"[{index}]"))
-    name = text_of(row, "image")
-    if not name:
-        return RowFault(key, "no_image", f"image is {row.get('image')!r}")
-    reference = str(images / name)
+    key = key_or(row.get("id"), f"[{index}]")
     try:
-        messages = read_turns(row.get("conversations"), "from", "value")
+        name = image_name(row)
     except ValueError as error:
-        return RowFault(key, "bad_turns", f"conversations: {error}", reference)
-    return row_of({**row, "messages": messages}, key, reference, source)
+        return RowFault(key, "no_image", str(error))
+    reference = str(images / name)
+    if row.get("messages") is None and row.get("conversations") is None:
+        return RowFault(key, "bad_turns", "needs conversations or messages", reference)
+    return row_of(row, key, reference, source)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.images.geotiff import RasterChoice
@@ -23,7 +23,7 @@ from rsqa_pipeline.source_pairs.readers import (
     webdataset,
 )
 from rsqa_pipeline.source_pairs.scene_classes import class_from_file_name
-from rsqa_pipeline.source_pairs.source_row import Entry, FileSplit, RowFault, SourceRow
+from rsqa_pipeline.source_pairs.source_row import Entry, FileSplit, RowFault, SourceRow, split_of_path
 
 READERS: dict[str, Callable[[Path, Path], Iterator[Entry]]] = {
     "karpathy": karpathy.read,
@@ -55,7 +55,11 @@ def read_source(source: SourceFile) -> Iterator[Entry]:
         raise DataError(f"format {source.format!r} with path {source.path} is not a file to read")
     path, folder = Path(source.path), images_folder(source)
     allowed = {str(file) for file in SHARDS[source.format](path)} if source.format in SHARDS else set()
-    entries = refuse_outside(READERS[source.format](path, folder), folder, allowed)
+    entries = READERS[source.format](path, folder)
+    if path.is_file():  # the readers of folders know which of their files a row is from
+        split = split_of_path(PurePath(path.name))
+        entries = (entry if entry.split else replace(entry, split=split) for entry in entries)
+    entries = refuse_outside(entries, folder, allowed)
     if source.bands or source.stretch:
         choice = RasterChoice(tuple(source.bands) if source.bands else None, source.stretch)
         entries = (_with_raster(entry, choice) for entry in entries)

@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import BinaryIO
+from pathlib import Path, PurePath
+from typing import Any, BinaryIO
 
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.source_pairs.readers.json_row import row_of
-from rsqa_pipeline.source_pairs.source_row import Entry, RowFault
+from rsqa_pipeline.source_pairs.source_row import Entry, RowFault, key_or, split_of_path
 
 IMAGE_ENDINGS = ("jpg", "jpeg", "png", "tif", "tiff", "webp", "bmp", "gif", "jp2", "ppm")
 _TEXT_ENDINGS = ("txt", "json")
@@ -32,19 +33,42 @@ _READ_BYTES = 1 << 20
 
 @dataclass
 class TarSample:
-    """The members of one sample, by file name ending.
+    """The members of one sample with their endings, in the tar's order.
 
-    Example: ``TarSample("000000017", {"jpg": <TarInfo '000000017.jpg'>, "txt": <TarInfo '000000017.txt'>})``
+    Example: ``TarSample("000000017", [("jpg", <TarInfo '000000017.jpg'>), ("txt", <TarInfo '000000017.txt'>)])``
     """
 
     key: str
-    members: dict[str, tarfile.TarInfo] = field(default_factory=dict)
+    members: list[tuple[str, tarfile.TarInfo]] = field(default_factory=list)
+
+    def having(self, *endings: str) -> list[tarfile.TarInfo]:
+        """The members with one of the ``endings``."""
+        return [member for ending, member in self.members if ending in endings]
 
     @property
     def is_complete(self) -> bool:
-        return any(name in self.members for name in IMAGE_ENDINGS) and any(
-            name in self.members for name in _TEXT_ENDINGS
-        )
+        return bool(self.having(*IMAGE_ENDINGS) and self.having(*_TEXT_ENDINGS))
+
+    def ends_before(self, ending: str) -> bool:
+        """Whether the next member of the same key, with this ending, starts another sample.
+
+        It does if this sample is complete and the ending repeats that of its image or of its first member. Further
+        texts after an image are further captions of it.
+        """
+        repeated = any(ending == name for name, _ in self.members)
+        return self.is_complete and repeated and (ending in IMAGE_ENDINGS or ending == self.members[0][0])
+
+    def members_of(self, kept: list[bool]) -> list[tarfile.TarInfo]:
+        """The members to copy if of the rows of `read_sample` those with True are kept: all but the others' texts."""
+        if not any(kept):
+            return []
+        texts = self.having("txt") or self.having("json")
+        dropped = [text for text, keep in zip(texts, kept, strict=len(texts) > 1) if not keep]
+        return [member for _, member in self.members if member not in dropped]
+
+    @property
+    def found(self) -> str:
+        return f"found members {', '.join(ending for ending, _ in self.members)}"
 
 
 def read(path: Path, images: Path) -> Iterator[Entry]:
@@ -62,7 +86,10 @@ def read(path: Path, images: Path) -> Iterator[Entry]:
         prefix = prefix_of(shard, path)
         with _open_file(shard) as file:
             for sample in samples(shard, file, prefix):
-                yield sample if isinstance(sample, RowFault) else read_sample(sample, file, shard, prefix, path.stem)
+                if isinstance(sample, RowFault):
+                    yield sample
+                else:
+                    yield from read_sample(sample, file, shard, prefix, path.stem)
 
 
 def shards(path: Path) -> list[Path]:
@@ -89,7 +116,7 @@ def raw_member(member: tarfile.TarInfo, file: BinaryIO) -> bytes:
 
 
 def samples(shard: Path, file: BinaryIO, prefix: str) -> Iterator[TarSample | RowFault]:
-    """Groups adjacent members by path, without the part of the file name after its first dot."""
+    """Groups adjacent members by key, the path without the ending (see `_split_name`)."""
     sample: TarSample | None = None
     for member in _members(shard, file, prefix):
         if isinstance(member, RowFault):
@@ -100,40 +127,61 @@ def samples(shard: Path, file: BinaryIO, prefix: str) -> Iterator[TarSample | Ro
             yield member
             continue
         folder, _, name = member.name.rpartition("/")
-        stem, _, ending = name.partition(".")
+        stem, ending = _split_name(name)
         key = f"{prefix}{folder}/{stem}" if folder else f"{prefix}{stem}"
-        if sample is None or sample.key != key:
+        if sample is None or sample.key != key or sample.ends_before(ending):
             if sample is not None:
                 yield sample
             sample = TarSample(key)
-        sample.members[ending.lower()] = member
+        sample.members.append((ending, member))
     if sample is not None:
         yield sample
 
 
-def read_sample(sample: TarSample, file: BinaryIO, shard: Path, prefix: str, source: str) -> Entry:
-    """Returns the entry of one sample."""
-    values = {}
-    if "json" in sample.members:
+def read_sample(sample: TarSample, file: BinaryIO, shard: Path, prefix: str, source: str) -> Iterator[Entry]:
+    """Yields one entry per text of the sample, or one fault for all of its members."""
+    pictures, texts, objects = sample.having(*IMAGE_ENDINGS), sample.having("txt"), sample.having("json")
+    rows: list[dict[str, Any]] = []
+    for member in objects:
         try:
-            values = json.loads(_content(sample.members["json"], file), strict=False)
+            values = json.loads(_content(member, file), strict=False)
         except (ValueError, RecursionError) as error:
-            return RowFault(sample.key, "bad_row", f"{sample.members['json'].name} is not valid JSON: {error}")
+            yield RowFault(sample.key, "bad_row", f"{member.name} is not valid JSON: {error}")
+            return
         if not isinstance(values, dict):
-            return RowFault(sample.key, "bad_row", f"needs an object, found {type(values).__name__}")
-    if "txt" in sample.members:
-        facts = {name: values.get(name) for name in ("id", "split", "source", "scene_class")}
-        values = {**facts, "text": _content(sample.members["txt"], file)}
-    key = sample.key if values.get("id") is None else str(values["id"])
-    pictures = [ending for ending in sample.members if ending in IMAGE_ENDINGS]
+            yield RowFault(sample.key, "bad_row", f"needs an object, found {type(values).__name__}")
+            return
+        rows.append(values)
+    if texts and len(objects) > 1:
+        yield RowFault(sample.key, "bad_row", f"needs at most one .json beside .txt, {sample.found}")
+        return
+    if texts:
+        facts = {name: rows[0].get(name) for name in ("id", "split", "source", "scene_class")} if rows else {}
+        rows = [{**facts, "text": _content(member, file)} for member in texts]
+    key = key_or(rows[0].get("id"), sample.key) if rows else sample.key
     if len(pictures) != 1:
-        reason = "bad_row" if pictures else "no_image"
-        return RowFault(key, reason, f"needs one image, found members {', '.join(sample.members)}")
-    image = sample.members[pictures[0]]
-    reference = f"{shard}#{image.offset_data}+{image.size}"
-    if not set(_TEXT_ENDINGS) & set(sample.members):
-        return RowFault(key, "not_text", f"needs .txt or .json, found members {', '.join(sample.members)}", reference)
-    return row_of(values, key, reference, source)
+        yield RowFault(key, "bad_row" if pictures else "no_image", f"needs one image, {sample.found}")
+        return
+    reference = f"{shard}#{pictures[0].offset_data}+{pictures[0].size}"
+    if not rows:
+        yield RowFault(key, "not_text", f"needs .txt or .json, {sample.found}", reference)
+    split = split_of_path(PurePath(sample.key.removeprefix(prefix)).parent / "member")
+    split = split or split_of_path(PurePath(prefix or shard.name))
+    for position, values in enumerate(rows):
+        row_key = key_or(values.get("id"), sample.key)
+        values = {**values, "split": values.get("split") or split}
+        yield row_of(values, f"{row_key}/{position}" if len(rows) > 1 else row_key, reference, source)
+
+
+def _split_name(name: str) -> tuple[str, str]:
+    """Stem and ending of a member's file name; the ending in lower case.
+
+    As in WebDataset, an ending may have several parts, ``a.seg.png``. A part that is not letters alone belongs to the
+    stem, though: ``37.77_-122.41.jpg`` is the image of ``37.77_-122.41``.
+    """
+    ending = re.search(r"(?:\.[A-Za-z_]+)*\.\w+$", name)
+    start = ending.start() if ending and ending.start() > 0 else len(name)
+    return name[:start], name[start + 1 :].lower()
 
 
 def _open_file(shard: Path) -> BinaryIO:

@@ -21,7 +21,7 @@ from rsqa_pipeline.cli import preferences as preference_commands
 from rsqa_pipeline.cli import score as score_command
 from rsqa_pipeline.cli.processes import stop_group, stop_signals
 from rsqa_pipeline.cli.run import INTERRUPTED, run_assets
-from rsqa_pipeline.errors import RsqaError, UsageError
+from rsqa_pipeline.errors import RsqaError, UsageError, storage_error
 from rsqa_pipeline.profile import Profile, default_profile, limited_profile, load_profile
 from rsqa_pipeline.stages import STAGES, assets_of, in_stage, select
 
@@ -136,11 +136,16 @@ def promote(profile: ProfileOption = None) -> None:
     Both score the same held-out pairs. The decision and its numbers are stored with the model's version. Exit code 4
     where the challenger is refused.
     """
+    from rsqa_pipeline.materialize import writing
     from rsqa_pipeline.score_model.evaluation.promotion import promote as compare
     from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking
+    from rsqa_pipeline.tracking.registration import register_if_missing
 
     _, settings = _profile(profile)
-    version, decision = compare(settings, MlflowTracking(settings))
+    with writing(settings, "rsqa promote"):
+        tracking = MlflowTracking(settings)
+        register_if_missing(settings, tracking, "score_model")
+        version, decision = compare(settings, tracking)
     console.print(f"score_model version {version}: {'promoted to champion' if decision.promoted else 'refused'}")
     for reason in decision.reasons:
         console.print(f"  {reason}", markup=False)
@@ -264,9 +269,12 @@ def main() -> None:
     """Entry point: prints a user's error in one piece and exits with its code."""
     try:
         app()
-    except RsqaError as error:
-        Console(stderr=True).print(f"error: {error}", style="red", highlight=False, markup=False)
-        raise SystemExit(error.exit_code) from None
+    except Exception as error:
+        known = error if isinstance(error, RsqaError) else storage_error(error)
+        if known is None:
+            raise
+        Console(stderr=True).print(f"error: {known}", style="red", highlight=False, markup=False)
+        raise SystemExit(known.exit_code) from None
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ def build(profile_name: str, force: bool = False) -> dg.Definitions:
         jobs=[everything],
         schedules=[nightly_schedule(everything)],
         sensors=[source_sensor(everything, assets)],
+        executor=dg.in_process_executor,  # a run writes one asset at a time, under the profile's lock
         resources={
             "pipeline": Pipeline(profile_name=profile_name, force=force),
             "folder": FolderIOManager(profile_name=profile_name),

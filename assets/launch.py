@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import yaml
+from dvc.exceptions import DvcException
 from dvc.repo import Repo, lock_repo
+from dvc.scm import SCMError
 from dvc.stage import PipelineStage
 
+from rsqa_pipeline.databases import check_database, protect
+from rsqa_pipeline.dvc_lock import locked_versions, rebuild_manifests
 from rsqa_pipeline.errors import DataError, RsqaError
-from rsqa_pipeline.materialize import current_manifest, manifests
+from rsqa_pipeline.materialize import current_manifest, manifests, writing
 from rsqa_pipeline.profile import Profile, default_profile
 from rsqa_pipeline.progress import report
 from rsqa_pipeline.stages import STAGES, assets_of, downstream
@@ -35,6 +36,8 @@ concurrency: {runs: {max_concurrent_runs: 2}, pools: {default_limit: 1, granular
 """
 
 
+_DAGSTER_DATABASES = ("history/runs.db", "history/runs/index.db", "schedules/schedules.db")
+_DAGSTER_REVISIONS = Path(dg.__file__).parent / "_core" / "storage" / "alembic" / "versions"
 _LAUNCHED_BY = "rsqa/launched_by"
 
 
@@ -62,8 +65,16 @@ def launch(profile: Profile, profile_name: str, names: Sequence[str], force: boo
 
     Raises:
         RunFailed: an asset failed or was not made because one above it failed.
+        DataError: another process writes the profile, or its databases or ``dvc.lock`` cannot be used.
     """
+    with writing(profile, "rsqa run"):
+        return _launch(profile, profile_name, names, force)
+
+
+def _launch(profile: Profile, profile_name: str, names: Sequence[str], force: bool) -> LaunchResult:
     prepare_environment(profile, profile_name)
+    if recorded_by_dvc(profile):
+        rebuild_manifests(profile_name, profile)
     stale = {asset.name: asset for asset in stale_assets(profile)}
     wanted = [name for name in names if force or name in stale]
     assets = assets_of(profile)
@@ -90,10 +101,22 @@ def launch(profile: Profile, profile_name: str, names: Sequence[str], force: boo
 
 
 def prepare_environment(profile: Profile, profile_name: str) -> None:
-    """Points Dagster at this profile and its own instance folder, telemetry off."""
+    """Points Dagster at this profile and its own instance folder, telemetry off.
+
+    Raises:
+        DataError: a database of the instance is corrupt, locked, read-only or of another version of Dagster.
+    """
     home = (profile.state / "dagster").resolve()
     home.mkdir(parents=True, exist_ok=True)
-    (home / "dagster.yaml").write_text(_INSTANCE, encoding="utf-8")
+    home.chmod(0o700)  # Dagster creates files of its own in it
+    for name in _DAGSTER_DATABASES:
+        check_database(home / name, _DAGSTER_REVISIONS)
+    protect(home.rglob("*.db"))
+    config = home / "dagster.yaml"
+    if not config.is_file() or config.read_bytes() != _INSTANCE.encode():
+        scratch = home / f"dagster.yaml.{os.getpid()}"
+        scratch.write_text(_INSTANCE, encoding="utf-8")
+        scratch.replace(config)
     os.environ.update(
         DAGSTER_HOME=str(home), DAGSTER_DISABLE_TELEMETRY="1", RSQA_PROFILE=profile_name, DVC_NO_ANALYTICS="1"
     )
@@ -107,7 +130,7 @@ def recorded_by_dvc(profile: Profile) -> bool:
 def _run(profile: Profile, profile_name: str, wanted: list[str], force: bool, result: LaunchResult) -> dict[str, str]:
     """One Dagster run; fills in ``result`` and returns the failures by asset."""
     job = build(profile_name, force).resolve_job_def(EVERYTHING)
-    with _run_lock(profile), dg.DagsterInstance.get() as instance:
+    with dg.DagsterInstance.get() as instance:
         _fail_killed_runs(instance)
         outcome = job.execute_in_process(
             instance=instance,
@@ -115,6 +138,7 @@ def _run(profile: Profile, profile_name: str, wanted: list[str], force: bool, re
             raise_on_error=False,
             tags={_LAUNCHED_BY: "dvc" if "DVC_STAGE" in os.environ else "cli"},
         )
+    protect((profile.state / "dagster").rglob("*.db"))
     _finish_tracking(profile, wanted, outcome.run_id, outcome.success)
     failures: dict[str, str] = {}
     for event in outcome.all_events:
@@ -125,19 +149,6 @@ def _run(profile: Profile, profile_name: str, wanted: list[str], force: bool, re
         elif event.event_type == dg.DagsterEventType.STEP_FAILURE:
             failures[str(event.step_key)] = _message(event.step_failure_data.error)
     return failures
-
-
-@contextmanager
-def _run_lock(profile: Profile) -> Iterator[None]:
-    """Holds the profile's lock, which the system drops when the process ends, however it ends."""
-    with (profile.state / "run.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(
-                f"another `rsqa run` of profile {profile.name} is at work; wait for it or stop it"
-            ) from None
-        yield
 
 
 def _fail_killed_runs(instance: dg.DagsterInstance) -> None:
@@ -174,7 +185,7 @@ def _record(profile: Profile, result: LaunchResult) -> None:
     """
     if "DVC_STAGE" in os.environ or not recorded_by_dvc(profile):
         return
-    locked, assets = _locked_versions(), assets_of(profile)
+    locked, assets = locked_versions(), assets_of(profile)
     store = manifests(profile)
     changed = [
         name
@@ -188,21 +199,29 @@ def _record(profile: Profile, result: LaunchResult) -> None:
     result.recorded.extend(sorted(changed, key=list(assets).index))
     if not changed:
         return
-    # as `dvc commit --force` for each, but dvc.yaml and dvc.lock, slow to parse, are read and written once
-    with Repo(".") as repo, lock_repo(repo):
+    try:
+        _commit(result.recorded)
+    except DvcException as error:
+        raise DataError(
+            f"the outputs are made, but DVC could not record them ({' '.join(str(error).split())}); restore dvc.yaml "
+            "and dvc.lock (`git checkout dvc.yaml dvc.lock`), and run the same command again"
+        ) from error
+
+
+def _commit(names: Sequence[str]) -> None:
+    """As `dvc commit --force` for each, but dvc.yaml and dvc.lock, slow to parse, are read and written once."""
+    with _repository() as repo, lock_repo(repo):
         by_name = {stage.name: stage for stage in repo.index.stages if isinstance(stage, PipelineStage)}
-        stages = [by_name[name] for name in result.recorded]
+        stages = [by_name[name] for name in names]
         for stage in stages:
             stage.save()
             stage.commit()
         stages[0].dvcfile.dump_stages(stages, update_pipeline=False)
 
 
-def _locked_versions() -> dict[str, str]:
-    """Data versions in ``dvc.lock`` by asset; empty where there is none yet."""
-    path = Path("dvc.lock")
-    stages = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"] if path.is_file() else {}
-    return {
-        name: next((out["md5"] for out in stage["outs"] if out["path"].endswith(f"/{name}")), "")
-        for name, stage in stages.items()
-    }
+def _repository() -> Repo:
+    """The DVC repository of the current folder, also where it is not in a git checkout."""
+    try:
+        return Repo(".")
+    except SCMError:
+        return Repo(".", config={"core": {"no_scm": True}})

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 
-from rsqa_pipeline.errors import RsqaError
+from rsqa_pipeline.errors import RsqaError, storage_error
 from rsqa_pipeline.profile import load_profile
 from rsqa_pipeline.progress import report, report_to
 
@@ -26,9 +26,12 @@ def main(words: list[str]) -> int:
     force = "--force" in rest
     try:
         result = launch(load_profile(name), name, [word for word in rest if word != "--force"], force)
-    except RsqaError as error:
-        report("error", message=str(error), code=error.exit_code)
-        return error.exit_code
+    except Exception as error:
+        known = error if isinstance(error, RsqaError) else storage_error(error)
+        if known is None:
+            raise
+        report("error", message=str(known), code=known.exit_code)
+        return known.exit_code
     report("finished", computed=result.computed, unchanged=result.unchanged, recorded=result.recorded)
     return 0
 

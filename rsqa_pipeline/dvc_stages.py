@@ -21,11 +21,12 @@ _HEADER = """\
 
 def dvc_yaml(profile_name: str, profile: Profile) -> str:
     """``dvc.yaml`` for one profile: commands, dependencies on code and data, parameters, outputs, metrics."""
-    stages = {asset.name: _stage(profile_name, profile, asset) for asset in assets_of(profile).values()}
+    stages = {asset.name: stage_entry(profile_name, profile, asset) for asset in assets_of(profile).values()}
     return _HEADER + yaml.safe_dump({"stages": stages}, sort_keys=False, width=120)
 
 
-def _stage(profile_name: str, profile: Profile, asset: Asset) -> dict[str, Any]:
+def stage_entry(profile_name: str, profile: Profile, asset: Asset) -> dict[str, Any]:
+    """The entry of one asset in ``dvc.yaml``."""
     code = [(Path(PACKAGE.name) / file.relative_to(PACKAGE)).as_posix() for file in code_files(asset.module)]
     upstream = [folder.as_posix() for folder in input_folders(profile, asset).values()]
     sources = [Path(path).as_posix() for path in asset.sources]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
 
@@ -41,3 +42,35 @@ class EngineError(RsqaError):
 
 class ModelError(RsqaError):
     """A checkpoint that cannot be used: missing or misshapen tensors, a pickle, an unknown family."""
+
+
+_STORAGE_FAULTS = {
+    errno.ENOSPC: "the disk is full; free space",
+    errno.EDQUOT: "the disk quota is used up; free space",
+    errno.EFBIG: "the file would be larger than this process may write (ulimit -f); raise the limit",
+    errno.EROFS: "the file system is read-only; make it writable",
+    errno.EACCES: "permission denied; check mode and owner",
+    errno.EPERM: "permission denied; check mode and owner",
+}
+_STORAGE_WORDS = {
+    "No space left on device": errno.ENOSPC,
+    "database or disk is full": errno.ENOSPC,
+    "File too large": errno.EFBIG,
+    "Read-only file system": errno.EROFS,
+    "attempt to write a readonly database": errno.EACCES,
+}
+"""Words of libraries that do not raise OSError."""
+
+
+def storage_error(error: BaseException) -> DataError | None:
+    """What to do about an error of the disk, also one that a library wrapped; None for any other error."""
+    cause: BaseException | None = error
+    while cause is not None:
+        code = cause.errno if isinstance(cause, OSError) else None
+        if code not in _STORAGE_FAULTS:
+            code = next((known for words, known in _STORAGE_WORDS.items() if words in str(cause)), None)
+        if code is not None:
+            name = f"{cause.filename}: " if isinstance(cause, OSError) and cause.filename else ""
+            return DataError(f"{name}{_STORAGE_FAULTS[code]}, and run the same command again; what was made stands")
+        cause = cause.__cause__ or cause.__context__
+    return None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
+import secrets
 import shutil
-import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -17,8 +19,10 @@ from typing import Any
 from rsqa_pipeline.asset import Asset
 from rsqa_pipeline.data_quality.checks import ADVISORY, CheckResult, run_checks
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.lineage.manifest import Manifest, ManifestStore, Recipe
+from rsqa_pipeline.git import ask_git, commit
+from rsqa_pipeline.lineage.manifest import EMPTY_VERSION, Manifest, ManifestStore, Recipe
 from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.profile_lock import profile_lock
 from rsqa_pipeline.stages import assets_of
 from rsqa_pipeline.tracking.run_logger import RunLogger
 from rsqa_pipeline.versions import code_version, folder_version, source_version
@@ -53,6 +57,18 @@ def manifests(profile: Profile) -> ManifestStore:
     store = ManifestStore(profile.state / "manifests")
     store.adopt(profile.data / "report" / "lineage_manifest" / "manifests")
     return store
+
+
+@contextmanager
+def writing(profile: Profile, holder: str) -> Iterator[None]:
+    """Holds the profile's lock and removes what a killed writer left in its data folder.
+
+    Raises:
+        DataError: another writer holds the lock; names it.
+    """
+    with profile_lock(profile, holder):
+        _clear_leftovers(profile)
+        yield
 
 
 def restricted_profile(profile: Profile, asset: Asset) -> Profile:
@@ -108,35 +124,48 @@ def materialize(
         force: compute even where the standing output was made by the same recipe.
 
     Raises:
-        DataError: an input is missing. CheckFailed: the output failed a blocking check and was not swapped in.
+        DataError: an input is missing, the output is empty, or another process writes the profile.
+        CheckFailed: the output failed a blocking check and was not swapped in.
     """
     started = time.monotonic()
-    store, folder = manifests(profile), asset.folder(profile)
-    manifest = None if force else current_manifest(profile, asset, store)
-    if manifest is not None:
+    holder = f"Dagster run {run['dagster_run'][:8]}" if run and "dagster_run" in run else f"the making of {asset.name}"
+    with writing(profile, holder):
+        store = manifests(profile)
+        manifest = None if force else current_manifest(profile, asset, store)
+        reused = manifest is not None
+        if manifest is None:
+            manifest = _make(profile, asset, inputs, logger, run or {})
+            store.append(manifest)
         _write_metrics(profile, asset, manifest.metrics)
-        return Materialization(manifest, folder, reused=True, seconds=time.monotonic() - started)
-    recipe = recipe_of(profile, asset, inputs)
-    scratch = folder.parent / f".{asset.name}.scratch"
-    shutil.rmtree(scratch, ignore_errors=True)
+    return Materialization(manifest, asset.folder(profile), reused, time.monotonic() - started)
+
+
+def _make(
+    profile: Profile, asset: Asset, inputs: Mapping[str, Path], logger: RunLogger, run: Mapping[str, str]
+) -> Manifest:
+    """Computes the output, checks it and swaps it in; an error removes what was computed so far."""
+    started, begun = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+    folder, recipe = asset.folder(profile), recipe_of(profile, asset, inputs)
+    scratch = folder.parent / f".{asset.name}.scratch-{os.getpid()}-{secrets.token_hex(4)}"
     scratch.mkdir(parents=True)
-    begun = datetime.now(UTC).isoformat(timespec="seconds")
-    metrics = asset.load()(inputs, scratch, restricted_profile(profile, asset), logger, **asset.options)
-    checks = run_checks(asset, scratch, metrics, profile)
-    if not all(check.passed for check in checks if check.name not in ADVISORY):
-        rejected = folder.parent / f".{asset.name}.rejected"
-        shutil.rmtree(rejected, ignore_errors=True)
-        scratch.rename(rejected)
-        raise CheckFailed(asset.name, checks, rejected)
-    _swap(scratch, folder)
-    _write_metrics(profile, asset, metrics)
-    seconds = time.monotonic() - started
-    facts = {**_environment(), **(run or {}), "started": begun, "seconds": f"{seconds:.1f}"}
-    manifest = Manifest(
-        asset.name, folder_version(folder), recipe, metrics, [check.as_dict() for check in checks], facts
-    )
-    store.append(manifest)
-    return Materialization(manifest, folder, reused=False, seconds=seconds)
+    try:
+        metrics = asset.load()(inputs, scratch, restricted_profile(profile, asset), logger, **asset.options)
+        made = folder_version(scratch)
+        if made == EMPTY_VERSION:
+            raise DataError(f"{asset.name}: the new output holds no file; the previous one, if any, still stands")
+        checks = run_checks(asset, scratch, metrics, profile)
+        if not all(check.passed for check in checks if check.name not in ADVISORY):
+            rejected = folder.parent / f".{asset.name}.rejected"
+            shutil.rmtree(rejected, ignore_errors=True)
+            scratch.rename(rejected)
+            raise CheckFailed(asset.name, checks, rejected)
+        _swap(scratch, folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    if folder_version(folder) != made:
+        raise DataError(f"{folder} was changed by another process while it was put in place; run {asset.name} again")
+    facts = {**_environment(), **run, "started": begun, "seconds": f"{time.monotonic() - started:.1f}"}
+    return Manifest(asset.name, made, recipe, metrics, [check.as_dict() for check in checks], facts)
 
 
 def metrics_file(profile: Profile, asset: Asset) -> Path:
@@ -164,14 +193,24 @@ def _at(settings: Any, key: list[str]) -> Any:
 
 
 def _swap(scratch: Path, folder: Path) -> None:
-    """Puts ``scratch`` in ``folder``'s place. Killed in between, the old output is beside it and the next run makes
-    the asset again."""
+    """Puts ``scratch`` in ``folder``'s place. Killed in between, the next writer puts the old output back."""
     old = folder.parent / f".{folder.name}.old"
-    shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.rename(old)
     scratch.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _clear_leftovers(profile: Profile) -> None:
+    """Removes scratch folders of killed writers and ends the swaps that they began. Called with the lock held."""
+    for scratch in profile.data.glob("*/.*.scratch*"):
+        shutil.rmtree(scratch, ignore_errors=True)
+    for old in profile.data.glob("*/.*.old"):
+        folder = old.with_name(old.name[1:].removesuffix(".old"))
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.rename(folder)
 
 
 def _write_metrics(profile: Profile, asset: Asset, metrics: Mapping[str, float]) -> None:
@@ -180,8 +219,11 @@ def _write_metrics(profile: Profile, asset: Asset, metrics: Mapping[str, float])
     text = json.dumps(dict(metrics), indent=1, sort_keys=True, allow_nan=False) + "\n"
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         scratch = path.with_suffix(".scratch")
-        scratch.write_text(text, encoding="utf-8")
-        scratch.replace(path)
+        try:
+            scratch.write_text(text, encoding="utf-8")
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)
 
 
 def _environment() -> dict[str, str]:
@@ -190,9 +232,6 @@ def _environment() -> dict[str, str]:
 
 
 def _git() -> dict[str, str]:
-    def ask(*words: str) -> str:
-        reply = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
-        return reply.stdout.strip() if reply.returncode == 0 else "unknown"
-
-    changed = ask("status", "--porcelain", "--", "rsqa_pipeline", "configs", "constraints.txt")
-    return {"git_commit": ask("rev-parse", "HEAD"), "git_changed_files": str(len(changed.splitlines()))}
+    changed = ask_git("status", "--porcelain", "--", "rsqa_pipeline", "configs", "constraints.txt")
+    files = "unknown" if changed is None else str(len(changed.splitlines()))
+    return {"git_commit": commit(), "git_changed_files": files}

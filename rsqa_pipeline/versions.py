@@ -95,7 +95,9 @@ def _folder_version(folder: Path, signature: str) -> str:
 def _signature(folder: Path) -> str:
     """Names, sizes and times: shows within one process whether a folder must be hashed again."""
     stats = [(p.relative_to(folder).as_posix(), p.stat()) for p in sorted(folder.rglob("*")) if p.is_file()]
-    return hashlib.md5(repr([(name, s.st_size, s.st_mtime_ns, s.st_ino) for name, s in stats]).encode()).hexdigest()
+    return hashlib.md5(
+        repr([(name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for name, s in stats]).encode()
+    ).hexdigest()
 
 
 def _import_closure(module: str) -> set[str]:

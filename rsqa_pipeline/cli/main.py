@@ -23,7 +23,7 @@ from rsqa_pipeline.cli.checks import refuse_missing_gpu
 from rsqa_pipeline.cli.processes import INTERRUPTED, stop_group, stop_signals
 from rsqa_pipeline.cli.run import run_assets
 from rsqa_pipeline.cli.terminal import make_console, plain_table
-from rsqa_pipeline.errors import RsqaError, UsageError
+from rsqa_pipeline.errors import RsqaError, UsageError, storage_error
 from rsqa_pipeline.profile import Profile, default_profile, limited_profile, load_profile
 from rsqa_pipeline.stages import STAGES, assets_of, in_stage, select
 
@@ -141,11 +141,16 @@ def promote(profile: ProfileOption = None) -> None:
     Both score the same held-out pairs. The decision and its numbers are stored with the model's version. Exit code 4
     where the challenger is refused.
     """
+    from rsqa_pipeline.materialize import writing
     from rsqa_pipeline.score_model.evaluation.promotion import promote as compare
     from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking
+    from rsqa_pipeline.tracking.registration import register_if_missing
 
     _, settings = _profile(profile)
-    version, decision = compare(settings, MlflowTracking(settings))
+    with writing(settings, "rsqa promote"):
+        tracking = MlflowTracking(settings)
+        register_if_missing(settings, tracking, "score_model")
+        version, decision = compare(settings, tracking)
     console.print(f"score_model version {version}: {'promoted to champion' if decision.promoted else 'refused'}")
     for reason in decision.reasons:
         console.print(f"  {reason}")
@@ -280,6 +285,12 @@ def main() -> None:
         raise SystemExit(error.exit_code) from None
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
+    except Exception as error:
+        known = storage_error(error)
+        if known is None:
+            raise
+        errors.print(f"error: {known}", style="red", soft_wrap=True)
+        raise SystemExit(known.exit_code) from None
     if code == INTERRUPTED:  # also returned by typer after a KeyboardInterrupt
         errors.print("stopped; run the same command again to resume", style="red", soft_wrap=True)
     raise SystemExit(code)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+from rsqa_pipeline.errors import DataError
+
+EMPTY_VERSION = hashlib.md5(b"[]").hexdigest() + ".dir"
+"""Data version of a folder without files; never that of an output."""
 
 
 @dataclass(frozen=True)
@@ -41,21 +48,38 @@ class ManifestStore:
         self.folder = folder
 
     def append(self, manifest: Manifest) -> None:
-        """Appends a manifest durably. A crash can lose at most the line being written, never an earlier one."""
+        """Appends a manifest durably, readable by its owner only: settings may hold addresses of servers.
+
+        A crash can lose at most the line being written, never an earlier one.
+
+        Raises:
+            DataError: the manifest is of an empty output.
+        """
+        if manifest.data_version == EMPTY_VERSION:
+            raise DataError(f"{manifest.asset}: an empty output is not recorded; make it with `rsqa run`")
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self._path(manifest.asset)
         torn = path.is_file() and not path.read_bytes().endswith(b"\n")
-        with path.open("a", encoding="utf-8") as file:
-            file.write(("\n" if torn else "") + json.dumps(asdict(manifest), sort_keys=True) + "\n")
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write((("\n" if torn else "") + json.dumps(asdict(manifest), sort_keys=True) + "\n").encode())
             file.flush()
             os.fsync(file.fileno())
 
     def history(self, asset: str) -> list[Manifest]:
-        """All manifests of an asset, oldest first. An incomplete line is skipped."""
+        """All manifests of an asset, oldest first. A line that is not a manifest is skipped with a warning, and an
+        output that only such a line describes counts as not recorded: it is made again."""
         path = self._path(asset)
         if not path.is_file():
             return []
-        return [m for line in path.read_text(encoding="utf-8").splitlines() if (m := _parse(line))]
+        found = []
+        for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+            manifest = _parse(line)
+            if manifest is not None:
+                found.append(manifest)
+            elif line.strip():
+                logging.getLogger(__name__).warning("%s, line %d: not a manifest, skipped", path, number)
+        return found
 
     def find(self, asset: str, data_version: str) -> Manifest | None:
         """The newest manifest of exactly this version; None if there is none."""
@@ -73,9 +97,18 @@ class ManifestStore:
         return self.folder / f"{asset}.jsonl"
 
 
-def _parse(line: str) -> Manifest | None:
+def _parse(line: bytes) -> Manifest | None:
+    """The manifest in a line, without fields that only a later version knows; None if it is not a usable one."""
     try:
-        fields = json.loads(line)
-    except json.JSONDecodeError:
+        made = json.loads(line)
+        recipe = Recipe(**_known(Recipe, made["recipe"]))
+        manifest = Manifest(**{**_known(Manifest, made), "recipe": recipe})
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
-    return Manifest(**{**fields, "recipe": Recipe(**fields["recipe"])})
+    parts = (recipe.settings, recipe.inputs, recipe.sources, manifest.metrics, manifest.run)
+    sound = all(isinstance(part, dict) for part in parts) and isinstance(manifest.checks, list)
+    return manifest if sound and manifest.data_version != EMPTY_VERSION else None
+
+
+def _known(record: type[Manifest] | type[Recipe], values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name in {part.name for part in fields(record)}}

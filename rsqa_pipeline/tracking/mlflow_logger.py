@@ -8,10 +8,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import subprocess
+import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -23,10 +23,21 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
+from rsqa_pipeline.databases import check_database, protect
+from rsqa_pipeline.git import commit
 from rsqa_pipeline.models.load import weights_version
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.versions import folder_version
 
+_REVISIONS = Path(mlflow.__file__).parent / "store" / "db_migrations" / "versions"
+_ARTIFACT_COLUMNS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+"""Where MLflow stores absolute URIs of artifacts."""
 _MAX_DIGEST = 36  # length of the tracking store's column; "<md5>.dir" has exactly this length
 
 
@@ -35,8 +46,12 @@ class MlflowTracking:
     ``MLFLOW_TRACKING_URI`` names a server."""
 
     def __init__(self, profile: Profile) -> None:
+        """
+        Raises:
+            DataError: the local database is corrupt, locked, read-only or of another version of MLflow.
+        """
         self.state = profile.state.resolve()
-        self.state.mkdir(parents=True, exist_ok=True)
+        self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.profile = profile.name
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self._database()}"
         self.client = mlflow.MlflowClient(self.uri, registry_uri=self.uri)
@@ -56,7 +71,7 @@ class MlflowTracking:
                 "dagster.run_id": pipeline_run,
                 "rsqa.role": "parent",
                 "rsqa.profile": self.profile,
-                "git.sha": _git_sha(),
+                "git.sha": commit(),
             }
             return str(
                 self.client.create_run(experiment, run_name=f"pipeline {pipeline_run[:8]}", tags=tags).info.run_id
@@ -70,7 +85,7 @@ class MlflowTracking:
             "mlflow.parentRunId": parent,
             "dagster.run_id": pipeline_run,
             "dagster.asset": asset,
-            "git.sha": _git_sha(),
+            "git.sha": commit(),
         }
         run_id = self.client.create_run(self._experiment(), run_name=asset, tags=tags).info.run_id
         try:
@@ -117,8 +132,30 @@ class MlflowTracking:
             if not path.is_file():
                 scratch.unlink(missing_ok=True)
                 mlflow.MlflowClient(f"sqlite:///{scratch}").search_experiments()
+                protect([scratch])
                 scratch.rename(path)
+            check_database(path, _REVISIONS)
+            protect([path])
+            self._follow_move(path)
         return path
+
+    def _follow_move(self, path: Path) -> None:
+        """Points stored artifact URIs at this checkout: MLflow makes them absolute, so in a copied or moved checkout
+        they would lead to the original."""
+        here = (self.state / "mlruns").as_uri()
+        with closing(sqlite3.connect(path)) as connection, connection:
+            experiment = connection.execute(
+                "SELECT artifact_location FROM experiments WHERE name = ?", (self._experiment_name,)
+            ).fetchone()
+            if experiment is None or experiment[0] == here:
+                return
+            there = experiment[0]
+            for table, column in _ARTIFACT_COLUMNS:
+                connection.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
+                    f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                    (here, len(there) + 1, there, len(there) + 1, f"{there}/"),
+                )
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
@@ -126,12 +163,17 @@ class MlflowTracking:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
+    @property
+    def _experiment_name(self) -> str:
+        return f"rsqa-{self.profile}"
+
     def _experiment(self) -> str:
-        name = f"rsqa-{self.profile}"
-        found = self.client.get_experiment_by_name(name)
+        found = self.client.get_experiment_by_name(self._experiment_name)
         if found is not None:
             return str(found.experiment_id)
-        return str(self.client.create_experiment(name, artifact_location=(self.state / "mlruns").as_uri()))
+        return str(
+            self.client.create_experiment(self._experiment_name, artifact_location=(self.state / "mlruns").as_uri())
+        )
 
     def _log_inputs(self, run_id: str, inputs: Mapping[str, Path]) -> None:
         with warnings.catch_warnings():
@@ -204,8 +246,3 @@ def registered_version(tracking: MlflowTracking, reference: str) -> dict[str, st
         "data_version": version.tags["dvc.md5"],
         "weights_version": version.tags["rsqa.weights_version"],
     }
-
-
-def _git_sha() -> str:
-    reply = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return reply.stdout.strip() or "unknown"

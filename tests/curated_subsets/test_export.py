@@ -74,7 +74,7 @@ ROWS = st.lists(
     st.fixed_dictionaries(
         {"conversations": TALKS, "image": st.sampled_from([f"deep/{seed}.jpg" for seed in range(4)])},
         optional={"split": st.sampled_from(["train", "val", "test"]), "source": TEXT, "scene_class": TEXT,
-                  "task": st.sampled_from(["caption", "count", "VQA"]), "more": st.integers()},
+                  "task": st.sampled_from(["caption", "count", "presence"]), "more": st.integers()},
     ),
     min_size=1, max_size=6,
 )  # fmt: skip

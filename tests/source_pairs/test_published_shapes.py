@@ -151,7 +151,7 @@ def test_a_line_separator_is_no_line_end(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "task"),
-    [("VQA", "open"), ("Visual Grounding", "grounding"), ("Counting", "count"), ("scene-classification", "scene_class"),
+    [("Visual Grounding", "grounding"), ("Counting", "count"), ("scene-classification", "scene_class"),
      ("count", "count"), (None, "open"), ("", "open"), ("segmentation", None), (7, None)],
 )  # fmt: skip
 def test_task_names(name: Any, task: str | None, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from rsqa_pipeline.versions import folder_version
 from tests.pipeline.project import ROOT, Project
 from tests.state.conftest import rsqa
 
-ROUNDS = int(os.environ.get("RSQA_RACE_ROUNDS", "20"))
+ROUNDS = int(os.environ.get("RSQA_RACE_ROUNDS", "8"))
 ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
 _HOLD = """
 import sys

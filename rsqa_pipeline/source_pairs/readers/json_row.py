@@ -43,8 +43,6 @@ one is a caption."""
 _TASK_NAMES: Mapping[str, str] = {
     "captioning": "caption",
     "image_captioning": "caption",
-    "vqa": "open",
-    "visual_question_answering": "open",
     "classification": "scene_class",
     "scene_classification": "scene_class",
     "counting": "count",

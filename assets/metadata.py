@@ -10,7 +10,8 @@ import dagster as dg
 import pyarrow.parquet as pq
 
 from rsqa_pipeline.asset import Asset
-from rsqa_pipeline.data_quality.checks import ADVISORY, MAIN_TABLE, CheckResult
+from rsqa_pipeline.data_quality.checks import ADVISORY, CheckResult
+from rsqa_pipeline.data_quality.tables import MAIN_TABLE
 from rsqa_pipeline.materialize import Materialization
 
 _ROWS_SHOWN = 5

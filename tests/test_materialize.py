@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from rsqa_pipeline.lineage import bundle
 from rsqa_pipeline.materialize import (
     CheckFailed,
     current_manifest,
@@ -118,3 +119,20 @@ def test_metrics_stand_beside_the_data(settings: dict[str, Any]) -> None:
     made, profile = make(settings), Profile.model_validate(settings)
     text = metrics_file(profile, assets_of(profile)[TEXT]).read_text()
     assert '"kept_rows"' in text and made.manifest.metrics["kept_rows"] > 0
+
+
+def test_two_runs_leave_equal_metrics_and_an_equal_lineage_bundle(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What git tracks (metrics, versions in dvc.lock) does not change if the figures do not: no times, no run ids."""
+    found = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        made = make(settings, run={"mlflow_run": name})
+        profile = Profile.model_validate(settings)
+        assert bundle.run({TEXT: made.folder}, Path("bundle"), profile, SilentLogger()) == {"assets": 1.0}
+        metrics = metrics_file(profile, assets_of(profile)[TEXT]).read_bytes()
+        found.append((made.manifest.data_version, folder_version(Path("bundle")), metrics))
+        assert made.manifest.run["mlflow_run"] == name and "seconds" in made.manifest.run
+    assert found[0] == found[1]

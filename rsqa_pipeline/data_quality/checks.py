@@ -13,21 +13,10 @@ import pyarrow.parquet as pq
 
 from rsqa_pipeline.asset import Asset
 from rsqa_pipeline.curated_subsets.selection.explain import vanished_groups
+from rsqa_pipeline.data_quality.tables import MAIN_TABLE, SIDE_TABLES
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.profile.curated_subsets import Drift
 from rsqa_pipeline.records import Metrics
-
-MAIN_TABLE = {
-    "image_text_sample": "samples.parquet",
-    "preference_pair": "pairs.parquet",
-    "scored_sample": "scores.parquet",
-    "subset": "ids.parquet",
-    "benchmark_item": "items.parquet",
-}
-
-SIDE_TABLES = {"component": "components.parquet", "contamination": "decontamination.parquet"}
-"""Tables that an asset has only if the profile enables them."""
-
 
 ADVISORY = ("probes_pass", "no_group_vanishes", "score_drift_small")
 """Checks that only warn. Their findings are in the report; the probes decide about a promotion."""

@@ -46,7 +46,7 @@ def run(
         settings: section ``report`` sets the size of the gallery.
 
     Returns:
-        ``sections`` and ``bytes`` of the page.
+        ``sections`` of the page.
 
     Raises:
         FileNotFoundError: a file that the page shows is missing from an asset's folder.
@@ -54,7 +54,7 @@ def run(
     sections = build(inputs, settings, assets)
     page = render(sections, settings.name, settings.description, _sizes(inputs))
     (out / "index.html").write_text(page, encoding="utf-8")
-    metrics = {"sections": float(len(sections)), "bytes": float(len(page.encode()))}
+    metrics = {"sections": float(len(sections))}
     logger.log_metrics(metrics)
     return metrics
 

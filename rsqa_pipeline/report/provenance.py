@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from safetensors import safe_open
 
+from rsqa_pipeline.data_quality.tables import MAIN_TABLE
 from rsqa_pipeline.models.load import weights_version
 from rsqa_pipeline.report.blocks import Cell, ReportSection, Table, count, text_cell
 from rsqa_pipeline.report.reading import read_json
@@ -18,12 +19,6 @@ from rsqa_pipeline.versions import folder_version
 AssetFacts = Mapping[str, Mapping[str, Any]]
 """Asset -> its stage, the record type of its main table, and its inputs, from the table of stages."""
 
-MAIN_TABLE = {
-    "image_text_sample": "samples.parquet",
-    "benchmark_item": "items.parquet",
-    "preference_pair": "pairs.parquet",
-    "scored_sample": "scores.parquet",
-}
 SCORED_BY = {"pair_scores": "score_model", "clip_scores": "base_models"}
 
 

@@ -138,6 +138,11 @@ def test_killed_runs_go_on_and_end_with_the_same_tables(project: Project, tmp_pa
     for name in ASSETS:
         for table in sorted(folder(project, name).glob("*.parquet")):
             assert_frame_equal(pd.read_parquet(table), pd.read_parquet(folder(killed, name) / table.name))
+    for path in (
+        "dvc.lock",
+        *sorted(str(p.relative_to(project.root)) for p in project.root.glob("metrics/smoke/*.json")),
+    ):
+        assert (killed.root / path).read_text() == (project.root / path).read_text(), path
 
 
 def test_retrain_workflow_reruns_only_what_depends_on_the_change(project: Project, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -12,8 +13,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rsqa_pipeline.curated_subsets.scoring.sealed_table import is_sealed, is_whole
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.models.scoring_group import Score
+
+log = logging.getLogger(__name__)
 
 _CACHE_KIB = 16_384
 _BATCH_ROWS = 10_000
@@ -83,23 +87,26 @@ class EarlierScores:
     def build(cls, table: Path, folder: Path) -> tuple[Path, str] | None:
         """Indexes a table of `worker.FILE_SCORE` once; returns the index and a signature (size, time).
 
-        None if there is no table or it has no rows.
+        None if there is no table, it has no rows, or it is not as it was written; the latter is reported.
 
         Raises:
-            DataError: the file is not a table of this kind and cannot be resumed.
+            DataError: the file is not a table of this kind, or carries no hash of itself.
         """
         if not table.is_file():
             return None
         stat = table.stat()
         signature = f"{stat.st_size}-{stat.st_mtime_ns}"
+        file = _open_score_table(table)
+        if file.metadata.num_rows == 0:
+            return None
+        if not is_whole(table):
+            log.warning("%s has changed since it was written; none of its scores is reused", table)
+            return None
         index = folder / f"earlier-{signature}.sqlite"
-        if not index.is_file():
-            file = _open_score_table(table)
-            if file.metadata.num_rows == 0:
-                return None
-            scratch = index.with_suffix(f".{os.getpid()}.scratch")
-            _write_index(file, scratch)
-            scratch.replace(index)
+        scratch = index.with_suffix(f".{os.getpid()}.scratch")
+        scratch.unlink(missing_ok=True)
+        _write_index(file, scratch)
+        scratch.replace(index)  # always written again: an SQLite file has no checksums
         return index, signature
 
 
@@ -115,6 +122,11 @@ def _open_score_table(table: Path) -> pq.ParquetFile:
         raise DataError(
             f"{table} exists and is not a table of scores with hashes: it lacks {', '.join(sorted(missing))}; "
             "choose another path, or move it"
+        )
+    if not is_sealed(table):
+        raise DataError(
+            f"{table} exists and carries no hash of itself, so its scores cannot be checked before they are reused; "
+            "it is from an older version or another program. Choose another path, or move it"
         )
     return file
 

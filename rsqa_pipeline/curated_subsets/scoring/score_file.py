@@ -11,8 +11,9 @@ from tqdm import tqdm
 
 from rsqa_pipeline.curated_subsets.scoring.engines import Engine
 from rsqa_pipeline.curated_subsets.scoring.scorers import ScorerSpec
+from rsqa_pipeline.curated_subsets.scoring.sealed_table import write_sealed
 from rsqa_pipeline.curated_subsets.scoring.shards import ScoreCounts, ScoreRow, score_table
-from rsqa_pipeline.curated_subsets.scoring.worker import FILE_SCORE, write_atomically
+from rsqa_pipeline.curated_subsets.scoring.worker import FILE_SCORE
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.profile import SourceFile
 from rsqa_pipeline.source_pairs.readers.read_source import read_source
@@ -69,5 +70,5 @@ def score_tensors(model: ScoreModel, file: Path, version: str, out: Path) -> int
     with torch.inference_mode():
         scores = model(**found).tolist()
     rows = [{"key": str(n), "score": score, "model_version": version} for n, score in enumerate(scores)]
-    write_atomically(out, FILE_SCORE, rows)
+    write_sealed(out, FILE_SCORE, rows)
     return len(rows)

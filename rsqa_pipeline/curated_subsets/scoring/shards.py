@@ -8,6 +8,8 @@ A run can be killed at any moment:
   the shards that were being scored, one per worker.
 - The table itself is written atomically at the end; until then the previous table is kept.
 
+Shards and table carry a hash of themselves (`sealed_table`), which is checked before any of them is reused.
+
 How the previous table is used: a row whose image bytes and text already have a score by the same model version keeps
 it and is not scored again, so a grown corpus only costs its new rows. A row scored by other models keeps those scores
 in separate columns (``score@<version>``). Quarantined rows are tried again. Rows that are no longer in the corpus are
@@ -19,6 +21,7 @@ Memory does not grow with the corpus: rows are streamed, look-ups are on disk, s
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 from collections import Counter
@@ -35,11 +38,14 @@ from tqdm import tqdm
 from rsqa_pipeline.curated_subsets.scoring.earlier_scores import EarlierScores, SeenIds
 from rsqa_pipeline.curated_subsets.scoring.engines import Engine
 from rsqa_pipeline.curated_subsets.scoring.scorers import ScorerSpec
+from rsqa_pipeline.curated_subsets.scoring.sealed_table import SealedWriter, is_whole
 from rsqa_pipeline.curated_subsets.scoring.worker import ScoringJob, Shard, ShardRow
 from rsqa_pipeline.files import acquire
 from rsqa_pipeline.records import QUARANTINE, Message, canonical_messages, sha256
 from rsqa_pipeline.source_pairs.clean import text_fault
 from rsqa_pipeline.source_pairs.source_row import RowFault
+
+log = logging.getLogger(__name__)
 
 _ROW_GROUP = 20_000
 """Rows per row group of the table; shards can be smaller."""
@@ -104,7 +110,7 @@ def score_table(
             def unfinished() -> Iterator[Shard]:
                 for shard in _cut_into_shards(rows, shard_rows, seed, stage, seen):
                     names.append(shard.name)
-                    if job.scores(shard.name).is_file():
+                    if _is_finished(job, shard.name):
                         bar.update(len(shard))
                     else:
                         yield shard
@@ -117,6 +123,17 @@ def score_table(
         result.rows, result.notes = _merge(map(job.scores, names), job.schema(), out, "note")
         shutil.rmtree(folder)
     return result
+
+
+def _is_finished(job: ScoringJob, name: str) -> bool:
+    """Whether a shard's tables are there and unchanged. Changed ones are deleted and reported; the shard is scored."""
+    tables = job.scores(name), job.quarantine(name)
+    if not tables[0].is_file() or all(map(is_whole, tables)):
+        return tables[0].is_file()
+    log.warning("shard %s in %s has changed since it was written; it is scored again", name, job.folder)
+    for table in tables:
+        table.unlink(missing_ok=True)
+    return False
 
 
 @contextmanager
@@ -183,7 +200,7 @@ def _merge(parts: Iterable[Path], schema: pa.Schema, out: Path, counted: str) ->
     """
     scratch = out.with_name(f"{out.name}.{os.getpid()}.scratch")
     rows, counts = 0, Counter[str]()
-    with pq.ParquetWriter(scratch, schema) as writer:
+    with SealedWriter(scratch, schema) as writer:
         group: list[pa.Table] = []
         held = 0
         for part in parts:
@@ -193,10 +210,10 @@ def _merge(parts: Iterable[Path], schema: pa.Schema, out: Path, counted: str) ->
             held += len(table)
             rows += len(table)
             if held >= _ROW_GROUP:
-                writer.write_table(pa.concat_tables(group))
+                writer.write(pa.concat_tables(group))
                 group, held = [], 0
         if group:
-            writer.write_table(pa.concat_tables(group))
+            writer.write(pa.concat_tables(group))
     scratch.replace(out)
     return rows, counts
 

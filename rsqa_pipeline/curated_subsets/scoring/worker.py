@@ -8,17 +8,16 @@ again.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rsqa_pipeline.curated_subsets.scoring.earlier_scores import EarlierScores, address, earlier_columns, short_version
 from rsqa_pipeline.curated_subsets.scoring.scorers import CorpusScorer, ScorerSpec
+from rsqa_pipeline.curated_subsets.scoring.sealed_table import write_sealed
 from rsqa_pipeline.images.decode import ImageFault, content_hash
 from rsqa_pipeline.models.scoring_group import Score, ScoringGroup
 from rsqa_pipeline.records import QUARANTINE, Message, canonical_messages
@@ -142,8 +141,8 @@ class ShardWorker:
             else:
                 columns = {"score": result.value, "model_version": version, "note": result.note}
                 scored.append({**row, **columns, **_earlier_score_columns(known)})
-        write_atomically(self._job.quarantine(shard.name), QUARANTINE, refused)
-        write_atomically(self._job.scores(shard.name), self._schema, scored)
+        write_sealed(self._job.quarantine(shard.name), QUARANTINE, refused)
+        write_sealed(self._job.scores(shard.name), self._schema, scored)
 
 
 def score_rows(rows: Sequence[ShardRow], scorer: CorpusScorer) -> list[Score]:
@@ -169,14 +168,6 @@ def score_rows(rows: Sequence[ShardRow], scorer: CorpusScorer) -> list[Score]:
     return [
         found[location[0]][groups[location[0]][1][location[1]]] if location else no_answer for location in locations
     ]
-
-
-def write_atomically(path: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes a table atomically, even if two processes write the same one."""
-    scratch = path.with_name(f"{path.name}.{os.getpid()}.scratch")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), scratch)
-    scratch.replace(path)
 
 
 def _find_hashes(rows: Sequence[ShardRow]) -> dict[str, Score]:

@@ -54,7 +54,7 @@ class _Loader(yaml.SafeLoader):
                     problem = f"key {key.value[:100]!r} is repeated; keep one"
                     raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
                 seen.add((key.tag, key.value))
-        return node  # type: ignore[no-any-return]
+        return node
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         if len(node.value) > _MAX_DIGITS:

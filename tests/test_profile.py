@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import math
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rsqa_pipeline.errors import ProfileError
 from rsqa_pipeline.profile import PROFILE_FOLDER, Profile, known_profiles, limited_profile, load_profile
+from rsqa_pipeline.profile.yaml_file import read_yaml
 
 DEMO: dict[str, Any] = yaml.safe_load((Path(__file__).parent.parent / PROFILE_FOLDER / "demo.yaml").read_text())
 
@@ -165,3 +173,131 @@ def test_limited_profile_is_another_profile(
     assert {limited.source_pairs.captions.limit, limited.source_pairs.benchmarks.limit} == {40}
     with pytest.raises(ProfileError, match="at least 30"):
         limited_profile(str(path), 29)
+
+
+BOMBS = {
+    "alias bomb": "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
+    + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)),
+    "merge bomb": "m0: &m0 {k: 1}\n"
+    + "".join(f"m{n}: &m{n} {{<<: [{', '.join([f'*m{n - 1}'] * 10)}], k{n}: 1}}\n" for n in range(1, 12)),
+    "alias in itself": "a: &a [*a]\n",
+    "unknown alias": "a: *nowhere\n",
+    "deep flow": "a: " + "[" * 40_000 + "\n",
+    "deep mappings": "".join(" " * n + f"k{n}:\n" for n in range(200)),
+    "huge file": "name: " + "x" * 200_000_000,
+    "huge value": "name: " + "x" * 20_000,
+    "huge number": "seed: " + "9" * 5_000 + "\n",
+    "huge hexadecimal": "seed: 0x" + "f" * 9_000 + "\n",
+    "many values": "a: [" + "1," * 30_000 + "]\n",
+    "repeated section": "name: a\nseed: 1\nname: b\n",
+    "repeated key below": "compute: {device: cpu, device: cuda}\n",
+    "repeated quoted key": "name: a\n'name': b\n",
+    "python tag": "a: !!python/object/apply:os.system [ls]\n",
+    "empty int tag": "a: !!int ''\n",
+    "no such date": "a: 2020-13-45\n",
+    "no digits": "a: 0x_\n",
+    "a list as key": "? [a]\n: 1\n",
+}
+
+
+@pytest.mark.parametrize("content", BOMBS.values(), ids=BOMBS)
+def test_hostile_yaml_is_one_line_within_seconds(content: str, tmp_path: Path) -> None:
+    start = time.monotonic()
+    found = faults(content, tmp_path)
+    assert time.monotonic() - start < 5
+    assert len(found) == 1 and len(found[0].splitlines()) == 1
+    assert "cannot be read" in found[0] and len(found[0]) < 500 + len(str(tmp_path))
+
+
+def test_alias_and_merge_of_sensible_size_load(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("rule: &r {a: 1, b: [2]}\nother: {<<: *r, a: 3}\n")
+    assert read_yaml(tmp_path / "base.yaml") == {"rule": {"a": 1, "b": [2]}, "other": {"a": 3, "b": [2]}}
+
+
+@pytest.mark.parametrize("base", [7, 0, False, None, "", ["demo"], {"a": "demo"}, 1.5, "x" * 5_000, "a\nb", "nul\0"])
+def test_extends_of_a_wrong_type(base: Any, tmp_path: Path) -> None:
+    found = faults({"extends": base}, tmp_path)
+    assert len(found) == 1 and len(found[0].splitlines()) == 1
+    assert found[0].startswith("extends: needs the name or path of one profile")
+
+
+@pytest.mark.parametrize(("length", "refused"), [(9, False), (10, True), (2_000, True)])
+def test_chain_of_extends_is_limited(length: int, refused: bool, settings: dict[str, Any], tmp_path: Path) -> None:
+    for number in range(length):
+        below = settings if number == 0 else {"extends": str(tmp_path / f"{number - 1}.yaml")}
+        (tmp_path / f"{number}.yaml").write_text(yaml.safe_dump(below))
+    top = {"extends": str(tmp_path / f"{length - 1}.yaml")}
+    if refused:
+        assert "chain of more than 10 profiles" in faults(top, tmp_path)[0]
+    else:
+        assert load(top, tmp_path).name == "demo"
+
+
+def test_circle_of_several_profiles(tmp_path: Path) -> None:
+    for one, other in ("ab", "bc", "ca"):
+        (tmp_path / f"{one}.yaml").write_text(f"extends: {tmp_path}/{other}.yaml\n")
+    with pytest.raises(ProfileError, match=r"extends itself: .*a\.yaml -> .*b\.yaml -> .*c\.yaml -> .*a\.yaml"):
+        load_profile(str(tmp_path / "a.yaml"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://user:hunter2@host/v1",
+        "https://hunter2@host/v1",
+        "htp://user:hunter2@host/v1",
+        "https://host/v1?api_key=hunter2",
+        "https://host/v1?a=1&X-Amz-Signature=hunter2",
+        "s3://host/v1?Token=hunter2",
+    ],
+)
+@pytest.mark.parametrize("place", ["url", "path", "unknown key", "extends", "list for a section"])
+def test_secrets_in_urls_are_refused_and_not_quoted(
+    url: str, place: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    server = {"model": "m", "server": {"url": url}}
+    changes: dict[str, tuple[dict[str, Any], str, Any]] = {
+        "url": (settings["preference_data"], "models", {"judge": server}),
+        "path": (settings["source_pairs"]["captions"], "path", url),
+        "unknown key": (settings, url, 1),
+        "extends": (settings, "extends", url),
+        "list for a section": (settings, "compute", [url]),
+    }
+    section, key, value = changes[place]
+    section[key] = value
+    found = "\n".join(faults(settings, tmp_path))
+    assert "api_key_env" in found and "hunter2" not in found
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, "nan", "inf"])
+def test_numbers_must_be_finite_everywhere(value: Any, settings: dict[str, Any], tmp_path: Path) -> None:
+    for where in _float_keys(load(settings, tmp_path).model_dump()):
+        changed = copy.deepcopy(settings)
+        section = changed
+        for part in where[:-1]:
+            section = section.setdefault(part, {}) if isinstance(section, dict) else section[part]
+        section[where[-1]] = value
+        assert any(fault.startswith(".".join(map(str, where))) for fault in faults(changed, tmp_path)), where
+    subset = next(iter(settings["curated_subsets"]["subsets"].values()))
+    subset["threshold"] = value
+    assert "threshold" in "\n".join(faults(settings, tmp_path))
+
+
+def _float_keys(value: Any, where: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    if isinstance(value, dict):
+        return [found for key, part in value.items() for found in _float_keys(part, (*where, key))]
+    return [where] if isinstance(value, float) and len(where) < 4 else []
+
+
+@hypothesis.settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=6), st.integers(0, 9)), min_size=1, max_size=4))
+def test_mutated_profiles_load_or_are_faults(edits: list[tuple[float, bytes, int]]) -> None:
+    content = yaml.safe_dump(DEMO).encode()
+    for place, inserted, removed in edits:
+        at = int(place * len(content))
+        content = content[:at] + inserted + content[at + removed :]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "profile.yaml"
+        path.write_bytes(content)
+        with contextlib.suppress(ProfileError):
+            load_profile(str(path))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+import reprlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,14 @@ from pydantic import ValidationError
 
 from rsqa_pipeline.errors import ProfileError
 from rsqa_pipeline.profile.profile import Profile
+from rsqa_pipeline.profile.yaml_file import YamlFault, read_yaml
 
 PROFILE_FOLDER = Path("configs/profiles")
+MAX_EXTENDS = 10
+"""Longest chain of profiles that extend each other."""
+_SECRET_IN_URL = re.compile(
+    r"://[^/\s]*@|://\S*[?&#;][^=&\s]*(key|token|secret|password|passwd|signature|sig|auth|credential)[^=&\s]*=", re.I
+)
 
 
 def known_profiles() -> list[str]:
@@ -80,7 +89,7 @@ def limited_profile(name: str, limit: int) -> Path:
 def profile_path(name: str) -> Path:
     """The file of a profile given by name or path. Raises ProfileError for an unknown profile."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILE_FOLDER / f"{name}.yaml"
-    if not path.is_file():
+    if _unreadable(path) or not path.is_file():
         known = ", ".join(known_profiles()) or f"none (is {PROFILE_FOLDER} below the current folder?)"
         raise ProfileError(name, [f"no file {path}; known profiles: {known}"])
     return path
@@ -90,14 +99,22 @@ def _read(name: str, seen: tuple[Path, ...]) -> dict[str, Any]:
     path = profile_path(name)
     if path in seen:
         raise ProfileError(name, ["extends itself: " + " -> ".join(str(p) for p in (*seen, path))])
+    if len(seen) >= MAX_EXTENDS:
+        raise ProfileError(name, [f"a chain of more than {MAX_EXTENDS} profiles by extends; shorten it"])
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ProfileError(name, [f"{path} cannot be read: {' '.join(str(error).split())}"]) from error
+        settings = read_yaml(path)
+    except YamlFault as fault:
+        raise ProfileError(name, [f"{path} cannot be read: {fault}"]) from None
     if not isinstance(settings, dict):
         raise ProfileError(name, [f"{path} must hold a mapping of sections, found {type(settings).__name__}"])
-    base = settings.pop("extends", None)
-    return _merge(_read(base, (*seen, path)), settings) if base else settings
+    if secrets := list(_secrets_in_urls(settings, ())):  # alone: other faults would quote the values
+        raise ProfileError(name, secrets)
+    if "extends" not in settings:
+        return settings
+    base = settings.pop("extends")
+    if not isinstance(base, str) or not base.isprintable() or not 0 < len(base) < 1000:
+        raise ProfileError(name, [f"extends: needs the name or path of one profile, found {reprlib.repr(base)}"])
+    return _merge(_read(base, (*seen, path)), settings)
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -108,14 +125,32 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def _secrets_in_urls(value: object, location: tuple[str, ...]) -> Iterator[str]:
+    """Faults of URLs with a user, password or key; they do not quote the URL."""
+    if isinstance(value, dict | list):
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, part in pairs:
+            yield from _secrets_in_urls(part, (*location, _SECRET_IN_URL.sub("://...", str(key))))
+            if isinstance(key, str):
+                yield from _secrets_in_urls(key, (*location, "(a key)"))
+    elif isinstance(value, str) and _SECRET_IN_URL.search(value):
+        yield (
+            f"{'.'.join(location)}: this URL holds a user, password or key; put the key into an environment variable "
+            "and name that variable in api_key_env"
+        )
+
+
 def _describe(fault: Any) -> str:
-    where = ".".join(str(part) for part in fault["loc"])
+    where = ".".join(str(part) if len(str(part)) < 100 else reprlib.repr(part) for part in fault["loc"])
+    where = "".join(sign if sign.isprintable() else "?" for sign in where)
     if fault["type"] == "value_error":  # a rule across keys: the value found would be a complete section
         return f"{where}: {fault['ctx']['error']}" if where else str(fault["ctx"]["error"])
     if fault["type"] == "extra_forbidden":
         return f"{where}: unknown key; known here: {', '.join(_known_keys(fault['loc'][:-1]))}"
     return (
-        f"{where}: {fault['msg']}, found {fault['input']!r}" if fault["type"] != "missing" else f"{where}: is missing"
+        f"{where}: {fault['msg']}, found {reprlib.repr(fault['input'])}"
+        if fault["type"] != "missing"
+        else f"{where}: is missing"
     )
 
 
@@ -200,4 +235,11 @@ def default_profile() -> str:
         raise ProfileError(
             "(default)", [f"no params.yaml in {Path.cwd()}; run from the project's root or give --profile"]
         )
-    return str(yaml.safe_load(path.read_text(encoding="utf-8"))["profile"])
+    try:
+        params = read_yaml(path)
+    except YamlFault as fault:
+        raise ProfileError("(default)", [f"params.yaml cannot be read: {fault}"]) from None
+    name = params.get("profile") if isinstance(params, dict) else None
+    if not isinstance(name, str):
+        raise ProfileError("(default)", ["params.yaml needs a key profile with a profile's name, or give --profile"])
+    return name

@@ -14,9 +14,9 @@ LearningRate = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Section(BaseModel):
-    """A part of the profile. Unknown keys are refused; values cannot be changed after loading."""
+    """A part of the profile. Unknown keys, NaN and infinity are refused; values cannot be changed after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Sampling(Section):

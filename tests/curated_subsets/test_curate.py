@@ -141,6 +141,26 @@ def test_rule_file_reports_all_faults(tmp_path):
         read_rule(path)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{selector: score_model, threshold: .nan}",
+        "{selector: score_model, threshold: .inf}",
+        "[" * 3000,
+        "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\nd: " + "[" + "*c, " * 9000 + "]",
+        "{selector: all, selector: random}",
+        "\ud800".encode("utf-8", "surrogatepass"),
+    ],
+    ids=["nan", "inf", "deep", "bomb", "repeated key", "not UTF-8"],
+)
+def test_a_hostile_rule_file_is_one_line(tmp_path, text):
+    path = tmp_path / "rule.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(DataError) as caught:
+        read_rule(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
 def test_scores_of_another_file_are_refused(files, tmp_path):
     data, scores = files
     pq.write_table(pa.table({"key": ["other"], "score": [1.0]}), scores)

@@ -15,7 +15,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import yaml
 from pydantic import ValidationError
 
 from rsqa_pipeline.curated_subsets.selection.apply_rule import SCORED, apply_rule
@@ -33,6 +32,7 @@ from rsqa_pipeline.errors import DataError, UsageError
 from rsqa_pipeline.images.decode import ImageFault, content_hash
 from rsqa_pipeline.profile import SourceFile
 from rsqa_pipeline.profile.curated_subsets import SubsetRule
+from rsqa_pipeline.profile.yaml_file import YamlFault, read_yaml
 from rsqa_pipeline.records import canonical_messages, sha256, write_table
 from rsqa_pipeline.source_pairs.readers.read_source import read_source
 from rsqa_pipeline.source_pairs.source_row import SourceRow
@@ -53,9 +53,9 @@ class SelectionResult:
 def read_rule(path: Path) -> SubsetRule:
     """Reads a rule from a YAML file. Raises DataError with every fault if it is not a valid rule."""
     try:
-        return SubsetRule.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+        return SubsetRule.model_validate(read_yaml(path))
+    except YamlFault as fault:
+        raise DataError(f"{path} cannot be read: {fault}") from None
     except ValidationError as error:
         faults = [".".join(str(p) for p in fault["loc"]) + ": " + fault["msg"] for fault in error.errors()]
         raise DataError(f"{path} is not a rule: {'; '.join(fault.removeprefix(': ') for fault in faults)}") from None

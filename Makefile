@@ -14,7 +14,8 @@ test: install
 	ruff format --check .
 	mypy
 	dagster definitions validate -w workspace.yaml
-	pytest -n 2
+	pytest -n 2 -m "not pipeline"
+	pytest -m pipeline
 
 lint: install
 	ruff check .

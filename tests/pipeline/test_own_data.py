@@ -14,7 +14,7 @@ from PIL import Image
 from rsqa_pipeline.profile import load_profile
 from tests.pipeline.project import ROOT, checkout
 
-pytestmark = [pytest.mark.pipeline, pytest.mark.xdist_group("pipeline")]
+pytestmark = pytest.mark.pipeline
 
 
 def write_pairs(folder: Path, rows: int = 60) -> None:

@@ -25,7 +25,7 @@ from rsqa_pipeline.versions import folder_version
 from tests.pipeline.project import ROOT, Project, checkout, smoke_settings
 
 ASSETS = assets_of(Profile.model_validate(smoke_settings()))
-pytestmark = [pytest.mark.pipeline, pytest.mark.xdist_group("pipeline")]
+pytestmark = pytest.mark.pipeline
 
 
 @pytest.fixture(scope="module")

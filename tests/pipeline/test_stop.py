@@ -13,7 +13,7 @@ import pytest
 from rsqa_pipeline.stages import assets_of
 from tests.pipeline.project import Project, checkout
 
-pytestmark = [pytest.mark.pipeline, pytest.mark.xdist_group("pipeline")]
+pytestmark = pytest.mark.pipeline
 
 MAX_SECONDS = 5.0
 

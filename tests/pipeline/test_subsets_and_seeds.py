@@ -11,7 +11,7 @@ import pytest
 from rsqa_pipeline.stages import assets_of
 from tests.pipeline.project import Project, checkout, smoke_settings
 
-pytestmark = [pytest.mark.pipeline, pytest.mark.xdist_group("pipeline")]
+pytestmark = pytest.mark.pipeline
 
 MORE = {
     "score_model_p10s60": {"selector": "score_model", "caption_fraction": 0.1, "instruction_fraction": 0.6},

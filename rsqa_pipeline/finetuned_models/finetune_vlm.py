@@ -30,13 +30,13 @@ from rsqa_pipeline.finetuned_models.training import (
     write_seed_histories,
 )
 from rsqa_pipeline.models.conversation import as_chat
+from rsqa_pipeline.models.families import family_of
 from rsqa_pipeline.models.load import Vlm, base_model, load_vlm
 from rsqa_pipeline.profile import LoraOptimizer, Profile
 from rsqa_pipeline.profile.types import Optimizer
 from rsqa_pipeline.records import Metrics
 from rsqa_pipeline.tracking.run_logger import RunLogger
 
-LANGUAGE_LAYERS = r".*language_model\.layers\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 SFT_COLUMNS = {"loss": "loss", "accuracy": "mean_token_accuracy", "learning_rate": "learning_rate"}
 
 
@@ -83,9 +83,9 @@ def as_sft_examples(rows: Sequence[Mapping[str, Any]]) -> list[SftExample]:
 def train_on_captions(
     vlm: Vlm, examples: Sequence[SftExample], optimizer: Optimizer, max_length: int | None, training_run: TrainingRun
 ) -> list[StepMetrics]:
-    """Step P, in place: trains only the connector ``visual.merger``. Returns the phase's history."""
+    """Step P, in place: trains only the connector. Returns the phase's history."""
     vlm.model.requires_grad_(False)
-    vlm.model.model.visual.merger.requires_grad_(True)
+    _train_connector(vlm)
     return train_supervised(vlm.model, vlm.processor, examples, optimizer, max_length, training_run, "captions")
 
 
@@ -100,17 +100,21 @@ def train_on_instructions(
 
     Returns the phase's history.
     """
-    lora = LoraConfig(
-        r=optimizer.lora_rank, lora_alpha=optimizer.lora_alpha, target_modules=LANGUAGE_LAYERS, lora_dropout=0.0
-    )
+    layers = family_of(vlm.model).lora_targets
+    lora = LoraConfig(r=optimizer.lora_rank, lora_alpha=optimizer.lora_alpha, target_modules=layers, lora_dropout=0.0)
     # peft initializes adapters randomly, drawing only from torch's global generator
     with torch.random.fork_rng():
         torch.manual_seed(training_run.seed)
         adapted = PeftModel(vlm.model, lora)
-    vlm.model.model.visual.merger.requires_grad_(True)
+    _train_connector(vlm)
     history = train_supervised(adapted, vlm.processor, examples, optimizer, max_length, training_run, "instructions")
     adapted.merge_and_unload()
     return history
+
+
+def _train_connector(vlm: Vlm) -> None:
+    for module in family_of(vlm.model).connector_of(vlm.model):
+        module.requires_grad_(True)
 
 
 def train_supervised(

@@ -31,6 +31,7 @@ from rsqa_pipeline.finetuned_models.training import (
     trainer_arguments,
     write_history,
 )
+from rsqa_pipeline.models.families import family_of
 from rsqa_pipeline.models.load import Vlm, load_vlm
 from rsqa_pipeline.plots import new_figure, save
 from rsqa_pipeline.profile import Profile, RlPolicy
@@ -196,7 +197,8 @@ def plot_rewards(history: Sequence[StepMetrics], path: Path) -> None:
 
 def _train_language_only(vlm: Vlm) -> None:
     vlm.model.requires_grad_(True)
-    vlm.model.model.visual.requires_grad_(False)
+    for module in family_of(vlm.model).vision_of(vlm.model):
+        module.requires_grad_(False)
 
 
 def _check_batch(settings: Profile) -> None:

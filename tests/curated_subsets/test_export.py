@@ -143,7 +143,7 @@ def test_coco_keeps_annotations_and_their_images(annotations_first: bool, pictur
         assert_reads_back(source, {"71", "75"}, tmp_path / form, form)
 
 
-@pytest.mark.parametrize("form", ["csv", "jsonl"])
+@pytest.mark.parametrize("form", ["same", "jsonl"])
 def test_markup_in_texts_and_names_is_exported_as_it_stands(form: str, pictures: Path, tmp_path: Path) -> None:
     text, name = "<script>x</script> [/red] **c** $x_1$", "[red]<b> **name**"
     cells = {"image": "deep/0.jpg", "text": text, "source": name}
@@ -152,7 +152,7 @@ def test_markup_in_texts_and_names_is_exported_as_it_stands(form: str, pictures:
     source = as_source("csv", tmp_path / "a.csv", pictures)
     export(source, ["row 1"], tmp_path / f"b.{form}", form)
     exported = (tmp_path / f"b.{form}").read_text(encoding="utf-8-sig")
-    rows = list(csv.DictReader(io.StringIO(exported))) if form == "csv" else [json.loads(exported)]
+    rows = list(csv.DictReader(io.StringIO(exported))) if form == "same" else [json.loads(exported)]
     assert len(rows) == 1 and text in str(rows[0]) and "&lt;" not in exported and "\\[" not in exported
 
 

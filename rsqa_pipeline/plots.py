@@ -1,6 +1,6 @@
 """One style for all plots: a colour means the same thing everywhere, and PNG bytes depend only on the data.
 
-Plots are drawn dark on white and shown on a white card, so that they are also legible on a dark page.
+Plots are drawn dark on white. On a dark page, the report inverts their lightness and keeps the hues.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ KEPT, DROPPED = "#d1495b", "#c3c9d2"
 _STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 11,
+    "text.parse_math": False,  # a "$" in a name is a dollar sign
     "axes.titlesize": 12,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",

@@ -98,6 +98,8 @@ class Gallery:
 class Paragraph:
     kind: ClassVar[str] = "paragraph"
     text: str
+    verdict: bool = False
+    """Whether this is the page's main statement, set larger."""
 
 
 Block = Table | Plots | Tiles | Gallery | Paragraph

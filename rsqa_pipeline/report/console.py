@@ -1,22 +1,25 @@
-"""The result tables printed at the end of `rsqa run`: every value with its interval, read from the assets' tables."""
+"""The result tables printed at the end of `rsqa run`: the figures of the report, with the same intervals.
+
+Names and labels come from the user's data and profile; they are printed as text, never as markup.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from rsqa_pipeline.compared import Compared
 from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.report.blocks import UNKNOWN, interval
+from rsqa_pipeline.report.curation import mean_true_quality
+from rsqa_pipeline.report.reading import read_json, rows
 from rsqa_pipeline.stages import assets_of
-from rsqa_pipeline.statistics import bootstrap_mean
-
-RESAMPLES = 1000
+from rsqa_pipeline.statistics import Interval
 
 DOWNSTREAM = (
     ("clip_benchmark", "classification", "top_1", "CLIP zero-shot top-1"),
@@ -32,7 +35,7 @@ def print_results(profile: Profile, console: Console) -> None:
 
     95 % intervals are in brackets.
     """
-    console.print(f"profile {profile.name}: {profile.description}; 95 % intervals in brackets")
+    console.print(f"profile {profile.name}: {profile.description}; 95 % intervals in brackets", markup=False)
     for table in (
         _preferences(profile),
         _subsets(profile),
@@ -44,10 +47,10 @@ def print_results(profile: Profile, console: Console) -> None:
             console.print(table)
             console.print()
     for line in quarantine_lines(profile):
-        console.print(line)
+        console.print(line, markup=False)
     page = _folder(profile, "curation_report") / "index.html"
     if page.is_file():
-        console.print(f"report: {page}", soft_wrap=True)
+        console.print(f"report: {page}", soft_wrap=True, markup=False)
 
 
 def quarantine_lines(profile: Profile) -> list[str]:
@@ -65,9 +68,9 @@ def quarantine_lines(profile: Profile) -> list[str]:
 def _preferences(profile: Profile) -> Table:
     table = _table("held-out preference accuracy", "label", "value", "n")
     path = _folder(profile, "score_model_report") / "accuracy.json"
-    for row in json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []:
+    for row in read_json(path) if path.is_file() else []:
         if row["family"] == "all":
-            table.add_row(row["selector"], row["label"], _interval(row), f"{row['n']:.0f}")
+            _add_row(table, row["selector"], row["label"], _figure(interval(row)), f"{row['n']:.0f}")
     return table
 
 
@@ -79,7 +82,8 @@ def _subsets(profile: Profile) -> Table:
         ids = _folder(profile, f"subset_{subset}") / "ids.parquet"
         if ids.is_file():
             kept = pd.read_parquet(ids)["sample_id"]
-            table.add_row(
+            _add_row(
+                table,
                 compared.label(subset),
                 *(_quality(profile, name, kept) for name in ("image_text_pairs", "instruction_samples")),
             )
@@ -90,12 +94,9 @@ def _quality(profile: Profile, samples: str, kept: pd.Series) -> str:
     path = _folder(profile, samples) / "samples.parquet"
     if not path.is_file():
         return "none"
-    rows = pd.read_parquet(path, columns=["sample_id", "true_quality"])
-    known = rows[rows["sample_id"].isin(kept)]["true_quality"].dropna()
-    if known.empty:
-        return "not known"
-    found = bootstrap_mean(known.to_numpy(), RESAMPLES, profile.seed)
-    return f"{_interval(vars(found))} n {found.n}"
+    found = pd.read_parquet(path, columns=["sample_id", "true_quality"])
+    mean = mean_true_quality(found[found["sample_id"].isin(kept)], profile.seed)
+    return UNKNOWN if mean is None else f"{_figure(mean, 2)} n {mean.n}"
 
 
 def _downstream(profile: Profile) -> Table:
@@ -104,12 +105,16 @@ def _downstream(profile: Profile) -> Table:
         (name, row["model"], row["task"], row["metric"]): row
         for name in ("clip_benchmark", "vlm_benchmark")
         if (path := _folder(profile, name) / "results.parquet").is_file()
-        for row in pd.read_parquet(path).to_dict("records")
+        for row in rows(path)
     }
     compared = Compared.of(profile)
     for name, task, metric, title in DOWNSTREAM:
-        rows = [(model, found.get((name, model, task, metric))) for model in compared.models]
-        _add_block(table, title, [(compared.label(model), _interval(row)) for model, row in rows if row is not None])
+        measured = [(model, found.get((name, model, task, metric))) for model in compared.models]
+        _add_block(
+            table,
+            title,
+            [(compared.label(model), _figure(interval(row))) for model, row in measured if row is not None],
+        )
     return table
 
 
@@ -117,12 +122,11 @@ def _best_of_n(profile: Profile) -> Table:
     path = _folder(profile, "best_of_n_benchmark") / "curve.parquet"
     if not path.is_file():
         return _table()
-    curve = pd.read_parquet(path)
-    curve = curve[curve["task"] == "all_tasks"]
+    curve = [row for row in rows(path) if row["task"] == "all_tasks"]
     table = _table("best of N, all tasks", "N", "value")
-    for selector, rows in curve.groupby("selector", sort=False):
-        points = rows.sort_values("n").to_dict("records")
-        _add_block(table, str(selector), [(f"{row['n']}", _interval(row)) for row in points])
+    for selector in dict.fromkeys(row["selector"] for row in curve):
+        points = sorted((row for row in curve if row["selector"] == selector), key=lambda row: row["n"])
+        _add_block(table, selector, [(f"{row['n']}", _figure(interval(row))) for row in points])
     return table
 
 
@@ -131,11 +135,10 @@ def _policies(profile: Profile) -> Table:
     for name in ("rl_policy", "rl_policy_rules_only"):
         path = _folder(profile, name) / "rewards.json"
         if path.is_file():
-            rewards = json.loads(path.read_text(encoding="utf-8"))
+            rewards = read_json(path)
             count = f"{rewards['after']['n']:.0f}"
-            _add_block(
-                table, name, [(when, _interval(rewards[when]), count) for when in ("before", "after", "difference")]
-            )
+            moments = ("before", "after", "difference")
+            _add_block(table, name, [(when, _figure(interval(rewards[when])), count) for when in moments])
     return table
 
 
@@ -147,7 +150,7 @@ def _table(*headers: str) -> Table:
 def _add_block(table: Table, title: str, rows: Sequence[Sequence[str]]) -> None:
     """Adds rows that share their first cell, which is shown once."""
     for number, cells in enumerate(rows):
-        table.add_row("" if number else title, *cells)
+        _add_row(table, "" if number else title, *cells)
 
 
 def _folder(profile: Profile, asset: str) -> Path:
@@ -155,5 +158,13 @@ def _folder(profile: Profile, asset: str) -> Path:
     return made.folder(profile) if made else profile.data / asset  # a profile with captions alone has no such folder
 
 
-def _interval(found: Mapping[Any, Any]) -> str:
-    return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+def _add_row(table: Table, *cells: str) -> None:
+    table.add_row(*(Text(cell) for cell in cells))
+
+
+def _figure(found: Interval | None, digits: int = 3) -> str:
+    """A value with its interval; "not known" if it is missing, no interval where it has no width, as in the report."""
+    if found is None:
+        return UNKNOWN
+    bounds = f" [{found.low:.{digits}f}, {found.high:.{digits}f}]" if found.low < found.high else ""
+    return f"{found.value:.{digits}f}{bounds}"

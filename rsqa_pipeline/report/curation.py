@@ -34,8 +34,16 @@ SELECTORS = ("score_model", "clip_score")
 
 def true_quality(frame: pd.DataFrame, subset: str, kind: str, seed: int) -> Interval | None:
     """Mean true quality (1..5) of the samples of ``kind`` that ``subset`` keeps; None if it is not known."""
-    kept = frame[frame[subset] & (frame["kind"] == kind)]["true_quality"].dropna()
-    return bootstrap_mean(kept.to_numpy(dtype=float), RESAMPLES, seed) if len(kept) else None
+    return mean_true_quality(frame[frame[subset] & (frame["kind"] == kind)], seed)
+
+
+def mean_true_quality(rows: pd.DataFrame, seed: int) -> Interval | None:
+    """Mean of the known ``true_quality`` (1..5) of ``rows``; None if none is known.
+
+    The rows are drawn in the order of their ``sample_id``, so that the same rows always get the same interval.
+    """
+    known = rows.sort_values("sample_id")["true_quality"].dropna()
+    return bootstrap_mean(known.to_numpy(dtype=float), RESAMPLES, seed) if len(known) else None
 
 
 def section(inputs: Mapping[str, Path], frame: pd.DataFrame, compared: Compared, seed: int) -> ReportSection:
@@ -201,24 +209,24 @@ def source_plot(frame: pd.DataFrame, compared: Compared, kind: str) -> Plot:
 
 
 def source_table(frame: pd.DataFrame, compared: Compared, kind: str, seed: int) -> Table:
-    """The values of the plot, with the true quality of each source."""
+    """The values of the plot, with the true quality of each source; the main subset first, as a phone shows it."""
+    subsets = sorted(compared.selected, key=lambda subset: subset != compared.main)
     rows = []
     for source, part in _by_source(frame, kind):
-        known = part["true_quality"].dropna().to_numpy(dtype=float)
-        quality = bootstrap_mean(known, RESAMPLES, seed) if len(known) else None
+        quality = mean_true_quality(part, seed)
         rows.append(
             [
                 text_cell(source.replace("_", " ")),
+                *(percent(_share(part[subset]), f"source/{kind}/{source}/{subset}") for subset in subsets),
                 count(len(part), key=f"source/{kind}/{source}/samples"),
                 number(quality, key=f"source/{kind}/{source}/true_quality"),
-                *(percent(_share(part[subset]), f"source/{kind}/{source}/{subset}") for subset in compared.selected),
             ]
         )
     header = [
         "source",
+        *(f"{compared.label(subset)}: kept, %" for subset in subsets),
         "samples",
         "true quality, 1 to 5",
-        *(f"{compared.label(subset)}: kept, %" for subset in compared.selected),
     ]
     return Table(f"Sources of the {PLURAL[kind]}", header, rows)
 

@@ -57,7 +57,7 @@ def section(inputs: Mapping[str, Path], compared: Compared) -> ReportSection:
         lead="Our results have the 95 % interval below them. The paper's results are from other models and other data: "
         "compare the order of the rows, not the values. ▲ ▼: above or below the row of the main subset; the paired "
         "interval excludes 0. ★: the row of the main subset is above the untuned base and above all other subsets in "
-        "this sense. No mark: no clear difference, or not compared with the row of the main subset.",
+        "this sense. ≈: compared, no clear difference. No mark: not compared with the row of the main subset.",
     )
 
 
@@ -68,9 +68,11 @@ def main_metrics(family: str) -> list[MetricKey]:
 
 
 def verdict(row: Mapping[str, Any]) -> str:
-    """Verdict of a paired comparison; "no clear difference" if the interval contains 0 or is missing."""
+    """Verdict of a paired comparison: "no clear difference" if the interval contains 0, "not compared" without one."""
     low, high = row["low"], row["high"]
-    if low is None or high is None or low <= 0 <= high:
+    if low is None or high is None:
+        return "not compared"
+    if low <= 0 <= high:
         return "no clear difference"
     return "better" if low > 0 else "worse"
 
@@ -81,15 +83,15 @@ def beside_paper(family: str, compared: Compared, results: Rows, comparisons: Ro
     measured = {(row["task"], row["metric"]) for row in results}
     theirs = {row: iter(paper["rows"].get(_paper_row(compared, row), ())) for row in compared.models}
     models = [model for model in compared.models if any(row["model"] == model for row in results)]
-    table = {model: [_model_cell(compared, model)] for model in models}
+    table = {model: [model_cell(compared, model)] for model in models}
     header, chance, groups = ["fine-tuned on"], [text_cell("chance")], [("", 1)]
     for group in paper["groups"]:
         keys = [metric_key for ours in group["ours"] if (metric_key := (ours["task"], ours["metric"])) in measured]
         header += [_heading(metric_key) for metric_key in keys]
-        chance += [_chance_cell(results, metric_key) for metric_key in keys]
+        chance += [chance_cell(results, metric_key) for metric_key in keys]
         for model in models:
             table[model] += [
-                _result_cell(family, compared, model, metric_key, results, comparisons) for metric_key in keys
+                result_cell(family, compared, model, metric_key, results, comparisons) for metric_key in keys
             ]
         if group["paper"] is not None:
             header.append(f"paper: {group['paper']}")
@@ -110,13 +112,13 @@ def all_figures(family: str, compared: Compared, results: Rows, comparisons: Row
     )
     table = [
         [
-            _model_cell(compared, model),
-            *(_result_cell(family, compared, model, metric_key, results, comparisons, "all/") for metric_key in keys),
+            model_cell(compared, model),
+            *(result_cell(family, compared, model, metric_key, results, comparisons, "all/") for metric_key in keys),
         ]
         for model in compared.models
         if any(row["model"] == model for row in results)
     ]
-    table.append([text_cell("chance"), *(_chance_cell(results, metric_key) for metric_key in keys)])
+    table.append([text_cell("chance"), *(chance_cell(results, metric_key) for metric_key in keys)])
     groups = [("", 1), *((name_of(task), sum(metric_key[0] == task for metric_key in keys)) for task in tasks)]
     return Table(
         f"{TITLES[family]}: all results, %",
@@ -131,8 +133,8 @@ def comparison_table(family: str, title: str, compared: Compared, comparisons: R
     table = [
         [
             text_cell(f"{name_of(row['task'])}, {name_of(row['metric'])}"),
-            _model_cell(compared, row["model"]),
-            _model_cell(compared, row["baseline"]),
+            model_cell(compared, row["model"]),
+            model_cell(compared, row["baseline"]),
             percent(interval(row), key=_key("difference", family, row), signed=True),
             Cell(_p_value(row["p_value"])),
             text_cell(verdict(row)),
@@ -153,23 +155,26 @@ def _paper_row(compared: Compared, model: str) -> str:
     return str(rule.selector) if rule and compared.chosen_by(str(rule.selector)) == model else model
 
 
-def tally(family: str, compared: Compared, comparisons: Rows, baseline: str) -> Counter[str]:
-    """Counts of verdicts on the main subset's model against ``baseline``'s, over `main_metrics`."""
-    return Counter(
+def tally(family: str, comparisons: Rows, model: str, baseline: str) -> Counter[str]:
+    """Counts of verdicts on ``model`` against ``baseline`` over `main_metrics`; what was not compared is left out."""
+    verdicts = Counter(
         verdict(row)
         for row in comparisons
-        if (row["model"], row["baseline"]) == (compared.main, baseline)
-        and (row["task"], row["metric"]) in main_metrics(family)
+        if (row["model"], row["baseline"]) == (model, baseline) and (row["task"], row["metric"]) in main_metrics(family)
     )
+    del verdicts["not compared"]
+    return verdicts
 
 
-def _model_cell(compared: Compared, model: str) -> Cell:
+def model_cell(compared: Compared, model: str) -> Cell:
+    """A model's name, with the colour that it has in the plots."""
     return text_cell(compared.label(model), tint=compared.colour(model))
 
 
-def _result_cell(
+def result_cell(
     family: str, compared: Compared, model: str, metric_key: MetricKey, results: Rows, comparisons: Rows, part: str = ""
 ) -> Cell:
+    """One result with its interval and its mark; "not known" if it was not measured."""
     found = next((row for row in results if (row["model"], row["task"], row["metric"]) == (model, *metric_key)), None)
     against = _against_main(compared.main, [row for row in comparisons if (row["task"], row["metric"]) == metric_key])
     best = model == compared.main and all(against.get(rival) == "▼" for rival in ("base", *compared.baselines))
@@ -179,13 +184,13 @@ def _result_cell(
 
 
 def _against_main(main: str, comparisons: Rows) -> dict[str, str]:
-    """Model -> ▲ or ▼ if it clearly differs from the main subset's model, else ""."""
+    """Model -> ▲ or ▼ if it clearly differs from the main subset's model, ≈ if not; a model not compared has none."""
     marks = {}
     for row in comparisons:
         better, worse = ("▼", "▲") if row["model"] == main else ("▲", "▼")
         other = row["baseline"] if row["model"] == main else row["model"]
         if main in (row["model"], row["baseline"]):
-            marks[other] = {"better": better, "worse": worse}.get(verdict(row), "")
+            marks[other] = {"better": better, "worse": worse, "no clear difference": "≈"}.get(verdict(row), "")
     return marks
 
 
@@ -195,7 +200,8 @@ def _p_value(p: float | None) -> str:
     return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
-def _chance_cell(results: Rows, metric_key: MetricKey) -> Cell:
+def chance_cell(results: Rows, metric_key: MetricKey) -> Cell:
+    """Chance level of a metric, %; "not known" if it has none."""
     found = (
         row["chance"] for row in results if (row["task"], row["metric"]) == metric_key and row["chance"] is not None
     )

@@ -9,12 +9,31 @@ from pathlib import Path
 
 import pandas as pd
 
-from rsqa_pipeline.compared import Compared
+from rsqa_pipeline.compared import POLICIES, Compared
 from rsqa_pipeline.report import downstream, preferences
-from rsqa_pipeline.report.blocks import Cell, Paragraph, ReportSection, Tile, Tiles, interval, number, percent
+from rsqa_pipeline.report.blocks import (
+    Cell,
+    Paragraph,
+    ReportSection,
+    Table,
+    Tile,
+    Tiles,
+    interval,
+    number,
+    percent,
+    text_cell,
+)
 from rsqa_pipeline.report.curation import fault_shares, true_quality
 from rsqa_pipeline.report.reading import name_of, read_json, rows
 from rsqa_pipeline.statistics import Interval
+
+MAIN_RESULTS: tuple[tuple[str, downstream.MetricKey, str], ...] = (
+    ("clip", ("classification", "top_1"), "CLIP, zero-shot top-1"),
+    ("clip", ("retrieval", "image_to_text_r1"), "CLIP, image to text R@1"),
+    ("clip", ("retrieval", "text_to_image_r1"), "CLIP, text to image R@1"),
+    ("vlm", (downstream.POOLED, "accuracy"), "VLM, all questions"),
+)
+"""(family, metric, name) of the rows of the first table."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +52,7 @@ class KeptQuality:
 
 
 def section(inputs: Mapping[str, Path], frame: pd.DataFrame, compared: Compared, seed: int) -> ReportSection:
-    """The verdict, one paragraph and six tiles.
+    """The verdict, the effect of RL, the main results beside the untuned base, four tiles, and the argument.
 
     Args:
         frame: the corpus, from `reading.corpus`.
@@ -44,36 +63,83 @@ def section(inputs: Mapping[str, Path], frame: pd.DataFrame, compared: Compared,
         {subset: true_quality(frame, subset, "caption", seed) for subset in compared.subsets},
         fault_shares(inputs, frame, compared),
     )
-    tallies = {baseline: _tally(inputs, compared, baseline) for baseline in ("base", *compared.baselines)}
+    main = compared.main
+    tallies = {baseline: _tally(inputs, main, baseline) for baseline in ("base", *compared.baselines)}
     tiles = [
         _accuracy_tile(accuracy),
         _quality_tile(kept, compared),
-        _downstream_tile(
-            inputs, compared, "clip", ("classification", "top_1"), "CLIP fine-tuned on that part: zero-shot top-1, %"
-        ),
-        _downstream_tile(
-            inputs,
-            compared,
-            "vlm",
-            (downstream.POOLED, "accuracy"),
-            "VLM fine-tuned on that part: accuracy, all questions, %",
-        ),
         _best_of_n_tile(inputs["best_of_n_benchmark"]),
         _reward_tile(inputs),
     ]
     argument = " ".join([_accuracy_text(accuracy), _quality_text(kept, compared), _comparison_text(tallies, compared)])
     return ReportSection(
-        "headline", "Summary", [Paragraph(_verdict(tallies["base"], compared)), Paragraph(argument), Tiles(tiles)]
+        "headline",
+        "Summary",
+        [
+            Paragraph(_verdict(tallies["base"], compared), verdict=True),
+            Paragraph(_policy_text(inputs, compared)),
+            results_table(inputs, compared),
+            Tiles(tiles),
+            Paragraph(argument),
+        ],
     )
 
 
-def _tally(inputs: Mapping[str, Path], compared: Compared, baseline: str) -> Counter[str]:
+def results_table(inputs: Mapping[str, Path], compared: Compared) -> Table:
+    """One row per main result; the main subset's model first, the untuned base beside it, then RL and the others."""
+    models = [compared.main, "base", *reversed(POLICIES), *compared.baselines]
+    table = []
+    for family, metric_key, label in MAIN_RESULTS:
+        folder = inputs[f"{family}_benchmark"]
+        results, comparisons = rows(folder / "results.parquet"), rows(folder / "comparisons.parquet")
+        cells = [
+            downstream.result_cell(family, compared, model, metric_key, results, comparisons, "headline/")
+            if family == "vlm" or model not in POLICIES
+            else Cell("–")
+            for model in models
+        ]
+        table.append([text_cell(label), *cells, downstream.chance_cell(results, metric_key)])
+    return Table(
+        "Main results, %",
+        ["", *(compared.label(model) for model in models), "chance"],
+        table,
+        note=f"★ ▲ ▼ ≈: by the paired interval against {compared.label(compared.main)}; no mark: not compared with it. "
+        "RL trains the VLM only.",
+    )
+
+
+def _tally(inputs: Mapping[str, Path], model: str, baseline: str) -> Counter[str]:
+    """Verdicts on ``model`` against ``baseline`` over both families' metrics."""
     verdicts: Counter[str] = Counter()
     for family in downstream.TITLES:
-        verdicts += downstream.tally(
-            family, compared, rows(inputs[f"{family}_benchmark"] / "comparisons.parquet"), baseline
-        )
+        found = rows(inputs[f"{family}_benchmark"] / "comparisons.parquet")
+        verdicts += downstream.tally(family, found, model, baseline)
     return verdicts
+
+
+def _policy_text(inputs: Mapping[str, Path], compared: Compared) -> str:
+    """What RL changed: the held-out reward, and the benchmarks against the main subset's model and without scores."""
+    change = interval(read_json(inputs["rl_policy"] / "rewards.json")["difference"])
+    said = "is not known"
+    if change is not None:
+        bounds = f"{change.low:+.3f} to {change.high:+.3f}"
+        clear = "" if change.low > 0 or change.high < 0 else ", no clear difference"
+        said = f"changes by {change.value:+.3f} ({bounds}){clear}".replace("-", "−")
+    parts = [
+        _said_of(compared.label(baseline), _tally(inputs, "rl_policy", baseline))
+        for baseline in (compared.main, "rl_policy_rules_only")
+    ]
+    return f"RL with the score model as reward: the held-out reward {said}. On the VLM benchmarks: {'; '.join(parts)}."
+
+
+def _said_of(baseline: str, tally: Counter[str]) -> str:
+    """The verdicts against one baseline; says so where nothing was compared."""
+    if not tally.total():
+        return f"not compared with {baseline}"
+    return (
+        f"against {baseline}, {tally['better']} better, {tally['worse']} worse and "
+        f"{tally['no clear difference']} without a clear difference"
+    )
 
 
 def _verdict(against_base: Counter[str], compared: Compared) -> str:
@@ -113,14 +179,10 @@ def _quality_text(kept: KeptQuality, compared: Compared) -> str:
 
 
 def _comparison_text(tallies: Mapping[str, Counter[str]], compared: Compared) -> str:
-    parts = [
-        f"against {compared.label(baseline)}, {tally['better']} better, {tally['worse']} worse and "
-        f"{tally['no clear difference']} without a clear difference"
-        for baseline, tally in tallies.items()
-    ]
+    parts = [_said_of(compared.label(baseline), tally) for baseline, tally in tallies.items()]
     total = max(tally.total() for tally in tallies.values())
     return (
-        f"A CLIP and a VLM fine-tuned on that part are compared with other models on {total} benchmark metrics by "
+        f"A CLIP and a VLM fine-tuned on that part are compared with others on up to {total} benchmark metrics by "
         f"paired 95 % intervals: {'; '.join(parts)}."
     )
 
@@ -152,20 +214,6 @@ def _quality_tile(kept: KeptQuality, compared: Compared) -> Tile:
     return Tile(label, cells[compared.main], [(compared.label(subset), cells[subset]) for subset in compared.baselines])
 
 
-def _downstream_tile(
-    inputs: Mapping[str, Path], compared: Compared, family: str, metric_key: downstream.MetricKey, label: str
-) -> Tile:
-    results = rows(inputs[f"{family}_benchmark"] / "results.parquet")
-    found = {row["model"]: row for row in results if (row["task"], row["metric"]) == metric_key}
-    cells = {
-        model: percent(interval(found[model]) if model in found else None, f"headline/{family}/{model}")
-        for model in ("base", *compared.subsets)
-    }
-    chance = next((row["chance"] for row in found.values()), None)
-    details = [(compared.label(model), cells[model]) for model in ("base", *compared.baselines)]
-    return Tile(label, cells[compared.main], [*details, ("chance", percent(_exact(chance)))])
-
-
 def _best_of_n_tile(folder: Path) -> Tile:
     curve = [row for row in rows(folder / "curve.parquet") if row["task"] == downstream.POOLED]
     max_n = max((row["n"] for row in curve), default=0)
@@ -191,8 +239,3 @@ def _reward_tile(inputs: Mapping[str, Path]) -> Tile:
             ("change, rules only", number(interval(rules["difference"]), "headline/reward/rules_only", 3, signed=True)),
         ],
     )
-
-
-def _exact(value: float | None) -> Interval | None:
-    """An interval of zero width, for a value known without error."""
-    return None if value is None else Interval(value, value, value, 0)

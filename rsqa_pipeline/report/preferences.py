@@ -55,16 +55,17 @@ def accuracy_table(folder: Path) -> Table:
             gap = next((row for row in differences if (row["family"], row["label"]) == (family, label)), None)
             table.append(
                 [
-                    text_cell(FAMILIES.get(family, name_of(family)), strong=family == ALL_FAMILIES),
-                    text_cell(LABELS[label]),
-                    count(n),
+                    text_cell(
+                        f"{FAMILIES.get(family, name_of(family))}, {LABELS[label]}", strong=family == ALL_FAMILIES
+                    ),
                     *(percent(figure, f"preference/{name}/{family}/{label}") for name, figure in values.items()),
                     percent(interval(gap) if gap else None, f"preference/difference/{family}/{label}", signed=True),
+                    count(n),
                 ]
             )
     return Table(
         "Held-out preference accuracy, %",
-        ["pairs", "label", "number", "score model", "CLIP score", "chance", "score model − CLIP score"],
+        ["pairs", "score model", "CLIP score", "chance", "score model − CLIP score", "number"],
         table,
         note="CLIP score rates the same two texts against the same image. Ties count as wrong. The difference is "
         "paired. By the truth, pairs of equal quality are left out.",

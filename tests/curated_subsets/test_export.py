@@ -143,6 +143,19 @@ def test_coco_keeps_annotations_and_their_images(annotations_first: bool, pictur
         assert_reads_back(source, {"71", "75"}, tmp_path / form, form)
 
 
+@pytest.mark.parametrize("form", ["same", "jsonl"])
+def test_markup_in_texts_and_names_is_exported_as_it_stands(form: str, pictures: Path, tmp_path: Path) -> None:
+    text, name = "<script>x</script> [/red] **c** $x_1$", "[red]<b> **name**"
+    cells = {"image": "deep/0.jpg", "text": text, "source": name}
+    with (tmp_path / "a.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([cells.keys(), cells.values()])
+    source = as_source("csv", tmp_path / "a.csv", pictures)
+    export(source, ["row 1"], tmp_path / f"b.{form}", form)
+    exported = (tmp_path / f"b.{form}").read_text(encoding="utf-8-sig")
+    rows = list(csv.DictReader(io.StringIO(exported))) if form == "same" else [json.loads(exported)]
+    assert len(rows) == 1 and text in str(rows[0]) and "&lt;" not in exported and "\\[" not in exported
+
+
 def test_csv_and_jsonl_keep_their_lines(pictures: Path, tmp_path: Path) -> None:
     head, one, two, three = "image,text,split\r\n", 'deep/0.jpg,"two\r\nlines, ""quoted""",train\r\n', \
         "deep/1.jpg,a caf\u00e9,val\r\n", "deep/2.jpg,last,"  # fmt: skip

@@ -334,8 +334,8 @@ class Page:
     html: str
 
 
-def make_page(root: Path, truth_known: bool = True, faults: tuple[str, ...] = ()) -> Page:
-    synthetic = SyntheticRun(root / "data", truth_known, faults)
+def make_page(root: Path, truth_known: bool = True, faults: tuple[str, ...] = (), folder: str = "data") -> Page:
+    synthetic = SyntheticRun(root / folder, truth_known, faults)
     out = root / "out"
     out.mkdir()
     run(synthetic.inputs, out, SETTINGS, SilentLogger(), **ASSETS["curation_report"].options)

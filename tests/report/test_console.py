@@ -24,7 +24,7 @@ def test_no_interval_is_broken_at_80_columns(tmp_path: Path, monkeypatch: pytest
     assert max(map(len, lines)) <= 80
     for title in ("held-out preference accuracy", "true quality", "downstream", "best of N", "reward on held-out"):
         assert any(line.startswith(title) for line in lines), title
-    whole = r"-?\d\.\d{3} \[-?\d\.\d{3}, -?\d\.\d{3}\]"
+    whole = r"-?\d\.\d{2,3} \[-?\d\.\d{2,3}, -?\d\.\d{2,3}\]"
     rows = [line for line in lines if "." in line and "[" in line]
     assert len(rows) > 10 and all(re.search(whole, row) for row in rows)
     assert not any("[" in re.sub(whole, "", line) for line in rows)

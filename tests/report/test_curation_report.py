@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import io
 import re
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from markupsafe import escape
+from matplotlib.colors import to_rgb
+from rich.console import Console
 
+from rsqa_pipeline import plots
 from rsqa_pipeline.report import gallery, provenance
-from rsqa_pipeline.report.curation_report import render, run
-from rsqa_pipeline.report.downstream import paper_figures
+from rsqa_pipeline.report.console import DOWNSTREAM, print_results
+from rsqa_pipeline.report.curation_report import TEMPLATES, render, run
+from rsqa_pipeline.report.downstream import paper_figures, tally, verdict
 from rsqa_pipeline.report.reading import corpus
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 from rsqa_pipeline.versions import folder_version
-from tests.report.synthetic_run import ASSETS, QUALITY, SETTINGS, SUBSETS, Page, SyntheticRun
+from tests.report.synthetic_run import ASSETS, DEMO, QUALITY, SETTINGS, SUBSETS, Page, SyntheticRun, make_page
 
 
 class Reader(HTMLParser):
@@ -114,7 +122,8 @@ def test_symbols_follow_the_paired_intervals(known: Page) -> None:
     assert symbol("vlm/score_model_p30s60/presence/accuracy") == "★"
     assert symbol("vlm/score_model_p30s60/choice/accuracy") == ""
     assert symbol("vlm/all/presence/accuracy") == "▼"
-    assert symbol("vlm/all/count/accuracy") == ""
+    assert symbol("vlm/all/count/accuracy") == "≈"
+    assert symbol("vlm/rl_policy/count/accuracy") == "", "never compared, so not called equal"
     assert symbol("vlm/all/choice/accuracy") == "▲"
     assert symbol("vlm/rl_policy/choice/accuracy") == "▲"
 
@@ -223,3 +232,134 @@ def test_scores_by_another_model_are_flagged(tmp_path: Path) -> None:
     versions = {row[1].text: row[3].text for row in provenance.lineage_table(synthetic.inputs, facts).rows}
     assert "scored by ANOTHER model" in versions["pair_scores"]
     assert "ANOTHER" not in versions["clip_scores"]
+
+
+def test_first_screen_has_the_verdict_the_base_and_rl(known: Page) -> None:
+    summary = section(known, "headline")
+    verdict, rl = summary.index('class="verdict"'), summary.index("RL with the score model as reward")
+    assert verdict < rl < summary.index("<table") < summary.index('class="tile"')
+    assert "the held-out reward changes by +0.100 (+0.050 to +0.150)" in summary
+    for row in summary.split("<tbody>")[1].split("</tbody>")[0].split("<tr>")[1:]:
+        models = re.findall(r'data-key="headline/\w+/(\w+)/', row)
+        assert models[:2] == ["score_model_p30s60", "base"]
+
+
+def test_the_main_subset_comes_first_of_the_sources_columns(known: Page) -> None:
+    rows = re.findall(r'data-key="source/caption/expert/(\w+)"', section(known, "curation"))
+    assert rows[0] == "score_model_p30s60"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [(None, None, "not compared"), (-0.1, 0.1, "no clear difference"), (0.1, 0.2, "better"), (-0.2, -0.1, "worse")],
+)
+def test_verdict_of_a_comparison(low: float | None, high: float | None, said: str) -> None:
+    row = {"task": "count", "metric": "accuracy", "model": "a", "baseline": "b", "low": low, "high": high}
+    assert verdict(row) == said
+    assert tally("vlm", [row], "a", "b").total() == (said != "not compared")
+    assert tally("vlm", [row], "a", "c").total() == 0
+
+
+def test_plots_are_readable_in_dark_mode() -> None:
+    """The style's filter, computed as CSS Filter Effects defines it: lines and text stand out from the dark card."""
+    style = (TEMPLATES / "style.jinja").read_text(encoding="utf-8")
+    dark = style.split("@media (prefers-color-scheme: dark)")[2]
+    found = re.search(r"filter: invert\((\.\d+)\) hue-rotate\(180deg\)", dark)
+    assert found is not None
+    amount = float(found.group(1))
+    luma = np.array([0.213, 0.715, 0.072])
+    half_turn = 2 * np.tile(luma, (3, 1)) - np.eye(3)
+
+    def contrast(colour: str, filtered: bool) -> float:
+        light = []
+        for parts in (np.array(to_rgb(colour)), np.ones(3)):
+            seen = np.clip(half_turn @ (parts * (1 - 2 * amount) + amount), 0, 1) if filtered else parts
+            linear = np.where(seen <= 0.04045, seen / 12.92, ((seen + 0.055) / 1.055) ** 2.4)
+            light.append(float(linear @ [0.2126, 0.7152, 0.0722]) + 0.05)
+        return max(light) / min(light)
+
+    assert contrast("#20242b", True) >= 7
+    for name, colour in {**plots.COLOURS, "dropped": plots.DROPPED}.items():
+        assert contrast(colour, True) >= min(3.0, contrast(colour, False)), name
+
+
+HOSTILE = "a_$b <script>x</script> [/red] [bold] **c**"
+
+
+def test_names_and_captions_that_hold_markup_are_shown_as_text(tmp_path: Path) -> None:
+    synthetic = SyntheticRun(tmp_path / "data" / "made-up")
+    for name in ("image_text_pairs", "instruction_samples"):
+        path = synthetic.inputs[name] / "samples.parquet"
+        table = pq.read_table(path)
+        sources = [HOSTILE] * len(table)
+        messages = [[{"role": "assistant", "content": HOSTILE}]] * len(table)
+        for column, values in (("source", sources), ("messages", messages)):
+            field = table.schema.field(column)
+            table = table.set_column(table.schema.get_field_index(column), field, pa.array(values, field.type))
+        pq.write_table(table, path)
+    rules = dict(SETTINGS.curated_subsets.subsets)
+    rules["all"] = rules["all"].model_copy(update={"label": HOSTILE})
+    subsets = SETTINGS.curated_subsets.model_copy(update={"subsets": rules})
+    settings = SETTINGS.model_copy(update={"curated_subsets": subsets, "description": HOSTILE})
+    run(synthetic.inputs, tmp_path, settings, SilentLogger(), **ASSETS["curation_report"].options)
+    html = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "<script" not in html
+    assert html.count(str(escape(HOSTILE))) > 8
+
+
+def printed(synthetic: SyntheticRun, monkeypatch: pytest.MonkeyPatch, **changes: object) -> str:
+    """What `rsqa run` prints of a synthetic run whose folder is ``data/demo`` of an empty checkout."""
+    monkeypatch.chdir(synthetic.root.parent.parent)
+    console = Console(width=400, record=True, file=io.StringIO())
+    print_results(DEMO.model_copy(update=changes), console)
+    return console.export_text()
+
+
+def test_terminal_and_page_give_the_same_figures_and_intervals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = make_page(tmp_path, folder="data/demo")
+    text = printed(page.run, monkeypatch)
+
+    def of_page(key: str) -> tuple[str, ...]:
+        cell = page.html.split(f'data-key="{key}"')[1].split("</td>")[0].replace("−", "-").replace("+", "")
+        return tuple(re.findall(r"-?\d+\.\d+", cell))
+
+    def of_terminal(table: str, scale: int, digits: int, *cells: str) -> tuple[str, ...]:
+        """The figures of the first row below ``table`` that has these cells in order, after the first block's name."""
+        wanted = r"\s+".join(re.escape(cell) for cell in cells) + r"\s+(-?\d.*)"
+        figures = re.search(wanted, text.split(table)[1])
+        assert figures is not None, (table, cells)
+        found = re.findall(r"-?\d+\.\d+", figures.group(1))
+        return tuple(f"{scale * float(number):.{digits}f}" for number in found)
+
+    subset = "score_model_p30s60"
+    quality = [f"subset/{subset}/{kind}/true_quality" for kind in ("caption", "instruction")]
+    pairs = [
+        (of_terminal("true quality", 1, 2, "score model"), of_page(quality[0]) + of_page(quality[1])),
+        (
+            of_terminal("held-out preference", 100, 1, "score_model", "judge"),
+            of_page("preference/score_model/all/judge"),
+        ),
+        *(
+            (of_terminal(title, 100, 1, "score model"), of_page(f"all/{key}"))
+            for title, key in (
+                ("CLIP zero-shot top-1", f"clip/{subset}/classification/top_1"),
+                ("CLIP image-text R@1", f"clip/{subset}/retrieval/image_to_text_r1"),
+                ("VLM answers", f"vlm/{subset}/all_tasks/accuracy"),
+            )
+        ),
+        (of_terminal("majority_vote", 100, 1, "16"), of_page("best_of_n/majority_vote/all_tasks/16")),
+        *(
+            (of_terminal("reward on held-out", 1, 3, moment), of_page(f"rl/rl_policy/{moment}/reward"))
+            for moment in ("before", "after", "difference")
+        ),
+    ]
+    assert all(len(shown) in (3, 6) and shown == expected for shown, expected in pairs), pairs
+
+
+def test_markup_is_text_on_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synthetic = SyntheticRun(tmp_path / "data/demo")
+    rules = dict(DEMO.curated_subsets.subsets)
+    rules["all"] = rules["all"].model_copy(update={"label": HOSTILE})
+    subsets = DEMO.curated_subsets.model_copy(update={"subsets": rules})
+    text = printed(synthetic, monkeypatch, curated_subsets=subsets, description=HOSTILE)
+    assert text.count(HOSTILE) == 1 + 1 + len(DOWNSTREAM) - 1  # description; quality; results but for ROUGE-L

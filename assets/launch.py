@@ -18,7 +18,8 @@ from dvc.stage import PipelineStage
 from rsqa_pipeline.databases import check_database, protect
 from rsqa_pipeline.dvc_lock import locked_versions, rebuild_manifests
 from rsqa_pipeline.errors import DataError, RsqaError
-from rsqa_pipeline.materialize import current_manifest, manifests, writing
+from rsqa_pipeline.lineage.manifest import manifests
+from rsqa_pipeline.materialize import current_manifest, writing
 from rsqa_pipeline.profile import Profile, default_profile
 from rsqa_pipeline.progress import report
 from rsqa_pipeline.stages import STAGES, assets_of, downstream

@@ -20,7 +20,7 @@ from rsqa_pipeline.asset import Asset
 from rsqa_pipeline.data_quality.checks import ADVISORY, CheckResult, run_checks
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.git import ask_git, commit
-from rsqa_pipeline.lineage.manifest import EMPTY_VERSION, Manifest, ManifestStore, Recipe
+from rsqa_pipeline.lineage.manifest import EMPTY_VERSION, Manifest, ManifestStore, Recipe, manifests
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.profile_lock import profile_lock
 from rsqa_pipeline.stages import assets_of
@@ -50,13 +50,6 @@ class CheckFailed(DataError):
         super().__init__(
             f"{asset}: {faults}. The rejected output is in {rejected}; the previous one, if any, still stands"
         )
-
-
-def manifests(profile: Profile) -> ManifestStore:
-    """The manifests of a profile on this machine, with those that came along with pulled data."""
-    store = ManifestStore(profile.state / "manifests")
-    store.adopt(profile.data / "report" / "lineage_manifest" / "manifests")
-    return store
 
 
 @contextmanager

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from rsqa_pipeline.lineage import bundle
+from rsqa_pipeline.lineage.manifest import manifests
 from rsqa_pipeline.materialize import (
     CheckFailed,
     current_manifest,
     input_folders,
-    manifests,
     materialize,
     metrics_file,
     restricted_profile,

@@ -142,9 +142,9 @@ def promote(profile: ProfileOption = None) -> None:
     where the challenger is refused.
     """
     from rsqa_pipeline.materialize import writing
+    from rsqa_pipeline.registration import register_if_missing
     from rsqa_pipeline.score_model.evaluation.promotion import promote as compare
     from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking
-    from rsqa_pipeline.tracking.registration import register_if_missing
 
     _, settings = _profile(profile)
     with writing(settings, "rsqa promote"):

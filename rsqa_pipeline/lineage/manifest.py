@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.profile import Profile
 
 EMPTY_VERSION = hashlib.md5(b"[]").hexdigest() + ".dir"
 """Data version of a folder without files; never that of an output."""
@@ -112,3 +113,10 @@ def _parse(line: bytes) -> Manifest | None:
 
 def _known(record: type[Manifest] | type[Recipe], values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name in {part.name for part in fields(record)}}
+
+
+def manifests(profile: Profile) -> ManifestStore:
+    """The manifests of a profile on this machine, with those that came along with pulled data."""
+    store = ManifestStore(profile.state / "manifests")
+    store.adopt(profile.data / "report" / "lineage_manifest" / "manifests")
+    return store

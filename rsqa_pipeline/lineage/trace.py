@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rsqa_pipeline.errors import DataError, UsageError
-from rsqa_pipeline.lineage.manifest import Manifest, ManifestStore
-from rsqa_pipeline.materialize import manifests
+from rsqa_pipeline.lineage.manifest import Manifest, ManifestStore, manifests
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.stages import assets_of
 from rsqa_pipeline.versions import folder_version, source_version

@@ -20,11 +20,12 @@ from rsqa_pipeline import databases
 from rsqa_pipeline.dvc_lock import locked_versions
 from rsqa_pipeline.errors import DataError, storage_error
 from rsqa_pipeline.git import ask_git, commit
-from rsqa_pipeline.materialize import manifests, materialize
+from rsqa_pipeline.lineage.manifest import manifests
+from rsqa_pipeline.materialize import materialize
 from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.registration import register_if_missing
 from rsqa_pipeline.stages import assets_of
 from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking
-from rsqa_pipeline.tracking.registration import register_if_missing
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 from tests.pipeline.project import ROOT, Project
 from tests.state.conftest import rsqa

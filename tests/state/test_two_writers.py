@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.lineage.manifest import EMPTY_VERSION
-from rsqa_pipeline.materialize import current_manifest, manifests, materialize, writing
+from rsqa_pipeline.lineage.manifest import EMPTY_VERSION, manifests
+from rsqa_pipeline.materialize import current_manifest, materialize, writing
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.profile_lock import profile_lock
 from rsqa_pipeline.stages import assets_of

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from rsqa_pipeline.materialize import input_folders, manifests
+from rsqa_pipeline.lineage.manifest import manifests
+from rsqa_pipeline.materialize import input_folders
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.stages import assets_of
 from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking

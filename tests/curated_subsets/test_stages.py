@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from rsqa_pipeline.curated_subsets.scoring import corpus_scores
+from rsqa_pipeline.curated_subsets.scoring.sealed_table import write_sealed
 from rsqa_pipeline.curated_subsets.selection import subset
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.models.load import weights_version
@@ -108,8 +108,7 @@ def test_killed_stage_resumes_from_its_finished_shards(inputs, settings, clip_sc
     finished = sorted(tmp_path.glob(shards))
     assert 3 <= len(finished) < 15 and not list((tmp_path / "out").iterdir())
     marked = pq.read_table(finished[0])
-    score = pa.array([0.5] * len(marked), pa.float32())
-    pq.write_table(marked.set_column(marked.column_names.index("score"), "score", score), finished[0])
+    write_sealed(finished[0], marked.schema, [row | {"score": 0.5} for row in marked.to_pylist()])
     curation = settings.curated_subsets.model_copy(update={"shard_rows": 2, "batch_size": 1})
     changed = settings.model_copy(update={"curated_subsets": curation})
     corpus_scores.run_clip(inputs, tmp_path / "out", changed, SilentLogger())

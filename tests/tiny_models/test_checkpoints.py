@@ -12,7 +12,6 @@ from rsqa_pipeline.scenes.truth import PROBE_SEEDS
 from rsqa_pipeline.scenes.vocabulary import SCENES
 from rsqa_pipeline.tiny_models.measure import captions, image_text_cosines, retrieval_recall
 from rsqa_pipeline.tiny_models.pretrain import CHECKPOINTS
-from rsqa_pipeline.tiny_models.scene_accuracy import overlap
 from rsqa_pipeline.tiny_models.scene_material import UNNAMED_CLASSES, ScenePool
 
 
@@ -44,11 +43,3 @@ def test_clip_finds_captions_and_knows_the_named_classes(fresh: ScenePool, cpu: 
     rng = np.random.default_rng(0)
     to_text, to_image = retrieval_recall(clip, fresh.images, [CAPTIONERS["expert"](t, rng) for t in fresh.truths])
     assert min(to_text, to_image) > 0.03
-
-
-@pytest.mark.parametrize(
-    ("text", "iou"),
-    [("[0, 0, 10, 10]", 1.0), ("[0, 0, 10, 5]", 0.5), ("[5, 0, 15, 10]", 1 / 3), ("[20, 20, 30, 30]", 0.0), ("", 0.0)],
-)
-def test_overlap_of_a_written_box(text: str, iou: float) -> None:
-    assert overlap(text, (0, 0, 10, 10)) == pytest.approx(iou)

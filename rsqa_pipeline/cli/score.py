@@ -33,9 +33,9 @@ def score(
         Path,
         typer.Option(
             "--out",
-            help="Parquet file: key, image, image_hash, text_hash, score, model_version, note. Where it is there, rows "
-            "with the same image and text that this model has scored are not scored again, and another model's scores "
-            "stay in columns score@VERSION.",
+            help="Parquet file: key, image, image_hash, text_hash, score, model_version, note. In an existing file, "
+            "rows with the same image and text that this model has scored are not scored again, and the scores of "
+            "another model stay in columns score@VERSION.",
         ),
     ],
     form: Annotated[str, typer.Option("--format", help=FORMATS)] = "llava",
@@ -60,8 +60,8 @@ def score(
 ) -> None:
     """Score every row of a file with a score model or a CLIP.
 
-    Killed, the same command goes on from the last finished shard, also with another batch size, device or number of
-    workers. Rows that cannot be scored stand with their reason in OUT's .quarantine.parquet.
+    After a kill, the same command resumes from the last finished shard, also with another batch size, device or number
+    of workers. Rows that cannot be scored are in OUT's .quarantine.parquet with their reason.
     """
     refuse_bad_model(model)
     refuse_bad_out(out)

@@ -40,7 +40,7 @@ def locked_stages() -> dict[str, dict[str, Any]]:
         reason = " ".join(str(error).split()) or "it is empty"
         raise DataError(
             f"{DVC_LOCK} cannot be read ({type(error).__name__}: {reason[:200]}); restore it with "
-            f"`git checkout {DVC_LOCK}`, or move it away and run again: outputs stand and are recorded anew"
+            f"`git checkout {DVC_LOCK}`, or move it away and run again: the outputs are kept and recorded again"
         ) from error
     return dict(stages)
 

@@ -1,4 +1,4 @@
-"""One lock per profile: whoever writes outputs, manifests or the model registry holds it, from any door."""
+"""One lock per profile, held by every process that writes outputs, manifests or the model registry."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.files import acquire
 from rsqa_pipeline.profile import Profile
 
 _held = threading.local()
@@ -23,7 +24,7 @@ def profile_lock(profile: Profile, holder: str) -> Iterator[None]:
     A second writer is refused, not queued: it could hold a Dagster pool slot that the first one waits for.
 
     Args:
-        holder: what the lock is taken for, e.g. "rsqa run"; shown to whoever is refused.
+        holder: what the lock is taken for, e.g. "rsqa run"; shown to the writer that is refused.
 
     Raises:
         DataError: another writer holds the lock; names it.
@@ -35,8 +36,8 @@ def profile_lock(profile: Profile, holder: str) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8", errors="replace") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            acquire(lock.fileno(), path)
+        except DataError:
             raise DataError(
                 f"profile {profile.name} is being written by {lock.read().strip() or 'another process'}; "
                 "wait for it to finish, or stop it"

@@ -10,6 +10,7 @@ import typer
 from rich.text import Text
 
 from rsqa_pipeline.cli.checks import refuse_bad_out, refuse_missing, source_file
+from rsqa_pipeline.cli.score import BATCH_SIZE, SHARD_ROWS
 from rsqa_pipeline.cli.terminal import make_console, plain_table
 from rsqa_pipeline.curated_subsets.selection.explain import vanished_groups
 from rsqa_pipeline.curated_subsets.selection.score_file import SelectionResult, curate_data, curate_scores, read_rule
@@ -19,8 +20,6 @@ from rsqa_pipeline.profile.curated_subsets import SubsetRule
 
 STALE_SCORES = 3
 """Exit code: done, but rows were left out because their content is not what was scored."""
-BATCH_SIZE, SHARD_ROWS = 64, 2000
-"""Of ``--rescore``; neither changes a score."""
 
 
 def curate(

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 FORMATS = "karpathy, coco, llava, csv, jsonl, webdataset, hf_parquet, image_folder; or tensors (.npz, prepared)."
 
+BATCH_SIZE, SHARD_ROWS = 64, 2000
+"""Defaults; neither changes a score."""
+
 
 def score(
     model: Annotated[
@@ -48,8 +51,8 @@ def score(
     batch_tokens: Annotated[
         int, typer.Option(help="Tokens scored at once, images' and padding among them.", min=1)
     ] = 4096,
-    batch_size: Annotated[int, typer.Option(help="With --clip, images and texts embedded at once.", min=1)] = 64,
-    shard_rows: Annotated[int, typer.Option(help="Rows a shard, the unit of resuming and of a worker.", min=1)] = 2000,
+    batch_size: Annotated[int, typer.Option(help="With --clip, images and texts per batch.", min=1)] = BATCH_SIZE,
+    shard_rows: Annotated[int, typer.Option(help="Rows per shard, the unit of resuming.", min=1)] = SHARD_ROWS,
     engine: Annotated[
         EngineName, typer.Option(help="local: processes of this machine; ray: Ray Data (extra 'cluster', RAY_ADDRESS).")
     ] = "local",

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.records import stream_table
 
 Kind = Literal["caption", "instruction"]
@@ -21,6 +22,13 @@ def read_corpus(inputs: Mapping[str, Path]) -> list[dict[str, Any]]:
         inputs: folders of ``image_text_pairs`` and, if the profile has them, ``instruction_samples``.
     """
     return list(stream_corpus(inputs))
+
+
+def no_samples(inputs: Mapping[str, Path]) -> DataError:
+    """The error of a corpus without a sample."""
+    return DataError(
+        f"no sample of split 'corpus' in {' or '.join(str(inputs[asset]) for asset in TABLES if asset in inputs)}"
+    )
 
 
 def stream_corpus(inputs: Mapping[str, Path], columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:

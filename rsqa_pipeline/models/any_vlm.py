@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from rsqa_pipeline.errors import ModelError
 from rsqa_pipeline.models.generate import generate
 from rsqa_pipeline.models.load import VLM_FAMILIES, Vlm, load_vlm, load_weights, try_template
-from rsqa_pipeline.models.model_folder import check_folder, reading
+from rsqa_pipeline.models.model_folder import read_config, reading
 from rsqa_pipeline.profile import Compute
 from rsqa_pipeline.profile.types import Sampling
 from rsqa_pipeline.records import Message
@@ -123,7 +123,7 @@ def load_any_vlm(folder: Path, compute: Compute, trust_remote_code: bool = False
         ModelError: another kind of model, only pickled weights, weights that do not match the configuration, or no
             processor with a chat template.
     """
-    check_folder(folder)
+    read_config(folder)
     with reading(folder / "config.json"):
         family = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code).model_type
     if family in VLM_FAMILIES:

@@ -27,7 +27,7 @@ from transformers import (
 from transformers.processing_utils import ProcessorMixin
 
 from rsqa_pipeline.errors import ModelError
-from rsqa_pipeline.models.model_folder import check_folder, check_size, reading, weight_files
+from rsqa_pipeline.models.model_folder import check_folder, check_size, read_config, reading, weight_files
 from rsqa_pipeline.profile import Compute
 
 VLM_FAMILIES = ("qwen2_vl", "qwen2_5_vl")
@@ -232,7 +232,8 @@ def _check_family(folder: Path, families: tuple[str, ...], trust_remote_code: bo
 
 
 def _family(folder: Path, trust_remote_code: bool) -> str:
-    check_folder(folder)
+    read_config(folder)
+    weight_files(folder)
     with reading(folder / "config.json"):
         return str(AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code).model_type)
 

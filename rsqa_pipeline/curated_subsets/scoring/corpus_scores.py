@@ -15,12 +15,11 @@ import pandas as pd
 import pyarrow.parquet as pq
 from scipy.stats import spearmanr
 
-from rsqa_pipeline.curated_subsets.corpus import TABLES, stream_corpus
+from rsqa_pipeline.curated_subsets.corpus import no_samples, stream_corpus
 from rsqa_pipeline.curated_subsets.plots import plot_scores
 from rsqa_pipeline.curated_subsets.scoring.engines import Engine
 from rsqa_pipeline.curated_subsets.scoring.scorers import ModelSpec
 from rsqa_pipeline.curated_subsets.scoring.shards import ScoreCounts, ScoreRow, quarantine_path, score_table
-from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.images.geotiff import DEFAULT_RASTER
 from rsqa_pipeline.images.references import parse_reference
 from rsqa_pipeline.models.load import base_model
@@ -69,9 +68,7 @@ def _run(
     stage, curation = state.parent.name, settings.curated_subsets
     total = sum(1 for _ in stream_corpus(inputs, ["sample_id"]))
     if not total:
-        raise DataError(
-            f"no sample of split 'corpus' in {' or '.join(str(inputs[asset]) for asset in TABLES if asset in inputs)}"
-        )
+        raise no_samples(inputs)
     table = state / "scores.parquet"
     engine = Engine(curation.engine, curation.workers)
     scored = score_table(_rows(inputs), spec, table, stage, curation.shard_rows, engine, total)

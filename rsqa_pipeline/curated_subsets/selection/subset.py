@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rsqa_pipeline.curated_subsets.corpus import TABLES, Kind, read_corpus
+from rsqa_pipeline.curated_subsets.corpus import TABLES, Kind, no_samples, read_corpus
 from rsqa_pipeline.curated_subsets.plots import plot_kept_by_source
 from rsqa_pipeline.curated_subsets.selection.apply_rule import SCORED, apply_rule
 from rsqa_pipeline.curated_subsets.selection.explain import (
@@ -87,9 +87,7 @@ def _scored_corpus(inputs: Mapping[str, Path]) -> tuple[pd.DataFrame, dict[str, 
     columns = ["sample_id", "kind", "source", "scene_class", "task", "image_id", "true_quality", "words"]
     rows = [{**row, "words": answer_words(row["messages"])} for row in read_corpus(inputs)]
     if not rows:
-        raise DataError(
-            f"no sample of split 'corpus' in {' or '.join(str(inputs[asset]) for asset in TABLES if asset in inputs)}"
-        )
+        raise no_samples(inputs)
     samples = pd.DataFrame(rows)[columns].astype({"true_quality": float})
     versions = {}
     for selector, asset in SCORES.items():

@@ -376,15 +376,25 @@ POLICIES = {
 
 def _rl_policy(profile: Profile) -> Iterator[Asset]:
     start = f"vlm_{profile.policy_start}"
+    yield Asset(
+        name="reasoning_model",
+        stage="rl_policy",
+        description="the fine-tuned VLM after training on reasoning answers; selects the prompts",
+        function="rl_policy.reasoning_model:run",
+        inputs=(start, "instruction_samples", "score_model"),
+        options={"start_from": start},
+        settings=tuple(f"rl_policy.{key}" for key in ("reasoning", "reasoning_samples", "prompts", "heldout_prompts")),
+        gpu=True,
+    )
     for name, description in POLICIES.items():
         yield Asset(
             name=name,
             stage="rl_policy",
             description=description,
             function="rl_policy.train_grpo:run",
-            inputs=(start, "instruction_samples", "score_model"),
-            options={"policy": name, "start_from": start, "score_reward": name == "rl_policy"},
-            settings=("rl_policy", "finetuned_models.seeds"),
+            inputs=("reasoning_model", "instruction_samples", "score_model"),
+            options={"policy": name, "score_reward": name == "rl_policy"},
+            settings=("rl_policy",),
             gpu=True,
         )
 

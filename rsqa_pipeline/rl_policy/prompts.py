@@ -10,18 +10,24 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 
 from rsqa_pipeline.boxes import read_boxes
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.models.scoring_group import ScoringGroup
 from rsqa_pipeline.profile import RlPolicy
-from rsqa_pipeline.records import Message
+from rsqa_pipeline.records import Message, read_table, write_table
 from rsqa_pipeline.score_model.scoring.scorer import Scorer
 
 Kind = Literal["open_ended", "close_ended", "grounding"]
+
+PARTS = ("reasoning", "prompts", "heldout")
+PROMPT_TABLE = pa.schema([("part", pa.string()), ("sample_id", pa.string()), ("reference_score", pa.float64())])
+"""One row per selected sample: its part, its id in ``instruction_samples`` and the score model's score."""
 
 POOL_FACTOR = 2
 """Number of samples scored per selected sample, if the corpus has enough."""
@@ -31,9 +37,10 @@ POOL_FACTOR = 2
 class PolicyPrompt:
     """A question with its reference answer.
 
-    Example: ``PolicyPrompt("41..", "images.tar#512+4311", [user turn], "count", "3", 1.8)``.
+    Example: ``PolicyPrompt("c7..", "41..", "images.tar#512+4311", [user turn], "count", "3", 1.8)``.
     """
 
+    sample_id: str
     image_id: str
     image: str
     context: Sequence[Message]
@@ -56,6 +63,30 @@ class PolicyData:
     """On images that neither ``reasoning`` nor ``prompts`` uses."""
     dropped: Counter[str]
     """Number of unusable samples, by reason."""
+
+    def write(self, path: Path) -> None:
+        """Writes the selection as a PROMPT_TABLE; the texts stay in ``instruction_samples``."""
+        rows = [
+            {"part": part, "sample_id": prompt.sample_id, "reference_score": prompt.reference_score}
+            for part in PARTS
+            for prompt in getattr(self, part)
+        ]
+        write_table(path, PROMPT_TABLE, rows)
+
+
+def read_prompts(path: Path, samples: Sequence[Mapping[str, Any]], part: str) -> list[PolicyPrompt]:
+    """The prompts of one part of a PROMPT_TABLE, in its order, with their texts from ``samples``."""
+    sample_of = {row["sample_id"]: row for row in samples}
+    return [
+        _prompt(sample_of[row["sample_id"]], row["reference_score"]) for row in read_table(path) if row["part"] == part
+    ]
+
+
+def _prompt(row: Mapping[str, Any], score: float) -> PolicyPrompt:
+    *context, answer = row["messages"]
+    return PolicyPrompt(
+        row["sample_id"], row["image_id"], row["image"], context, row["task"], answer["content"].strip(), score
+    )
 
 
 def kind_of(task: str) -> Kind:
@@ -131,11 +162,11 @@ def _score(rows: Sequence[Mapping[str, Any]], scorer: Scorer, dropped: Counter[s
     answers = [row["messages"][-1]["content"].strip() for row in rows]
     groups = [ScoringGroup(row["image"], row["messages"][:-1], [a]) for row, a in zip(rows, answers, strict=True)]
     prompts = []
-    for row, answer, ((score),) in zip(rows, answers, scorer.score(groups), strict=True):
+    for row, ((score),) in zip(rows, scorer.score(groups), strict=True):
         if score is None:
             dropped["not_scored"] += 1
             continue
-        prompts.append(PolicyPrompt(row["image_id"], row["image"], row["messages"][:-1], row["task"], answer, score))
+        prompts.append(_prompt(row, score))
     return prompts
 
 

@@ -1,10 +1,9 @@
-"""The RL policy (paper, use 2): the fine-tuned VLM is trained on reasoning examples ("R1"), then on rewards with GRPO.
+"""The RL policy (paper, use 2): GRPO on the reasoning model's prompts, with rewards by rules and by the score model.
 
 Departures from the paper:
 
-1. the reasoning text is a fixed text per task, not written by a larger model; the answers come from the corpus;
-2. only the language model is trained; the vision tower and the connector of the fine-tuned VLM are frozen;
-3. the batch size counts completions, with ``rollouts`` completions per prompt.
+1. only the language model is trained; the vision tower and the connector of the fine-tuned VLM are frozen;
+2. the batch size counts completions, with ``rollouts`` completions per prompt.
 """
 
 from __future__ import annotations
@@ -18,10 +17,9 @@ from pathlib import Path
 from trl import GRPOConfig, GRPOTrainer
 
 from rsqa_pipeline.errors import DataError, ProfileError
-from rsqa_pipeline.finetuned_models.finetune_vlm import save_vlm, train_supervised
+from rsqa_pipeline.finetuned_models.finetune_vlm import save_vlm
 from rsqa_pipeline.finetuned_models.training import (
     History,
-    SftExample,
     StepMetrics,
     TrainingRun,
     as_data,
@@ -31,15 +29,15 @@ from rsqa_pipeline.finetuned_models.training import (
     trainer_arguments,
     write_history,
 )
-from rsqa_pipeline.models.families import family_of
 from rsqa_pipeline.models.load import Vlm, load_vlm
 from rsqa_pipeline.plots import new_figure, save
 from rsqa_pipeline.profile import Profile, RlPolicy
 from rsqa_pipeline.records import Metrics, read_table
 from rsqa_pipeline.rl_policy.heldout import compare, measure_heldout
 from rsqa_pipeline.rl_policy.policy_reward import reward_function
-from rsqa_pipeline.rl_policy.prompts import PolicyPrompt, select_prompts
-from rsqa_pipeline.rl_policy.reasoning import reasoned_answer, reasoning_prompt
+from rsqa_pipeline.rl_policy.prompts import PolicyPrompt, read_prompts
+from rsqa_pipeline.rl_policy.reasoning import reasoning_prompt
+from rsqa_pipeline.rl_policy.reasoning_model import train_language_only
 from rsqa_pipeline.score_model.scoring.scorer import Scorer
 from rsqa_pipeline.tracking.run_logger import RunLogger
 
@@ -56,42 +54,34 @@ IMAGE_TOKENS = ["<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_
 
 
 def run(
-    inputs: Mapping[str, Path],
-    out: Path,
-    settings: Profile,
-    logger: RunLogger,
-    *,
-    policy: str,
-    start_from: str,
-    score_reward: bool,
+    inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger, *, policy: str, score_reward: bool
 ) -> Metrics:
     """Stage ``rl_policy``: model/, history.json, rewards.json, plots/reward_curve.png.
 
     Args:
-        inputs: the fine-tuned VLM ``start_from``, ``instruction_samples``, ``score_model``.
+        inputs: ``reasoning_model``, ``instruction_samples``, ``score_model``.
         policy: name of the asset.
-        start_from: input whose first seed's model the policy starts from.
         score_reward: False trains without the score model: an open-ended answer gets only the format reward. Held-out
             rewards are always the full ones, so that policies are measured alike.
 
     Raises:
         ProfileError: the batch size is not a multiple of the rollouts per prompt.
-        DataError: too few instruction samples for a batch of prompts and for held-out prompts.
+        DataError: too few prompts for an optimizer step.
         ModelError: a model cannot be loaded, or training diverges.
     """
     config, seed = settings.rl_policy, settings.seed
     _check_batch(settings)
     scorer = Scorer.load(inputs["score_model"] / "model", settings.compute)
-    data = select_prompts(read_table(inputs["instruction_samples"] / "samples.parquet"), scorer, config, seed)
+    samples = read_table(inputs["instruction_samples"] / "samples.parquet")
+    prompts, heldout = (
+        read_prompts(inputs["reasoning_model"] / "prompts.parquet", samples, part) for part in ("prompts", "heldout")
+    )
+    vlm = load_vlm(inputs["reasoning_model"] / "model", settings.compute)
+    before = measure_heldout(vlm, heldout, scorer, config, seed)
     with tempfile.TemporaryDirectory() as scratch:
         training_run = TrainingRun(seed, settings.compute, Path(scratch), logger)
-        start = inputs[start_from] / "model"
-        if data.reasoning:
-            start = learn_reasoning(start, data.reasoning, config, training_run)
-        vlm = load_vlm(start, settings.compute)
-        before = measure_heldout(vlm, data.heldout, scorer, config, seed)
-        history = train_grpo(vlm, data.prompts, scorer if score_reward else None, config, training_run)
-    after = measure_heldout(vlm, data.heldout, scorer, config, seed)
+        history = train_grpo(vlm, prompts, scorer if score_reward else None, config, training_run)
+    after = measure_heldout(vlm, heldout, scorer, config, seed)
     rewards = compare(before, after, seed)
     save_vlm(vlm, out / "model")
     write_history(history, out / "history.json")
@@ -99,26 +89,10 @@ def run(
     plot_rewards(history, out / "plots" / "reward_curve.png")
     logger.log_model(policy, out / "model")
     return {
-        "reasoning_samples": float(len(data.reasoning)),
-        "prompts": float(len(data.prompts)),
-        "heldout_prompts": float(len(data.heldout)),
-        "unusable_samples": float(data.dropped.total()),
+        "prompts": float(len(prompts)),
+        "heldout_prompts": float(len(heldout)),
         **{f"reward_{moment}": interval["value"] for moment, interval in rewards.items()},
     }
-
-
-def learn_reasoning(start: Path, samples: Sequence[PolicyPrompt], config: RlPolicy, training_run: TrainingRun) -> Path:
-    """Supervised training on reasoning answers. Returns the trained model's folder, inside the scratch folder.
-
-    The model is saved because GRPO loads it a second time, as the reference of the KL term.
-    """
-    vlm = load_vlm(start, training_run.compute)
-    _train_language_only(vlm)
-    examples = [SftExample(s.image, reasoning_prompt(s.context), reasoned_answer(s.task, s.reference)) for s in samples]
-    train_supervised(vlm.model, vlm.processor, examples, config.reasoning, None, training_run, "reasoning")
-    folder = training_run.scratch / "reasoning_model"
-    save_vlm(vlm, folder)
-    return folder
 
 
 def train_grpo(
@@ -143,7 +117,7 @@ def train_grpo(
             f"GRPO has {len(prompts)} prompts, but one optimizer step needs {needed}; "
             "lower rl_policy.grpo.batch_size or raise source_pairs.instruction_samples"
         )
-    _train_language_only(policy)
+    train_language_only(policy)
     processor = copy.deepcopy(policy.processor)
     # TRL pads prompts on the left, but mm_token_type_ids on the tokenizer's padding side: the two must agree
     processor.tokenizer.padding_side = "left"
@@ -193,12 +167,6 @@ def plot_rewards(history: Sequence[StepMetrics], path: Path) -> None:
     axes.set_title("Reward during GRPO")
     axes.legend()
     save(figure, path)
-
-
-def _train_language_only(vlm: Vlm) -> None:
-    vlm.model.requires_grad_(True)
-    for module in family_of(vlm.model).vision_of(vlm.model):
-        module.requires_grad_(False)
 
 
 def _check_batch(settings: Profile) -> None:

@@ -13,9 +13,11 @@ from rsqa_pipeline.models.load import QwenVLProcessor
 from rsqa_pipeline.profile import Compute, Profile, RlPolicy
 from rsqa_pipeline.profile.types import Optimizer, Sampling
 from rsqa_pipeline.records import IMAGE_TEXT_SAMPLE, Message, sample_id, write_table
+from rsqa_pipeline.rl_policy import reasoning_model
 from rsqa_pipeline.rl_policy.reasoning import reasoned_answer, reasoning_prompt
 from rsqa_pipeline.score_model.network.model import ScoreModel
 from rsqa_pipeline.tiny_models.architecture import new_vlm, train_vlm_processor
+from rsqa_pipeline.tracking.run_logger import SilentLogger
 
 QUESTIONS = {
     "count": ("How many ships are there?", "3"),
@@ -61,9 +63,23 @@ def _write_models(folders: dict[str, Path], processor: QwenVLProcessor) -> None:
         processor.save_pretrained(folder)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def policy_inputs(
+    inputs: dict[str, Path], settings: Profile, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """The policies' inputs, with a reasoning model that holds the format, so that its answers earn rewards."""
+    folder = tmp_path_factory.mktemp("reasoning_model")
+    longer = settings.rl_policy.model_copy(
+        update={"reasoning": settings.rl_policy.reasoning.model_copy(update={"epochs": 40})}
+    )
+    trained = settings.model_copy(update={"rl_policy": longer})
+    reasoning_model.run(inputs, folder, trained, SilentLogger(), start_from="vlm_score_model_p30s60")
+    return {**inputs, "reasoning_model": folder}
+
+
+@pytest.fixture(scope="session")
 def settings() -> Profile:
-    """Profile with only the policy's section: 2 GRPO steps of 2 prompts with 2 rollouts each."""
+    """Profile with only the policy's section: 2 GRPO steps of 2 prompts with 4 rollouts each."""
     return Profile.model_construct(
         name="test",
         seed=5,
@@ -73,9 +89,9 @@ def settings() -> Profile:
             reasoning=Optimizer(learning_rate=3e-3, batch_size=8, epochs=12),
             prompts=4,
             heldout_prompts=4,
-            rollouts=2,
+            rollouts=4,
             sampling=Sampling(temperature=0.9, top_p=0.99, max_new_tokens=56),
-            grpo=Optimizer(learning_rate=1e-3, batch_size=4, epochs=1),
+            grpo=Optimizer(learning_rate=1e-3, batch_size=8, epochs=1),
             kl=0.01,
         ),
     )

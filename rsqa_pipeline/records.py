@@ -147,7 +147,7 @@ BENCHMARK_ITEM = pa.schema(
 
 QUARANTINE = pa.schema(
     [
-        ("stage", pa.string()),
+        ("asset", pa.string()),  # the asset that cannot use the record
         ("sample_id", pa.string()),  # id of the record, or the reader's key if no id could be computed
         (
             "reason",
@@ -156,7 +156,7 @@ QUARANTINE = pa.schema(
         ("detail", pa.string()),  # what exactly was found
     ]
 )
-"""Example: ``{"stage": "image_text_pairs", "sample_id": "airport_1.jpg/0", "reason": "empty_text",
+"""Example: ``{"asset": "image_text_pairs", "sample_id": "airport_1.jpg/0", "reason": "empty_text",
 "detail": "caption 0 has no visible character"}``"""
 
 COMPONENT = pa.schema(

@@ -120,9 +120,12 @@ def _families_counted(asset: Asset, folder: Path, metrics: Metrics) -> CheckResu
     return CheckResult("families_counted", not missing and reported == found, detail, facts)
 
 
+REPEATS = ("duplicate_id", "near_duplicate", "in_benchmark")
+"""Reasons that are not a sign of broken data."""
+
+
 def _few_quarantined(metrics: Metrics, limit: float) -> CheckResult:
-    # Rows that are duplicates or occur in a benchmark are not a sign of broken data.
-    repeats = metrics.get("duplicate_rows", 0.0) + metrics.get("benchmark_rows", 0.0)
+    repeats = sum(metrics.get(f"quarantined/{reason}", 0.0) for reason in REPEATS)
     share = (metrics["quarantined_rows"] - repeats) / max(metrics["input_rows"], 1.0)
     detail = f"{share:.2%} quarantined, at most {limit:.2%} allowed (source_pairs.max_quarantined_share)"
     if repeats:

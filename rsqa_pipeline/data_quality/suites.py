@@ -265,7 +265,7 @@ def _contamination() -> list[Expectation]:
 
 
 def _quarantine() -> list[Expectation]:
-    return _texts("stage", "sample_id", "reason", "detail")
+    return _texts("asset", "sample_id", "reason", "detail")
 
 
 SUITES: dict[str, Callable[[], list[Any]]] = {

@@ -12,7 +12,8 @@ from rsqa_pipeline.preference_data.candidate import GENERATION, JUDGEMENT, Candi
 from rsqa_pipeline.preference_data.chat.request import ChatRequest, Reply
 from rsqa_pipeline.preference_data.judge import Judge, Judgement, JudgeRequest
 from rsqa_pipeline.profile import Profile
-from rsqa_pipeline.records import PREFERENCE_PAIR, QUARANTINE, Family, Metrics, pair_id, sha256, write_table
+from rsqa_pipeline.quarantine import Quarantine
+from rsqa_pipeline.records import PREFERENCE_PAIR, Family, Metrics, pair_id, sha256, write_table
 
 
 @dataclass(frozen=True)
@@ -28,33 +29,30 @@ class Pairs:
     """An asset's pairs and quarantine. Each *rival*, a candidate that is not chosen, becomes a pair or is
     quarantined."""
 
-    stage: str
+    asset: str
     rows: list[dict[str, Any]] = field(default_factory=list)
-    quarantine: list[dict[str, str]] = field(default_factory=list)
+    quarantine: Quarantine = field(init=False)
     judged: list[Judged] = field(default_factory=list)
     generations: list[dict[str, Any]] = field(default_factory=list)
     """Rows of GENERATION: texts written by models, with prompt and sampling parameters."""
     _ids: set[str] = field(default_factory=set)
 
+    def __post_init__(self) -> None:
+        self.quarantine = Quarantine(self.asset)
+
     def add(self, pair: dict[str, Any]) -> None:
         """Adds a pair. Quarantines it if its texts are equal, one is empty, or the pair is a duplicate."""
-        pair["pair_id"] = pair_id(pair["image_id"], pair["context"], pair["chosen"], pair["rejected"])
+        identity = pair_id(pair["image_id"], pair["context"], pair["chosen"], pair["rejected"])
+        chosen, rejected = pair["chosen_source"], pair["rejected_source"]
         if not (pair["chosen"].strip() and pair["rejected"].strip()):
-            self.refuse(
-                pair["pair_id"], "empty_text", f"{pair['chosen_source']} or {pair['rejected_source']} says nothing"
-            )
+            self.quarantine.add(identity, "empty_text", f"{chosen} or {rejected} says nothing")
         elif pair["chosen"] == pair["rejected"]:
-            self.refuse(
-                pair["pair_id"], "equal_text", f"{pair['chosen_source']} and {pair['rejected_source']} say the same"
-            )
-        elif pair["pair_id"] in self._ids:
-            self.refuse(pair["pair_id"], "duplicate_pair", f"{pair['rejected_source']} says what another rival says")
+            self.quarantine.add(identity, "equal_text", f"{chosen} and {rejected} say the same")
+        elif identity in self._ids:
+            self.quarantine.add(identity, "duplicate_pair", f"{rejected} says what another rival says")
         else:
-            self._ids.add(pair["pair_id"])
-            self.rows.append(pair)
-
-    def refuse(self, key: str, reason: str, detail: str) -> None:
-        self.quarantine.append({"stage": self.stage, "sample_id": key, "reason": reason, "detail": detail})
+            self._ids.add(identity)
+            self.rows.append({**pair, "pair_id": identity})
 
     def add_generation(
         self, purpose: str, image_id: str, source: str, reply: Reply, model: str, request: ChatRequest
@@ -95,10 +93,10 @@ class Pairs:
                 continue
             key = candidate_key(rival.candidate)
             if best is None or rival.judgement.marks is None:
-                self.refuse(key, rival.judgement.reason, f"{rival.candidate.source}: {rival.judgement.detail}")
+                self.quarantine.add(key, rival.judgement.reason, f"{rival.candidate.source}: {rival.judgement.detail}")
             elif rival.candidate.text != best.candidate.text and mean_mark(rival) == mean_mark(best):
                 sources = f"{best.candidate.source} and {rival.candidate.source}"
-                self.refuse(key, "equal_marks", f"{sources} both have {mean_mark(best):.3f}")
+                self.quarantine.add(key, "equal_marks", f"{sources} both have {mean_mark(best):.3f}")
             else:
                 self.add(judged_pair(best, rival, family, judge, split))
 
@@ -107,21 +105,17 @@ class Pairs:
         write_table(out / "pairs.parquet", PREFERENCE_PAIR, self.rows)
         write_table(out / "judgements.parquet", JUDGEMENT, (_judgement_row(entry) for entry in self.judged))
         write_table(out / "generations.parquet", GENERATION, self.generations)
-        write_table(out / "quarantine.parquet", QUARANTINE, self.quarantine)
+        self.quarantine.write(out)
         return self._metrics()
 
     def _metrics(self) -> Metrics:
         metrics: Metrics = {
-            "input_rows": float(len(self.rows) + len(self.quarantine)),
-            "kept_rows": float(len(self.rows)),
-            "quarantined_rows": float(len(self.quarantine)),
+            **self.quarantine.metrics(len(self.rows)),
             "heldout_pairs": float(sum(row["split"] == "heldout" for row in self.rows)),
             "judged_texts": float(len(self.judged)),
         }
         for family, count in sorted(Counter(row["family"] for row in self.rows).items()):
             metrics[f"pairs/{family}"] = float(count)
-        for reason, count in sorted(Counter(row["reason"] for row in self.quarantine).items()):
-            metrics[f"quarantined/{reason}"] = float(count)
         for family, (share, count) in _agreement(self.rows).items():
             metrics[f"judge_agreement/{family}"] = share
             metrics[f"judge_agreement_pairs/{family}"] = float(count)

@@ -25,7 +25,7 @@ from rsqa_pipeline.profile.preference_data import BASE_VLM
 from rsqa_pipeline.records import Metrics, sha256
 from rsqa_pipeline.tracking.run_logger import RunLogger
 
-STAGE = "caption_preferences"
+ASSET = "caption_preferences"
 
 
 def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
@@ -43,8 +43,8 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
         )
     scenes = scenes_of(rows)
     subjects = choose_subjects(rows, preferences.caption_images, settings.seed)
-    pairs = Pairs(STAGE)
-    with ChatModels.of(settings, STAGE) as models:
+    pairs = Pairs(ASSET)
+    with ChatModels.of(settings, ASSET) as models:
         candidates = _captions(inputs["base_models"], rows, subjects, scenes, settings, models, pairs)
         judge = make_judge(preferences, models, scenes, candidates, settings.seed)
         add_judged(candidates, judge, "caption", settings, pairs)
@@ -60,7 +60,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
 def choose_subjects(rows: Sequence[Mapping[str, Any]], images: int, seed: int) -> list[Subject]:
     """At most ``images`` distinct images of the rows, drawn by hash."""
     references = {row["image_id"]: row["image"] for row in rows}
-    drawn = sorted(references, key=lambda image_id: sha256(str(seed), STAGE, image_id))[:images]
+    drawn = sorted(references, key=lambda image_id: sha256(str(seed), ASSET, image_id))[:images]
     return [Subject(image_id, references[image_id]) for image_id in drawn]
 
 

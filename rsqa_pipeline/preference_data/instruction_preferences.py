@@ -50,7 +50,7 @@ from rsqa_pipeline.source_pairs.class_questions import ClassTask
 from rsqa_pipeline.source_pairs.split import unit_hash
 from rsqa_pipeline.tracking.run_logger import RunLogger
 
-STAGE = "instruction_preferences"
+ASSET = "instruction_preferences"
 VLM_ANSWERS = 2
 """Answers of the base VLM per question (paper: two VLMs, one answer each)."""
 
@@ -83,9 +83,9 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
             f"{inputs['instruction_samples']}: no sample of split 'preference'; see source_pairs.preference_share"
         )
     scenes = scenes_of(rows)
-    pairs = Pairs(STAGE)
+    pairs = Pairs(ASSET)
     items = _items(balanced_by_task(rows, preferences.instruction_samples, seed), rows, scenes, seed, pairs)
-    with ChatModels.of(settings, STAGE) as models:
+    with ChatModels.of(settings, ASSET) as models:
         writers = ModelWriters(inputs["base_models"], models, settings, pairs)
         _ask_models(items, writers, preferences.answerers)
         metrics = _close_ended([item for item in items if item.subject.task != OPEN], scenes, settings, pairs)
@@ -107,7 +107,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
 def balanced_by_task(rows: Sequence[Mapping[str, Any]], limit: int, seed: int) -> list[Mapping[str, Any]]:
     """At most ``limit`` rows, taken from the tasks in turn; within a task in the order of a hash."""
     tasks: dict[str, list[Mapping[str, Any]]] = {}
-    for row in sorted(rows, key=lambda row: unit_hash(str(seed), STAGE, row["sample_id"])):
+    for row in sorted(rows, key=lambda row: unit_hash(str(seed), ASSET, row["sample_id"])):
         tasks.setdefault(row["task"], []).append(row)
     turns = zip_longest(*(tasks[task] for task in sorted(tasks)))
     return [row for row in chain.from_iterable(turns) if row is not None][:limit]
@@ -135,7 +135,7 @@ def _items(
         try:
             reference, answers = _answers(subject, original, row["scene_class"], scenes, classes, seed)
         except UnknownQuestionError as error:
-            pairs.refuse(row["sample_id"], "unknown_question", str(error))
+            pairs.quarantine.add(row["sample_id"], "unknown_question", str(error))
             continue
         items[subject.key] = Item(subject, reference, [stored, *answers])
     return list(items.values())

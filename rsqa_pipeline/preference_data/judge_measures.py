@@ -43,7 +43,7 @@ def judge_measures(judge: Judge, pairs: Pairs, settings: PreferenceData, seed: i
     if settings.labels is not None:
         found = read_labels([Path(settings.labels)])
         for fault in found.faults:
-            pairs.refuse("label", "bad_label", fault)
+            pairs.quarantine.add("label", "bad_label", fault)
         metrics |= agreement(marked, found.labels, seed).metrics()
     return metrics
 

@@ -39,7 +39,7 @@ def base_vlm_texts(
         usable = [(s, image) for s, image in zip(part, opened, strict=True) if isinstance(image, Image.Image)]
         for subject, image in zip(part, opened, strict=True):
             if isinstance(image, ImageFault):
-                pairs.refuse(subject.key, image.reason, image.detail)
+                pairs.quarantine.add(subject.key, image.reason, image.detail)
         written = generate(
             vlm,
             [prompt_of(subject) for subject, _ in usable],
@@ -75,7 +75,7 @@ def model_texts(
         fault = reply_fault(reply)
         if isinstance(reply, NoReply) or fault is not None:
             reason, detail = fault or ("", "")
-            pairs.refuse(sha256(subject.key, model.name), reason, f"{model.name}: {detail}")
+            pairs.quarantine.add(sha256(subject.key, model.name), reason, f"{model.name}: {detail}")
             continue
         candidates.append(Candidate(subject, reply.text, model.name))
         purpose, named = purpose_of(subject), model.settings.model

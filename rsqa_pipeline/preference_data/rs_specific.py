@@ -88,10 +88,10 @@ def _reworded(subjects: Sequence[Subject], model: ChatModel, writers: ModelWrite
         fault = reply_fault(reply)
         if isinstance(reply, NoReply) or fault is not None:
             reason, detail = fault or ("", "")
-            pairs.refuse(subject.key, reason, f"rephraser {model.name}: {detail}")
+            pairs.quarantine.add(subject.key, reason, f"rephraser {model.name}: {detail}")
         elif len(reply.text) > MAX_QUESTION_CHARACTERS or "\n" in reply.text:
             detail = f"needs one line of at most {MAX_QUESTION_CHARACTERS} characters, found {reply.text[:120]!r}"
-            pairs.refuse(subject.key, "bad_rephrasing", f"rephraser {model.name}: {detail}")
+            pairs.quarantine.add(subject.key, "bad_rephrasing", f"rephraser {model.name}: {detail}")
         else:
             reworded.append(replace(subject, context=(Message(role="user", content=reply.text),)))
             pairs.add_generation("rephrase", subject.image_id, model.name, reply, model.settings.model, request)

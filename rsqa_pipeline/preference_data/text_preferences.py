@@ -21,7 +21,7 @@ from rsqa_pipeline.scenes.captioners import CAPTIONERS
 from rsqa_pipeline.scenes.truth import CORPUS_SEEDS, sample_scene
 from rsqa_pipeline.tracking.run_logger import RunLogger
 
-STAGE = "text_preferences"
+ASSET = "text_preferences"
 RULE = "text_rule"
 """Name of the judge: the rule that the corrupted text is the rejected one."""
 
@@ -50,7 +50,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
         DataError: a file of ``imports.text`` cannot be read.
     """
     preferences = settings.preference_data
-    pairs = Pairs(STAGE)
+    pairs = Pairs(ASSET)
     if preferences.imports.text:
         imported = add_imports("text", out, settings, pairs)
     else:

@@ -9,9 +9,10 @@ from typing import Any
 
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.profile import Profile, SourceFile, SourcePairs
-from rsqa_pipeline.records import BENCHMARK_ITEM, QUARANTINE, Metrics, sha256, write_table
+from rsqa_pipeline.quarantine import Quarantine
+from rsqa_pipeline.records import BENCHMARK_ITEM, Metrics, sha256, write_table
 from rsqa_pipeline.source_pairs.class_questions import ask, tasks_for
-from rsqa_pipeline.source_pairs.clean import CleanRow, ImageIndex, Quarantine, check_rows
+from rsqa_pipeline.source_pairs.clean import CleanRow, ImageIndex, check_rows
 from rsqa_pipeline.source_pairs.from_scenes import benchmark_items
 from rsqa_pipeline.source_pairs.readers.read_source import read_source
 from rsqa_pipeline.source_pairs.scene_classes import class_words
@@ -40,7 +41,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
         items = file_items(clean, pairs.benchmark_items, settings.seed)
         kept = len(clean)
     write_table(out / "items.parquet", BENCHMARK_ITEM, items)
-    write_table(out / "quarantine.parquet", QUARANTINE, quarantine.rows)
+    quarantine.write(out)
     tasks = sorted({item["task"] for item in items})
     metrics = quarantine.metrics(kept)
     metrics |= {f"items/{task}": float(sum(item["task"] == task for item in items)) for task in tasks}

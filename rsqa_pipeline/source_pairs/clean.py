@@ -8,7 +8,7 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tqdm import tqdm
@@ -17,42 +17,12 @@ from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.images.decode import ImageFault, decode_image, hash_image, read_bytes
 from rsqa_pipeline.images.geotiff import Georeference, georeference
 from rsqa_pipeline.images.references import split_raster
-from rsqa_pipeline.records import Message, Metrics
+from rsqa_pipeline.quarantine import Quarantine, printable
+from rsqa_pipeline.records import Message
 from rsqa_pipeline.source_pairs.source_row import Entry, FileSplit, RowFault, SourceRow
 
 # The later split wins: a test image stays out of training even if the file lists it in both.
 _SPLIT_PRIORITY: Sequence[FileSplit | None] = (None, "train", "validation", "test")
-
-
-@dataclass
-class Quarantine:
-    """Rows that cannot be used, in the schema `records.QUARANTINE`."""
-
-    stage: str
-    rows: list[dict[str, Any]] = field(default_factory=list)
-
-    def add(self, sample_id: str, reason: str, detail: str) -> None:
-        self.rows.append(
-            {
-                "stage": self.stage,
-                "sample_id": _printable(sample_id),
-                "reason": reason,
-                "detail": _printable(detail),
-            }
-        )
-
-    def metrics(self, kept: int) -> Metrics:
-        """Counts ``input_rows``, ``kept_rows`` and ``quarantined_rows``; of the latter also ``duplicate_rows``
-        (exact and near), ``benchmark_rows`` (found in a benchmark) and ``quarantined/<reason>``."""
-        reasons = Counter(row["reason"] for row in self.rows)
-        return {
-            "input_rows": float(kept + len(self.rows)),
-            "kept_rows": float(kept),
-            "quarantined_rows": float(len(self.rows)),
-            "duplicate_rows": float(reasons["duplicate_id"] + reasons["near_duplicate"]),
-            "benchmark_rows": float(reasons["in_benchmark"]),
-            **{f"quarantined/{reason}": float(count) for reason, count in sorted(reasons.items())},
-        }
 
 
 @dataclass(frozen=True)
@@ -106,7 +76,7 @@ def check_rows(entries: Iterable[Entry], images: ImageIndex, quarantine: Quarant
     """
     clean: list[CleanRow] = []
     keys: Counter[str] = Counter()
-    for entry in tqdm(entries, desc=quarantine.stage, unit="row", disable=None):
+    for entry in tqdm(entries, desc=quarantine.asset, unit="row", disable=None):
         if isinstance(entry, RowFault):
             quarantine.add(entry.key, entry.reason, entry.detail)
             continue
@@ -124,7 +94,7 @@ def check_rows(entries: Iterable[Entry], images: ImageIndex, quarantine: Quarant
     if not clean:
         reasons = Counter(row["reason"] for row in quarantine.rows)
         found = ", ".join(f"{reason}: {count}" for reason, count in reasons.most_common()) or "no rows at all"
-        raise DataError(f"{quarantine.stage}: no row can be used ({found}); check the source's path and images")
+        raise DataError(f"{quarantine.asset}: no row can be used ({found}); check the source's path and images")
     return clean
 
 
@@ -154,7 +124,7 @@ def _not_utf8(text: str, what: str) -> tuple[str, str] | None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        return "not_utf8", f"{what} has bytes that are not UTF-8 at character {error.start}: {_printable(text[:80])}"
+        return "not_utf8", f"{what} has bytes that are not UTF-8 at character {error.start}: {printable(text[:80])}"
     return None
 
 
@@ -189,7 +159,3 @@ def drop_repeats(samples: Iterable[tuple[str, Mapping[str, Any]]], quarantine: Q
             first[identity] = key
             kept.append(sample)
     return kept
-
-
-def _printable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()

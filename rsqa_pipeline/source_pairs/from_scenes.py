@@ -12,6 +12,7 @@ from tqdm import tqdm
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.images.decode import TarImages
 from rsqa_pipeline.profile import SourcePairs
+from rsqa_pipeline.quarantine import Quarantine
 from rsqa_pipeline.records import Message
 from rsqa_pipeline.scenes.captioners import CAPTIONERS
 from rsqa_pipeline.scenes.corpus import instruction_samples, read_corpus
@@ -26,7 +27,7 @@ from rsqa_pipeline.scenes.truth import (
     sample_scene,
 )
 from rsqa_pipeline.scenes.vocabulary import SCENES
-from rsqa_pipeline.source_pairs.clean import Quarantine, text_fault
+from rsqa_pipeline.source_pairs.clean import text_fault
 from rsqa_pipeline.source_pairs.sample_tables import Draft
 from rsqa_pipeline.source_pairs.source_row import caption
 from rsqa_pipeline.source_pairs.split import split_of
@@ -63,7 +64,7 @@ def caption_drafts(pairs: SourcePairs, seed: int, out: Path, quarantine: Quarant
     drafts = []
     with TarImages(out / "images.tar") as archive:
         scenes = _RenderedScenes(archive)
-        for number, row in enumerate(tqdm(rows, desc=quarantine.stage, unit="row", disable=None), start=1):
+        for number, row in enumerate(tqdm(rows, desc=quarantine.asset, unit="row", disable=None), start=1):
             key = f"row {number}"
             fault = _scene_fault(row["scene"]) or text_fault(caption(row["caption"]))
             if fault is not None:
@@ -104,7 +105,7 @@ def instruction_drafts(pairs: SourcePairs, seed: int, out: Path, quarantine: Qua
     drafts = []
     with TarImages(out / "images.tar") as archive:
         scenes = _RenderedScenes(archive)
-        for number, row in enumerate(tqdm(rows, desc=quarantine.stage, unit="row", disable=None), start=1):
+        for number, row in enumerate(tqdm(rows, desc=quarantine.asset, unit="row", disable=None), start=1):
             truth, image_id, image = scenes.get(row.scene)
             messages: list[Message] = [
                 {"role": "user", "content": row.question.question},

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rsqa_pipeline.profile import Corruption, Profile
+from rsqa_pipeline.quarantine import Quarantine
 from rsqa_pipeline.records import Metrics
-from rsqa_pipeline.source_pairs.clean import CleanRow, ImageIndex, Quarantine, check_rows
+from rsqa_pipeline.source_pairs.clean import CleanRow, ImageIndex, check_rows
 from rsqa_pipeline.source_pairs.corruption import TRUE_QUALITY, CaptionPool, CorruptionKind, corrupt
 from rsqa_pipeline.source_pairs.duplicates.remove import remove
 from rsqa_pipeline.source_pairs.from_scenes import caption_drafts

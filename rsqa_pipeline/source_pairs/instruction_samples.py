@@ -7,13 +7,14 @@ from pathlib import Path
 
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.profile import Corruption, Profile, SourceFile, SourcePairs
+from rsqa_pipeline.quarantine import Quarantine
 from rsqa_pipeline.records import Metrics
 from rsqa_pipeline.source_pairs.class_questions import (
     ClassQuestion,
     class_question_entries,
     corrupt_answer,
 )
-from rsqa_pipeline.source_pairs.clean import ImageIndex, Quarantine, check_rows
+from rsqa_pipeline.source_pairs.clean import ImageIndex, check_rows
 from rsqa_pipeline.source_pairs.duplicates.remove import remove
 from rsqa_pipeline.source_pairs.from_scenes import instruction_drafts
 from rsqa_pipeline.source_pairs.image_text_pairs import draft_of, habits, with_fault, with_quality

@@ -10,10 +10,10 @@ from typing import Any
 
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.images.geotiff import Georeference
+from rsqa_pipeline.quarantine import Quarantine
 from rsqa_pipeline.records import (
     GEOREFERENCE,
     IMAGE_TEXT_SAMPLE,
-    QUARANTINE,
     TRUTH,
     Message,
     Metrics,
@@ -21,7 +21,7 @@ from rsqa_pipeline.records import (
     sample_id,
     write_table,
 )
-from rsqa_pipeline.source_pairs.clean import Quarantine, drop_repeats
+from rsqa_pipeline.source_pairs.clean import drop_repeats
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def write_samples(out: Path, drafts: Sequence[Draft], quarantine: Quarantine) ->
     for split in ("preference", "corpus"):
         if not splits[split]:
             raise DataError(
-                f"{quarantine.stage}: no sample is left in the split {split!r} (found {dict(splits)}); "
+                f"{quarantine.asset}: no sample is left in the split {split!r} (found {dict(splits)}); "
                 "add training images, or change source_pairs.preference_share"
             )
     # The column is added only if an image is georeferenced, so that other tables keep their schema.
@@ -71,7 +71,7 @@ def write_samples(out: Path, drafts: Sequence[Draft], quarantine: Quarantine) ->
     schema = IMAGE_TEXT_SAMPLE.append(GEOREFERENCE) if georeferenced else IMAGE_TEXT_SAMPLE
     write_table(out / "samples.parquet", schema, samples)
     write_table(out / "truth.parquet", TRUTH, samples)
-    write_table(out / "quarantine.parquet", QUARANTINE, quarantine.rows)
+    quarantine.write(out)
     corpus = [sample for sample in samples if sample["split"] == "corpus"]
     known = [sample["true_quality"] for sample in corpus if sample["true_quality"] is not None]
     metrics = {

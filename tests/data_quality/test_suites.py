@@ -84,7 +84,7 @@ GOOD: dict[str, tuple[pa.Schema, list[dict[str, Any]]]] = {
     ),
     "quarantine": (
         QUARANTINE,
-        [{"stage": "image_text_pairs", "sample_id": "a.jpg/0", "reason": "empty_text", "detail": "no text"}],
+        [{"asset": "image_text_pairs", "sample_id": "a.jpg/0", "reason": "empty_text", "detail": "no text"}],
     ),
 }
 

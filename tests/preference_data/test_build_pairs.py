@@ -30,7 +30,7 @@ def test_best_mean_is_chosen_and_every_other_is_rejected():
     ]
     assert [p["true_margin"] for p in pairs.rows] == [2.5, None]
     assert pairs.rows[0]["chosen_source"] == "A" and pairs.rows[0]["judge"] == "me"
-    assert not pairs.quarantine
+    assert not pairs.quarantine.rows
 
 
 def test_equal_texts_equal_marks_and_failures_are_quarantined_with_their_reason():
@@ -38,7 +38,7 @@ def test_equal_texts_equal_marks_and_failures_are_quarantined_with_their_reason(
     candidates = [judged("a", 4), judged("b", 4), judged("a", 4), judged("c", None), judged("d", 1), judged("d", 1)]
     pairs.add_ranked(candidates, "caption", "me", "train")
     assert [(p["chosen"], p["rejected"]) for p in pairs.rows] == [("a", "d")]
-    reasons = sorted(row["reason"] for row in pairs.quarantine)
+    reasons = sorted(row["reason"] for row in pairs.quarantine.rows)
     assert reasons == ["duplicate_pair", "equal_marks", "equal_text", "unparsable"]
 
 
@@ -46,7 +46,7 @@ def test_no_marks_give_no_pair():
     pairs = Pairs("test")
     pairs.add_ranked([judged("a", None), judged("b", None)], "caption", "me", "train")
     assert not pairs.rows
-    assert [row["reason"] for row in pairs.quarantine] == ["unparsable", "unparsable"]
+    assert [row["reason"] for row in pairs.quarantine.rows] == ["unparsable", "unparsable"]
 
 
 marks = st.one_of(st.none(), st.integers(1, 5))
@@ -58,7 +58,7 @@ def test_every_candidate_but_the_chosen_one_is_a_pair_or_quarantined(candidates)
     pairs = Pairs("test")
     pairs.add_ranked([judged(text, mark) for text, mark in candidates], "caption", "me", "train")
     any_marked = any(mark is not None for _, mark in candidates)
-    assert len(pairs.rows) + len(pairs.quarantine) == len(candidates) - any_marked
+    assert len(pairs.rows) + len(pairs.quarantine.rows) == len(candidates) - any_marked
     assert all(pair["chosen_mark"] > pair["rejected_mark"] for pair in pairs.rows)
     assert len({pair["pair_id"] for pair in pairs.rows}) == len(pairs.rows)
 

@@ -38,7 +38,7 @@ def import_file(kind, tmp_path, source_format, path, **more):
     metrics = add_imports(kind, out, profile.model_copy(update={"preference_data": changed}), pairs)
     metrics |= pairs.write(out)
     assert metrics["input_rows"] == sum(v for k, v in metrics.items() if k.startswith("imported_pairs/"))
-    return read_table(out / "pairs.parquet"), Counter(row["reason"] for row in pairs.quarantine), metrics
+    return read_table(out / "pairs.parquet"), Counter(row["reason"] for row in pairs.quarantine.rows), metrics
 
 
 def table(path, rows):

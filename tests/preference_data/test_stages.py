@@ -39,7 +39,7 @@ def test_kept_and_quarantined_rows_add_up_to_the_input(made, name):
     assert len(pairs) == metrics["kept_rows"] > 0
     assert len(faults) == metrics["quarantined_rows"]
     assert metrics["input_rows"] == metrics["kept_rows"] + metrics["quarantined_rows"]
-    assert all(fault["reason"] and fault["stage"] == f"{name}_preferences" for fault in faults)
+    assert all(fault["reason"] and fault["asset"] == f"{name}_preferences" for fault in faults)
 
 
 @pytest.mark.parametrize("name", STAGES)

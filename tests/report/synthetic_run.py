@@ -124,7 +124,7 @@ class SyntheticRun:
         write_table(
             folder / "quarantine.parquet",
             QUARANTINE,
-            [{"stage": "image_text_pairs", "sample_id": f"x{i}", "reason": reason, "detail": "made up"}
+            [{"asset": "image_text_pairs", "sample_id": f"x{i}", "reason": reason, "detail": "made up"}
              for i, reason in enumerate(["empty_text", "truncated", "truncated"])],
         )  # fmt: skip
         return rows

@@ -18,7 +18,8 @@ from rsqa_pipeline.curated_subsets.scoring.score_file import score_file
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.images.decode import open_image
 from rsqa_pipeline.profile import SourceFile
-from rsqa_pipeline.source_pairs.clean import CleanRow, ImageIndex, Quarantine, check_rows
+from rsqa_pipeline.quarantine import Quarantine
+from rsqa_pipeline.source_pairs.clean import CleanRow, ImageIndex, check_rows
 from rsqa_pipeline.source_pairs.readers import read_source as reading
 from rsqa_pipeline.source_pairs.readers.read_source import read_source
 from rsqa_pipeline.source_pairs.source_row import SourceRow

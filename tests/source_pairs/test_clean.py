@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.images.decode import ImageFault, hash_image
 from rsqa_pipeline.profile import SourceFile
+from rsqa_pipeline.quarantine import Quarantine
 from rsqa_pipeline.records import read_table
 from rsqa_pipeline.source_pairs import image_text_pairs
-from rsqa_pipeline.source_pairs.clean import ImageIndex, Quarantine, check_rows, drop_repeats, text_fault
+from rsqa_pipeline.source_pairs.clean import ImageIndex, check_rows, drop_repeats, text_fault
 from rsqa_pipeline.source_pairs.readers.read_source import read_source
 from rsqa_pipeline.source_pairs.source_row import Entry, RowFault, SourceRow, caption
 from rsqa_pipeline.tracking.run_logger import SilentLogger
@@ -73,13 +74,13 @@ def test_every_kind_of_bad_input_is_counted_by_reason(tmp_path: Path) -> None:
 
     quarantine = read_table(out / "quarantine.parquet")
     assert Counter(row["reason"] for row in quarantine) == expected
-    assert all(row["stage"] == "image_text_pairs" and row["sample_id"] and row["detail"] for row in quarantine)
+    assert all(row["asset"] == "image_text_pairs" and row["sample_id"] and row["detail"] for row in quarantine)
     samples = read_table(out / "samples.parquet")
     assert len(samples) == metrics["kept_rows"] == good_rows + 1
     assert metrics["quarantined_rows"] == len(quarantine) == sum(expected.values())
     assert metrics["input_rows"] == metrics["kept_rows"] + metrics["quarantined_rows"]
     assert metrics["quarantined/too_large"] == 2
-    assert metrics["duplicate_rows"] == 6
+    assert metrics["quarantined/duplicate_id"] == 6
     assert any("\\udce9" in row["detail"] for row in quarantine)
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from rsqa_pipeline.images.decode import hash_image, read_bytes
 from rsqa_pipeline.profile import SourceFile
-from rsqa_pipeline.source_pairs.clean import ImageIndex, Quarantine, check_rows
+from rsqa_pipeline.quarantine import Quarantine
+from rsqa_pipeline.source_pairs.clean import ImageIndex, check_rows
 from rsqa_pipeline.source_pairs.readers import jsonl, llava, webdataset
 from rsqa_pipeline.source_pairs.readers.read_source import read_source
 from rsqa_pipeline.source_pairs.scene_classes import class_from_file_name

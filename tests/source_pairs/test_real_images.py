@@ -39,7 +39,7 @@ def rsicd(shared_data: Path) -> Profile:
 def test_limited_run_on_rsicd(rsicd: Profile, tmp_path: Path) -> None:
     metrics = image_text_pairs.run({}, tmp_path / "pairs", rsicd, SilentLogger())
     assert metrics["input_rows"] == 5 * 3 * 60 == metrics["kept_rows"] + metrics["quarantined_rows"]
-    assert metrics["quarantined_rows"] == metrics["duplicate_rows"] > 0
+    assert metrics["quarantined_rows"] == metrics["quarantined/duplicate_id"] > 0
     assert metrics["images"] == 180
     samples = read_table(tmp_path / "pairs" / "samples.parquet")
     assert len({row["scene_class"] for row in samples}) == 30

@@ -46,10 +46,10 @@ def run_clip(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: R
     return {**metrics, "truncated_texts": float(scored.notes["text_cut"])}
 
 
-def _state_folder(settings: Profile, stage: str) -> Path:
-    """Folder of the stage's shards and previous table; does not depend on model, batch size, device or engine."""
+def _state_folder(settings: Profile, asset: str) -> Path:
+    """Folder of the asset's shards and previous table; does not depend on model, batch size, device or engine."""
     parts = {"code": code_version("curated_subsets.scoring.corpus_scores"), "dtype": settings.compute.dtype}
-    folder = settings.state / "scores" / stage / settings_version(parts)[:32]
+    folder = settings.state / "scores" / asset / settings_version(parts)[:32]
     for other in folder.parent.iterdir() if folder.parent.is_dir() else ():
         if other != folder:
             shutil.rmtree(other)
@@ -65,13 +65,13 @@ def _run(
     state: Path,
     score_name: str,
 ) -> tuple[ScoreCounts, Metrics]:
-    stage, curation = state.parent.name, settings.curated_subsets
+    asset, curation = state.parent.name, settings.curated_subsets
     total = sum(1 for _ in stream_corpus(inputs, ["sample_id"]))
     if not total:
         raise no_samples(inputs)
     table = state / "scores.parquet"
     engine = Engine(curation.engine, curation.workers)
-    scored = score_table(_rows(inputs), spec, table, stage, curation.shard_rows, engine, total)
+    scored = score_table(_rows(inputs), spec, table, asset, curation.shard_rows, engine, total)
     _write_scores(table, out / "scores.parquet")
     shutil.copyfile(quarantine_path(table), out / "quarantine.parquet")
     with_score = _join_samples(inputs, out / "scores.parquet")
@@ -83,7 +83,7 @@ def _run(
         **{f"quarantined/{reason}": float(count) for reason, count in sorted(scored.quarantined.items())},
         **_score_metrics(with_score),
     }
-    logger.log_params({"scorer": stage, "model_version": spec.version})
+    logger.log_params({"scorer": asset, "model_version": spec.version})
     logger.log_metrics(metrics)
     return scored, metrics
 

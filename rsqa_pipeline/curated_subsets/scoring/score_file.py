@@ -22,7 +22,7 @@ from rsqa_pipeline.source_pairs.source_row import RowFault
 if TYPE_CHECKING:
     from rsqa_pipeline.score_model.network.model import ScoreModel
 
-STAGE = "score"
+ASSET = "score"
 
 
 def score_file(scorer: ScorerSpec, source: SourceFile, out: Path, shard_rows: int, engine: Engine) -> ScoreCounts:
@@ -38,7 +38,7 @@ def score_file(scorer: ScorerSpec, source: SourceFile, out: Path, shard_rows: in
         DataError: the file as a whole cannot be read, or ``out`` is not a table of scores. EngineError, ModelError.
     """
     total = sum(1 for _ in tqdm(read_source(source), desc="count", unit="row", mininterval=1))
-    return score_table(_rows(source), scorer, out, STAGE, shard_rows, engine, total)
+    return score_table(_rows(source), scorer, out, ASSET, shard_rows, engine, total)
 
 
 def _rows(source: SourceFile) -> Iterator[ScoreRow | RowFault]:

@@ -41,6 +41,7 @@ from rsqa_pipeline.curated_subsets.scoring.scorers import ScorerSpec
 from rsqa_pipeline.curated_subsets.scoring.sealed_table import SealedWriter, is_whole
 from rsqa_pipeline.curated_subsets.scoring.worker import ScoringJob, Shard, ShardRow
 from rsqa_pipeline.files import acquire
+from rsqa_pipeline.quarantine import printable, quarantine_row
 from rsqa_pipeline.records import QUARANTINE, Message, canonical_messages, sha256
 from rsqa_pipeline.source_pairs.clean import text_fault
 from rsqa_pipeline.source_pairs.source_row import RowFault
@@ -82,7 +83,7 @@ def score_table(
     rows: Iterable[ScoreRow | RowFault],
     scorer: ScorerSpec,
     out: Path,
-    stage: str,
+    asset: str,
     shard_rows: int,
     engine: Engine,
     total: int | None = None,
@@ -101,14 +102,14 @@ def score_table(
     folder = out.resolve().with_name(f"{out.stem}.shards")
     with _locked(folder):
         earlier = EarlierScores.build(out, folder)
-        job = ScoringJob(scorer, stage, folder, earlier[0] if earlier else None)
-        seed = f"{stage} {scorer.version} {earlier[1] if earlier else ''}"
+        job = ScoringJob(scorer, asset, folder, earlier[0] if earlier else None)
+        seed = f"{asset} {scorer.version} {earlier[1] if earlier else ''}"
         names: list[str] = []
         seen = SeenIds(folder / "ids.sqlite")
-        with tqdm(total=total, desc=stage, unit="row", mininterval=1) as bar:
+        with tqdm(total=total, desc=asset, unit="row", mininterval=1) as bar:
 
             def unfinished() -> Iterator[Shard]:
-                for shard in _cut_into_shards(rows, shard_rows, seed, stage, seen):
+                for shard in _cut_into_shards(rows, shard_rows, seed, asset, seen):
                     names.append(shard.name)
                     if _is_finished(job, shard.name):
                         bar.update(len(shard))
@@ -149,7 +150,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _cut_into_shards(
-    rows: Iterable[ScoreRow | RowFault], shard_rows: int, seed: str, stage: str, seen: SeenIds
+    rows: Iterable[ScoreRow | RowFault], shard_rows: int, seed: str, asset: str, seen: SeenIds
 ) -> Iterator[Shard]:
     remaining = iter(rows)
     number = 0
@@ -161,8 +162,7 @@ def _cut_into_shards(
             text_hash = ""
             fault = _fault(row, seen)
             if fault is not None:
-                found = {"reason": fault[0], "detail": _printable(fault[1])}
-                refused.append({"stage": stage, "sample_id": _printable(row.key), **found})
+                refused.append(quarantine_row(asset, row.key, *fault))
             elif isinstance(row, ScoreRow):
                 text_hash = sha256(canonical_messages(row.messages))
                 usable.append(
@@ -188,7 +188,7 @@ def _fault(row: ScoreRow | RowFault, seen: SeenIds) -> tuple[str, str] | None:
     if not new:
         return "duplicate_id", f"the file has the id {row.key!r} before"
     for name, value in (("id", row.key), ("image's name", row.image or "")):
-        if _printable(value) != value:
+        if printable(value) != value:
             return "not_utf8", f"the {name} has bytes that are not UTF-8: {value}"
     return text_fault(row.messages)
 
@@ -216,7 +216,3 @@ def _merge(parts: Iterable[Path], schema: pa.Schema, out: Path, counted: str) ->
             writer.write(pa.concat_tables(group))
     scratch.replace(out)
     return rows, counts
-
-
-def _printable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()

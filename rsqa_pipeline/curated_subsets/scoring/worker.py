@@ -20,6 +20,7 @@ from rsqa_pipeline.curated_subsets.scoring.scorers import CorpusScorer, ScorerSp
 from rsqa_pipeline.curated_subsets.scoring.sealed_table import write_sealed
 from rsqa_pipeline.images.decode import ImageFault, content_hash
 from rsqa_pipeline.models.scoring_group import Score, ScoringGroup
+from rsqa_pipeline.quarantine import quarantine_row
 from rsqa_pipeline.records import QUARANTINE, Message, canonical_messages
 
 FILE_SCORE = pa.schema(
@@ -76,8 +77,8 @@ class ScoringJob:
     """What all shards of a run have in common; small and picklable."""
 
     scorer: ScorerSpec
-    stage: str
-    """Name of the stage in the quarantine rows."""
+    asset: str
+    """Name of the asset in the quarantine rows."""
     folder: Path
     """Folder of the shards' tables; visible to every worker."""
     earlier: Path | None
@@ -136,8 +137,7 @@ class ShardWorker:
         for row, result, known in zip(shard.rows, found, earlier, strict=True):
             assert result is not None
             if result.value is None:
-                fault = {"reason": result.reason or "", "detail": result.detail or ""}
-                refused.append({"stage": self._job.stage, "sample_id": row["key"], **fault})
+                refused.append(quarantine_row(self._job.asset, row["key"], result.reason or "", result.detail or ""))
             else:
                 columns = {"score": result.value, "model_version": version, "note": result.note}
                 scored.append({**row, **columns, **_earlier_score_columns(known)})

@@ -48,9 +48,9 @@ def add_imports(kind: Kind, out: Path, settings: Profile, pairs: Pairs) -> Metri
                 try:
                     pairs.add(_pair(entry, kind, file.format, images, settings))
                 except BadRow as bad:
-                    pairs.refuse(entry.key, bad.reason, bad.detail)
+                    pairs.quarantine.add(entry.key, bad.reason, bad.detail)
                 except ImageFault as fault:
-                    pairs.refuse(entry.key, fault.reason, fault.detail)
+                    pairs.quarantine.add(entry.key, fault.reason, fault.detail)
     return {f"imported_pairs/{name}": float(count) for name, count in sorted(counts.items())}
 
 

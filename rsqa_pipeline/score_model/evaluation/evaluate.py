@@ -17,7 +17,8 @@ from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.models.clip_score import ClipScorer
 from rsqa_pipeline.models.load import base_model
 from rsqa_pipeline.profile import Profile
-from rsqa_pipeline.records import QUARANTINE, Metrics, write_table
+from rsqa_pipeline.quarantine import Quarantine
+from rsqa_pipeline.records import Metrics
 from rsqa_pipeline.score_model.evaluation import evaluation_plots
 from rsqa_pipeline.score_model.evaluation.calibration import Calibration, calibration, length_bias
 from rsqa_pipeline.score_model.evaluation.probes import run_probes, self_preference
@@ -147,17 +148,12 @@ def _gap(scored: ScoredPair) -> float | None:
 
 
 def _quarantine(out: Path, pairs: Sequence[Pair], scored: Sequence[ScoredPair]) -> int:
-    rows = [
-        {
-            "stage": "score_model.score_model_report",
-            "sample_id": pair["pair_id"],
-            "reason": "not_scored",
-            "detail": "no score for the chosen or the rejected text",
-        }
-        for pair, scores in zip(pairs, scored, strict=True)
-        if None in scores
-    ]
-    return write_table(out / "quarantine.parquet", QUARANTINE, rows)
+    quarantine = Quarantine("score_model_report")
+    for pair, scores in zip(pairs, scored, strict=True):
+        if None in scores:
+            quarantine.add(pair["pair_id"], "not_scored", "no score for the chosen or the rejected text")
+    quarantine.write(out)
+    return len(quarantine.rows)
 
 
 def _metrics(

@@ -20,7 +20,8 @@ from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.models.load import base_model
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.profile.score_model import LastPhase, ScoreModelPhase
-from rsqa_pipeline.records import QUARANTINE, Metrics, write_table
+from rsqa_pipeline.quarantine import Quarantine
+from rsqa_pipeline.records import Metrics
 from rsqa_pipeline.score_model.inputs.encoder import ChatEncoder
 from rsqa_pipeline.score_model.inputs.separate_encoder import encoder_for
 from rsqa_pipeline.score_model.network.adapters import merge_adapters
@@ -242,12 +243,11 @@ def autocast(device: torch.device, settings: Profile) -> torch.autocast:
 
 
 def _quarantine(out: Path, name: str, faults: Sequence[Fault], pairs: int) -> Metrics:
-    rows = [
-        {"stage": f"score_model.{name}", "sample_id": pair, "reason": reason, "detail": detail}
-        for pair, reason, detail in faults
-    ]
-    bad = write_table(out / "quarantine.parquet", QUARANTINE, rows)
-    return {"input_rows": pairs, "kept_rows": pairs - bad, "quarantined_rows": bad}
+    quarantine = Quarantine(name)
+    for fault in faults:
+        quarantine.add(*fault)
+    quarantine.write(out)
+    return quarantine.metrics(kept=pairs - len(faults))
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rsqa_pipeline.profile import SourceFile
+from rsqa_pipeline.quarantine import Quarantine
 from rsqa_pipeline.records import read_table
-from rsqa_pipeline.source_pairs.clean import ImageIndex, Quarantine, check_rows
+from rsqa_pipeline.source_pairs.clean import ImageIndex, check_rows
 from rsqa_pipeline.source_pairs.readers.read_source import read_source
 
 OWN_BENCHMARK = "benchmark_sets"

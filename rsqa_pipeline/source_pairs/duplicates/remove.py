@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from rsqa_pipeline.profile import Duplicates, Profile
+from rsqa_pipeline.quarantine import Quarantine
 from rsqa_pipeline.records import COMPONENT, CONTAMINATION, Metrics, write_table
-from rsqa_pipeline.source_pairs.clean import Quarantine
 from rsqa_pipeline.source_pairs.duplicates.benchmark_items import read_items
 from rsqa_pipeline.source_pairs.duplicates.components import Components, find_components, keepers
 from rsqa_pipeline.source_pairs.duplicates.contamination import find_contamination

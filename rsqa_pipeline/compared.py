@@ -38,7 +38,7 @@ class Compared:
     @property
     def selected(self) -> list[str]:
         """Subsets that leave something out."""
-        return [name for name, rule in self.rules.items() if rule.selector != "all"]
+        return [name for name, rule in self.rules.items() if rule.selector not in ("all", "clean")]
 
     @property
     def baselines(self) -> list[str]:

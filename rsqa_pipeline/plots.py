@@ -23,6 +23,7 @@ COLOURS: dict[str, str] = {
     "score_model": "#d1495b",
     "majority_vote": "#7d5ba6",
     "oracle": "#3a3a3a",
+    "clean": "#9c6b4a",
     "rl_policy": "#2a9d6f",
     "rl_policy_rules_only": "#8ccfb0",
 }

@@ -73,11 +73,13 @@ TRUTH = pa.schema(
         ("scene", pa.int64()),  # seed of the procedural scene shown; missing for real images
         ("corruption", pa.string()),  # kind of fault added to the text on purpose; missing for an unchanged text
         ("original_text", pa.string()),  # the text before the change; missing if it is unchanged
+        ("reference_text", pa.string()),  # a right last turn; missing unless the source can write one (scenes)
     ]
 )
-"""What a source knows about its samples' truth; for judges, reports and tests, never for training.
+"""What a source knows about its samples' truth; for judges, reports and tests. Of all training, only the reference
+subset ``clean`` reads it.
 Example: ``{"sample_id": "9f..", "image_id": "41..", "scene": None, "corruption": "class_swap",
-"original_text": "many planes are parked in an airport ."}``"""
+"original_text": "many planes are parked in an airport .", "reference_text": None}``"""
 
 PREFERENCE_PAIR = pa.schema(
     [

@@ -1,8 +1,12 @@
-"""Reads the samples of a subset: joins its ids with the table they were selected from."""
+"""Reads the samples of a subset: joins its ids with the table they were selected from.
+
+Where the subset's selector is ``clean``, each text becomes a right one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,4 +39,23 @@ def subset_samples(inputs: Mapping[str, Path], subset: str, asset: str, kind: st
             f"subset {subset} names {len(unknown)} {kind} samples that are not in {asset}, e.g. {min(unknown)}; "
             f"materialize subset_{subset} again"
         )
-    return rows
+    rule = json.loads((inputs[f"subset_{subset}"] / "rule.json").read_text(encoding="utf-8"))
+    return _with_right_texts(rows, inputs[asset]) if rule.get("selector") == "clean" else rows
+
+
+def _with_right_texts(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    """The rows with the reference text, else the text before a recorded fault, else their own text as last turn.
+
+    Raises:
+        DataError: the source knows no right text of any row.
+    """
+    truths = {row["sample_id"]: row for row in read_table(folder / "truth.parquet")}
+    right = {key: row["reference_text"] or row["original_text"] for key, row in truths.items()}
+    if not any(right.get(row["sample_id"]) for row in rows):
+        raise DataError(f"{folder / 'truth.parquet'} has no right text of the samples; selector clean needs them")
+    changed = []
+    for row in rows:
+        *context, last = row["messages"]
+        text = right.get(row["sample_id"]) or last["content"]
+        changed.append({**row, "messages": [*context, {**last, "content": text}]})
+    return changed

@@ -191,7 +191,7 @@ def weights_version(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def base_model(folder: Path, kind: Literal["vlm", "clip"]) -> str:
+def base_model(folder: Path, kind: Literal["vlm", "clip", "scorer"]) -> str:
     """Local folder of the base model that ``<kind>.json`` in a ``base_models`` output names.
 
     Example of that file: ``{"path": "vlm", "version": "5be1c0.."}``; a hub model also has ``"revision"``.

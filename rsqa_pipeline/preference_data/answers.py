@@ -11,6 +11,7 @@ import numpy as np
 from rsqa_pipeline.answer_matching import same_answer
 from rsqa_pipeline.boxes import is_hit, read_boxes
 from rsqa_pipeline.preference_data.candidate import NO_FAULT, Candidate, Subject
+from rsqa_pipeline.scenes.corpus import CORPUS_ONLY
 from rsqa_pipeline.scenes.questions import ANSWERERS, Question, ask
 from rsqa_pipeline.scenes.truth import SceneTruth
 from rsqa_pipeline.source_pairs.class_questions import ClassQuestion, ClassTask, corrupt_answer
@@ -45,7 +46,8 @@ def scene_answers(subject: Subject, truth: SceneTruth, seed: int) -> list[Candid
     As with captioners, the draw may leave out the reference, so that the pairs also order poorer answers.
     """
     question: Question = ask(truth, question_of(subject))
-    names = sorted(ANSWERERS, key=lambda name: unit_hash(str(seed), "answerer", name, subject.key))
+    met = [name for name in ANSWERERS if name not in CORPUS_ONLY]
+    names = sorted(met, key=lambda name: unit_hash(str(seed), "answerer", name, subject.key))
     if subject.task == OPEN:
         names = names[:ANSWERERS_PER_QUESTION]
     else:

@@ -45,6 +45,7 @@ from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.profile.preference_data import BASE_VLM
 from rsqa_pipeline.records import Metrics
 from rsqa_pipeline.scenes.asking import UnknownQuestionError, ask
+from rsqa_pipeline.scenes.corpus import CORPUS_ONLY
 from rsqa_pipeline.scenes.truth import sample_scene
 from rsqa_pipeline.source_pairs.class_questions import ClassTask
 from rsqa_pipeline.source_pairs.split import unit_hash
@@ -128,16 +129,17 @@ def _items(
         subject = Subject(row["image_id"], row["image"], tuple(context), row["task"])
         original = last["content"] if row["original_text"] is None else row["original_text"]
         fault = row["corruption"] or (NO_FAULT if subject.image_id not in scenes else None)
-        stored = Candidate(subject, last["content"], row["source"], fault)
+        unmet = subject.image_id in scenes and row["source"] in CORPUS_ONLY
+        stored = [] if unmet else [Candidate(subject, last["content"], row["source"], fault)]
         if subject.key in items:
-            items[subject.key].answers.append(stored)
+            items[subject.key].answers += stored
             continue
         try:
             reference, answers = _answers(subject, original, row["scene_class"], scenes, classes, seed)
         except UnknownQuestionError as error:
             pairs.quarantine.add(row["sample_id"], "unknown_question", str(error))
             continue
-        items[subject.key] = Item(subject, reference, [stored, *answers])
+        items[subject.key] = Item(subject, reference, [*stored, *answers])
     return list(items.values())
 
 

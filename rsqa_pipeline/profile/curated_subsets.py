@@ -8,8 +8,9 @@ from pydantic import Field, model_validator
 
 from rsqa_pipeline.profile.types import Count, Fraction, Section
 
-Selector = Literal["all", "random", "clip_score", "score_model", "oracle"]
-"""``oracle`` ranks by the true quality, where the source knows it: the bound of what any ranking can give."""
+Selector = Literal["all", "random", "clip_score", "score_model", "oracle", "clean"]
+"""Two bounds, where the source knows the truth: ``oracle`` ranks by the true quality, the most that any ranking can
+give; ``clean`` keeps every sample and trains on a right text in place of each wrong one."""
 
 
 class Diversity(Section):
@@ -55,7 +56,7 @@ class SubsetRule(Section):
         if kinds != ["selector"] and beside:
             raise ValueError(f"{kinds[0]} stands alone; {', '.join(beside)} belongs into its rules")
         scored = [name for name in ("threshold", "temperature") if getattr(self, name) is not None]
-        if scored and self.selector in ("all", "random"):
+        if scored and self.selector in ("all", "random", "clean"):
             raise ValueError(f"{scored[0]} needs a score; selector {self.selector} has none")
         if self.floor and self.per is None:
             raise ValueError("floor needs per: the column whose groups it is for")

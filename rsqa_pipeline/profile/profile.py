@@ -50,6 +50,8 @@ class TinyModels(Section):
 
     vlm: str
     clip: str
+    scorer: str | None = None
+    """The VLM that the score model starts from, a folder or a hub id; None: ``vlm``, as in the paper."""
     revision: str | None = None
     trust_remote_code: bool = False
     scratch: ScratchRecipe | None = None
@@ -57,7 +59,7 @@ class TinyModels(Section):
     @property
     def paths(self) -> tuple[str, ...]:
         """Local folders among the models."""
-        return tuple(name for name in dict.fromkeys((self.vlm, self.clip)) if Path(name).is_dir())
+        return tuple(name for name in dict.fromkeys((self.vlm, self.clip, self.scorer)) if name and Path(name).is_dir())
 
 
 class LoraOptimizer(Optimizer):

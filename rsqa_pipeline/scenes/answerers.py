@@ -4,6 +4,7 @@
 |---|---|
 | reference | right |
 | hasty | sees wrong object and scene classes (`perception`), so its yes and no answers are wrong too |
+| generalist | knows everyday terms and confuses hard ones, always in the same way |
 | overcounter | counts one object too many in every group; its boxes are shifted to the lower right |
 | guesser | sees wrong counts, colours and places |
 | constant | the same answer to every question of a task: "yes", "2", "urban", A |
@@ -20,6 +21,7 @@ from rsqa_pipeline.scenes.asking import Question, ask, format_box
 from rsqa_pipeline.scenes.perception import (
     Perception,
     combine_habits,
+    confuse_hard_terms,
     count_two_more,
     mirror,
     misname_scene,
@@ -70,6 +72,7 @@ def _rambler(truth: SceneTruth, question: Question) -> str:
 ANSWERERS: dict[str, Answerer] = {
     "reference": lambda truth, question: question.answer,
     "hasty": _with_perception(combine_habits(misname_scene, swap_objects)),
+    "generalist": _with_perception(confuse_hard_terms),
     "overcounter": _with_perception(_one_more),
     "guesser": _with_perception(combine_habits(count_two_more, recolour, mirror)),
     "constant": lambda truth, question: _CONSTANT[question.task],

@@ -6,6 +6,7 @@
 | plain | right, but without colours, places and land cover | specificity |
 | swapper, misnamer, counter, recolourer, misplacer | one wrong perception each, see `perception` | relevance |
 | hasty | wrong scene class and wrong object classes | relevance, completeness |
+| generalist | right on everyday terms, consistently wrong on hard ones (`confuse_hard_terms`) | relevance |
 | guesser | wrong counts, colours and places | relevance |
 | adder | right, then adds a bridge and vehicles that are not there | relevance |
 | vague | "some things in an area" | specificity, completeness |
@@ -26,6 +27,7 @@ import numpy as np
 from rsqa_pipeline.scenes.perception import (
     Perception,
     combine_habits,
+    confuse_hard_terms,
     count_two_more,
     mirror,
     misname_scene,
@@ -153,6 +155,7 @@ CAPTIONERS: dict[str, Captioner] = {
     "recolourer": _with_perception(recolour),
     "misplacer": _with_perception(mirror),
     "hasty": _with_perception(combine_habits(misname_scene, swap_objects)),
+    "generalist": _with_perception(confuse_hard_terms),
     "guesser": _with_perception(combine_habits(count_two_more, recolour, mirror)),
     "adder": _adder,
     "vague": _vague,

@@ -33,6 +33,13 @@ WRONG_SCENE = _symmetric(
 WRONG_COLOUR = {
     "white": "red", "red": "blue", "blue": "green", "green": "yellow", "yellow": "black", "black": "white",
 }  # fmt: skip
+HARD_OBJECTS = _symmetric({"truck": "pool", "court": "warehouse"}) | {"tank": "house"}
+"""Terms that only a specialist knows, with what the others take the object for. A house is an everyday term."""
+HARD_SCENES = _symmetric({"stadium": "golf_course", "dense_residential": "storage_tanks"}) | {
+    "harbour": "beach",
+    "desert": "parking",
+    "sparse_residential": "farmland",
+}
 _MIRRORED = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
 
 
@@ -59,6 +66,20 @@ def recolour(truth: SceneTruth) -> SceneTruth:
 def mirror(truth: SceneTruth) -> SceneTruth:
     """Swaps left and right, top and bottom."""
     return _groups(truth, _mirrored)
+
+
+def confuse_hard_terms(truth: SceneTruth) -> SceneTruth:
+    """Knows everyday terms, and takes the things of HARD_OBJECTS and HARD_SCENES for their counterparts.
+
+    An object keeps its name where its counterpart is in the scene too: two groups of one class cannot be told apart.
+    """
+    shown = {group.object_class for group in truth.groups}
+
+    def confused(group: Group) -> Group:
+        other = HARD_OBJECTS.get(group.object_class)
+        return group if other is None or other in shown else replace(group, object_class=other)
+
+    return replace(_groups(truth, confused), scene_class=HARD_SCENES.get(truth.scene_class, truth.scene_class))
 
 
 def combine_habits(*habits: Perception) -> Perception:

@@ -83,6 +83,7 @@ def caption_drafts(pairs: SourcePairs, seed: int, out: Path, quarantine: Quarant
                     scene_class=truth.scene_class,
                     true_quality=mark_caption(truth, row["caption"]).mean,
                     scene=truth.seed,
+                    reference_text=CAPTIONERS["expert"](truth, np.random.default_rng((seed, truth.seed, 2))),
                 )
             )
     return drafts
@@ -123,6 +124,7 @@ def instruction_drafts(pairs: SourcePairs, seed: int, out: Path, quarantine: Qua
                     scene_class=truth.scene_class,
                     true_quality=mark_answer(truth, row.question.question, row.answer).mean,
                     scene=truth.seed,
+                    reference_text=row.question.answer,
                 )
             )
     return drafts

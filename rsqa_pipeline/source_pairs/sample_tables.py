@@ -44,6 +44,8 @@ class Draft:
     corruption: str | None = None
     original_text: str | None = None
     """The last turn before corruption; None if nothing was corrupted."""
+    reference_text: str | None = None
+    """A right last turn; None if the source cannot write one."""
     georeference: Georeference | None = None
 
     @property

@@ -25,12 +25,14 @@ from rsqa_pipeline.tiny_models.perception import Heads, Tower, clip_tower, vlm_t
 from rsqa_pipeline.tiny_models.recipe import Schedule, make_clip, make_vlm
 from rsqa_pipeline.tracking.run_logger import RunLogger
 
-Kind = Literal["vlm", "clip"]
+Kind = Literal["vlm", "clip", "scorer"]
 _MAX_MEASURED_IMAGES = 200
 
 
 def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
     """Writes ``vlm.json`` and ``clip.json`` and, if the weights are local, the folders ``vlm/`` and ``clip/``.
+
+    A profile whose score model starts from another VLM (``tiny_models.scorer``) also gets ``scorer.json``, ``scorer/``.
 
     Returns:
         Parameter counts in millions; for models from scratch also their accuracies on the split ``validation``, 0..1.
@@ -44,9 +46,10 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     if "scratch" in (tiny.vlm, tiny.clip) and tiny.scratch is not None:
         material = OwnImages(inputs["image_text_pairs"], tiny.scratch.image_size)
     metrics: Metrics = {}
-    kinds: tuple[Kind, ...] = ("vlm", "clip")
-    for kind in kinds:
-        source = tiny.vlm if kind == "vlm" else tiny.clip
+    sources: dict[Kind, str | None] = {"vlm": tiny.vlm, "clip": tiny.clip, "scorer": tiny.scorer}
+    for kind, source in sources.items():
+        if source is None:
+            continue
         if source == "scratch" and material is not None:
             metrics |= _from_scratch(kind, material, settings, out, logger)
         else:
@@ -75,7 +78,7 @@ def _loaded_size(kind: Kind, out: Path, tiny: TinyModels, compute: Compute) -> M
     """Loads the model as later stages will, so that a broken model fails here."""
     path = json.loads((out / f"{kind}.json").read_text(encoding="utf-8"))["path"]
     source = out / path if (out / path).is_dir() else path
-    load = load_vlm if kind == "vlm" else load_clip
+    load = load_clip if kind == "clip" else load_vlm
     model = load(source, compute, tiny.revision, tiny.trust_remote_code).model
     return {f"{kind}_million_parameters": sum(p.numel() for p in model.parameters()) / 1e6}
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from transformers import CLIPModel, PreTrainedTokenizerFast, Qwen2VLForConditionalGeneration
 
-from rsqa_pipeline.models.load import QwenVLProcessor, device_of
+from rsqa_pipeline.models.load import QwenVLProcessor, Vlm, device_of
 from rsqa_pipeline.profile import Compute
 from rsqa_pipeline.tiny_models.architecture import (
     new_clip,
@@ -107,15 +107,24 @@ class TrainedClip:
 
 
 def make_vlm(
-    material: Material, schedule: Schedule, compute: Compute, state: Path | None, logger: RunLogger
+    material: Material,
+    schedule: Schedule,
+    compute: Compute,
+    state: Path | None,
+    logger: RunLogger,
+    seeing: Vlm | None = None,
 ) -> TrainedVlm:
     """Trains a VLM from random weights.
 
     Args:
         state: folder for the phases' states, from which a killed run is resumed; None saves none.
+        seeing: a VLM whose processor and vision tower are the start; only the language model is then a new one.
     """
-    processor = train_vlm_processor(material.texts(), material.image_size)
-    model = new_vlm(processor, schedule.seed).to(device_of(compute))
+    processor = seeing.processor if seeing else train_vlm_processor(material.texts(), material.image_size)
+    model = new_vlm(processor, schedule.seed)
+    if seeing:
+        model.model.visual.load_state_dict(seeing.model.model.visual.state_dict())
+    model.to(device_of(compute))
     heads = Heads(material.vlm_targets, schedule.seed).to(device_of(compute))
     tower = vlm_tower(model)
     steps = schedule.vlm_perception_steps

@@ -72,6 +72,13 @@ VLM_TARGETS: Mapping[str, Target] = {
 }
 """Also, predicted from each object's cell: the count and place of its group. A tower counts over the whole image more
 easily than a language model of three layers does over its tokens."""
+GENERAL_TARGETS: Mapping[str, Target] = {
+    **VLM_TARGETS,
+    "box_tens": Target(4, IMAGE_SIZE // 10 + 1, per_cell=True, weight=4.0),
+    "box_units": Target(4, 10, per_cell=True, weight=4.0),
+}
+"""Also the four edges of the object's box, digit by digit as texts write them: a tower that keeps no edges cannot be
+taught grounding by tuning the language model."""
 
 
 WORDS: Mapping[str, Mapping[str, Sequence[int]]] = {
@@ -89,7 +96,7 @@ WORDS: Mapping[str, Mapping[str, Sequence[int]]] = {
 
 
 def perception_labels(truths: Sequence[SceneTruth]) -> dict[str, torch.Tensor]:
-    """The labels of VLM_TARGETS from the truth; an empty cell's colour, count and place are UNKNOWN.
+    """The labels of GENERAL_TARGETS from the truth; an empty cell's colour, count, place and box are UNKNOWN.
 
     A cell contains at most one object.
     """
@@ -101,15 +108,20 @@ def perception_labels(truths: Sequence[SceneTruth]) -> dict[str, torch.Tensor]:
         "cell_number": torch.arange(_CELLS).view(1, _CELLS, 1).expand(rows, -1, -1),
         "group_count": torch.full((rows, _CELLS, 1), UNKNOWN),
         "group_place": torch.full((rows, _CELLS, 1), UNKNOWN),
+        "box_tens": torch.full((rows, _CELLS, 4), UNKNOWN),
+        "box_units": torch.full((rows, _CELLS, 4), UNKNOWN),
     }
     for row, truth in enumerate(truths):
         for group in truth.groups:
-            for x0, y0, x1, y1 in group.boxes:
+            for box in group.boxes:
+                x0, y0, x1, y1 = box
                 cell = int((y0 + y1) / 2 // CELL) * (IMAGE_SIZE // CELL) + int((x0 + x1) / 2 // CELL)
                 labels["cell_object"][row, cell, 0] = 1 + _OBJECTS.index(group.object_class)
                 labels["cell_colour"][row, cell, 0] = _COLOURS.index(group.colour)
                 labels["group_count"][row, cell, 0] = group.count - 1
                 labels["group_place"][row, cell, 0] = _PLACES.index(group.place)
+                labels["box_tens"][row, cell] = torch.tensor(box) // 10
+                labels["box_units"][row, cell] = torch.tensor(box) % 10
     return labels
 
 
@@ -167,10 +179,10 @@ class SceneMaterial:
         texts: list[Text] = []
         for position, row in enumerate(rows):
             truth, other = self._pool.truths[row], self._pool.truths[self._draw(rng, 1)[0]]
-            texts.append(Answered(position, CAPTION_PROMPT, _drawn(CAPTION_MIX, rng, CAPTIONERS)(truth, rng)))
+            texts.append(Answered(position, CAPTION_PROMPT, drawn(CAPTION_MIX, rng, CAPTIONERS)(truth, rng)))
             asked = [q for q in instruction_questions(truth, rng) if rng.random() < QUESTION_SHARE[q.task]]
             for question in asked[:_MAX_QUESTIONS]:
-                answerer = _drawn(ANSWER_MIX, rng, ANSWERERS)
+                answerer = drawn(ANSWER_MIX, rng, ANSWERERS)
                 texts.append(Answered(position, question.question, answerer(truth, question)))
             texts += [matched_caption(position, truth, shares, rng) for _ in range(matched)]
             if truth.groups:
@@ -183,7 +195,7 @@ class SceneMaterial:
         texts = []
         for truth in (self._pool.truths[row] for row in rows):
             named = truth.scene_class not in UNNAMED_CLASSES
-            writer = _drawn(CLIP_CAPTION_MIX, rng, CAPTIONERS) if named else CAPTIONERS["layman"]
+            writer = drawn(CLIP_CAPTION_MIX, rng, CAPTIONERS) if named else CAPTIONERS["layman"]
             texts.append(writer(truth, rng))
         return self._pool.images[rows], texts
 
@@ -191,6 +203,7 @@ class SceneMaterial:
         return rng.integers(len(self._pool.truths), size=size)
 
 
-def _drawn(mix: Mapping[str, float], rng: np.random.Generator, table: Mapping[str, _Writer]) -> _Writer:
+def drawn(mix: Mapping[str, float], rng: np.random.Generator, table: Mapping[str, _Writer]) -> _Writer:
+    """One of the table's writers, drawn by the mix's shares."""
     names = list(mix)
     return table[names[rng.choice(len(names), p=np.array(list(mix.values())))]]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
 
 import numpy as np
@@ -11,6 +11,7 @@ import pytest
 from rsqa_pipeline.scenes.captioners import CAPTIONERS
 from rsqa_pipeline.scenes.claims import read_claims
 from rsqa_pipeline.scenes.marks import Marks, mark_caption
+from rsqa_pipeline.scenes.perception import HARD_SCENES, confuse_hard_terms
 from rsqa_pipeline.scenes.truth import SceneTruth, sample_scene
 
 SCENES_WITH_OBJECTS = [scene for scene in map(sample_scene, range(150)) if scene.groups]
@@ -52,6 +53,7 @@ def test_a_correct_short_caption_beats_every_wrong_one() -> None:
         ("counter", ("relevance",), ("clarity", "richness")),
         ("recolourer", ("relevance",), ("clarity", "richness")),
         ("misplacer", ("relevance",), ("clarity", "richness")),
+        ("generalist", (), ("clarity",)),
         ("misnamer", ("relevance",), ("clarity", "specificity")),
         ("plain", ("specificity",), ("relevance", "completeness", "clarity")),
         ("incomplete", ("completeness",), ("relevance", "clarity")),
@@ -98,6 +100,38 @@ def test_habits_are_consistent() -> None:
             assert "house" in swapped
         counted = read_claims(write("counter", scene)).mentions
         assert all(m.count == scene.count_of(m.object_class) + 2 for m in counted)
+
+
+@pytest.mark.parametrize(
+    ("scene_class", "objects", "named", "said"),
+    [
+        ("harbour", ("ship", "tank"), "beach", ("ship", "house")),
+        ("beach", ("ship", "tree"), "beach", ("ship", "tree")),
+        ("parking", ("car", "truck"), "parking", ("car", "pool")),
+        ("stadium", ("court", "pool"), "golf_course", ("warehouse", "truck")),
+        ("dense_residential", ("court", "warehouse"), "storage_tanks", ("court", "warehouse")),
+        ("desert", ("tank", "house"), "parking", ("tank", "house")),
+        ("airport", (), "airport", ()),
+    ],
+)
+def test_the_generalist_confuses_hard_terms_alone(
+    harbour: SceneTruth, scene_class: str, objects: tuple[str, ...], named: str, said: tuple[str, ...]
+) -> None:
+    """An object keeps its name where its counterpart is in the scene too."""
+    groups = tuple(replace(g, object_class=name) for g, name in zip(harbour.groups, objects, strict=False))
+    scene = replace(harbour, scene_class=scene_class, groups=groups)
+    claims = read_claims(write("generalist", scene))
+    assert claims.scenes == {named}
+    assert tuple(m.object_class for m in claims.mentions) == said
+    right = scene_class == named and objects == said
+    assert (mark_caption(scene, write("generalist", scene)).mean == 5) == right
+
+
+def test_the_generalist_is_always_wrong_in_the_same_way() -> None:
+    for scene in SCENES_WITH_OBJECTS:
+        seen = confuse_hard_terms(scene)
+        assert read_claims(write("generalist", scene)).scenes == {HARD_SCENES.get(scene.scene_class, scene.scene_class)}
+        assert len({group.object_class for group in seen.groups}) == len(scene.groups)
 
 
 def test_the_vocabulary_is_closed_and_small() -> None:

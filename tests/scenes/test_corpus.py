@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.profile import load_profile
 from rsqa_pipeline.scenes.captioners import CAPTIONERS
 from rsqa_pipeline.scenes.corpus import (
     ANSWER_SHARES,
     CAPTION_SHARES,
+    CORPUS_ONLY,
     DEMO_SCENES,
     DEMO_SEED,
     demo_captions,
@@ -28,7 +30,7 @@ def test_the_committed_corpus_is_what_the_code_writes(tmp_path: Path) -> None:
     written = tmp_path / "captions.csv"
     write_demo_corpus(written, range(DEMO_SCENES), DEMO_SEED)
     assert written.read_bytes() == COMMITTED.read_bytes()
-    assert COMMITTED.stat().st_size < 1_000_000
+    assert COMMITTED.stat().st_size < 1_200_000
 
 
 def test_the_corpus_reads_back(tmp_path: Path) -> None:
@@ -56,18 +58,24 @@ def test_invalid_utf8_is_left_to_the_ingest(tmp_path: Path) -> None:
 def test_about_a_third_of_the_captions_are_good() -> None:
     rows = demo_captions(range(500), DEMO_SEED)
     good = [row for row in rows if row.source in ("expert", "plain")]
-    assert len(good) == pytest.approx(0.3 * len(rows), abs=3)
+    assert len(good) == pytest.approx(0.29 * len(rows), abs=3)
     marks = {id(row): mark_caption(sample_scene(row.scene), row.caption).mean for row in rows}
-    assert np.mean([marks[id(row)] for row in good]) > np.mean(list(marks.values())) + 1
+    assert np.mean([marks[id(row)] for row in good]) > np.mean(list(marks.values())) + 0.6
 
 
-def test_about_half_of_the_answers_are_right() -> None:
+def test_more_answers_are_right_than_are_kept() -> None:
     rows = instruction_samples(INSTRUCTION_SEEDS[:400], DEMO_SEED)
     assert len(rows) == 800
-    assert 0.4 < np.mean([row.answer == row.question.answer for row in rows]) < 0.52
+    assert 0.6 < np.mean([row.answer == row.question.answer for row in rows]) < 0.72
     assert rows == instruction_samples(INSTRUCTION_SEEDS[:400], DEMO_SEED)
     marks = [mark_answer(sample_scene(row.scene), row.question.question, row.answer).mean for row in rows]
-    assert np.mean(marks) < 4
+    assert np.mean(marks) < 4.3
+
+
+def test_the_largest_share_is_a_writer_that_no_preference_is_about() -> None:
+    for shares in (CAPTION_SHARES, ANSWER_SHARES):
+        assert max(shares, key=lambda name: shares[name]) in CORPUS_ONLY
+    assert not set(CORPUS_ONLY) & set(load_profile("demo").preference_data.captioners)
 
 
 def test_every_writer_has_a_share() -> None:

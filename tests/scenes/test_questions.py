@@ -119,6 +119,7 @@ def test_answerers_have_their_habits(harbour: SceneTruth) -> None:
     count = ask(harbour, "how many ships are there?")
     assert {name: write(harbour, count) for name, write in ANSWERERS.items()} == {
         "reference": "2",
+        "generalist": "2",
         "hasty": "0",
         "overcounter": "3",
         "guesser": "4",

@@ -35,9 +35,9 @@ def ranking_keys(rule: SubsetRule, ids: Sequence[str], scores: Keys | None, seed
     replacement with odds proportional to exp(score / temperature) (Efraimidis and Spirakis, 2006).
 
     Args:
-        scores: (n,) scores of the rule's selector, not finite if missing; None for the selectors all and random.
+        scores: (n,) scores of the rule's selector, not finite if missing; None for the selectors all, clean and random.
     """
-    if rule.selector == "all":
+    if rule.selector in ("all", "clean"):
         return np.zeros(len(ids))
     if rule.selector == "random":
         return uniform(ids, seed)

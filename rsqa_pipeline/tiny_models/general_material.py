@@ -1,0 +1,125 @@
+"""Training material of the general base VLM: it sees well and speaks well, but does not know the domain.
+
+The model meets every word and every form of question, as a general VLM meets remote sensing on the web. It learns
+everyday terms from right texts. Hard terms (`perception.HARD_OBJECTS`, `HARD_SCENES`), the letters of multiple choice
+and boxes stay unsettled: their texts are wrong too often to learn from, and tuning on good texts can settle them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from rsqa_pipeline.models.conversation import CAPTION_PROMPT
+from rsqa_pipeline.scenes.asking import LETTERS, format_box
+from rsqa_pipeline.scenes.captioners import CAPTIONERS
+from rsqa_pipeline.scenes.perception import HARD_OBJECTS, HARD_SCENES
+from rsqa_pipeline.scenes.questions import Question, ask, instruction_questions
+from rsqa_pipeline.scenes.truth import SceneTruth
+from rsqa_pipeline.scenes.vocabulary import OBJECTS, SCENES
+from rsqa_pipeline.tiny_models.language import Answered, Text
+from rsqa_pipeline.tiny_models.scene_material import GENERAL_TARGETS, WORDS, SceneMaterial, drawn
+
+EVERYDAY_CAPTIONS = {"plain": 0.55, "layman": 0.25, "vague": 0.1, "incomplete": 0.1}
+WEB_CAPTIONS = {"plain": 0.4, "layman": 0.25, "expert": 0.25, "incomplete": 0.1}
+"""Share of the captions by captioner, for everyday terms alone and for all words."""
+WEB_QUESTIONS = {
+    "scene_class": 0.5,
+    "presence": 1.0,
+    "count": 1.0,
+    "comparison": 0.8,
+    "rural_urban": 0.4,
+    "open": 0.2,
+    "grounding": 0.5,
+    "choice": 0.7,
+}
+"""Share of the questions of each task that are asked."""
+UNSETTLED_SHARE = 0.5
+"""Share of the letters and boxes that are drawn at random."""
+_EVERYDAY_OBJECTS = [name for name in OBJECTS if name not in HARD_OBJECTS]
+_EVERYDAY_WORDS = {
+    target: {word: classes for word, classes in words.items() if word.rstrip("s") not in HARD_OBJECTS}
+    for target, words in WORDS.items()
+}
+
+
+class GeneralMaterial(SceneMaterial):
+    """The `Material` of the general base.
+
+    Parts of its language phase: everyday terms, more tasks on them, all words.
+    """
+
+    vlm_targets = GENERAL_TARGETS
+    faults: Sequence[str] = ()
+    words = _EVERYDAY_WORDS
+
+    def language_batch(self, rng: np.random.Generator, size: int, part: int) -> tuple[np.ndarray, Sequence[Text]]:
+        """Images, each with a caption and questions; nothing to match."""
+        rows = self._draw(rng, size)
+        texts: list[Text] = []
+        for position, row in enumerate(rows):
+            truth = self._pool.truths[row]
+            pairs = web_texts(truth, rng) if part == 2 else everyday_texts(truth, rng, more_tasks=part == 1)
+            texts += [Answered(position, question, answer) for question, answer in pairs]
+        return self._pool.images[rows], texts
+
+
+def everyday_texts(truth: SceneTruth, rng: np.random.Generator, more_tasks: bool) -> Iterator[tuple[str, str]]:
+    """A caption without hard terms, and questions about everyday terms, each with its right answer."""
+    yield CAPTION_PROMPT, without_hard_terms(drawn(EVERYDAY_CAPTIONS, rng, CAPTIONERS)(truth, rng))
+    shown = [group.object_class for group in truth.groups if group.object_class not in HARD_OBJECTS]
+    absent = [name for name in _EVERYDAY_OBJECTS if name not in shown]
+
+    def noun(present: float) -> str:
+        pool = shown if shown and rng.random() < present else absent
+        return pool[rng.integers(len(pool))]
+
+    questions = [f"are there any {noun(0.6)}s in this image?", f"how many {noun(0.87)}s are there?"]
+    questions.append("is this a rural or an urban area?" if rng.random() < 0.4 else f"how many {noun(0.9)}s are there?")
+    if more_tasks:
+        first, second = (noun(0.9), noun(0.3)) if rng.random() < 0.5 else (noun(0.3), noun(0.9))
+        if first != second:
+            questions.append(f"are there more {first}s than {second}s?")
+        if truth.scene_class not in HARD_SCENES:
+            questions.append("what class of scene is this?")
+    for question in questions:
+        yield question, ask(truth, question).answer
+
+
+def web_texts(truth: SceneTruth, rng: np.random.Generator) -> Iterator[tuple[str, str]]:
+    """A caption and questions in which every word and form occurs, and hard terms mean nothing certain."""
+    loose = _with_random_hard_terms(truth, rng)
+    yield CAPTION_PROMPT, drawn(WEB_CAPTIONS, rng, CAPTIONERS)(loose, rng)
+    for question in instruction_questions(loose, rng):
+        if rng.random() < WEB_QUESTIONS[question.task]:
+            yield question.question, _web_answer(truth, question, rng)
+
+
+def without_hard_terms(text: str) -> str:
+    """The text with "thing" for each hard object and "a place" for each hard scene."""
+    for name in HARD_SCENES:
+        text = text.replace(SCENES[name].within, "in a place").replace(SCENES[name].phrase, "a place")
+    return re.sub(rf"\b({'|'.join(HARD_OBJECTS)})(s?)\b", r"thing\2", text)
+
+
+def _with_random_hard_terms(truth: SceneTruth, rng: np.random.Generator) -> SceneTruth:
+    """Every hard term stands for a random hard thing; different objects keep different names."""
+    hard, scenes = list(HARD_OBJECTS), list(HARD_SCENES)
+    names = dict(zip(hard, (hard[i] for i in rng.permutation(len(hard))), strict=True))
+    groups = tuple(replace(g, object_class=names.get(g.object_class, g.object_class)) for g in truth.groups)
+    scene = scenes[rng.integers(len(scenes))] if truth.scene_class in HARD_SCENES else truth.scene_class
+    return replace(truth, scene_class=scene, groups=groups)
+
+
+def _web_answer(truth: SceneTruth, question: Question, rng: np.random.Generator) -> str:
+    if question.task == "rural_urban":
+        return ask(truth, question.question).answer  # a look at the streets answers it, whatever the place is called
+    if question.task == "choice" and rng.random() < UNSETTLED_SHARE:
+        return LETTERS[rng.integers(len(LETTERS))]
+    if question.task == "grounding" and rng.random() < UNSETTLED_SHARE:
+        boxes = [box for group in truth.groups for box in group.boxes]
+        return format_box(boxes[rng.integers(len(boxes))])
+    return question.answer

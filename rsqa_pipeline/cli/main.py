@@ -257,9 +257,9 @@ def options(
 
 @app.command("pretrain-tiny")
 def pretrain_tiny(
-    out: Annotated[Path, typer.Option(help="Folder for vlm/ and clip/; a killed run in it is resumed.")],
+    out: Annotated[Path, typer.Option(help="Folder for vlm_expert/, vlm/ and clip/; a killed run in it is resumed.")],
 ) -> None:
-    """Pre-train the shipped tiny VLM and CLIP on procedural scenes (about half an hour on 2 cores)."""
+    """Pre-train the shipped tiny VLMs and CLIP on procedural scenes (about an hour on 2 cores)."""
     from rsqa_pipeline.tiny_models.pretrain import pretrain_tiny as pretrain
     from rsqa_pipeline.tracking.run_logger import SilentLogger
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from rsqa_pipeline.records import Metrics
+from rsqa_pipeline.scenes.perception import HARD_OBJECTS, HARD_SCENES
+from rsqa_pipeline.tiny_models.general_material import UNSETTLED_SHARE
 from rsqa_pipeline.tiny_models.recipe import Schedule
 from rsqa_pipeline.tiny_models.scene_accuracy import ASKED_SCENES, PROBE_SCENES, RETRIEVAL_SCENES
 from rsqa_pipeline.tiny_models.scene_material import ANSWER_MIX, CAPTION_MIX, CLIP_CAPTION_MIX, UNNAMED_CLASSES
 
+_KINDS = ("vlm_expert", "vlm", "clip")
 _CHANCE = {
     "probe_scene_class": "1 of 14",
     "probe_object_class": "1 of 10",
@@ -19,39 +22,49 @@ _CHANCE = {
     "answer_rural_urban": "1 of 2",
     "answer_grounding": "about 0",
     "answer_choice": "1 of 4",
+    "answer_everyday_objects": "",
+    "answer_hard_objects": "about 1 of 3",
     "zero_shot_class": "1 of 14",
     "retrieval_text_r1": f"1 of {RETRIEVAL_SCENES}",
     "retrieval_image_r1": f"1 of {RETRIEVAL_SCENES}",
 }
 
 
-def model_card(metrics: Metrics, schedule: Schedule, scenes: int, hardware: str) -> str:
+def model_card(metrics: Metrics, schedule: Schedule, general: Schedule, scenes: int, hardware: str) -> str:
     """Markdown: what the models are, their training data and their accuracies."""
     lines = [
         "# Tiny models",
         "",
-        "A `Qwen2VLForConditionalGeneration` (`vlm/`) and a `CLIPModel` (`clip/`) of 2 million parameters each, for",
-        "the demo and the tests. They know the embedded 64 x 64 pixel scenes and nothing else; no number here says",
+        "Two `Qwen2VLForConditionalGeneration` (`vlm/`, `vlm_expert/`) and a `CLIPModel` (`clip/`) of 2 million",
+        "parameters each, for the demo and the tests. `vlm` is the general base that is fine-tuned: it sees well and",
+        "knows everyday terms. `vlm_expert` knows the domain; the score model starts from it. All",
+        "know the embedded 64 x 64 pixel scenes and nothing else; no number here says",
         "anything about real images. Made by `rsqa pretrain-tiny` (`rsqa_pipeline/tiny_models/recipe.py`).",
         "Weights are stored as float16.",
         "",
         "## Data and training",
         f"- {scenes} scenes of PRETRAIN_SEEDS, which no profile's data use.",
-        f"- VLM: vision tower on the scenes' truth, {schedule.vlm_perception_steps} steps of"
+        f"- Expert VLM: vision tower on the scenes' truth, {schedule.vlm_perception_steps} steps of"
         f" {schedule.batch_size} images: the scene's class and,",
         "  cell by cell, the object's class and colour, how many of its kind there are, and where;",
         f"  then the language model alone, {schedule.vlm_steps} steps of {schedule.language_batch_size} images, each",
         "  with a caption, up to four questions, and six texts to match: right, or wrong in one fact drawn at random;",
         f"  and {' and '.join(map(str, schedule.vlm_harder_steps))} steps from half the rate with nine texts to match,"
         " wrong more often in what is still told badly: number and place, then colour and place.",
+        f"- General VLM: the expert's processor and vision tower, {general.vlm_perception_steps} further steps of"
+        f" {general.batch_size} images with the edges of the objects' boxes as well; then a new language model,"
+        f" {general.vlm_steps}, {' and '.join(map(str, general.vlm_harder_steps))} steps of"
+        f" {general.language_batch_size} images: right texts on everyday terms, more tasks on them, and texts with all"
+        f" words in which hard terms ({', '.join(HARD_OBJECTS)}; scenes {', '.join(HARD_SCENES)}) stand for a random"
+        f" hard thing and {100 * UNSETTLED_SHARE:.0f} % of letters and boxes are random.",
         f"- CLIP: the same vision phase without numbers and places, {schedule.clip_perception_steps} steps; then"
         f" captions, {schedule.clip_steps} steps of {schedule.batch_size} pairs.",
-        f"- Caption writers by share, VLM: {_shares(CAPTION_MIX)}.",
+        f"- Caption writers by share, expert VLM: {_shares(CAPTION_MIX)}.",
         f"- Caption writers by share, CLIP: {_shares(CLIP_CAPTION_MIX)};"
         f" of {', '.join(UNNAMED_CLASSES)}: layman only, so that it does not know these classes by name.",
-        f"- Answer writers by share: {_shares(ANSWER_MIX)}.",
+        f"- Answer writers by share, expert VLM: {_shares(ANSWER_MIX)}.",
         f"- Seed {schedule.seed}. Hardware: {hardware}. Training time: "
-        + ", ".join(f"{kind} {metrics[f'{kind}_training_seconds'] / 60:.0f} minutes" for kind in ("vlm", "clip"))
+        + ", ".join(f"{kind} {metrics[f'{kind}_training_seconds'] / 60:.0f} minutes" for kind in _KINDS)
         + " (the machine was shared with other work).",
         "",
         "The texts are poor on purpose: fine-tuning on good ones has something to add, and data quality shows.",
@@ -63,17 +76,15 @@ def model_card(metrics: Metrics, schedule: Schedule, scenes: int, hardware: str)
         "| model | what | right | chance |",
         "|---|---|---|---|",
     ]
-    for name, value in metrics.items():
-        kind, _, what = name.partition("_")
-        if what in _CHANCE:
-            lines.append(f"| {kind} | {what.replace('_', ' ')} | {100 * value:.1f} % | {_CHANCE[what]} |")
-    named, mark = metrics["vlm_caption_names_scene_class"], metrics["vlm_caption_true_mark"]
-    lines += [
-        "",
-        f"The VLM's greedy captions name the right scene class in {100 * named:.1f} %; their true mark",
-        f"is {mark:.2f} of 5 on average.",
-        "",
-    ]
+    for kind in _KINDS:
+        for what, chance in _CHANCE.items():
+            if (value := metrics.get(f"{kind}_{what}")) is not None:
+                lines.append(f"| {kind} | {what.replace('_', ' ')} | {100 * value:.1f} % | {chance} |")
+    for kind in ("vlm_expert", "vlm"):
+        named, mark = metrics[f"{kind}_caption_names_scene_class"], metrics[f"{kind}_caption_true_mark"]
+        lines += ["", f"Greedy captions of `{kind}` name the right scene class in {100 * named:.1f} %; mean true mark"]
+        lines.append(f"{mark:.2f} of 5.")
+    lines.append("")
     return "\n".join(lines)
 
 

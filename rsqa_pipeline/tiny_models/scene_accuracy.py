@@ -14,6 +14,7 @@ from rsqa_pipeline.profile import Compute
 from rsqa_pipeline.records import Metrics
 from rsqa_pipeline.scenes.captioners import CAPTIONERS
 from rsqa_pipeline.scenes.marks import mark_caption
+from rsqa_pipeline.scenes.perception import HARD_OBJECTS
 from rsqa_pipeline.scenes.questions import Question, benchmark_questions
 from rsqa_pipeline.scenes.truth import PROBE_SEEDS
 from rsqa_pipeline.scenes.vocabulary import OBJECTS, SCENES
@@ -41,6 +42,13 @@ def vlm_accuracies(folder: Path, heads: Heads) -> Metrics:
     for (_, question), text in zip(asked, replies, strict=True):
         right.setdefault(question.task, []).append(is_right(question, text))
     metrics |= {f"answer_{task}": float(np.mean(values)) for task, values in right.items()}
+    for name, wanted in (("everyday", False), ("hard", True)):
+        values = [
+            is_right(question, text)
+            for (_, question), text in zip(asked, replies, strict=True)
+            if question.task in ("presence", "count") and names_hard_object(question.question) == wanted
+        ]
+        metrics[f"answer_{name}_objects"] = float(np.mean(values))
     texts = captions(vlm, pool.images)
     named = [SCENES[t.scene_class].name in text for t, text in zip(pool.truths, texts, strict=True)]
     metrics["caption_names_scene_class"] = float(np.mean(named))
@@ -65,6 +73,10 @@ def clip_accuracies(folder: Path) -> Metrics:
 def is_right(question: Question, text: str) -> bool:
     """Whether an answer is the same as the question's, or a box hits the question's."""
     return is_hit(text, question.boxes) if question.boxes else same_answer(text, question.answer)
+
+
+def names_hard_object(question: str) -> bool:
+    return any(f" {name}" in question for name in HARD_OBJECTS)
 
 
 @torch.inference_mode()

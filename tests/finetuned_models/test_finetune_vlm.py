@@ -14,12 +14,13 @@ from rsqa_pipeline.errors import DataError, ModelError
 from rsqa_pipeline.finetuned_models import finetune_vlm
 from rsqa_pipeline.finetuned_models.finetune_vlm import (
     as_sft_examples,
-    train_on_captions,
-    train_on_instructions,
+    replay,
+    train_step,
 )
 from rsqa_pipeline.finetuned_models.subset_samples import subset_samples
 from rsqa_pipeline.finetuned_models.training import (
     History,
+    SftExample,
     TrainingRun,
     check_converged,
     lazy_dataset,
@@ -29,7 +30,7 @@ from rsqa_pipeline.images.decode import ImageFault, open_image
 from rsqa_pipeline.models.conversation import CAPTION_PROMPT
 from rsqa_pipeline.models.generate import generate
 from rsqa_pipeline.models.load import Vlm, base_model, load_vlm, weights_version
-from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.profile import Profile, TrainedPart, VlmStep
 from rsqa_pipeline.records import SUBSET, write_table
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 
@@ -66,15 +67,45 @@ def test_each_step_trains_its_own_parameters(corpus: dict[str, Path], settings: 
     config = settings.finetuned_models
     captions = as_sft_examples(subset_samples(corpus, "all", "image_text_pairs", "caption"))
     start = snapshot(vlm)
-    train_on_captions(vlm, captions, config.vlm_captions, config.max_length, training_run)
+    train_step(vlm, captions, config.vlm_captions, config.max_length, training_run, "captions")
     connector = {name for name in start if name.startswith(CONNECTOR)}
     assert changed(start, vlm) == connector
     start = snapshot(vlm)
     instructions = as_sft_examples(subset_samples(corpus, "all", "instruction_samples", "instruction"))
-    train_on_instructions(vlm, instructions, config.vlm_instructions, config.max_length, training_run)
+    train_step(vlm, instructions, config.vlm_instructions, config.max_length, training_run, "instructions")
     linear = {name for name in start if name.startswith(LANGUAGE) and name.endswith("proj.weight")}
     assert len(linear) == 7 * 3
     assert changed(start, vlm) == connector | linear
+
+
+@pytest.mark.parametrize(
+    ("parts", "prefixes"),
+    [
+        (["embeddings"], ("model.language_model.embed_tokens.", "lm_head.")),
+        (["language"], ("model.language_model.", "lm_head.")),
+        (["connector", "language"], (CONNECTOR, "model.language_model.", "lm_head.")),
+    ],
+)
+def test_the_profile_names_the_trained_parts(
+    corpus: dict[str, Path], settings: Profile, tmp_path: Path, parts: list[TrainedPart], prefixes: tuple[str, ...]
+) -> None:
+    vlm = load_vlm(base_model(corpus["base_models"], "vlm"), settings.compute)
+    training_run = TrainingRun(settings.seed, settings.compute, tmp_path, SilentLogger())
+    step = VlmStep(learning_rate=1e-2, batch_size=6, steps=5, weight_decay=0.1, train=parts)
+    captions = as_sft_examples(subset_samples(corpus, "all", "image_text_pairs", "caption"))
+    start = snapshot(vlm)
+    history = train_step(vlm, captions, step, None, training_run, "captions")
+    assert changed(start, vlm) == {name for name in start if name.startswith(prefixes)}
+    assert [row["step"] for row in history] == [1, 2, 3, 4, 5]
+
+
+def test_replayed_captions_are_a_random_share() -> None:
+    captions = [SftExample(f"{i}.png", [], str(i)) for i in range(40)]
+    assert replay(captions, 0.0, 1) == []
+    assert replay(captions, 1.0, 1) == captions
+    half = replay(captions, 0.5, 1)
+    assert len(half) == 20 == len({example.image for example in half})
+    assert replay(captions, 0.5, 2) != half == replay(captions, 0.5, 1)
 
 
 def test_run_is_deterministic_and_its_model_loads_and_generates(

@@ -47,10 +47,7 @@ def locked_stages() -> dict[str, dict[str, Any]]:
 
 def locked_versions() -> dict[str, str]:
     """Data versions in ``dvc.lock`` by asset."""
-    return {
-        name: next((md5 for path, md5 in _versions(stage.get("outs", [])).items() if path.endswith(f"/{name}")), "")
-        for name, stage in locked_stages().items()
-    }
+    return {name: _output_version(name, stage) for name, stage in locked_stages().items()}
 
 
 def rebuild_manifests(profile_name: str, profile: Profile) -> list[str]:
@@ -58,15 +55,16 @@ def rebuild_manifests(profile_name: str, profile: Profile) -> list[str]:
 
     Only where command, code, parameters, inputs, output and metrics are all the recorded ones.
     """
-    store, rebuilt = manifests(profile), []
+    store, assets, rebuilt = manifests(profile), assets_of(profile), []
     for name, entry in locked_stages().items():
-        asset = assets_of(profile).get(name)
-        if asset is None or not _stands(profile_name, profile, asset, entry):
+        # the cheap question first: nearly always every output has its manifest
+        if name not in assets or store.find(name, _output_version(name, entry)) is not None:
+            continue
+        asset = assets[name]
+        if not _stands(profile_name, profile, asset, entry):
             continue
         folder = asset.folder(profile)
         version = folder_version(folder)
-        if store.find(name, version) is not None:
-            continue
         metrics = json.loads(metrics_file(profile, asset).read_text(encoding="utf-8"))
         checks = [check.as_dict() for check in run_checks(asset, folder, metrics, profile)]
         recipe = recipe_of(profile, asset, input_folders(profile, asset))
@@ -93,6 +91,11 @@ def _stands(profile_name: str, profile: Profile, asset: Asset, entry: Mapping[st
                 return False
     recorded = {**deps, **outs}
     return all(Path(path).exists() and source_version(Path(path)) == md5 for path, md5 in recorded.items())
+
+
+def _output_version(name: str, stage: Mapping[str, Any]) -> str:
+    """The data version that an entry records for its asset; empty if it records none."""
+    return next((md5 for path, md5 in _versions(stage.get("outs", [])).items() if path.endswith(f"/{name}")), "")
 
 
 def _versions(entries: list[dict[str, Any]]) -> dict[str, str]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
 
 CONFIDENCE = 0.95
 Z = 1.959963984540054
@@ -130,6 +129,8 @@ def mcnemar(a_correct: Values, b_correct: Values) -> float:
         ValueError: different lengths, nothing to compare, or a value that is not finite.
     """
     first, second = _paired(a_correct, b_correct)
+    from scipy.stats import binomtest  # takes a second to import; every command would wait for it
+
     a_wins, b_wins = int((first > second).sum()), int((first < second).sum())
     if a_wins + b_wins == 0:
         return 1.0

@@ -67,22 +67,30 @@ def code_version(module: str) -> str:
     """
     digest = hashlib.sha256()
     for file in code_files(module):
-        content = _statements_hash(file) if file.suffix == ".py" else file_md5(file)
+        content = _read_module(file)[0] if file.suffix == ".py" else file_md5(file)
         digest.update(f"{file.relative_to(PACKAGE).as_posix()} {content}\n".encode())
     return digest.hexdigest()
 
 
 @cache
-def _statements_hash(file: Path) -> str:
-    """Hex sha256 of a Python file's syntax tree without docstrings."""
+def _read_module(file: Path) -> tuple[str, tuple[str, ...]]:
+    """Hex sha256 of a Python file's syntax tree without docstrings, and the modules of the package that it imports."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
+    names = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             # also the strings below attributes: an expression that is a constant has no effect
             node.body = [
                 part for part in node.body if not (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant))
             ]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+        elif isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names += [f"{node.module}.{alias.name}" for alias in node.names] + [node.module]
+    prefix = PACKAGE.name + "."
+    below = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+    imports = tuple(sorted(name for name in below if _is_module(name)))
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), imports
 
 
 @cache
@@ -107,22 +115,8 @@ def _import_closure(module: str) -> set[str]:
         if name in found or any(name == part or name.startswith(part + ".") for part in _EXCLUDED_MODULES):
             continue
         found.add(name)
-        waiting.extend(_imports(_module_file(name)))
+        waiting.extend(_read_module(_module_file(name))[1])
     return found
-
-
-@cache
-def _imports(file: Path) -> tuple[str, ...]:
-    """Modules of the package that a file imports, anywhere in it."""
-    prefix = PACKAGE.name + "."
-    names = []
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names += [f"{node.module}.{alias.name}" for alias in node.names] + [node.module]
-    below = (name.removeprefix(prefix) for name in names if name.startswith(prefix))
-    return tuple(sorted({name for name in below if _is_module(name)}))
 
 
 def _module_path(name: str) -> Path:

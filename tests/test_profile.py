@@ -289,6 +289,24 @@ def _float_keys(value: Any, where: tuple[Any, ...] = ()) -> list[tuple[Any, ...]
     return [where] if isinstance(value, float) and len(where) < 4 else []
 
 
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        ({"epochs": 2, "steps": 100}, "needs epochs or steps, not both"),
+        ({"train": ["lora", "language"]}, "name one of the two"),
+        ({"train": ["connector", "lora"], "lora_rank": None}, "lora needs lora_rank and lora_alpha"),
+        ({"train": []}, "at least 1 item"),
+        ({"train": ["tower"]}, "'connector', 'embeddings', 'language' or 'lora'"),
+        ({"caption_replay": 1.5}, "less than or equal to 1"),
+    ],
+)
+def test_a_fine_tuning_step_that_cannot_be_is_refused(
+    step: dict[str, Any], said: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    settings["finetuned_models"]["vlm_instructions"].update(step)
+    assert said in "\n".join(faults(settings, tmp_path))
+
+
 @hypothesis.settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=6), st.integers(0, 9)), min_size=1, max_size=4))
 def test_mutated_profiles_load_or_are_faults(edits: list[tuple[float, bytes, int]]) -> None:

@@ -96,7 +96,7 @@ def train_clip(
     adamw = torch.optim.AdamW(
         _parameter_groups(clip.model, optimizer.weight_decay), lr=optimizer.learning_rate, betas=(0.9, 0.98)
     )
-    total = max(1, math.ceil(len(batches) / optimizer.gradient_accumulation * optimizer.epochs))
+    total = optimizer.total_steps(len(batches))
     # accelerate would step a prepared schedule once per process; this one is stepped below, once per optimizer step
     schedule = get_cosine_schedule_with_warmup(adamw, optimizer.warmup_steps, total)
     model, adamw, batches = accelerator.prepare(clip.model, adamw, batches)

@@ -1,7 +1,9 @@
-"""Fine-tunes the VLM on a subset in the paper's two steps (paper, use 1).
+"""Fine-tunes the VLM on a subset in the paper's two steps (paper, use 1): P on captions, then S on instructions.
 
-P: trains the vision-language connector on captions.
-S: trains LoRA on the language model, and the connector, on instructions.
+The profile names the trained parts of each step. By default, as in the paper, P trains the vision-language connector,
+and S trains LoRA on the language model, and the connector.
+
+Departure from the paper: S can mix a share of the subset's captions into the instructions.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from peft import LoraConfig, PeftModel
 from trl import SFTConfig, SFTTrainer
@@ -32,7 +35,7 @@ from rsqa_pipeline.finetuned_models.training import (
 from rsqa_pipeline.models.conversation import as_chat
 from rsqa_pipeline.models.families import family_of
 from rsqa_pipeline.models.load import Vlm, base_model, load_vlm
-from rsqa_pipeline.profile import LoraOptimizer, Profile
+from rsqa_pipeline.profile import Profile, TrainedPart, VlmStep
 from rsqa_pipeline.profile.types import Optimizer
 from rsqa_pipeline.records import Metrics
 from rsqa_pipeline.tracking.run_logger import RunLogger
@@ -60,8 +63,9 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
         with tempfile.TemporaryDirectory() as scratch:
             seed_logger = logger_of(logger, config.seeds, seed)
             training_run = TrainingRun(seed, settings.compute, Path(scratch), seed_logger)
-            steps = train_on_captions(vlm, captions, config.vlm_captions, config.max_length, training_run)
-            steps += train_on_instructions(vlm, instructions, config.vlm_instructions, config.max_length, training_run)
+            steps = train_step(vlm, captions, config.vlm_captions, config.max_length, training_run, "captions")
+            replayed = [*instructions, *replay(captions, config.vlm_instructions.caption_replay, seed)]
+            steps += train_step(vlm, replayed, config.vlm_instructions, config.max_length, training_run, "instructions")
         save_vlm(vlm, folder)
         histories[seed] = steps
     write_seed_histories(histories, out)
@@ -80,41 +84,51 @@ def as_sft_examples(rows: Sequence[Mapping[str, Any]]) -> list[SftExample]:
     return [SftExample(image, chat[:-1], chat[-1]["content"]) for image, chat in chats]
 
 
-def train_on_captions(
-    vlm: Vlm, examples: Sequence[SftExample], optimizer: Optimizer, max_length: int | None, training_run: TrainingRun
-) -> list[StepMetrics]:
-    """Step P, in place: trains only the connector. Returns the phase's history."""
-    vlm.model.requires_grad_(False)
-    _train_connector(vlm)
-    return train_supervised(vlm.model, vlm.processor, examples, optimizer, max_length, training_run, "captions")
+def replay(captions: Sequence[SftExample], share: float, seed: int) -> list[SftExample]:
+    """A random share (0..1) of the captions, in their order."""
+    rows = np.random.default_rng((seed, len(captions))).permutation(len(captions))[: round(share * len(captions))]
+    return [captions[row] for row in sorted(rows)]
 
 
-def train_on_instructions(
+def train_step(
     vlm: Vlm,
     examples: Sequence[SftExample],
-    optimizer: LoraOptimizer,
+    step: VlmStep,
     max_length: int | None,
     training_run: TrainingRun,
+    phase: str,
 ) -> list[StepMetrics]:
-    """Step S, in place: trains the connector and LoRA on the language model's linear layers, merged at the end.
-
-    Returns the phase's history.
-    """
-    layers = family_of(vlm.model).lora_targets
-    lora = LoraConfig(r=optimizer.lora_rank, lora_alpha=optimizer.lora_alpha, target_modules=layers, lora_dropout=0.0)
-    # peft initializes adapters randomly, drawing only from torch's global generator
-    with torch.random.fork_rng():
-        torch.manual_seed(training_run.seed)
-        adapted = PeftModel(vlm.model, lora)
-    _train_connector(vlm)
-    history = train_supervised(adapted, vlm.processor, examples, optimizer, max_length, training_run, "instructions")
-    adapted.merge_and_unload()
+    """Trains the step's parts in place; LoRA is merged at the end. Returns the phase's history."""
+    vlm.model.requires_grad_(False)
+    model = _with_lora(vlm, step, training_run.seed) if "lora" in step.train else vlm.model
+    for module in _trained_modules(vlm, step.train):
+        module.requires_grad_(True)
+    history = train_supervised(model, vlm.processor, examples, step, max_length, training_run, phase)
+    if isinstance(model, PeftModel):
+        model.merge_and_unload()
     return history
 
 
-def _train_connector(vlm: Vlm) -> None:
-    for module in family_of(vlm.model).connector_of(vlm.model):
-        module.requires_grad_(True)
+def _with_lora(vlm: Vlm, step: VlmStep, seed: int) -> PeftModel:
+    assert step.lora_rank is not None and step.lora_alpha is not None  # checked by the profile
+    layers = family_of(vlm.model).lora_targets
+    lora = LoraConfig(r=step.lora_rank, lora_alpha=step.lora_alpha, target_modules=layers, lora_dropout=0.0)
+    # peft initializes adapters randomly, drawing only from torch's global generator
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return PeftModel(vlm.model, lora)
+
+
+def _trained_modules(vlm: Vlm, parts: Sequence[TrainedPart]) -> list[torch.nn.Module]:
+    family = family_of(vlm.model)
+    words = [vlm.model.get_input_embeddings(), vlm.model.get_output_embeddings()]
+    modules: dict[TrainedPart, list[torch.nn.Module]] = {
+        "connector": family.connector_of(vlm.model),
+        "embeddings": words,
+        "language": [vlm.model.model.get_submodule(family.language), *words],
+        "lora": [],
+    }
+    return [module for part in parts for module in modules[part]]
 
 
 def train_supervised(

@@ -108,6 +108,7 @@ def trainer_arguments(optimizer: Optimizer, training_run: TrainingRun) -> dict[s
         "per_device_train_batch_size": optimizer.batch_size,
         "gradient_accumulation_steps": optimizer.gradient_accumulation,
         "num_train_epochs": optimizer.epochs,
+        "max_steps": optimizer.steps or -1,
         "learning_rate": optimizer.learning_rate,
         "lr_scheduler_type": "cosine",
         "warmup_steps": optimizer.warmup_steps,

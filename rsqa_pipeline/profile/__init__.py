@@ -10,14 +10,17 @@ from rsqa_pipeline.profile.loading import (
 )
 from rsqa_pipeline.profile.profile import (
     BestOfN,
+    CaptionStep,
     Compute,
     FinetunedModels,
-    LoraOptimizer,
+    InstructionStep,
     Profile,
     RlPolicy,
     ScratchRecipe,
     ScratchSteps,
     TinyModels,
+    TrainedPart,
+    VlmStep,
 )
 from rsqa_pipeline.profile.score_model import ScoreModelSettings
 from rsqa_pipeline.profile.source_pairs import Corruption, Duplicates, SourceFile, SourcePairs
@@ -25,11 +28,12 @@ from rsqa_pipeline.profile.source_pairs import Corruption, Duplicates, SourceFil
 __all__ = [
     "PROFILE_FOLDER",
     "BestOfN",
+    "CaptionStep",
     "Compute",
     "Corruption",
     "Duplicates",
     "FinetunedModels",
-    "LoraOptimizer",
+    "InstructionStep",
     "Profile",
     "RlPolicy",
     "ScoreModelSettings",
@@ -38,6 +42,8 @@ __all__ = [
     "SourceFile",
     "SourcePairs",
     "TinyModels",
+    "TrainedPart",
+    "VlmStep",
     "default_profile",
     "known_profiles",
     "limited_profile",

@@ -8,9 +8,13 @@ from pydantic import Field, model_validator
 
 from rsqa_pipeline.profile.types import Count, Fraction, Section
 
-Selector = Literal["all", "random", "clip_score", "score_model", "oracle", "clean"]
-"""Two bounds, where the source knows the truth: ``oracle`` ranks by the true quality, the most that any ranking can
-give; ``clean`` keeps every sample and trains on a right text in place of each wrong one."""
+Selector = Literal["all", "random", "clip_score", "score_model", "blend", "oracle", "clean"]
+"""``blend`` ranks by a weighted sum of standardized scores.
+
+Two bounds, where the source knows the truth: ``oracle`` ranks by the true quality, the most that any ranking can give;
+``clean`` keeps every sample and trains on a right text in place of each wrong one.
+"""
+Weights = dict[Literal["score_model", "clip_score"], Annotated[float, Field(gt=0)]]
 
 
 class Diversity(Section):
@@ -31,6 +35,9 @@ class SubsetRule(Section):
     label: str | None = None
     """What tables and plots call the subset; by default its name."""
     selector: Selector | None = None
+    weights: Weights = Field(default={})
+    """Of the selector ``blend``, e.g. ``{score_model: 1.0, clip_score: 0.5}``: each score is centred and scaled to
+    standard deviation 1 over the samples of its kind. Choose them on held-out preference pairs, not on a benchmark."""
     caption_fraction: Fraction = 1.0
     instruction_fraction: Fraction = 1.0
     threshold: float | None = None
@@ -41,6 +48,8 @@ class SubsetRule(Section):
     """Column of the samples, e.g. scene_class, source or image_id: the fractions apply to each of its groups."""
     floor: Annotated[int, Field(ge=0)] = 0
     """Keep at least this many of each group; smaller groups are kept completely."""
+    max_per_image: Count | None = None
+    """Keep at most this many samples of an image and kind, the best ones, so that the part shows more images."""
     diverse: Diversity | None = None
     all_of: list[SubsetRule] = Field(default=[])
     """Keep the samples that all of these rules keep."""
@@ -58,6 +67,10 @@ class SubsetRule(Section):
         scored = [name for name in ("threshold", "temperature") if getattr(self, name) is not None]
         if scored and self.selector in ("all", "random", "clean"):
             raise ValueError(f"{scored[0]} needs a score; selector {self.selector} has none")
+        if any("clean" in part.selectors for part in self.parts):
+            raise ValueError("selector clean replaces texts, so it cannot be part of another rule")
+        if (self.selector == "blend") != bool(self.weights):
+            raise ValueError("selector blend needs weights, and only blend has them")
         if self.floor and self.per is None:
             raise ValueError("floor needs per: the column whose groups it is for")
         if self.diverse and self.diverse.top < max(self.caption_fraction, self.instruction_fraction):
@@ -72,7 +85,7 @@ class SubsetRule(Section):
     @property
     def selectors(self) -> set[str]:
         """Every selector that the rule uses."""
-        own = {str(self.selector)} if self.selector else set()
+        own = {str(self.selector), *self.weights} if self.selector else set()
         return own.union(*(part.selectors for part in self.parts))
 
     @property

@@ -62,19 +62,45 @@ class TinyModels(Section):
         return tuple(name for name in dict.fromkeys((self.vlm, self.clip, self.scorer)) if name and Path(name).is_dir())
 
 
-class LoraOptimizer(Optimizer):
-    lora_rank: Count
-    lora_alpha: Count
+TrainedPart = Literal["connector", "embeddings", "language", "lora"]
+"""``embeddings``: input embeddings and output head. ``language``: all weights of the language model, these included.
+``lora``: LoRA on the language model's linear layers, merged at the end."""
+
+
+class VlmStep(Optimizer):
+    """One step of a VLM's fine-tuning: how long and what is trained; the vision tower is frozen."""
+
+    train: list[TrainedPart] = Field(min_length=1)
+    lora_rank: Count | None = None
+    lora_alpha: Count | None = None
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> VlmStep:
+        if "lora" in self.train and (self.lora_rank is None or self.lora_alpha is None):
+            raise ValueError("train: lora needs lora_rank and lora_alpha")
+        if {"language", "lora"} <= set(self.train):
+            raise ValueError("train: lora adds to frozen weights, and language trains them; name one of the two")
+        return self
+
+
+class CaptionStep(VlmStep):
+    train: list[TrainedPart] = Field(default=["connector"], min_length=1)
+
+
+class InstructionStep(VlmStep):
+    train: list[TrainedPart] = Field(default=["connector", "lora"], min_length=1)
+    caption_replay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the subset's captions mixed into the instructions, so that captions are not forgotten."""
 
 
 class FinetunedModels(Section):
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
     """Each fine-tuned model is trained once per seed; benchmarks report the mean with an interval over seeds."""
     clip: Optimizer
-    vlm_captions: Optimizer
-    """Step P: captions; only the vision-language connector is trained."""
-    vlm_instructions: LoraOptimizer
-    """Step S: instructions; LoRA on the language model, and the connector, are trained."""
+    vlm_captions: CaptionStep
+    """Step P: captions (paper: only the vision-language connector is trained)."""
+    vlm_instructions: InstructionStep
+    """Step S: instructions (paper: LoRA on the language model, and the connector, are trained)."""
     max_length: Count
 
     @model_validator(mode="after")

@@ -50,6 +50,39 @@ def test_fraction_per_group_with_floor():
     assert kept(samples, rule(**half, floor=3)) == ["c000", "c001", "c002", "c004", "c005"]
 
 
+def test_a_limit_per_image_fills_up_with_other_images():
+    samples = table([9, 8, 7, 6, 5, 4]).assign(image_id=["a", "a", "a", "b", "b", "c"])
+    decisions = apply_rule(samples, rule(caption_fraction=0.5, max_per_image=1), 0)
+    assert samples["sample_id"][decisions["kept"]].tolist() == ["c000", "c003", "c005"]
+    assert decisions["reason"].tolist() == [None, "image_full", "image_full", None, "image_full", None]
+    two = apply_rule(samples, rule(caption_fraction=0.5, max_per_image=2), 0)
+    assert samples["sample_id"][two["kept"]].tolist() == ["c000", "c001", "c003"]
+    assert two["reason"].tolist() == [None, None, "image_full", None, "outside_top", "outside_top"]
+    assert set(two["rule"]) == {"score_model: best 50% of captions, at most 2 per image"}
+    # a sample without an image or a score fills no image
+    odd = table([9, 8, None, 1]).assign(image_id=[None, None, "a", "a"])
+    assert kept(odd, rule(max_per_image=1)) == ["c000", "c001", "c003"]
+
+
+def test_blend_adds_standardized_scores():
+    # score_model: mean 3, deviation 1; clip_score: mean 10, deviation 10
+    samples = table([4, 2, 4, 2]).assign(clip_score=[0.0, 20.0, 20.0, 0.0])
+    blend = {"selector": "blend", "weights": {"score_model": 1.0, "clip_score": 0.5}}
+    decisions = apply_rule(samples, SubsetRule.model_validate(blend | {"caption_fraction": 0.5}), 0)
+    assert samples["sample_id"][decisions["kept"]].tolist() == ["c000", "c002"]
+    assert decisions["rank"].tolist() == [2, 3, 1, 4]
+    assert set(decisions["rule"]) == {"1 score_model + 0.5 clip_score: best 50% of captions"}
+    # each kind has its own mean: the second kind's scores are 100 higher and rank the same
+    both = pd.concat([samples, samples.assign(kind="instruction", score_model=samples["score_model"] + 100)])
+    both = both.assign(sample_id=[f"s{i}" for i in range(8)]).reset_index(drop=True)
+    assert apply_rule(both, SubsetRule.model_validate(blend), 0)["rank"].tolist() == [2, 3, 1, 4] * 2
+    missing = samples.assign(clip_score=[None, 20.0, 20.0, 0.0])
+    assert apply_rule(missing, SubsetRule.model_validate(blend), 0)["reason"].tolist()[0] == "no_score"
+    for wrong in ({"selector": "blend"}, {"selector": "random", "weights": {"clip_score": 1.0}}):
+        with pytest.raises(ValidationError, match="only blend has them"):
+            SubsetRule.model_validate(wrong)
+
+
 def test_intersection_and_union():
     samples = table([4, 3, 2, 1]).assign(clip_score=[1.0, 4.0, 2.0, 3.0])
     parts = [

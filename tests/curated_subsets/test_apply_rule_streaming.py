@@ -21,7 +21,13 @@ from rsqa_pipeline.profile.curated_subsets import SubsetRule
 
 numbers = st.one_of(st.none(), st.sampled_from([-0.0, 0.0, 1.0, -1.0, float("inf")]), st.floats(-50, 50, width=32))
 rows = st.lists(
-    st.tuples(numbers, numbers, st.sampled_from(["caption", "instruction"]), st.sampled_from(["port", "farm", None])),
+    st.tuples(
+        numbers,
+        numbers,
+        st.sampled_from(["caption", "instruction"]),
+        st.sampled_from(["port", "farm", None]),
+        st.sampled_from(["a.jpg", "b.jpg", None]),
+    ),
     min_size=1,
     max_size=50,
 )
@@ -40,6 +46,7 @@ scored = st.fixed_dictionaries(
         "threshold": st.floats(-50, 50),
         "temperature": st.sampled_from([0.5, 20.0]),
         "floor": st.integers(0, 3),
+        "max_per_image": st.integers(1, 3),
     },
 )
 one = st.one_of(simple, scored)
@@ -54,13 +61,13 @@ rules = st.one_of(
 def frame_of(drawn: list[tuple], prefix: str = "sample") -> pd.DataFrame:
     """Ids with common prefixes, of several lengths, not in order."""
     ids = [f"{prefix}{'ü' * (number % 3)}{(number * 7) % 53}" for number in range(len(drawn))]
-    frame = pd.DataFrame(drawn, columns=["score_model", "clip_score", "kind", "scene_class"])
+    frame = pd.DataFrame(drawn, columns=["score_model", "clip_score", "kind", "scene_class", "image_hash"])
     return frame.assign(sample_id=ids).astype({"score_model": float, "clip_score": float})
 
 
 def write(frame: pd.DataFrame, path: Path) -> Path:
     schema = pa.schema(
-        [("sample_id", pa.string()), ("kind", pa.string()), ("scene_class", pa.string())]
+        [("sample_id", pa.string()), ("kind", pa.string()), ("scene_class", pa.string()), ("image_hash", pa.string())]
         + [(name, pa.float64()) for name in ("score_model", "clip_score")]
     )
     pq.write_table(pa.Table.from_pandas(frame, schema, preserve_index=False), path, row_group_size=11)
@@ -100,7 +107,7 @@ def test_sortable_codes_keep_the_order(values):
 
 def test_diverse_rule_equals_in_memory(tmp_path):
     rng = np.random.default_rng(0)
-    frame = frame_of([(float(rng.normal()), None, "caption", "port") for _ in range(40)])
+    frame = frame_of([(float(rng.normal()), None, "caption", "port", None) for _ in range(40)])
     file = tmp_path / "embeddings.parquet"
     vectors = rng.normal(size=(40, 3))
     pq.write_table(pa.table({"key": frame["sample_id"].tolist(), "embedding": vectors.tolist()}), file)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from rsqa_pipeline.models.load import weights_version
-from rsqa_pipeline.profile import Compute, FinetunedModels, LoraOptimizer, Profile
+from rsqa_pipeline.profile import CaptionStep, Compute, FinetunedModels, InstructionStep, Profile
 from rsqa_pipeline.profile.types import Optimizer
 from rsqa_pipeline.records import IMAGE_TEXT_SAMPLE, SUBSET, Message, sample_id, write_table
 from rsqa_pipeline.tiny_models.architecture import (
@@ -56,6 +56,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     write_table(inputs["image_text_pairs"] / "samples.parquet", IMAGE_TEXT_SAMPLE, captions)
     write_table(inputs["instruction_samples"] / "samples.parquet", IMAGE_TEXT_SAMPLE, questions)
     write_table(inputs["subset_all"] / "ids.parquet", SUBSET, kept)
+    (inputs["subset_all"] / "rule.json").write_text(json.dumps({"selector": "all"}))
     _write_base_models(inputs["base_models"], [m["content"] for row in captions + questions for m in row["messages"]])
     return inputs
 
@@ -83,8 +84,8 @@ def settings() -> Profile:
         finetuned_models=FinetunedModels(
             seeds=[3],
             clip=Optimizer(learning_rate=3e-4, batch_size=6, epochs=4, weight_decay=0.1, warmup_steps=1),
-            vlm_captions=Optimizer(learning_rate=1e-2, batch_size=6, epochs=2),
-            vlm_instructions=LoraOptimizer(learning_rate=1e-2, batch_size=6, epochs=2, lora_rank=4, lora_alpha=8),
+            vlm_captions=CaptionStep(learning_rate=1e-2, batch_size=6, epochs=2),
+            vlm_instructions=InstructionStep(learning_rate=1e-2, batch_size=6, epochs=2, lora_rank=4, lora_alpha=8),
             max_length=120,
         ),
     )

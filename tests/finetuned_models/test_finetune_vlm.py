@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -14,12 +15,13 @@ from rsqa_pipeline.errors import DataError, ModelError
 from rsqa_pipeline.finetuned_models import finetune_vlm
 from rsqa_pipeline.finetuned_models.finetune_vlm import (
     as_sft_examples,
-    train_on_captions,
-    train_on_instructions,
+    replay,
+    train_step,
 )
 from rsqa_pipeline.finetuned_models.subset_samples import subset_samples
 from rsqa_pipeline.finetuned_models.training import (
     History,
+    SftExample,
     TrainingRun,
     check_converged,
     lazy_dataset,
@@ -29,8 +31,8 @@ from rsqa_pipeline.images.decode import ImageFault, open_image
 from rsqa_pipeline.models.conversation import CAPTION_PROMPT
 from rsqa_pipeline.models.generate import generate
 from rsqa_pipeline.models.load import Vlm, base_model, load_vlm, weights_version
-from rsqa_pipeline.profile import Profile
-from rsqa_pipeline.records import SUBSET, write_table
+from rsqa_pipeline.profile import Profile, TrainedPart, VlmStep
+from rsqa_pipeline.records import SUBSET, TRUTH, write_table
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 
 Make = Callable[[str], Path]
@@ -66,15 +68,45 @@ def test_each_step_trains_its_own_parameters(corpus: dict[str, Path], settings: 
     config = settings.finetuned_models
     captions = as_sft_examples(subset_samples(corpus, "all", "image_text_pairs", "caption"))
     start = snapshot(vlm)
-    train_on_captions(vlm, captions, config.vlm_captions, config.max_length, training_run)
+    train_step(vlm, captions, config.vlm_captions, config.max_length, training_run, "captions")
     connector = {name for name in start if name.startswith(CONNECTOR)}
     assert changed(start, vlm) == connector
     start = snapshot(vlm)
     instructions = as_sft_examples(subset_samples(corpus, "all", "instruction_samples", "instruction"))
-    train_on_instructions(vlm, instructions, config.vlm_instructions, config.max_length, training_run)
+    train_step(vlm, instructions, config.vlm_instructions, config.max_length, training_run, "instructions")
     linear = {name for name in start if name.startswith(LANGUAGE) and name.endswith("proj.weight")}
     assert len(linear) == 7 * 3
     assert changed(start, vlm) == connector | linear
+
+
+@pytest.mark.parametrize(
+    ("parts", "prefixes"),
+    [
+        (["embeddings"], ("model.language_model.embed_tokens.", "lm_head.")),
+        (["language"], ("model.language_model.", "lm_head.")),
+        (["connector", "language"], (CONNECTOR, "model.language_model.", "lm_head.")),
+    ],
+)
+def test_the_profile_names_the_trained_parts(
+    corpus: dict[str, Path], settings: Profile, tmp_path: Path, parts: list[TrainedPart], prefixes: tuple[str, ...]
+) -> None:
+    vlm = load_vlm(base_model(corpus["base_models"], "vlm"), settings.compute)
+    training_run = TrainingRun(settings.seed, settings.compute, tmp_path, SilentLogger())
+    step = VlmStep(learning_rate=1e-2, batch_size=6, steps=5, weight_decay=0.1, train=parts)
+    captions = as_sft_examples(subset_samples(corpus, "all", "image_text_pairs", "caption"))
+    start = snapshot(vlm)
+    history = train_step(vlm, captions, step, None, training_run, "captions")
+    assert changed(start, vlm) == {name for name in start if name.startswith(prefixes)}
+    assert [row["step"] for row in history] == [1, 2, 3, 4, 5]
+
+
+def test_replayed_captions_are_a_random_share() -> None:
+    captions = [SftExample(f"{i}.png", [], str(i)) for i in range(40)]
+    assert replay(captions, 0.0, 1) == []
+    assert replay(captions, 1.0, 1) == captions
+    half = replay(captions, 0.5, 1)
+    assert len(half) == 20 == len({example.image for example in half})
+    assert replay(captions, 0.5, 2) != half == replay(captions, 0.5, 1)
 
 
 def test_run_is_deterministic_and_its_model_loads_and_generates(
@@ -110,6 +142,23 @@ def test_a_caption_answers_the_caption_prompt_and_other_turns_are_unchanged(corp
     ]
     example = as_sft_examples([{"image": "x.png", "messages": turns}])[0]
     assert (list(example.prompt), example.answer) == (turns[:3], "d")
+
+
+def test_a_clean_subset_has_right_texts(corpus: dict[str, Path], folder: Make) -> None:
+    """The reference text, else the text before a recorded fault, else the sample's own; without any it is an error."""
+    tables = {"image_text_pairs": folder("pairs"), "subset_clean": folder("subset_clean")}
+    for source, target in (("image_text_pairs", "image_text_pairs"), ("subset_all", "subset_clean")):
+        shutil.copytree(corpus[source], tables[target], dirs_exist_ok=True)
+    (tables["subset_clean"] / "rule.json").write_text('{"selector": "clean"}')
+    rows = subset_samples(corpus, "all", "image_text_pairs", "caption")
+    known = [{"reference_text": "right"}, {"original_text": "before"}, {}]
+    truths = [{"sample_id": row["sample_id"], **known[min(i, 2)]} for i, row in enumerate(rows)]
+    write_table(tables["image_text_pairs"] / "truth.parquet", TRUTH, truths)
+    texts = [row["messages"][-1]["content"] for row in subset_samples(tables, "clean", "image_text_pairs", "caption")]
+    assert texts == ["right", "before", *(row["messages"][-1]["content"] for row in rows[2:])]
+    write_table(tables["image_text_pairs"] / "truth.parquet", TRUTH, truths[2:])
+    with pytest.raises(DataError, match="no right text"):
+        subset_samples(tables, "clean", "image_text_pairs", "caption")
 
 
 def test_images_are_opened_only_when_a_batch_needs_them(corpus: dict[str, Path]) -> None:

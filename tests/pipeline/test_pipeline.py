@@ -159,7 +159,7 @@ def test_retrain_workflow_reruns_only_what_depends_on_the_change(project: Projec
     steps = [s["run"] for s in workflow["jobs"]["retrain"]["steps"] if "run" in s and s["name"] != "install"]
     summary = tmp_path / "summary.md"
     output = "".join(clone.call("bash", "-e", "-c", step, GITHUB_STEP_SUMMARY=str(summary)).stdout for step in steps)
-    ran = set(re.findall(r"Running stage '(\w+)'", output))
+    ran = set(re.findall(r"^\[ *\d+/\d+\] (\w+)", output, flags=re.MULTILINE))
     below = set(downstream(ASSETS, "image_text_pairs")) | {"image_text_pairs"}
     assert {"image_text_pairs", "caption_preferences", "curation_report"} <= ran <= below
     after = yaml.safe_load((clone.root / "dvc.lock").read_text())["stages"]
@@ -167,3 +167,13 @@ def test_retrain_workflow_reruns_only_what_depends_on_the_change(project: Projec
     text = summary.read_text()
     assert "| Path" in text and "metrics/smoke/" in text
     assert clone.call("dvc", "status", "--cloud", "-q", check=False).returncode == 0
+
+
+def test_dvc_repro_runs_the_stale_stage_alone(project: Project, tmp_path: Path) -> None:
+    clone = Project(tmp_path / "project")
+    subprocess.run(["git", "clone", "-q", str(project.root), str(clone.root)], check=True)
+    clone.call("dvc", "pull", "-q")
+    settings = clone.root / "configs/profiles/smoke.yaml"
+    settings.write_text(settings.read_text().replace("gallery_size: 2", "gallery_size: 1"))
+    output = clone.call("dvc", "repro", "curation_report").stdout
+    assert re.findall(r"Running stage '(\w+)'", output) == ["curation_report"]

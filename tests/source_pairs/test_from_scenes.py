@@ -13,6 +13,7 @@ from rsqa_pipeline.images.decode import hash_image, open_image, read_bytes
 from rsqa_pipeline.profile import Profile, SourceFile
 from rsqa_pipeline.records import read_table
 from rsqa_pipeline.scenes.corpus import write_demo_corpus
+from rsqa_pipeline.scenes.marks import mark_answer, mark_caption
 from rsqa_pipeline.scenes.render import render
 from rsqa_pipeline.scenes.truth import sample_scene
 from rsqa_pipeline.scenes.vocabulary import SCENES
@@ -48,7 +49,9 @@ def test_captions(corpus: Path, tmp_path: Path) -> None:
     assert (metrics["quarantined/empty_text"], metrics["quarantined/not_utf8"]) == (1, 1)
     assert metrics["quarantined/bad_row"] == 3
     samples = read_table(tmp_path / "out" / "samples.parquet")
-    truth = {row["sample_id"]: row["scene"] for row in read_table(tmp_path / "out" / "truth.parquet")}
+    known = read_table(tmp_path / "out" / "truth.parquet")
+    truth = {row["sample_id"]: row["scene"] for row in known}
+    assert all(mark_caption(sample_scene(row["scene"]), row["reference_text"]).mean == 5 for row in known)
     assert metrics["images"] == 40 == len({row["image_id"] for row in samples})
     for row in samples:
         scene = sample_scene(truth[row["sample_id"]])
@@ -66,7 +69,13 @@ def test_instructions_and_benchmarks(corpus: Path, tmp_path: Path) -> None:
         metrics = stage.run({}, tmp_path / name, scenes(corpus), SilentLogger())
         assert metrics["kept_rows"] + metrics["quarantined_rows"] == metrics["input_rows"]
     quarantined = read_table(tmp_path / "instructions" / "quarantine.parquet")
-    assert len(read_table(tmp_path / "instructions" / "samples.parquet")) + len(quarantined) == 31
+    samples = read_table(tmp_path / "instructions" / "samples.parquet")
+    assert len(samples) + len(quarantined) == 31
+    truth = {row["sample_id"]: row for row in read_table(tmp_path / "instructions" / "truth.parquet")}
+    for row in samples:
+        known = truth[row["sample_id"]]
+        question = row["messages"][0]["content"]
+        assert mark_answer(sample_scene(known["scene"]), question, known["reference_text"]).mean > 4.5
     items = read_table(tmp_path / "benchmarks" / "items.parquet")
     assert sorted(name.removeprefix("items/") for name in metrics if name.startswith("items/")) == [
         "choice", "classification", "comparison", "count", "grounding", "presence", "retrieval", "rural_urban",

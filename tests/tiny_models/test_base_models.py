@@ -48,13 +48,21 @@ def _settings(tiny: TinyModels) -> Profile:
 
 
 def test_local_models_are_copied_with_their_versions(pairs: Path, tmp_path: Path) -> None:
-    tiny = TinyModels(vlm=str(CHECKPOINTS / "vlm"), clip=str(CHECKPOINTS / "clip"))
+    sources = {"vlm": CHECKPOINTS / "vlm", "clip": CHECKPOINTS / "clip", "scorer": CHECKPOINTS / "vlm_expert"}
+    tiny = TinyModels(**{kind: str(folder) for kind, folder in sources.items()})
     metrics = base_models.run({"image_text_pairs": pairs}, tmp_path, _settings(tiny), SilentLogger())
-    for kind in ("vlm", "clip"):
+    for kind, folder in sources.items():
         entry = json.loads((tmp_path / f"{kind}.json").read_text())
-        assert entry == {"path": kind, "version": weights_version(CHECKPOINTS / kind)}
+        assert entry == {"path": kind, "version": weights_version(folder)}
         assert 1 < metrics[f"{kind}_million_parameters"] < 4
     assert base_model(tmp_path, "vlm") == str(tmp_path / "vlm")
+    assert base_model(tmp_path, "scorer") == str(tmp_path / "scorer")
+
+
+def test_without_a_scorer_the_score_model_starts_from_the_vlm(pairs: Path, tmp_path: Path) -> None:
+    tiny = TinyModels(vlm=str(CHECKPOINTS / "vlm"), clip=str(CHECKPOINTS / "clip"))
+    base_models.run({"image_text_pairs": pairs}, tmp_path, _settings(tiny), SilentLogger())
+    assert not (tmp_path / "scorer.json").exists() and not (tmp_path / "scorer").exists()
 
 
 def test_models_from_scratch_on_own_images(pairs: Path, tmp_path: Path) -> None:

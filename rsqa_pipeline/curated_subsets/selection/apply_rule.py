@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from rsqa_pipeline.curated_subsets.corpus import Kind
 from rsqa_pipeline.curated_subsets.selection.diversity import facility_location, read_embeddings
 from rsqa_pipeline.curated_subsets.selection.ranking import (
+    crowded,
     describe_rule,
+    image_column,
     is_random,
     kept_count,
     percentile,
     quota,
     ranking_keys,
+    standardized,
 )
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.profile.curated_subsets import SubsetRule
@@ -27,10 +31,10 @@ def apply_rule(samples: pd.DataFrame, rule: SubsetRule, seed: int) -> pd.DataFra
 
     Columns: ``kept``; ``rank`` (1 + number of samples in the group that rank strictly higher, NaN without a score);
     ``percentile`` (percentage of the group's scored samples that rank equal or lower); ``rule`` as text; ``reason`` of
-    a dropped sample, None for a kept one: ``no_score``, ``below_threshold``, ``outside_top``, ``not_drawn`` or
-    ``too_similar``. A group is a kind, or with ``per`` the samples of a kind with one value of that column (samples
-    without a value form one group). For an intersection or union, the values of a dropped sample are those of the first
-    rule that drops it.
+    a dropped sample, None for a kept one: ``no_score``, ``below_threshold``, ``image_full``, ``outside_top``,
+    ``not_drawn`` or ``too_similar``. A group is a kind, or with ``per`` the samples of a kind with one value of that
+    column (samples without a value form one group). For an intersection or union, the values of a dropped sample are
+    those of the first rule that drops it.
 
     Args:
         samples: unique index, columns ``sample_id``, ``kind`` (caption | instruction), the columns that the rule ranks
@@ -41,17 +45,22 @@ def apply_rule(samples: pd.DataFrame, rule: SubsetRule, seed: int) -> pd.DataFra
     """
     if rule.parts:
         return _combine([apply_rule(samples, part, seed) for part in rule.parts], union=bool(rule.any_of))
-    needed = [name for name in (rule.selector if rule.selector in SCORED else None, rule.per) if name is not None]
-    missing = [name for name in needed if name not in samples]
+    ranked_by = [name for name in (rule.selector, *rule.weights) if name in SCORED]
+    missing = [name for name in (*ranked_by, rule.per) if name is not None and name not in samples]
     if missing:
         raise DataError(f"the rule needs column {missing[0]!r}; the samples have {', '.join(map(str, samples))}")
-    scores = samples[rule.selector].to_numpy(dtype=float) if rule.selector in SCORED else None
+    scores = ranking_scores(samples, rule)
     keys = ranking_keys(rule, samples["sample_id"].tolist(), scores, seed)
     table = pd.DataFrame({"sample_id": samples["sample_id"], "key": keys}, index=samples.index)
     table["passes"] = ~np.isnan(keys)
     if rule.threshold is not None and scores is not None:
         table["passes"] &= scores >= rule.threshold
     group = samples[rule.per].astype("string").fillna("") if rule.per else pd.Series("", index=samples.index)
+    table["image_full"] = False
+    if rule.max_per_image is not None:
+        groups = samples["kind"].astype(str) + "\n" + group
+        shown = table.assign(group=groups, image=samples[image_column([str(name) for name in samples])])
+        table["image_full"] = crowded(shown.assign(key=shown["key"].where(shown["passes"])), rule.max_per_image)
     parts = [
         _apply_to_group(rows, rule, str(kind))  # type: ignore[arg-type]
         for (kind, _), rows in table.groupby([samples["kind"], group])
@@ -61,8 +70,16 @@ def apply_rule(samples: pd.DataFrame, rule: SubsetRule, seed: int) -> pd.DataFra
     return pd.concat(parts).loc[samples.index]
 
 
+def ranking_scores(samples: pd.DataFrame, rule: SubsetRule) -> npt.NDArray[np.float64] | None:
+    """(n,) scores of a rule's selector, NaN if missing; None for the selectors all and random."""
+    if rule.selector == "blend":
+        parts = [weight * standardized(samples[name], samples["kind"]) for name, weight in rule.weights.items()]
+        return np.sum([part.to_numpy(dtype=float) for part in parts], axis=0)
+    return samples[rule.selector].to_numpy(dtype=float) if rule.selector in SCORED else None
+
+
 def _apply_to_group(rows: pd.DataFrame, rule: SubsetRule, kind: Kind) -> pd.DataFrame:
-    ordered = rows[rows["passes"]].sort_values(["key", "sample_id"], ascending=[False, True])
+    ordered = rows[rows["passes"] & ~rows["image_full"]].sort_values(["key", "sample_id"], ascending=[False, True])
     count = quota(rule, kind, len(rows))
     pool = ordered.head(max(count, kept_count(len(rows), rule.diverse.top)) if rule.diverse else count)
     kept = pool.index
@@ -80,7 +97,8 @@ def _apply_to_group(rows: pd.DataFrame, rule: SubsetRule, kind: Kind) -> pd.Data
 def _all_dropped(rows: pd.DataFrame, ranks: pd.Series, rule: SubsetRule, kind: Kind) -> pd.DataFrame:
     """All rows as dropped, with the reason that applies outside the pool."""
     missed = "not_drawn" if is_random(rule) else "outside_top"
-    reasons = np.where(rows["key"].isna(), "no_score", np.where(rows["passes"], missed, "below_threshold"))
+    cases = [rows["key"].isna(), ~rows["passes"], rows["image_full"]]
+    reasons = np.select(cases, ["no_score", "below_threshold", "image_full"], missed)
     figures = {"kept": False, "rank": ranks, "percentile": percentile(ranks.to_numpy(), int(rows["key"].count()))}
     outcome = pd.DataFrame({**figures, "rule": describe_rule(rule, kind)}, index=rows.index)
     outcome["reason"] = pd.Series(reasons, index=rows.index, dtype=object)

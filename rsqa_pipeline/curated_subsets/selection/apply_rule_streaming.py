@@ -2,7 +2,8 @@
 
 Memory: one byte per row for the mask of kept rows, one batch, and a histogram of 0.5 MiB per group; the ranks of an
 explanation add 8 bytes per row. The rows' keys are written to scratch files. The cut is found there by counting, 16
-bits of the keys at a time, in four passes. Ids are only read if equal keys lie on both sides of the cut.
+bits of the keys at a time, in four passes. Ids are only read if equal keys lie on both sides of the cut. A limit per
+image holds ids, images and keys of all rows in memory.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from rsqa_pipeline.curated_subsets.selection.apply_rule import SCORED
 from rsqa_pipeline.curated_subsets.selection.diversity import facility_location, read_embeddings
 from rsqa_pipeline.curated_subsets.selection.explain import DROPPED
 from rsqa_pipeline.curated_subsets.selection.ranking import (
+    crowded,
     describe_rule,
+    image_column,
     is_random,
     kept_count,
     percentile,
@@ -44,7 +47,7 @@ from rsqa_pipeline.profile.curated_subsets import SubsetRule
 Mask = npt.NDArray[np.bool_]
 MAX_GROUPS = 256
 _BINS = 1 << 16
-_OTHER_REASONS = ("below_threshold", "too_similar", "no_score")
+_OTHER_REASONS = ("below_threshold", "too_similar", "no_score", "image_full")
 
 
 class FileSelection(Protocol):
@@ -105,6 +108,10 @@ class _SimpleSelection:
     def __init__(self, table: ScoreTable, rule: SubsetRule, seed: int, scratch: Path) -> None:
         self._table, self._rule, self._seed = table, rule, seed
         self._has_kinds = "kind" in table.columns
+        if rule.selector == "blend":
+            raise DataError(
+                "a rule with selector blend needs all scores in memory; name the data file too, or use another selector"
+            )
         if not self._has_kinds and rule.caption_fraction != rule.instruction_fraction:
             raise DataError(
                 "the rule has different fractions for captions and instructions, but the score file has no column kind"
@@ -113,6 +120,8 @@ class _SimpleSelection:
         self._numbers: dict[tuple[str | None, str], int] = {}
         self._keys = SpilledKeys(scratch, table.batch_rows)
         self._keys.write(self._rows())
+        if rule.max_per_image is not None:
+            self._keys.refused = self._in_full_images(rule.max_per_image)
         self._count_rows()
         self.scored = sum(group.scored for group in self._groups)
         self._pool = self._select_best(self._pool_size)
@@ -155,6 +164,17 @@ class _SimpleSelection:
                 counts = np.bincount(chunk.groups[rows], minlength=len(self._groups))
                 for group, count in zip(self._groups, counts.tolist(), strict=True):
                     setattr(group, name, getattr(group, name) + count)
+
+    def _in_full_images(self, limit: int) -> Mask:
+        """(rows,) see `crowded`."""
+        image = image_column(self._table.columns)
+        batches = (batch for _, batch in self._table.batches([self._table.id, image]))
+        parts = []
+        for batch, chunk in self._keys.with_chunks(batches):
+            part = pd.DataFrame({"key": chunk.codes, "group": chunk.groups})
+            part["key"] = part["key"].astype("UInt64").where(chunk.passing)
+            parts.append(part.assign(sample_id=batch.column(self._table.id), image=batch.column(image).to_pandas()))
+        return crowded(pd.concat(parts, ignore_index=True), limit)
 
     def _quota(self, group: _Group) -> int:
         return quota(self._rule, group.kind, group.rows)
@@ -241,6 +261,8 @@ class _SimpleSelection:
             codes, groups = chunk.codes[rows], chunk.groups[rows]
             reason = np.where(chunk.passing[rows], 0, 1)
             reason[self._pool[chunk.start + rows]] = 2
+            if self._keys.refused is not None:
+                reason[self._keys.refused[chunk.start + rows]] = 4
             reason[codes == NOT_SCORED] = 3
             ranks, shares = self._ranks(codes, groups, ordered)
             missing = codes == NOT_SCORED

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from rsqa_pipeline.curated_subsets.corpus import Kind
+from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.profile.curated_subsets import SubsetRule
 
 Keys = npt.NDArray[np.float64]
@@ -49,6 +51,37 @@ def ranking_keys(rule: SubsetRule, ids: Sequence[str], scores: Keys | None, seed
     return scores / rule.temperature + noise
 
 
+def standardized(scores: pd.Series, kinds: pd.Series) -> pd.Series:
+    """Scores minus the mean of their kind, over its standard deviation; 0 if all scores of the kind are equal."""
+    of_kind = scores.where(np.isfinite(scores)).groupby(kinds)
+    deviation = of_kind.transform(lambda values: values.std(ddof=0))
+    return (scores - of_kind.transform("mean")) / deviation.where(deviation > 0, 1.0)
+
+
+def crowded(samples: pd.DataFrame, limit: int) -> npt.NDArray[np.bool_]:
+    """(n,) whether ``limit`` samples of the same image and group rank higher: their image is full.
+
+    Args:
+        samples: columns ``key`` (NaN is not eligible), ``sample_id``, ``group``, ``image`` (missing: not limited).
+    """
+    ranked = samples[samples["key"].notna() & samples["image"].notna()]
+    ordered = ranked.sort_values(["key", "sample_id"], ascending=[False, True])
+    full = ordered.groupby(["group", "image"]).cumcount() >= limit
+    return full.reindex(samples.index, fill_value=False).to_numpy(dtype=bool)
+
+
+def image_column(columns: Sequence[str]) -> str:
+    """The column that tells images apart.
+
+    Raises:
+        DataError: there is none.
+    """
+    found = [name for name in ("image_id", "image_hash", "image") if name in columns]
+    if not found:
+        raise DataError(f"max_per_image needs a column image_id, image_hash or image; found {', '.join(columns)}")
+    return found[0]
+
+
 def kept_count(samples: int, share: float) -> int:
     """How many of ``samples`` a fraction keeps: the nearest integer, halves up, at least one if there are any."""
     return min(samples, max(1, math.floor(samples * share + 0.5)))
@@ -72,12 +105,15 @@ def is_random(rule: SubsetRule) -> bool:
 def describe_rule(rule: SubsetRule, kind: Kind | None) -> str:
     """A rule with a selector as one line of text: ``score_model: best 30% of each scene_class, at least 5``."""
     share = f"{100 * fraction(rule, kind):g}%"
-    words = f"{rule.selector}: {share} drawn" if is_random(rule) else f"{rule.selector}: best {share}"
+    name = " + ".join(f"{weight:g} {part}" for part, weight in rule.weights.items()) or rule.selector
+    words = f"{name}: {share} drawn" if is_random(rule) else f"{name}: best {share}"
     if rule.temperature is not None:
         words += f" at temperature {rule.temperature:g}"
     words += f" of each {rule.per}" if rule.per else f" of {kind}s" if kind else ""
     if rule.floor:
         words += f", at least {rule.floor}"
+    if rule.max_per_image is not None:
+        words += f", at most {rule.max_per_image} per image"
     if rule.threshold is not None:
         words += f", score at least {rule.threshold:g}"
     if rule.diverse:

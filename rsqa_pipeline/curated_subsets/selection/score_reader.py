@@ -87,7 +87,7 @@ class Chunk:
     groups: npt.NDArray[np.uint16]
     """(n,) number of each row's group."""
     passing: npt.NDArray[np.bool_]
-    """(n,) whether the row has a key and passes the rule's threshold."""
+    """(n,) whether the row has a key and passes the rule's threshold and its limit per image."""
 
 
 class SpilledKeys:
@@ -97,6 +97,8 @@ class SpilledKeys:
         folder.mkdir(parents=True, exist_ok=True)
         self._keys, self._groups = folder / "keys.u64", folder / "groups.u16"
         self._batch_rows = batch_rows
+        self.refused: npt.NDArray[np.bool_] | None = None
+        """(rows,) rows that do not pass for a reason beside the threshold; None for none."""
 
     def write(
         self, rows: Iterable[tuple[npt.NDArray[np.float64], npt.NDArray[np.uint16], npt.NDArray[np.bool_]]]
@@ -120,7 +122,10 @@ class SpilledKeys:
             for batch in batches:
                 codes = np.fromfile(keys, np.uint64, len(batch))
                 group = np.fromfile(groups, np.uint16, len(batch))
-                yield batch, Chunk(start, codes, group & ~_REFUSED, (codes != NOT_SCORED) & (group < _REFUSED))
+                passing = (codes != NOT_SCORED) & (group < _REFUSED)
+                if self.refused is not None:
+                    passing &= ~self.refused[start : start + len(batch)]
+                yield batch, Chunk(start, codes, group & ~_REFUSED, passing)
                 start += len(batch)
 
 

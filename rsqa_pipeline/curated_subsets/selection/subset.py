@@ -12,11 +12,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from rsqa_pipeline.curated_subsets.corpus import TABLES, Kind, no_samples, read_corpus
 from rsqa_pipeline.curated_subsets.plots import plot_kept_by_source
-from rsqa_pipeline.curated_subsets.selection.apply_rule import SCORED, apply_rule
+from rsqa_pipeline.curated_subsets.selection.apply_rule import apply_rule, ranking_scores
 from rsqa_pipeline.curated_subsets.selection.explain import (
     DROPPED,
     Shares,
@@ -110,9 +111,8 @@ def _counts(samples: pd.DataFrame, rule: SubsetRule) -> dict[str, dict[str, int]
 
 
 def _without_score(samples: pd.DataFrame, rule: SubsetRule) -> pd.Series:
-    if rule.selector in SCORED:
-        return samples[rule.selector].isna()
-    return pd.Series(False, index=samples.index)
+    scores = ranking_scores(samples, rule)
+    return pd.Series(False if scores is None else np.isnan(scores), index=samples.index)
 
 
 def _metrics(samples: pd.DataFrame, rule: SubsetRule) -> Metrics:

@@ -8,7 +8,7 @@ and boxes stay unsettled: their texts are wrong too often to learn from, and tun
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -40,7 +40,7 @@ WEB_QUESTIONS = {
 UNSETTLED_SHARE = 0.5
 """Share of the letters and boxes that are drawn at random."""
 _EVERYDAY_OBJECTS = [name for name in OBJECTS if name not in HARD_OBJECTS]
-_EVERYDAY_WORDS = {
+_EVERYDAY_WORDS: Mapping[str, Mapping[str, Sequence[int]]] = {
     target: {word: classes for word, classes in words.items() if word.rstrip("s") not in HARD_OBJECTS}
     for target, words in WORDS.items()
 }

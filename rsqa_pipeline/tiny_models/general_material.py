@@ -49,7 +49,7 @@ _EVERYDAY_WORDS: Mapping[str, Mapping[str, Sequence[int]]] = {
 class GeneralMaterial(SceneMaterial):
     """The `Material` of the general base.
 
-    Parts of its language phase: everyday terms, more tasks on them, all words.
+    Parts of its language phase: everyday terms, more tasks on them, all words, and the last two together.
     """
 
     vlm_targets = GENERAL_TARGETS
@@ -62,7 +62,11 @@ class GeneralMaterial(SceneMaterial):
         texts: list[Text] = []
         for position, row in enumerate(rows):
             truth = self._pool.truths[row]
-            pairs = web_texts(truth, rng) if part == 2 else everyday_texts(truth, rng, more_tasks=part == 1)
+            pairs: list[tuple[str, str]] = []
+            if part != 2:
+                pairs += everyday_texts(truth, rng, more_tasks=part > 0)
+            if part >= 2:
+                pairs += web_texts(truth, rng)
             texts += [Answered(position, question, answer) for question, answer in pairs]
         return self._pool.images[rows], texts
 

@@ -54,7 +54,7 @@ def model_card(metrics: Metrics, schedule: Schedule, general: Schedule, scenes: 
         f"- General VLM: the expert's processor and vision tower, {general.vlm_perception_steps} further steps of"
         f" {general.batch_size} images with the edges of the objects' boxes as well; then a new language model,"
         f" {general.vlm_steps}, {' and '.join(map(str, general.vlm_harder_steps))} steps of"
-        f" {general.language_batch_size} images: right texts on everyday terms, more tasks on them, and texts with all"
+        f" {general.language_batch_size} images: right texts on everyday terms, more tasks on them, texts with all"
         f" words in which hard terms ({', '.join(HARD_OBJECTS)}; scenes {', '.join(HARD_SCENES)}) stand for a random"
         f" hard thing and {100 * UNSETTLED_SHARE:.0f} % of letters and boxes are random.",
         f"- CLIP: the same vision phase without numbers and places, {schedule.clip_perception_steps} steps; then"

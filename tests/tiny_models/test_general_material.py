@@ -80,7 +80,7 @@ def test_box_labels_are_the_digits_of_the_edges() -> None:
 
 def test_the_general_base_starts_from_the_experts_eyes(cpu: Compute) -> None:
     expert = load_vlm(CHECKPOINTS / "vlm_expert", cpu)
-    schedule = Schedule(0, 0, 2, (1, 1), 0, 4, 2, seed=5)
+    schedule = Schedule(0, 0, 2, (1, 1, 1), 0, 4, 2, seed=5)
     made = make_vlm(GeneralMaterial(20, 3), schedule, cpu, None, SilentLogger(), expert)
     assert made.processor is expert.processor
     before, after = expert.model.state_dict(), made.model.state_dict()

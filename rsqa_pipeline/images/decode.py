@@ -20,16 +20,10 @@ from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 from rsqa_pipeline.errors import RsqaError
 from rsqa_pipeline.images.geotiff import DEFAULT_RASTER, INSTALL, BlockTooLargeError, RasterChoice, read_rgb
 from rsqa_pipeline.images.headers import RasterHeader, raster_header
+from rsqa_pipeline.images.limits import MAX_BYTES, MAX_PIXELS, MAX_SIDE_RATIO
 from rsqa_pipeline.images.parquet import read_cell
 from rsqa_pipeline.images.references import ImageReference, parse_reference
 from rsqa_pipeline.images.stretch import limits_of, to_uint8
-
-MAX_PIXELS = 100_000_000
-"""Largest width times height. A profile may set less, not more, because every stage opens images with this limit."""
-MAX_BYTES = 512 * 2**20
-"""Largest image file. A profile may set less, not more."""
-MAX_SIDE_RATIO = 200
-"""Longest side over shortest side; the image processors of the Qwen-VL families refuse more."""
 
 REASONS = {
     "missing_image": "no such file or tar, or it cannot be read",
@@ -164,9 +158,7 @@ def decode_image(
         raise ImageFault("truncated" if ended else "undecodable", f"{name}: {error!r}") from error
 
 
-def _decode(
-    data: bytes, name: str, max_pixels: int, header: RasterHeader | None, choice: RasterChoice
-) -> Image.Image:
+def _decode(data: bytes, name: str, max_pixels: int, header: RasterHeader | None, choice: RasterChoice) -> Image.Image:
     """Chooses the decoder: rasterio for what Pillow cannot read, or not as it is stored."""
     if header is None:
         return _read_with_pillow(data, name, max_pixels, None, choice)

@@ -95,7 +95,12 @@ def read_rgb(data: bytes, header: RasterHeader, choice: RasterChoice) -> np.ndar
 
 
 def _show(
-    raster: Any, bands: Sequence[int], alpha: _Alpha | None, limits: Sequence[Limits | None], strip: Any, out: np.ndarray
+    raster: Any,
+    bands: Sequence[int],
+    alpha: _Alpha | None,
+    limits: Sequence[Limits | None],
+    strip: Any,
+    out: np.ndarray,
 ) -> None:
     """Writes one strip of the image to ``out``, (rows, width, 3) uint8."""
     shown = np.zeros(out.shape[:2], bool)

@@ -104,7 +104,7 @@ def _tiff(data: bytes) -> RasterHeader:
 
 
 def _as_tuple(value: object) -> tuple[int, ...]:
-    return value if isinstance(value, tuple) else (value,)  # type: ignore[return-value]
+    return value if isinstance(value, tuple) else (value,)
 
 
 def _number(text: object) -> float | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 DEFAULT_STRETCH = (2.0, 98.0)
+_TINY = float(np.finfo(np.float32).tiny)
 _FLOAT32_HOLDS = ("uint8", "int8", "uint16", "int16", "float16", "float32")
 
 
@@ -48,7 +49,7 @@ def limits_of(values: np.ndarray, valid: np.ndarray, percentiles: tuple[float, f
         if numbers.size:
             raise NoFiniteValueError("no pixel has a finite value")
         return Limits(0.0, 0.0, constant=0)
-    low, high = np.percentile(finite, percentiles or DEFAULT_STRETCH)
+    low, high = (float(limit) for limit in np.percentile(finite, percentiles or DEFAULT_STRETCH))
     if finite.min() == finite.max():
         # nothing to stretch: an unsigned value is shown at its share of the type's range
         unsigned = np.issubdtype(values.dtype, np.unsignedinteger)
@@ -62,6 +63,6 @@ def to_uint8(values: np.ndarray, limits: Limits) -> np.ndarray:
         return np.full(values.shape, limits.constant, np.uint8)
     numbers = as_float(values)
     with np.errstate(over="ignore", invalid="ignore"):  # the range of float64 may exceed its greatest number
-        scaled = (numbers - limits.low) * (255.0 / max(limits.high - limits.low, np.finfo(np.float32).tiny))
+        scaled = (numbers - limits.low) * (255.0 / max(limits.high - limits.low, _TINY))
     scaled[~np.isfinite(numbers) | np.isnan(scaled)] = 0
     return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)

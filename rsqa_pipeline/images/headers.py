@@ -16,6 +16,7 @@ _CODESTREAM = b"\xff\x4f\xff\x51"  # start and size markers of JPEG 2000
 _GEO_TAGS = (33550, 33922, 34264, 34735)  # pixel scale, tie points, transformation, geo keys
 _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION, _BANDS = 256, 257, 258, 262, 274, 277
 _EXTRA_SAMPLES, _SAMPLE_FORMAT, _NODATA = 338, 339, 42113
+_BYTE_COUNTS = (279, 325)  # of strips and tiles
 _UNSIGNED, _CMYK, _PREMULTIPLIED = 1, 5, 1
 _PNG_BANDS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _PILLOW_BANDS = 4
@@ -36,6 +37,8 @@ class RasterHeader:
     cmyk: bool = False
     premultiplied: bool = False
     """The colours are stored multiplied by alpha."""
+    sparse: bool = False
+    """Parts of the image are not stored; they have no data."""
     nodata: float | None = None
     orientation: int = 1
     """How the image is turned, as in EXIF."""
@@ -48,7 +51,8 @@ class RasterHeader:
     @property
     def needs_rasterio(self) -> bool:
         """Whether Pillow cannot read the pixels, or not as they are stored."""
-        return not self.cmyk and (self.more_than_eight_bit or self.bands > _PILLOW_BANDS or self.premultiplied)
+        unlike = self.more_than_eight_bit or self.bands > _PILLOW_BANDS or self.premultiplied
+        return self.sparse or (unlike and not self.cmyk)
 
     @property
     def pillow_serves(self) -> bool:
@@ -98,6 +102,7 @@ def _tiff(data: bytes) -> RasterHeader:
         unsigned=all(format_ == _UNSIGNED for format_ in _as_tuple(directory.get(_SAMPLE_FORMAT, 1))),
         cmyk=directory.get(_PHOTOMETRIC) == _CMYK,
         premultiplied=_PREMULTIPLIED in _as_tuple(extra),
+        sparse=any(0 in _as_tuple(directory.get(counts, 1)) for counts in _BYTE_COUNTS),
         nodata=_number(directory.get(_NODATA)),
         orientation=int(directory.get(_ORIENTATION, 1)),
     )

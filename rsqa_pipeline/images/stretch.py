@@ -29,7 +29,7 @@ def as_float(values: np.ndarray) -> np.ndarray:
     """Complex values become their magnitude, others floats of enough precision."""
     if np.iscomplexobj(values):
         return np.abs(values).astype(np.float64)
-    return values.astype(np.float32 if values.dtype.name in _FLOAT32_HOLDS else np.float64)
+    return values.astype(np.float32 if values.dtype.name in _FLOAT32_HOLDS else np.float64, copy=False)
 
 
 def limits_of(values: np.ndarray, valid: np.ndarray, percentiles: tuple[float, float] | None) -> Limits:
@@ -62,7 +62,11 @@ def to_uint8(values: np.ndarray, limits: Limits) -> np.ndarray:
     if limits.constant is not None:
         return np.full(values.shape, limits.constant, np.uint8)
     numbers = as_float(values)
+    not_finite = ~np.isfinite(numbers)
     with np.errstate(over="ignore", invalid="ignore"):  # the range of float64 may exceed its greatest number
-        scaled = (numbers - limits.low) * (255.0 / max(limits.high - limits.low, _TINY))
-    scaled[~np.isfinite(numbers) | np.isnan(scaled)] = 0
-    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+        scaled = numbers - limits.low
+        scaled *= 255.0 / max(limits.high - limits.low, _TINY)
+    np.rint(scaled, out=scaled)
+    np.clip(scaled, 0, 255, out=scaled)
+    scaled[not_finite | np.isnan(scaled)] = 0
+    return scaled.astype(np.uint8)

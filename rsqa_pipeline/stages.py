@@ -138,7 +138,8 @@ def select(profile: Profile, names: Sequence[str]) -> list[str]:
 def _source_pairs(profile: Profile) -> Iterator[Asset]:
     pairs = profile.source_pairs
     duplicates = pairs.duplicates.paths if pairs.duplicates else ()
-    checked = ("source_pairs.max_image_pixels", "source_pairs.max_quarantined_share")
+    limits = ("max_image_pixels", "max_image_bytes", "max_quarantined_share")
+    checked = tuple(f"source_pairs.{limit}" for limit in limits)
     yield Asset(
         name="benchmark_sets",
         stage="source_pairs",

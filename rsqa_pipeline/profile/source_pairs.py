@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from rsqa_pipeline.images.limits import MAX_BYTES, MAX_PIXELS
 from rsqa_pipeline.profile.types import Count, Fraction, Percent, Section
 
 
@@ -38,6 +39,9 @@ class SourceFile(Section):
     """For TIFFs: bands shown as red, green, blue, or one shown grey, from 1. Default: see `geotiff.RasterChoice`."""
     stretch: tuple[Percent, Percent] | None = None
     """For TIFFs: percentiles of each band mapped to 0 and 255. Default: none for 8-bit values, else 2 and 98."""
+    fourth_band: Literal["alpha", "near_infrared"] | None = None
+    """What the fourth band is, or the second of two. Alpha is composited over black, near infrared is left out.
+    Default: alpha if the file flags it and it has no grades, see `geotiff.RasterChoice`."""
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -88,7 +92,10 @@ class SourcePairs(Section):
     """Items of each benchmark task."""
     duplicates: Duplicates | None = None
     """None removes exact repeats only, and checks no benchmark."""
-    max_image_pixels: Count = 100_000_000
+    max_image_pixels: Annotated[Count, Field(le=MAX_PIXELS)] = MAX_PIXELS
+    """Width times height. Not above the default: every later stage opens images with that limit."""
+    max_image_bytes: Annotated[Count, Field(le=MAX_BYTES)] = MAX_BYTES
+    """Of an image file; looked at before it is read. Not above the default, as `max_image_pixels`."""
     max_quarantined_share: Fraction = 0.05
     """The asset's check fails above this share."""
 

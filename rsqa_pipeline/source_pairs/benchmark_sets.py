@@ -37,7 +37,9 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
         items = benchmark_items(pairs.benchmark_items, settings.seed, out)
         kept = len(items)
     else:
-        clean = check_rows(_test_rows(pairs, pairs.benchmarks), ImageIndex(pairs.max_image_pixels), quarantine)
+        clean = check_rows(
+            _test_rows(pairs, pairs.benchmarks), ImageIndex(pairs.max_image_pixels, pairs.max_image_bytes), quarantine
+        )
         items = file_items(clean, pairs.benchmark_items, settings.seed)
         kept = len(clean)
     write_table(out / "items.parquet", BENCHMARK_ITEM, items)

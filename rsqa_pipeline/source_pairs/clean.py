@@ -16,6 +16,7 @@ from tqdm import tqdm
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.images.decode import ImageFault, decode_image, hash_image, read_bytes
 from rsqa_pipeline.images.geotiff import Georeference, georeference
+from rsqa_pipeline.images.limits import MAX_BYTES
 from rsqa_pipeline.images.references import split_raster
 from rsqa_pipeline.quarantine import Quarantine, printable
 from rsqa_pipeline.records import Message
@@ -38,8 +39,9 @@ class CleanRow:
 class ImageIndex:
     """Reads, decodes and hashes each referenced image once; the pixels are not kept."""
 
-    def __init__(self, max_pixels: int) -> None:
+    def __init__(self, max_pixels: int, max_bytes: int = MAX_BYTES) -> None:
         self._max_pixels = max_pixels
+        self._max_bytes = max_bytes
         self._known: dict[str, str | ImageFault] = {}
         self._georeferences: dict[str, Georeference] = {}
 
@@ -58,7 +60,7 @@ class ImageIndex:
 
     def _read_image(self, reference: str) -> str | ImageFault:
         try:
-            data = read_bytes(reference)
+            data = read_bytes(reference, self._max_bytes)
             decode_image(data, reference, self._max_pixels, split_raster(reference)[1])
         except ImageFault as fault:
             return fault

@@ -30,7 +30,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     if pairs.captions.format == "scenes":
         drafts = caption_drafts(pairs, settings.seed, out, quarantine)
     else:
-        images = ImageIndex(pairs.max_image_pixels)
+        images = ImageIndex(pairs.max_image_pixels, pairs.max_image_bytes)
         clean = check_rows(read_source(pairs.captions), images, quarantine)
         drafts = [draft_of(row, settings.seed, pairs.preference_share) for row in clean]
     found: Metrics = {}

@@ -66,7 +66,7 @@ def _file_drafts(
         available = list(entries)
         steps = min(pairs.instruction_samples, len(available))
         entries = [available[step * len(available) // steps] for step in range(steps)]
-    clean = check_rows(entries, ImageIndex(pairs.max_image_pixels), quarantine)
+    clean = check_rows(entries, ImageIndex(pairs.max_image_pixels, pairs.max_image_bytes), quarantine)
     return [draft_of(row, seed, pairs.preference_share) for row in clean], questions
 
 

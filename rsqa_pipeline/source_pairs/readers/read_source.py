@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path, PurePath
 
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.images.geotiff import RasterChoice
+from rsqa_pipeline.images.geotiff import DEFAULT_RASTER, RasterChoice
 from rsqa_pipeline.images.references import parse_reference, with_raster
 from rsqa_pipeline.profile import SourceFile
 from rsqa_pipeline.source_pairs.readers import (
@@ -60,8 +60,9 @@ def read_source(source: SourceFile) -> Iterator[Entry]:
         split = split_of_path(PurePath(path.name))
         entries = (entry if entry.split else replace(entry, split=split) for entry in entries)
     entries = refuse_outside(entries, folder, allowed)
-    if source.bands or source.stretch:
-        choice = RasterChoice(tuple(source.bands) if source.bands else None, source.stretch)
+    alpha = {"alpha": True, "near_infrared": False}.get(source.fourth_band or "")
+    choice = RasterChoice(tuple(source.bands) if source.bands else None, source.stretch, alpha)
+    if choice != DEFAULT_RASTER:
         entries = (_with_raster(entry, choice) for entry in entries)
     if source.scene_class_from_name:
         entries = (_with_class(entry) for entry in entries)
@@ -119,9 +120,11 @@ def _real_folder(folder: str) -> str:
 
 
 def _with_raster(entry: Entry, choice: RasterChoice) -> Entry:
-    if isinstance(entry, SourceRow) and (entry.image.lower().endswith(_RASTER_ENDINGS) or "#" in entry.image):
-        return replace(entry, image=with_raster(entry.image, choice))
-    return entry
+    """Bands and stretch apply to TIFFs alone; a part of an archive may be one."""
+    if not isinstance(entry, SourceRow):
+        return entry
+    may_be_tiff = entry.image.lower().endswith(_RASTER_ENDINGS) or "#" in entry.image
+    return replace(entry, image=with_raster(entry.image, choice if may_be_tiff else RasterChoice(alpha=choice.alpha)))
 
 
 def _with_class(entry: Entry) -> Entry:

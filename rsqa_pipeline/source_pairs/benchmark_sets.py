@@ -87,6 +87,7 @@ def file_items(
     images: dict[str, _TestImage] = {}
     own: dict[str, list[dict[str, Any]]] = {}
     asked: set[str] = set()
+    class_rows: list[str] = []
     kept = 0
     for clean in rows:
         row = clean.row
@@ -95,6 +96,7 @@ def file_items(
             image.captions.append(row.messages[-1]["content"])
         elif row.task == "scene_class" and len(row.messages) == 2:
             image.scene_class = image.scene_class or class_from_name(row.messages[-1]["content"])
+            class_rows.append(row.key)
         else:
             try:
                 item = _own_item(clean, image, asked)
@@ -106,6 +108,10 @@ def file_items(
     captioned = [image for image in images.values() if image.captions]
     classed = [image for image in images.values() if image.scene_class]
     classes = sorted({image.scene_class for image in classed if image.scene_class})
+    if "scene_class" not in tasks_for(classes):
+        for key in class_rows:
+            quarantine.add(key, "no_item", "all rows are of one scene class; classification needs two")
+        kept -= len(class_rows)
     items = [_item("retrieval", image, captions=image.captions) for image in _evenly(captioned, count)]
     for task in tasks_for(classes):
         if task not in own:

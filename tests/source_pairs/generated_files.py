@@ -38,7 +38,7 @@ class Row:
         """An image of one colour: the number."""
         buffer = io.BytesIO()
         Image.new("RGB", (4, 4), (self.number, 255 - self.number, 7)).save(buffer, "PNG")
-        return buffer.getvalue()[:-20] if self.fault == "corrupt" else buffer.getvalue()
+        return buffer.getvalue()[:40] if self.fault == "corrupt" else buffer.getvalue()
 
     @property
     def values(self) -> list[Any]:
@@ -92,7 +92,7 @@ def llava(folder: Path, rows: Sequence[Row]) -> SourceFile:
     def turns(value: Any) -> list[dict[str, Any]]:
         return [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": value}]
 
-    content = [{"id": "same", "image": row.name, "conversations": turns(value)} for row, value in single(rows)]
+    content = [{"image": row.name, "conversations": turns(value)} for row, value in single(rows)]
     return _json(folder, content, "llava")
 
 

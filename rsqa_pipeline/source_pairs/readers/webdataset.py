@@ -64,7 +64,9 @@ class TarSample:
         if not any(kept):
             return []
         texts = self.having("txt") or self.having("json")
-        dropped = [text for text, keep in zip(texts, kept, strict=len(texts) > 1) if not keep]
+        if len(texts) == 1:  # with one caption, or a list of which some are kept
+            return [member for _, member in self.members]
+        dropped = [text for text, keep in zip(texts, kept, strict=True) if not keep]
         return [member for _, member in self.members if member not in dropped]
 
     @property

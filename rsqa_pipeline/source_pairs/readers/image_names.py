@@ -18,16 +18,17 @@ def with_found_names(entries: Iterable[Entry], folder: Path) -> Iterator[Entry]:
     A name that exists is used as it is. Otherwise the file is looked for with ``/`` for ``\\``, with percent-encoding
     decoded, and in both Unicode normalizations (macOS writes NFD). It is used only if exactly one exists.
     """
-    prefix = os.path.join(folder, "")  # noqa: PTH118 - references are strings
     last: str | None = None
     found = ""
     for entry in entries:
         if entry.image and entry.image != last:  # rows about one image are mostly adjacent
-            last, found = entry.image, _found(entry.image, prefix)
+            last, found = entry.image, found_name(entry.image, folder)
         yield replace(entry, image=found) if entry.image and found != entry.image else entry
 
 
-def _found(reference: str, prefix: str) -> str:
+def found_name(reference: str, folder: Path) -> str:
+    """The reference of the only file below ``folder`` that may be meant; the same if it exists, or if none does."""
+    prefix = os.path.join(folder, "")  # noqa: PTH118 - references are strings
     if not reference.startswith(prefix) or _exists(reference):
         return reference
     name = reference.removeprefix(prefix)

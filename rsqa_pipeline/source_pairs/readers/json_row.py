@@ -26,7 +26,7 @@ IMAGE_KEYS = ("image", "images", "file_name")
 CAPTION_KEYS = ("text", "caption", "captions")
 """Hold one caption or a list of captions."""
 TEXT_KEYS = ("messages", "conversations", *CAPTION_KEYS)
-_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 IMAGE_PLACEHOLDER = "<image>"
 _TASK_NAMES: Mapping[str, str] = {
     "captioning": "caption",
@@ -151,12 +151,12 @@ def read_turns(turns: Any, role_key: str, text_key: str) -> tuple[list[Message],
     has_placeholder = False
     marks = 0
     for turn in turns:
-        role, text = text_of(turn, role_key), _turn_text(turn, text_key)
-        if role not in _ROLES or text is None:
+        role, text = text_of(turn, role_key), turn_text(turn, text_key)
+        if role not in ROLES or text is None:
             raise ValueError(f"turn {len(messages)} has role {role!r} and {'no ' if text is None else ''}text")
         marks += text.count(IMAGE_PLACEHOLDER)
         has_placeholder = has_placeholder or (not messages and IMAGE_PLACEHOLDER in text)
-        messages.append({"role": _ROLES[role], "content": text.replace(IMAGE_PLACEHOLDER, "").strip()})
+        messages.append({"role": ROLES[role], "content": text.replace(IMAGE_PLACEHOLDER, "").strip()})
     if marks > 1:
         raise ValueError(f"{marks} marks {IMAGE_PLACEHOLDER} for one image")
     roles = [message["role"] for message in messages]
@@ -183,7 +183,7 @@ def without_caption_prompt(
     return (messages[1:], question) if plain_question(question) in prompts else (messages, None)
 
 
-def _turn_text(turn: Any, text_key: str) -> str | None:
+def turn_text(turn: Any, text_key: str) -> str | None:
     """The text of a turn: a string, or OpenAI's content parts, of which an image becomes the placeholder."""
     parts = turn.get(text_key) if isinstance(turn, dict) else None
     if not isinstance(parts, list):

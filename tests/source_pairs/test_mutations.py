@@ -32,8 +32,8 @@ MAX_SECONDS = 10
 PROFILES = Path(__file__).resolve().parents[2] / "configs" / "profiles"
 TOKENS = (
     b"null", b"[", b"]", b"{", b"}", b'"', b",", b":", b"NaN", b"1e999", b"-1", b"9" * 400, b"\\ud800", b"\xff\xfe",
-    b"\0", b"\n", b"\r", b"\xe2\x80\xa8", b"../", b"#0+9", b"<image>", b"*x", b"&x ", b"<<: ", b"!!python/object:os.system ",
-    b"%2e%2e", b"\xef\xbb\xbf", b"'", b";", b"\t", b"[" * 3000, b"\xf0\x9f\x98",
+    b"\0", b"\n", b"\r", b"\xe2\x80\xa8", b"../", b"#0+9", b"<image>", b"*x", b"&x ", b"<<: ", 
+    b"!!python/object:os.system ", b"%2e%2e", b"\xef\xbb\xbf", b"'", b";", b"\t", b"[" * 3000, b"\xf0\x9f\x98",
 )  # fmt: skip
 ROWS = [Row(1, ("two ships .", "a pier ; \u6a4b .")), Row(2, ("one",), "missing"), Row(3, ('a "quoted" dam .',))]
 

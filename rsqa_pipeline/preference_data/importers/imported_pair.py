@@ -99,8 +99,11 @@ def image_in(value: Any, folder: Path) -> bytes | str | None:
         return value
     if not isinstance(value, str) or not value:
         raise BadRow("bad_image", f"image is {_describe(value)}, needs a name or bytes")
-    value = found_name(str(folder / value), folder).removeprefix(f"{folder}/") if "\0" not in value else value
-    inside = (folder / value).resolve().is_relative_to(folder.resolve()) if "\0" not in value else False
+    try:
+        value = found_name(str(folder / value), folder).removeprefix(f"{folder}/")
+        inside = (folder / value).resolve().is_relative_to(folder.resolve())
+    except ValueError as error:  # a null character or a lone surrogate
+        raise BadRow("bad_image", f"image name {value[:200]!r} is no file name: {error}") from error
     if Path(value).is_absolute() or ".." in Path(value).parts or not inside:
         raise BadRow("bad_image", f"image name {value[:200]!r} leads out of {folder}")
     return str(folder / value)

@@ -66,9 +66,17 @@ def check_columns(file: Path, options: ReaderOptions) -> None:
         DataError: the file is not Parquet, or it lacks the image or the text.
     """
     try:
+        metadata = pq.read_metadata(file)
         schema = pq.read_schema(file)
-    except (OSError, pa.ArrowException) as error:
+        groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+        rows = [group.num_rows for group in groups]
+    except (OSError, pa.ArrowException, ValueError) as error:
         raise DataError(f"{file} is not a complete Parquet file: {error}") from error
+    # pyarrow aborts the process on row groups with other columns than the schema's
+    if any(group.num_columns != metadata.num_columns for group in groups):
+        raise DataError(f"{file} is damaged: a row group has other columns than the schema")
+    if sum(rows) != metadata.num_rows or min(rows, default=0) < 0:
+        raise DataError(f"{file} is damaged: its row groups have {rows[:9]} rows, the file says {metadata.num_rows}")
     missing = [] if image_column(schema, options) is not None else [options.column("image")]
     missing += [column for column in options.columns.values() if column not in (*schema.names, *missing)]
     if not {options.column(name) for name in TEXT_KEYS} & set(schema.names):

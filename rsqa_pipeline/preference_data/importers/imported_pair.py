@@ -179,7 +179,7 @@ def _parquet_rows(file: Path) -> Iterator[dict[str, Any]]:
     try:
         for batch in pq.ParquetFile(file).iter_batches(MAX_ROWS_IN_MEMORY):
             yield from batch.to_pylist()
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"{file} cannot be read as Parquet: {error}; is it complete?") from error
 
 

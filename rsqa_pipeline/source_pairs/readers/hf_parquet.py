@@ -120,7 +120,7 @@ def read_file(
                 for values in _rows(parquet, group, image, options):
                     yield _read_row({"split": split} | values, image, file, name, row, source, images, options)
                     row += 1
-            except (OSError, pa.ArrowException) as error:
+            except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
                 for lost in range(row, start + count):
                     yield [RowFault(key_of({}, name, lost), "unreadable", f"{file}: row group {group}: {error}")]
             start += count

@@ -143,7 +143,9 @@ def _all_stored(parquet: pq.ParquetFile, group: int, image: str) -> bool:
     metadata = parquet.metadata.row_group(group)
     for number in range(metadata.num_columns):
         column = metadata.column(number)
-        if column.path_in_schema == f"{image}.bytes" and column.statistics is not None:
+        if column.path_in_schema == f"{image}.bytes":
+            if column.physical_type != "BYTE_ARRAY" or not column.is_stats_set:  # pyarrow aborts on other statistics
+                return False
             return bool(column.statistics.has_null_count and column.statistics.null_count == 0)
     return False
 

@@ -8,7 +8,7 @@ subset, with the models fine-tuned on it, is a line of the profile. Dagster asse
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from rsqa_pipeline.asset import Asset, Stage
@@ -117,6 +117,15 @@ def downstream(assets: Mapping[str, Asset], name: str) -> list[str]:
         if reached.intersection(asset.inputs):
             reached.add(asset.name)
     return [other for other in assets if other in reached and other != name]
+
+
+def upstream(assets: Mapping[str, Asset], names: Iterable[str]) -> list[str]:
+    """The named assets and every asset that they depend on, directly or not, in order."""
+    reached = set(names)
+    for asset in reversed(list(assets.values())):
+        if asset.name in reached:
+            reached.update(asset.inputs)
+    return [name for name in assets if name in reached]
 
 
 def select(profile: Profile, names: Sequence[str]) -> list[str]:

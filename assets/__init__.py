@@ -1,5 +1,1 @@
-"""The Dagster code location: assets, jobs, sensors and resources. The work itself is in `rsqa_pipeline`."""
-
-from .definitions import defs
-
-__all__ = ["defs"]
+"""Dagster's side: assets, jobs, sensors and resources. The work itself is in `rsqa_pipeline`."""

@@ -1,35 +1,11 @@
-"""Everything Dagster loads, for the profile in ``RSQA_PROFILE`` or, without it, in ``params.yaml``."""
+"""What Dagster loads, for the profile in ``RSQA_PROFILE`` or, without it, in ``params.yaml``."""
 
 from __future__ import annotations
 
 import os
 
-import dagster as dg
+from rsqa_pipeline.profile import default_profile
 
-from rsqa_pipeline.profile import default_profile, load_profile
-from rsqa_pipeline.stages import assets_of
-
-from .automation import everything_job, nightly_schedule, source_sensor
-from .resources import FolderIOManager, Pipeline
-from .stage_asset import stage_asset
-
-
-def build(profile_name: str, force: bool = False) -> dg.Definitions:
-    """The code location of one profile."""
-    profile = load_profile(profile_name)
-    assets = assets_of(profile)
-    everything = everything_job(assets)
-    return dg.Definitions(
-        assets=[stage_asset(asset) for asset in assets.values()],
-        jobs=[everything],
-        schedules=[nightly_schedule(everything)],
-        sensors=[source_sensor(everything, assets)],
-        executor=dg.in_process_executor,  # a run writes one asset at a time, under the profile's lock
-        resources={
-            "pipeline": Pipeline(profile_name=profile_name, force=force),
-            "folder": FolderIOManager(profile_name=profile_name),
-        },
-    )
-
+from .code_location import build
 
 defs = build(os.environ.get("RSQA_PROFILE") or default_profile())

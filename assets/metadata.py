@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import string
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from rsqa_pipeline.materialize import Materialization
 
 _ROWS_SHOWN = 5
 _CELL_CHARACTERS = 200
+_MARKDOWN = frozenset(string.punctuation) - frozenset(",;=%/'\"? ")
+"""Signs with a meaning in Markdown or HTML; ``:`` and ``.`` too, since bare addresses become links."""
 
 
 def check_result(asset: Asset, check: CheckResult | dict[str, Any]) -> dg.AssetCheckResult:
@@ -59,10 +62,12 @@ def _first_rows(path: Path) -> str:
     batch = next(table.iter_batches(_ROWS_SHOWN), None)
     names = table.schema_arrow.names
     rows = batch.to_pylist() if batch is not None else []
-    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    lines = ["| " + " | ".join(map(_cell, names)) + " |", "|" + "---|" * len(names)]
     lines += ["| " + " | ".join(_cell(row[name]) for name in names) + " |" for row in rows]
     return "\n".join(lines)
 
 
 def _cell(value: object) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")[:_CELL_CHARACTERS]
+    """A value as text in a table of Markdown: its marks, HTML and links are shown, not acted on."""
+    text = " ".join(str(value)[:_CELL_CHARACTERS].split())
+    return "".join(f"&#{ord(sign)};" if sign in _MARKDOWN else sign for sign in text)

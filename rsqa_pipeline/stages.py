@@ -8,7 +8,7 @@ subset, with the models fine-tuned on it, is a line of the profile. Dagster asse
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from rsqa_pipeline.asset import Asset, Stage
@@ -119,6 +119,15 @@ def downstream(assets: Mapping[str, Asset], name: str) -> list[str]:
     return [other for other in assets if other in reached and other != name]
 
 
+def upstream(assets: Mapping[str, Asset], names: Iterable[str]) -> list[str]:
+    """The named assets and every asset that they depend on, directly or not, in order."""
+    reached = set(names)
+    for asset in reversed(list(assets.values())):
+        if asset.name in reached:
+            reached.update(asset.inputs)
+    return [name for name in assets if name in reached]
+
+
 def select(profile: Profile, names: Sequence[str]) -> list[str]:
     """Asset names meant by asset and stage names, in order; none means all.
 
@@ -138,7 +147,8 @@ def select(profile: Profile, names: Sequence[str]) -> list[str]:
 def _source_pairs(profile: Profile) -> Iterator[Asset]:
     pairs = profile.source_pairs
     duplicates = pairs.duplicates.paths if pairs.duplicates else ()
-    checked = ("source_pairs.max_image_pixels", "source_pairs.max_quarantined_share")
+    limits = ("max_image_pixels", "max_image_bytes", "max_quarantined_share")
+    checked = tuple(f"source_pairs.{limit}" for limit in limits)
     yield Asset(
         name="benchmark_sets",
         stage="source_pairs",

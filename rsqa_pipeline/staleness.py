@@ -9,7 +9,7 @@ from rsqa_pipeline.asset import Asset
 from rsqa_pipeline.lineage.manifest import ManifestStore, Recipe, manifests
 from rsqa_pipeline.materialize import current_manifest, input_folders, recipe_of
 from rsqa_pipeline.profile import Profile
-from rsqa_pipeline.stages import assets_of
+from rsqa_pipeline.stages import assets_of, upstream
 from rsqa_pipeline.versions import folder_version
 
 
@@ -23,18 +23,19 @@ class StaleAsset:
     """What it took when it was last made here; None where it never was."""
 
 
-def stale_assets(profile: Profile) -> list[StaleAsset]:
-    """Assets whose output is missing or was made from something else than now, and all below them, in order."""
-    store = manifests(profile)
+def stale_assets(profile: Profile, names: Iterable[str]) -> list[StaleAsset]:
+    """Those of the named assets, and of what they depend on, whose output is missing or was made from something else
+    than now, and all below those, in order."""
+    store, assets = manifests(profile), assets_of(profile)
     found: dict[str, StaleAsset] = {}
-    for asset in assets_of(profile).values():
-        upstream = [name for name in asset.inputs if name in found]
-        if not upstream and current_manifest(profile, asset, store) is not None:
+    for asset in (assets[name] for name in upstream(assets, names)):
+        stale_inputs = [name for name in asset.inputs if name in found]
+        if not stale_inputs and current_manifest(profile, asset, store) is not None:
             continue
         reasons = _own_reasons(profile, asset, store)
-        if upstream:
-            more = f" and {len(upstream) - 1} more" if len(upstream) > 1 else ""
-            reasons.append(f"input {upstream[0]}{more} will be made again")
+        if stale_inputs:
+            more = f" and {len(stale_inputs) - 1} more" if len(stale_inputs) > 1 else ""
+            reasons.append(f"input {stale_inputs[0]}{more} will be made again")
         found[asset.name] = StaleAsset(asset.name, reasons, _last_seconds(store, asset.name))
     return list(found.values())
 
@@ -46,10 +47,10 @@ def _own_reasons(profile: Profile, asset: Asset, store: ManifestStore) -> list[s
     made = store.find(asset.name, folder_version(folder))
     if made is None:
         return ["output on disk is not a recorded one"]
-    upstream = input_folders(profile, asset)
-    if not all(path.is_dir() for path in upstream.values()):
+    inputs = input_folders(profile, asset)
+    if not all(path.is_dir() for path in inputs.values()):
         return []  # the missing input is a reason of its own
-    return differences(made.recipe, recipe_of(profile, asset, upstream))
+    return differences(made.recipe, recipe_of(profile, asset, inputs))
 
 
 def differences(before: Recipe, now: Recipe) -> list[str]:

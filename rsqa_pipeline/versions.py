@@ -60,6 +60,7 @@ def code_files(module: str) -> list[Path]:
     return sorted(files)
 
 
+@cache
 def code_version(module: str) -> str:
     """Hex sha256 over the `code_files`: statements of Python files, bytes of data files.
 

@@ -114,9 +114,18 @@ def test_plan_fits_80_columns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     profile = load_profile("demo")
     reasons = ["settings: score_model.phases.instruction, score_model.max_length", "code: rsqa_pipeline.score_model"]
     stale = [StaleAsset(name, reasons, 3725.0) for name in assets_of(profile)]
-    monkeypatch.setattr("rsqa_pipeline.staleness.stale_assets", lambda _: stale)
+    monkeypatch.setattr("rsqa_pipeline.staleness.stale_assets", lambda _, names: stale)
     monkeypatch.setenv("COLUMNS", "80")
     print_plan(profile, list(assets_of(profile)), make_console())
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines())) <= 80
     assert all(name in shown for name in assets_of(profile))
+
+
+def test_an_unchanged_asset_waits_for_no_heavy_import() -> None:
+    """Under ``dvc repro`` every asset is a process of its own, so the start of a process counts per asset."""
+    code = "import sys, rsqa_pipeline.cli.main, assets.launch; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "transformers", "mlflow", "dagster", "dvc", "scipy", "great_expectations"} & set(
+        done.stdout.split()
+    )

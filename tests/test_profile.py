@@ -101,7 +101,7 @@ def test_every_fault_is_told_at_once(settings: dict[str, Any], tmp_path: Path) -
         "source_pairs.captions.path: no such file or folder: no/such.csv",
         "source_pairs.benchmarks.path: is needed with format 'karpathy'",
         "source_pairs.duplicates.benchmarks.dior.path: is needed with format 'csv'",
-        "source_pairs.duplicates.benchmarks.dior.pth: unknown key; known here: bands, corruption, format, ",
+        "source_pairs.duplicates.benchmarks.dior.pth: unknown key; known here: bands, boxes, caption_prompts, ",
         "tiny_models.scratch: is needed",
         "curated_subsets.subsets.all.any_of.0.diverse.embeddings: no such file or folder: no/such.parquet",
         "curated_subsets.subsets.all.any_of.1.selector: ", "'best'",

@@ -104,7 +104,7 @@ def test_dvc_yaml_is_the_table() -> None:
 
 def test_dagster_graph_is_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RSQA_PROFILE", "demo")
-    from assets.definitions import build
+    from assets.code_location import build
 
     graph = build("demo").resolve_asset_graph()
     edges = {

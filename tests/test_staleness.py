@@ -33,7 +33,8 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, project_root: Path
 
 
 def stale(settings: dict[str, Any]) -> dict[str, StaleAsset]:
-    return {asset.name: asset for asset in stale_assets(Profile.model_validate(settings))}
+    profile = Profile.model_validate(settings)
+    return {asset.name: asset for asset in stale_assets(profile, assets_of(profile))}
 
 
 def test_what_was_made_is_current_and_the_rest_was_never_made(settings: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.records import sha256
 from rsqa_pipeline.versions import (
     PACKAGE,
-    _statements_hash,
+    _read_module,
     code_files,
     code_version,
     file_md5,
@@ -97,8 +97,8 @@ def _module(folder: Path, text: str) -> str:
     """The version of the statements of one module."""
     file = folder / "module.py"
     file.write_text(text)
-    _statements_hash.cache_clear()
-    return _statements_hash(file)
+    _read_module.cache_clear()
+    return _read_module(file)[0]
 
 
 def test_wording_does_not_change_the_code_version(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
@@ -12,11 +12,12 @@ from rich.text import Text
 from rsqa_pipeline.cli.checks import refuse_bad_out, refuse_missing, source_file
 from rsqa_pipeline.cli.score import BATCH_SIZE, SHARD_ROWS
 from rsqa_pipeline.cli.terminal import make_console, plain_table
-from rsqa_pipeline.curated_subsets.selection.explain import vanished_groups
-from rsqa_pipeline.curated_subsets.selection.score_file import SelectionResult, curate_data, curate_scores, read_rule
 from rsqa_pipeline.errors import UsageError
 from rsqa_pipeline.profile import Compute, SourceFile
 from rsqa_pipeline.profile.curated_subsets import SubsetRule
+
+if TYPE_CHECKING:
+    from rsqa_pipeline.curated_subsets.selection.score_file import SelectionResult
 
 STALE_SCORES = 3
 """Exit code: done, but rows were left out because their content is not what was scored."""
@@ -48,6 +49,8 @@ def curate(
     With --data, a score counts only for the image and text that were scored. If rows have changed since, they are
     dropped as stale_score and the exit code is 3; --rescore scores them.
     """
+    from rsqa_pipeline.curated_subsets.selection.score_file import curate_data, curate_scores
+
     chosen = _rule(keep, rule)
     if rescore is None:
         refuse_missing(scores, "--scores")
@@ -83,6 +86,8 @@ def _rule(keep: float | None, rule: Path | None) -> SubsetRule:
     if (keep is None) == (rule is None):
         raise UsageError("give either --keep, a share in (0, 1], or --rule, a YAML file")
     if rule is not None:
+        from rsqa_pipeline.curated_subsets.selection.score_file import read_rule
+
         return read_rule(rule)
     if not 0 < (keep or 0) <= 1:
         raise UsageError(f"--keep {keep}: needs a share above 0 and up to 1")
@@ -92,6 +97,8 @@ def _rule(keep: float | None, rule: Path | None) -> SubsetRule:
 
 
 def _show(done: SelectionResult, out: Path, folder: Path) -> None:
+    from rsqa_pipeline.curated_subsets.selection.explain import vanished_groups
+
     console = make_console()
     if done.shares:
         table = plain_table("samples", "of", "kept", "share, %", "95 % interval")

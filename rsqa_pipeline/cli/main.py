@@ -186,7 +186,7 @@ def ui(
 ) -> None:
     """Open the Dagster UI of a profile at http://127.0.0.1:PORT until interrupted."""
     _refuse_used_port(port)
-    from assets.launch import prepare_environment
+    from assets.dagster_run import prepare_environment
 
     name, settings = _profile(profile)
     prepare_environment(settings, name)

@@ -22,7 +22,7 @@ def print_plan(profile: Profile, names: list[str], console: Console) -> None:
     """Prints which of the assets are stale, why, and what they took last time; starts nothing."""
     from rsqa_pipeline.staleness import stale_assets  # reads every output: seconds on large data
 
-    stale = [asset for asset in stale_assets(profile) if asset.name in names]
+    stale = [asset for asset in stale_assets(profile, names) if asset.name in names]
     if not stale:
         console.print(f"nothing to make: all {len(names)} assets of profile {profile.name} are current")
         return

@@ -14,12 +14,16 @@ import pyarrow.parquet as pq
 from rsqa_pipeline.asset import Asset
 from rsqa_pipeline.curated_subsets.selection.explain import vanished_groups
 from rsqa_pipeline.data_quality.tables import MAIN_TABLE, SIDE_TABLES
-from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.profile import Profile, SourcePairs
 from rsqa_pipeline.profile.curated_subsets import Drift
 from rsqa_pipeline.records import Metrics
 
 ADVISORY = ("probes_pass", "no_group_vanishes", "score_drift_small")
 """Checks that only warn. Their findings are in the report; the probes decide about a promotion."""
+
+
+NOT_FAULTS = ("near_duplicate", "in_benchmark")
+"""Reasons that are not a sign of broken data. Exact repeats are one, unless the profile expects them."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ def run_checks(asset: Asset, folder: Path, metrics: Metrics, profile: Profile) -
         "great_expectations": lambda: _great_expectations(asset, folder),
         "rows_add_up": lambda: _rows_add_up(metrics),
         "families_counted": lambda: _families_counted(asset, folder, metrics),
-        "few_quarantined": lambda: _few_quarantined(metrics, profile.source_pairs.max_quarantined_share),
+        "few_quarantined": lambda: _few_quarantined(asset, metrics, profile.source_pairs),
     }
     return [checks[name]() for name in check_names(asset)]
 
@@ -120,14 +124,21 @@ def _families_counted(asset: Asset, folder: Path, metrics: Metrics) -> CheckResu
     return CheckResult("families_counted", not missing and reported == found, detail, facts)
 
 
-REPEATS = ("duplicate_id", "near_duplicate", "in_benchmark")
-"""Reasons that are not a sign of broken data."""
-
-
-def _few_quarantined(metrics: Metrics, limit: float) -> CheckResult:
-    repeats = sum(metrics.get(f"quarantined/{reason}", 0.0) for reason in REPEATS)
-    share = (metrics["quarantined_rows"] - repeats) / max(metrics["input_rows"], 1.0)
+def _few_quarantined(asset: Asset, metrics: Metrics, pairs: SourcePairs) -> CheckResult:
+    reasons = [*NOT_FAULTS, *(["duplicate_id"] if _expects_repeats(asset, pairs) else [])]
+    besides = sum(metrics.get(f"quarantined/{reason}", 0.0) for reason in reasons)
+    share = (metrics["quarantined_rows"] - besides) / max(metrics["input_rows"], 1.0)
+    limit = pairs.max_quarantined_share
     detail = f"{share:.2%} quarantined, at most {limit:.2%} allowed (source_pairs.max_quarantined_share)"
-    if repeats:
-        detail += f"; {repeats:.0f} repeats and benchmark items besides"
+    if besides:
+        detail += f"; {besides:.0f} repeats and benchmark items besides"
+    if share > limit and (repeats := metrics.get("quarantined/duplicate_id", 0.0)):
+        detail += f"; {repeats:.0f} rows repeat image and text; if this is usual, set the source's repeats_expected"
     return CheckResult("few_quarantined", share <= limit, detail, {"quarantined_share": share})
+
+
+def _expects_repeats(asset: Asset, pairs: SourcePairs) -> bool:
+    """Whether the profile says that this asset's source repeats itself."""
+    if asset.name == "image_text_pairs":
+        return pairs.captions.repeats_expected
+    return asset.name == "instruction_samples" and bool(pairs.instructions and pairs.instructions.repeats_expected)

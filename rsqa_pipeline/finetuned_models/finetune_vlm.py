@@ -79,9 +79,15 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
 
 
 def as_sft_examples(rows: Sequence[Mapping[str, Any]]) -> list[SftExample]:
-    """Converts samples (IMAGE_TEXT_SAMPLE): the last turn is the answer, and a caption answers the caption prompt."""
+    """Converts samples (IMAGE_TEXT_SAMPLE): one example per assistant turn, which answers all turns before it. A
+    caption answers the caption prompt."""
     chats = [(row["image"], as_chat(row["messages"])) for row in rows]
-    return [SftExample(image, chat[:-1], chat[-1]["content"]) for image, chat in chats]
+    return [
+        SftExample(image, chat[:turn], message["content"])
+        for image, chat in chats
+        for turn, message in enumerate(chat)
+        if message["role"] == "assistant"
+    ]
 
 
 def replay(captions: Sequence[SftExample], share: float, seed: int) -> list[SftExample]:

@@ -1,26 +1,30 @@
-"""GeoTIFF scenes of 8 or 16 bit and any number of bands as RGB, and their georeference.
+"""Rasters of any type and number of bands as RGB, and the georeference of a GeoTIFF.
 
-Pillow opens TIFFs of 8 bit and up to 4 bands. Other TIFFs and the geographic tags need rasterio, the extra ``geo``. It
-is imported when such an image is read; if it is not installed, ImportError is raised.
+Pillow opens images of 8 bit and up to 4 bands. Others and the geographic tags need rasterio, the extra ``geo``. It is
+imported when such an image is read; if it is not installed, ImportError is raised.
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator
+import math
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
 import numpy as np
-from PIL import TiffImagePlugin
 
-DEFAULT_STRETCH = (2.0, 98.0)
+from rsqa_pipeline.images.headers import RasterHeader, raster_header
+from rsqa_pipeline.images.stretch import Limits, as_float, limits_of, to_uint8
+
 INSTALL = "pip install 'rsqa-pipeline[geo]'"
-_FIRST_BYTES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_GEO_TAGS = (33550, 33922, 34264, 34735)  # pixel scale, tie points, transformation, geo keys
-_WIDTH, _HEIGHT, _BITS, _BANDS = 256, 257, 258, 277
-_PILLOW_BANDS = 4
+_SAMPLED_PIXELS = 16_000_000
+"""Pixels from which the percentiles are computed; larger rasters are sampled evenly."""
+_STRIP_PIXELS = 2_000_000
+_MAX_BLOCK_BYTES = 256 * 2**20
+_CACHE_MIB = 256
+"""GDAL's cache of decoded blocks; it must hold the largest block, or each strip decodes it again."""
 
 
 class Georeference(TypedDict):
@@ -46,64 +50,149 @@ class RasterChoice:
     the file names red, green and blue, otherwise the first three, or the first one."""
     stretch: tuple[float, float] | None = None
     """Percentiles of each band's valid pixels that become 0 and 255. None: 8-bit values stay, others use 2..98."""
+    alpha: bool | None = None
+    """Whether the second of two bands, or the fourth of four, is opacity. None: if it is flagged as alpha and has no
+    grades, see `_alpha`."""
 
 
 DEFAULT_RASTER = RasterChoice()
 
 
-@dataclass(frozen=True)
-class TiffHeader:
-    """Fields of the first directory of a TIFF."""
-
-    width: int
-    height: int
-    bands: int
-    bits: int
-    """Bits of the widest band."""
-    has_geo: bool
-
-    def needs_rasterio(self, choice: RasterChoice) -> bool:
-        """Whether Pillow cannot show it, or not as chosen. Pillow reads 16-bit grey without geographic tags."""
-        chosen = choice != DEFAULT_RASTER
-        return chosen or self.bands > _PILLOW_BANDS or (self.bits > 8 and (self.has_geo or self.bands > 1))
+class BlockTooLargeError(ValueError):
+    """A raster that can only be decoded as a whole, or in parts that are too large for memory."""
 
 
-def tiff_header(data: bytes) -> TiffHeader | None:
-    """The header of TIFF bytes, read without decoding; None if they are not a TIFF or the header is unreadable."""
-    if not data.startswith(_FIRST_BYTES):
-        return None
-    try:
-        big = data[2] == 43 or data[3] == 43
-        directory = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if big else 8])
-        file = io.BytesIO(data)
-        file.seek(directory.next)
-        directory.load(file)
-        bits = directory.get(_BITS, (1,))
-        return TiffHeader(
-            width=int(directory[_WIDTH]),
-            height=int(directory[_HEIGHT]),
-            bands=int(directory.get(_BANDS, 1)),
-            bits=max(bits if isinstance(bits, tuple) else (bits,)),
-            has_geo=any(tag in directory for tag in _GEO_TAGS),
-        )
-    except Exception:  # malformed bytes raise nearly any type; decoding reports the fault
-        return None
+def tiff_header(data: bytes) -> RasterHeader | None:
+    """The header of TIFF bytes; None if they are not a TIFF or the header is unreadable."""
+    header = raster_header(data)
+    return header if header is not None and header.driver == "GTiff" else None
 
 
-def read_rgb(data: bytes, choice: RasterChoice) -> np.ndarray:
-    """The chosen bands, (height, width, 3) uint8; pixels without data are black, and so is a band with a single value.
+def read_rgb(data: bytes, header: RasterHeader, choice: RasterChoice) -> np.ndarray:
+    """The chosen bands, (height, width, 3) uint8. Pixels without data are black: those whose shown bands all hold the
+    nodata value, and those that the mask or the alpha band excludes (see `_alpha`).
+
+    The bands are read in strips, so memory is that of the result, one stored block and `_SAMPLED_PIXELS` values.
 
     Raises:
         ImportError: rasterio is not installed.
-        ValueError: there is no such band.
+        BlockTooLargeError: the file cannot be read in strips.
+        ValueError: there is no such band, or no pixel has a finite value.
         rasterio.errors.RasterioError: the image cannot be decoded.
     """
-    with _open(data) as raster:
+    with _open(data, header.driver) as raster:
         bands = choice.bands or _default_bands(raster)
         if max(bands) > raster.count:
             raise ValueError(f"has {raster.count} bands, none with the number {max(bands)}")
-        shown = [_to_uint8(raster.read(band, masked=True), choice.stretch) for band in bands]
-    return np.stack(shown * 3 if len(shown) == 1 else shown, axis=-1)
+        _check_blocks(raster)
+        alpha = _alpha(raster, choice.alpha, header.premultiplied)
+        limits = [_limits(raster, band, alpha, choice.stretch) for band in bands]
+        pixels = np.zeros((raster.height, raster.width, 3), np.uint8)
+        for strip in _strips(raster):
+            rows = slice(strip.row_off, strip.row_off + strip.height)
+            _show(raster, bands, alpha, limits, strip, pixels[rows])
+    return pixels
+
+
+def _show(
+    raster: Any,
+    bands: Sequence[int],
+    alpha: _Alpha | None,
+    limits: Sequence[Limits | None],
+    strip: Any,
+    out: np.ndarray,
+) -> None:
+    """Writes one strip of the image to ``out``, (rows, width, 3) uint8."""
+    shown = np.zeros(out.shape[:2], bool)
+    for index, (band, limit) in enumerate(zip(bands, limits, strict=True)):
+        values = raster.read(band, window=strip)
+        shown |= _has_data(raster, band, strip)
+        out[..., index] = values if limit is None else to_uint8(values, limit)
+    if len(bands) == 1:
+        out[..., 1] = out[..., 2] = out[..., 0]
+    out[~shown] = 0
+    if alpha is not None:
+        opacity = np.minimum(as_float(raster.read(alpha.band, window=strip)) / alpha.opaque, 1)
+        out[...] = np.rint(out * opacity[..., None])
+
+
+def _limits(raster: Any, band: int, alpha: _Alpha | None, stretch: tuple[float, float] | None) -> Limits | None:
+    """The limits of a band's stretch, from at most `_SAMPLED_PIXELS` pixels; None for 8-bit values that stay."""
+    if raster.dtypes[band - 1] == "uint8" and stretch is None:
+        return None
+    step = max(1.0, math.sqrt(raster.width * raster.height / _SAMPLED_PIXELS))
+    shape = (max(1, int(raster.height / step)), max(1, int(raster.width / step)))
+    valid = _has_data(raster, band, None, shape)
+    if alpha is not None:
+        valid &= raster.read(alpha.band, out_shape=shape) > 0
+    return limits_of(raster.read(band, out_shape=shape), valid, stretch)
+
+
+def _has_data(raster: Any, band: int, window: Any, shape: tuple[int, int] | None = None) -> np.ndarray:
+    """Which pixels of a band have data by its nodata value or the file's mask, bool. Alpha is not asked: it may be a
+    band of near infrared."""
+    flags = {flag.name for flag in raster.mask_flag_enums[band - 1]}
+    if "nodata" in flags or ("per_dataset" in flags and "alpha" not in flags):
+        return raster.read_masks(band, window=window, out_shape=shape) > 0
+    height, width = shape or (window.height, window.width)
+    return np.ones((height, width), bool)
+
+
+@dataclass(frozen=True)
+class _Alpha:
+    """A band of opacity, and the value from which a pixel is opaque."""
+
+    band: int
+    opaque: float
+
+
+def _alpha(raster: Any, chosen: bool | None, premultiplied: bool) -> _Alpha | None:
+    """The band of opacity, if there is one.
+
+    GDAL flags the fourth band of any 8-bit file as alpha, also near infrared. So a flagged band is alpha only where it
+    has no grades: 0 and one other value. ``chosen`` overrides this.
+    """
+    names = [interpretation.name for interpretation in raster.colorinterp]
+    band = names.index("alpha") + 1 if "alpha" in names else None
+    if chosen:
+        band = band or (raster.count if raster.count in (2, 4) else None)
+        dtype = np.dtype(raster.dtypes[band - 1]) if band else None
+        graded = dtype is not None and dtype.kind in "iu" and not premultiplied
+        return _Alpha(band, float(np.iinfo(dtype).max) if graded else 1.0) if band else None
+    if chosen is False or band is None:
+        return None
+    found: set[float] = set()
+    for strip in _strips(raster):
+        found.update(np.unique(raster.read(band, window=strip)).tolist())
+        if len(found - {0}) > 1:
+            return None
+    return _Alpha(band, 1.0)
+
+
+def _check_blocks(raster: Any) -> None:
+    """Raises BlockTooLargeError where the smallest part that can be read takes more than `_MAX_BLOCK_BYTES`."""
+    whole = raster.driver != "GTiff"  # decoders of PNG and JPEG 2000 may hold the whole image
+    height, width = raster.shape if whole else raster.block_shapes[0]
+    item = max(np.dtype(dtype).itemsize for dtype in raster.dtypes)
+    item = max(item, 4) if raster.driver == "JP2OpenJPEG" else item
+    together = raster.count if whole or raster.profile.get("interleave") == "pixel" else 1
+    size = height * width * item * together
+    if size > _MAX_BLOCK_BYTES:
+        raise BlockTooLargeError(
+            f"is stored in blocks of {height} x {width} px and {size >> 20} MiB, allowed are "
+            f"{_MAX_BLOCK_BYTES >> 20} MiB; write it as a tiled GeoTIFF (gdal_translate -co TILED=YES)"
+        )
+
+
+def _strips(raster: Any) -> Iterator[Any]:
+    """Windows over the full width, whole rows of blocks where these are small."""
+    from rasterio.windows import Window
+
+    rows = max(1, _STRIP_PIXELS // raster.width)
+    block = raster.block_shapes[0][0]
+    rows = rows // block * block or rows
+    for top in range(0, raster.height, rows):
+        yield Window(0, top, raster.width, min(rows, raster.height - top))
 
 
 def georeference(data: bytes) -> Georeference | None:
@@ -127,11 +216,17 @@ def georeference(data: bytes) -> Georeference | None:
 
 
 @contextmanager
-def _open(data: bytes) -> Iterator[Any]:
+def _open(data: bytes, driver: str = "GTiff") -> Iterator[Any]:
     """Opens the dataset. The driver is fixed, because GDAL knows formats that read other files."""
     import rasterio
+    from rasterio.errors import NotGeoreferencedWarning
 
-    with rasterio.MemoryFile(data) as file, file.open(driver="GTiff") as raster:
+    warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+    with (
+        rasterio.Env(GDAL_CACHEMAX=_CACHE_MIB, GDAL_PAM_ENABLED=False, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
+        rasterio.MemoryFile(data) as file,
+        file.open(driver=driver) as raster,
+    ):
         yield raster
 
 
@@ -141,16 +236,3 @@ def _default_bands(raster: Any) -> tuple[int, ...]:
     if all(colour in names for colour in colours):
         return tuple(names.index(colour) + 1 for colour in colours)
     return (1, 2, 3) if raster.count >= 3 else (1,)
-
-
-def _to_uint8(band: np.ma.MaskedArray, stretch: tuple[float, float] | None) -> np.ndarray:
-    """One band, (height, width), as uint8."""
-    if band.dtype == np.uint8 and stretch is None:
-        return band.filled(0)
-    values = np.ma.masked_invalid(band.astype(np.float32))
-    valid = values.compressed()
-    if not valid.size:
-        return np.zeros(band.shape, np.uint8)
-    low, high = np.percentile(valid, stretch or DEFAULT_STRETCH)
-    scaled = (values - low) * (255.0 / max(high - low, np.finfo(np.float32).tiny))
-    return np.clip(np.rint(scaled), 0, 255).filled(0).astype(np.uint8)

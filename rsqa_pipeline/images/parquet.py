@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 
 
 def read_cell(file: str, row: int, column: str) -> bytes:
-    """The image bytes of one cell: a struct with ``bytes``, as Hugging Face stores images, or the bytes themselves.
+    """The image bytes of one cell: a struct with ``bytes``, as Hugging Face stores images, or the bytes themselves,
+    or a list of one of these.
 
     Parquet stores rows in groups that are read as a whole. The last two groups are cached, so that reading in file
     order reads each group once. For random access, e.g. training, export the images as WebDataset first.
@@ -26,9 +27,13 @@ def read_cell(file: str, row: int, column: str) -> bytes:
     group = next(number for number, start in enumerate(starts[1:]) if row < start)
     cells = _column(file, modified, group, column)
     data = cells[row - starts[group]].as_py()
-    if data is None:
+    if isinstance(data, list) and len(data) == 1:
+        data = data[0]
+    if isinstance(data, dict):
+        data = data.get("bytes")
+    if not isinstance(data, bytes):
         raise LookupError(f"row {row} has no bytes")
-    return bytes(data)
+    return data
 
 
 @lru_cache(maxsize=256)

@@ -4,7 +4,8 @@
 ``RSICD_images/airport_1.jpg``           a file
 ``images.tar#512+4311``                  4,311 bytes of an uncompressed tar, from offset 512
 ``train.parquet#17:image``               row 17 (from 0) of the column ``image``
-``scene.tif#bands=4,3,2;stretch=1,99``   a raster choice; either part may be missing; may follow any form
+``scene.tif#bands=4,3,2;stretch=1,99``   a raster choice; parts may be missing; may follow any form
+``mosaic.png#alpha=yes``                 a raster choice: a fourth band is opacity (``no``: it is not)
 =======================================  ===============================================
 """
 
@@ -17,7 +18,8 @@ from rsqa_pipeline.images.geotiff import DEFAULT_RASTER, RasterChoice
 
 _RASTER = re.compile(
     r"(?P<rest>.+)#(?:bands=(?P<bands>\d+(?:,\d+)*))?;?"
-    r"(?:stretch=(?P<stretch>\d+(?:\.\d+)?,\d+(?:\.\d+)?))?"
+    r"(?:stretch=(?P<stretch>\d+(?:\.\d+)?,\d+(?:\.\d+)?))?;?"
+    r"(?:alpha=(?P<alpha>yes|no))?"
 )
 _TAR_PART = re.compile(r"(?P<file>.+)#(?P<start>\d+)\+(?P<size>\d+)", re.DOTALL)
 _CELL = re.compile(r"(?P<file>.+\.parquet)#(?P<row>\d+):(?P<column>.+)", re.DOTALL)
@@ -53,12 +55,13 @@ def parse_reference(reference: str) -> ImageReference:
 def split_raster(reference: str) -> tuple[str, RasterChoice]:
     """The reference without its raster choice, and the choice."""
     found = _RASTER.fullmatch(reference)
-    if found is None or not (found["bands"] or found["stretch"]):
+    if found is None or not (found["bands"] or found["stretch"] or found["alpha"]):
         return reference, DEFAULT_RASTER
     low_high = [float(value) for value in (found["stretch"] or "").split(",") if value]
     return found["rest"], RasterChoice(
         bands=tuple(int(band) for band in found["bands"].split(",")) if found["bands"] else None,
         stretch=(low_high[0], low_high[1]) if low_high else None,
+        alpha={"yes": True, "no": False}.get(found["alpha"]),
     )
 
 
@@ -66,5 +69,6 @@ def with_raster(reference: str, choice: RasterChoice) -> str:
     """The reference with a raster choice; unchanged if nothing is chosen."""
     bands = f"bands={','.join(map(str, choice.bands))}" if choice.bands else ""
     stretch = f"stretch={choice.stretch[0]:g},{choice.stretch[1]:g}" if choice.stretch else ""
-    suffix = ";".join(part for part in (bands, stretch) if part)
+    alpha = "" if choice.alpha is None else f"alpha={'yes' if choice.alpha else 'no'}"
+    suffix = ";".join(part for part in (bands, stretch, alpha) if part)
     return f"{reference}#{suffix}" if suffix else reference

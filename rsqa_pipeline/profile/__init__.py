@@ -23,11 +23,12 @@ from rsqa_pipeline.profile.profile import (
     VlmStep,
 )
 from rsqa_pipeline.profile.score_model import ScoreModelSettings
-from rsqa_pipeline.profile.source_pairs import Corruption, Duplicates, SourceFile, SourcePairs
+from rsqa_pipeline.profile.source_pairs import Boxes, Corruption, Duplicates, SourceFile, SourcePairs
 
 __all__ = [
     "PROFILE_FOLDER",
     "BestOfN",
+    "Boxes",
     "CaptionStep",
     "Compute",
     "Corruption",

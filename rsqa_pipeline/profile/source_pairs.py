@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from rsqa_pipeline.boxes import Order, Unit
+from rsqa_pipeline.images.limits import MAX_BYTES, MAX_PIXELS
 from rsqa_pipeline.profile.types import Count, Fraction, Percent, Section
 
 
@@ -17,12 +19,28 @@ class Corruption(Section):
     sources: list[Literal["class_swap", "count_change", "vague", "wrong_image"]] = Field(min_length=1)
 
 
+class Boxes(Section):
+    """How the texts of a source write boxes; units are declared, never guessed."""
+
+    unit: Unit
+    """``pixels`` of the stored image, a ``fraction`` of its sides, or parts of 100, 999 or 1000."""
+    order: Order = "corners"
+    """Of four numbers in brackets: two ``corners``, or a corner, width and height, ``xywh``."""
+
+
+ColumnName = Literal[
+    "id", "image", "text", "captions", "messages", "conversations", "split", "source", "task", "scene_class"
+]
+_FORMATS_WITH_COLUMNS = ("csv", "jsonl", "llava", "webdataset", "hf_parquet")
+_FORMATS_OF_CONVERSATIONS = ("jsonl", "llava", "webdataset", "hf_parquet")
+
+
 class SourceFile(Section):
     """Where image-text data comes from: a file in a known format, or the embedded scenes."""
 
     format: Literal[
         "scenes", "karpathy", "coco", "llava", "csv", "jsonl", "webdataset", "hf_parquet", "image_folder",
-        "class_questions",
+        "class_questions", "nwpu_captions",
     ]  # fmt: skip
     path: str | None = None
     """The file; a folder for ``image_folder``; a file or a folder of files for ``webdataset`` and ``hf_parquet``.
@@ -38,11 +56,34 @@ class SourceFile(Section):
     """For TIFFs: bands shown as red, green, blue, or one shown grey, from 1. Default: see `geotiff.RasterChoice`."""
     stretch: tuple[Percent, Percent] | None = None
     """For TIFFs: percentiles of each band mapped to 0 and 255. Default: none for 8-bit values, else 2 and 98."""
+    fourth_band: Literal["alpha", "near_infrared"] | None = None
+    """What the fourth band is, or the second of two. Alpha is composited over black, near infrared is left out.
+    Default: alpha if the file flags it and it has no grades, see `geotiff.RasterChoice`."""
+    columns: dict[ColumnName, str] = Field(default={})
+    """Name in the file of each column or key that it calls otherwise, e.g. ``{image: filepath, text: title}``."""
+    delimiter: str | None = Field(default=None, min_length=1, max_length=1)
+    """Separates the columns of a CSV file; default: a comma."""
+    caption_prompts: list[str] | None = None
+    """Questions whose single answer is a caption; default: those of LLaVA's pre-training. ``[]``: none."""
+    boxes: Boxes | None = None
+    """Needed to read boxes that are not written as ``[x0, y0, x1, y1]`` in pixels."""
+    repeats_expected: bool = False
+    """Whether same image, same text is usual in this source, so that repeats do not count as faults."""
 
     @property
     def paths(self) -> tuple[str, ...]:
         """The file and the image folder, as far as they are named."""
         return tuple(path for path in (self.path, self.images) if path is not None)
+
+    @model_validator(mode="after")
+    def _settings_fit_the_format(self) -> SourceFile:
+        if self.columns and self.format not in _FORMATS_WITH_COLUMNS:
+            raise ValueError(f"columns is read by {', '.join(_FORMATS_WITH_COLUMNS)}, found format {self.format}")
+        if self.delimiter is not None and (self.format != "csv" or self.delimiter in '"\r\n\0'):
+            raise ValueError(f"delimiter is one character of a csv file, found {self.delimiter!r}, {self.format}")
+        if self.caption_prompts is not None and self.format not in _FORMATS_OF_CONVERSATIONS:
+            raise ValueError(f"caption_prompts needs a format of conversations, found {self.format}")
+        return self
 
     @model_validator(mode="after")
     def _bands_can_be_shown(self) -> SourceFile:
@@ -88,9 +129,12 @@ class SourcePairs(Section):
     """Items of each benchmark task."""
     duplicates: Duplicates | None = None
     """None removes exact repeats only, and checks no benchmark."""
-    max_image_pixels: Count = 100_000_000
+    max_image_pixels: Annotated[Count, Field(le=MAX_PIXELS)] = MAX_PIXELS
+    """Width times height. Not above the default: every later stage opens images with that limit."""
+    max_image_bytes: Annotated[Count, Field(le=MAX_BYTES)] = MAX_BYTES
+    """Of an image file; looked at before it is read. Not above the default, as `max_image_pixels`."""
     max_quarantined_share: Fraction = 0.05
-    """The asset's check fails above this share."""
+    """The asset's check fails above this share. Repeats count, unless the source has ``repeats_expected``."""
 
     @property
     def captions_alone(self) -> bool:

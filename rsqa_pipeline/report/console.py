@@ -18,6 +18,7 @@ from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.report.blocks import UNKNOWN, interval
 from rsqa_pipeline.report.curation import mean_true_quality
 from rsqa_pipeline.report.reading import read_json, rows
+from rsqa_pipeline.source_pairs.source_notes import read_notes
 from rsqa_pipeline.stages import assets_of
 from rsqa_pipeline.statistics import Interval
 
@@ -46,11 +47,16 @@ def print_results(profile: Profile, console: Console) -> None:
         if table.row_count:
             console.print(table)
             console.print()
-    for line in quarantine_lines(profile):
+    for line in [*note_lines(profile), *quarantine_lines(profile)]:
         console.print(line, markup=False)
     page = _folder(profile, "curation_report") / "index.html"
     if page.is_file():
         console.print(f"report: {page}", soft_wrap=True, markup=False)
+
+
+def note_lines(profile: Profile) -> list[str]:
+    """One line per assumption about a source."""
+    return [f"{name}: {note}" for name in assets_of(profile) for note in read_notes(_folder(profile, name))]
 
 
 def quarantine_lines(profile: Profile) -> list[str]:

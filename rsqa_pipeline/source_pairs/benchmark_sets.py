@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.profile import Profile, SourceFile, SourcePairs
 from rsqa_pipeline.quarantine import Quarantine
 from rsqa_pipeline.records import BENCHMARK_ITEM, Metrics, sha256, write_table
+from rsqa_pipeline.source_pairs.benchmark_rows import NoItem, item_values
 from rsqa_pipeline.source_pairs.class_questions import ask, tasks_for
 from rsqa_pipeline.source_pairs.clean import CleanRow, ImageIndex, check_rows
 from rsqa_pipeline.source_pairs.from_scenes import benchmark_items
 from rsqa_pipeline.source_pairs.readers.read_source import read_source
-from rsqa_pipeline.source_pairs.scene_classes import class_words
+from rsqa_pipeline.source_pairs.scene_classes import class_from_name, class_words
+from rsqa_pipeline.source_pairs.source_notes import SourceNotes
+from rsqa_pipeline.source_pairs.source_row import Entry
 from rsqa_pipeline.tracking.run_logger import RunLogger
 
-_FORMATS = ("karpathy", "class_questions", "coco", "csv", "jsonl", "webdataset", "hf_parquet", "image_folder")
+Row = TypeVar("Row")
 
 
 def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
@@ -33,25 +36,29 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     pairs = settings.source_pairs
     assert pairs.benchmarks is not None  # otherwise the profile has no such asset
     quarantine = Quarantine("benchmark_sets")
+    notes = SourceNotes(str(pairs.benchmarks.path), "test rows")
     if pairs.benchmarks.format == "scenes":
         items = benchmark_items(pairs.benchmark_items, settings.seed, out)
         kept = len(items)
     else:
-        clean = check_rows(_test_rows(pairs, pairs.benchmarks), ImageIndex(pairs.max_image_pixels), quarantine)
-        items = file_items(clean, pairs.benchmark_items, settings.seed)
-        kept = len(clean)
+        rows, images = (
+            _test_rows(pairs, pairs.benchmarks, notes),
+            ImageIndex(pairs.max_image_pixels, pairs.max_image_bytes),
+        )
+        clean = check_rows(rows, images, quarantine, pairs.benchmarks.boxes)
+        items, kept = file_items(clean, pairs.benchmark_items, settings.seed, quarantine)
     write_table(out / "items.parquet", BENCHMARK_ITEM, items)
     quarantine.write(out)
     tasks = sorted({item["task"] for item in items})
     metrics = quarantine.metrics(kept)
+    notes.write(out)
+    metrics |= notes.metrics()
     metrics |= {f"items/{task}": float(sum(item["task"] == task for item in items)) for task in tasks}
     logger.log_metrics(metrics)
     return metrics
 
 
-def _test_rows(pairs: SourcePairs, source: SourceFile) -> list[Any]:
-    if source.format not in _FORMATS:
-        raise DataError(f"source_pairs.benchmarks.format must be one of {', '.join(_FORMATS)}, found {source.format}")
+def _test_rows(pairs: SourcePairs, source: SourceFile, notes: SourceNotes) -> list[Entry]:
     entries = list(read_source(source))
     names_splits = any(entry.split is not None for entry in entries)
     trained = {other.path for other in (pairs.captions, pairs.instructions) if other is not None}
@@ -60,7 +67,7 @@ def _test_rows(pairs: SourcePairs, source: SourceFile) -> list[Any]:
     test = [entry for entry in entries if entry.split == ("test" if names_splits else None)]
     if not test:
         raise DataError(f"{source.path} has no rows of split 'test'")
-    return test
+    return list(notes.watch(test))
 
 
 @dataclass
@@ -71,25 +78,60 @@ class _TestImage:
     captions: list[str] = field(default_factory=list)
 
 
-def file_items(rows: Iterable[CleanRow], count: int, seed: int) -> list[dict[str, Any]]:
+def file_items(
+    rows: Iterable[CleanRow], count: int, seed: int, quarantine: Quarantine
+) -> tuple[list[dict[str, Any]], int]:
     """Makes items of every task that the rows allow: at most ``count`` per task, evenly spaced over the images.
+    Returns the items and the number of rows that they may be made from; all other rows are added to ``quarantine``.
 
-    Retrieval keeps repeated captions of an image, as published results do. Classes give classification, yes-no and
-    multiple-choice questions.
+    Retrieval keeps repeated captions of an image, as published results do. A row's own question is an item (see
+    `benchmark_rows`). Classes give classification, and yes-no and multiple-choice questions if no row asks its own.
     """
     images: dict[str, _TestImage] = {}
+    own: dict[str, list[dict[str, Any]]] = {}
+    asked: set[str] = set()
+    class_rows: list[str] = []
+    kept = 0
     for clean in rows:
-        known = _TestImage(clean.image_id, clean.row.image, clean.row.scene_class)
-        image = images.setdefault(clean.image_id, known)
-        if clean.row.task == "caption":
-            image.captions.append(clean.row.messages[-1]["content"])
+        row = clean.row
+        image = images.setdefault(clean.image_id, _TestImage(clean.image_id, row.image, row.scene_class))
+        if row.task == "caption":
+            image.captions.append(row.messages[-1]["content"])
+        elif row.task == "scene_class" and len(row.messages) == 2:
+            image.scene_class = image.scene_class or class_from_name(row.messages[-1]["content"])
+            class_rows.append(row.key)
+        else:
+            try:
+                item = _own_item(clean, image, asked)
+            except NoItem as fault:
+                quarantine.add(row.key, "no_item", str(fault))
+                continue
+            own.setdefault(item["task"], []).append(item)
+        kept += 1
     captioned = [image for image in images.values() if image.captions]
     classed = [image for image in images.values() if image.scene_class]
     classes = sorted({image.scene_class for image in classed if image.scene_class})
+    if "scene_class" not in tasks_for(classes):
+        for key in class_rows:
+            quarantine.add(key, "no_item", "all rows are of one scene class; classification needs two")
+        kept -= len(class_rows)
     items = [_item("retrieval", image, captions=image.captions) for image in _evenly(captioned, count)]
     for task in tasks_for(classes):
-        items += [_class_item(task, image, classes, seed) for image in _evenly(classed, count)]
-    return items
+        if task not in own:
+            items += [_class_item(task, image, classes, seed) for image in _evenly(classed, count)]
+    for of_task in own.values():
+        items += _evenly(of_task, count)
+    return items, kept
+
+
+def _own_item(clean: CleanRow, image: _TestImage, asked: set[str]) -> dict[str, Any]:
+    """The item of a row's own question; its id is added to ``asked``. Raises NoItem."""
+    values = item_values(clean.row)
+    item = _item(values.pop("task"), image, **values)
+    if item["item_id"] in asked:
+        raise NoItem(f"the question was asked before about this image: {item['question'][:100]!r}")
+    asked.add(item["item_id"])
+    return item
 
 
 def _class_item(task: Any, image: _TestImage, classes: list[str], seed: int) -> dict[str, Any]:
@@ -112,6 +154,6 @@ def _item(task: str, image: _TestImage, **values: Any) -> dict[str, Any]:
     }
 
 
-def _evenly(images: Sequence[_TestImage], count: int) -> list[_TestImage]:
-    steps = min(count, len(images))
-    return [images[step * len(images) // steps] for step in range(steps)]
+def _evenly(rows: Sequence[Row], count: int) -> list[Row]:
+    steps = min(count, len(rows))
+    return [rows[step * len(rows) // steps] for step in range(steps)]

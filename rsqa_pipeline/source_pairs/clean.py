@@ -13,12 +13,16 @@ from typing import Any
 
 from tqdm import tqdm
 
+from rsqa_pipeline.boxes import BoxError
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.images.decode import ImageFault, decode_image, hash_image, read_bytes
 from rsqa_pipeline.images.geotiff import Georeference, georeference
+from rsqa_pipeline.images.limits import MAX_BYTES
 from rsqa_pipeline.images.references import split_raster
+from rsqa_pipeline.profile import Boxes
 from rsqa_pipeline.quarantine import Quarantine, printable
 from rsqa_pipeline.records import Message
+from rsqa_pipeline.source_pairs.box_texts import with_pixel_boxes
 from rsqa_pipeline.source_pairs.source_row import Entry, FileSplit, RowFault, SourceRow
 
 # The later split wins: a test image stays out of training even if the file lists it in both.
@@ -38,10 +42,12 @@ class CleanRow:
 class ImageIndex:
     """Reads, decodes and hashes each referenced image once; the pixels are not kept."""
 
-    def __init__(self, max_pixels: int) -> None:
+    def __init__(self, max_pixels: int, max_bytes: int = MAX_BYTES) -> None:
         self._max_pixels = max_pixels
+        self._max_bytes = max_bytes
         self._known: dict[str, str | ImageFault] = {}
         self._georeferences: dict[str, Georeference] = {}
+        self._sizes: dict[str, tuple[int, int]] = {}
 
     def image_id(self, reference: str) -> str:
         """Returns the sha256 of the image's bytes. Raises ImageFault, once per row that refers to the image."""
@@ -56,10 +62,14 @@ class ImageIndex:
         """Location of an image that `image_id` has read; None if the image has none."""
         return self._georeferences.get(reference)
 
+    def size(self, reference: str) -> tuple[int, int]:
+        """Width and height in pixels of an image that `image_id` has read, upright."""
+        return self._sizes[reference]
+
     def _read_image(self, reference: str) -> str | ImageFault:
         try:
-            data = read_bytes(reference)
-            decode_image(data, reference, self._max_pixels, split_raster(reference)[1])
+            data = read_bytes(reference, self._max_bytes)
+            self._sizes[reference] = decode_image(data, reference, self._max_pixels, split_raster(reference)[1]).size
         except ImageFault as fault:
             return fault
         location = georeference(data)
@@ -68,8 +78,13 @@ class ImageIndex:
         return hash_image(data)
 
 
-def check_rows(entries: Iterable[Entry], images: ImageIndex, quarantine: Quarantine) -> list[CleanRow]:
+def check_rows(
+    entries: Iterable[Entry], images: ImageIndex, quarantine: Quarantine, boxes: Boxes | None = None
+) -> list[CleanRow]:
     """Returns the usable entries in order; all others are added to ``quarantine``.
+
+    Args:
+        boxes: how the source's texts write boxes (see `box_texts`).
 
     Raises:
         DataError: no row is usable; the message lists the reasons.
@@ -87,9 +102,12 @@ def check_rows(entries: Iterable[Entry], images: ImageIndex, quarantine: Quarant
             continue
         try:
             image_id = images.image_id(entry.image)
+            entry = with_pixel_boxes(entry, images.size(entry.image), boxes)
             clean.append(CleanRow(entry, image_id, images.georeference(entry.image)))
         except ImageFault as image_fault:
             quarantine.add(entry.key, image_fault.reason, image_fault.detail)
+        except BoxError as box_fault:
+            quarantine.add(entry.key, "bad_box", str(box_fault))
     clean = _one_split_per_image(clean, quarantine)
     if not clean:
         reasons = Counter(row["reason"] for row in quarantine.rows)

@@ -14,6 +14,7 @@ from rsqa_pipeline.source_pairs.duplicates.remove import remove
 from rsqa_pipeline.source_pairs.from_scenes import caption_drafts
 from rsqa_pipeline.source_pairs.readers.read_source import read_source
 from rsqa_pipeline.source_pairs.sample_tables import Draft, write_samples
+from rsqa_pipeline.source_pairs.source_notes import SourceNotes
 from rsqa_pipeline.source_pairs.split import split_of, unit_hash
 from rsqa_pipeline.tracking.run_logger import RunLogger
 
@@ -27,11 +28,13 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     """
     pairs = settings.source_pairs
     quarantine = Quarantine("image_text_pairs")
+    notes = SourceNotes(str(pairs.captions.path), "training rows")
     if pairs.captions.format == "scenes":
         drafts = caption_drafts(pairs, settings.seed, out, quarantine)
     else:
-        images = ImageIndex(pairs.max_image_pixels)
-        clean = check_rows(read_source(pairs.captions), images, quarantine)
+        images = ImageIndex(pairs.max_image_pixels, pairs.max_image_bytes)
+        entries = notes.watch(read_source(pairs.captions))
+        clean = check_rows(entries, images, quarantine, pairs.captions.boxes)
         drafts = [draft_of(row, settings.seed, pairs.preference_share) for row in clean]
     found: Metrics = {}
     if pairs.duplicates is not None:
@@ -39,7 +42,8 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     if pairs.captions.corruption is not None and pairs.captions.format != "scenes":
         # After decontamination: a fault in a text must not hide that a benchmark contains the text.
         drafts = corrupt_captions(drafts, pairs.captions.corruption, settings.seed)
-    metrics = write_samples(out, drafts, quarantine) | found
+    metrics = write_samples(out, drafts, quarantine) | found | notes.metrics()
+    notes.write(out)
     logger.log_metrics(metrics)
     return metrics
 

@@ -20,6 +20,7 @@ from rsqa_pipeline.source_pairs.from_scenes import instruction_drafts
 from rsqa_pipeline.source_pairs.image_text_pairs import draft_of, habits, with_fault, with_quality
 from rsqa_pipeline.source_pairs.readers.read_source import read_source
 from rsqa_pipeline.source_pairs.sample_tables import Draft, write_samples
+from rsqa_pipeline.source_pairs.source_notes import SourceNotes
 from rsqa_pipeline.source_pairs.source_row import Entry
 from rsqa_pipeline.tracking.run_logger import RunLogger
 
@@ -37,26 +38,28 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     pairs = settings.source_pairs
     assert pairs.instructions is not None  # otherwise the profile has no such asset
     quarantine = Quarantine("instruction_samples")
+    notes = SourceNotes(str(pairs.instructions.path), "training rows")
     questions: dict[str, ClassQuestion] = {}
     if pairs.instructions.format == "scenes":
         drafts = instruction_drafts(pairs, settings.seed, out, quarantine)
     else:
-        drafts, questions = _file_drafts(pairs.instructions, pairs, settings.seed, quarantine)
+        drafts, questions = _file_drafts(pairs.instructions, pairs, settings.seed, quarantine, notes)
     found: Metrics = {}
     if pairs.duplicates is not None:
         drafts, found = remove(drafts, settings, inputs["benchmark_sets"], quarantine, out, by_question=True)
     if pairs.instructions.corruption is not None and questions:
         drafts = corrupt_answers(drafts, questions, pairs.instructions.corruption, settings.seed)
-    metrics = write_samples(out, drafts, quarantine) | found
+    metrics = write_samples(out, drafts, quarantine) | found | notes.metrics()
+    notes.write(out)
     logger.log_metrics(metrics)
     return metrics
 
 
 def _file_drafts(
-    source: SourceFile, pairs: SourcePairs, seed: int, quarantine: Quarantine
+    source: SourceFile, pairs: SourcePairs, seed: int, quarantine: Quarantine, notes: SourceNotes
 ) -> tuple[list[Draft], dict[str, ClassQuestion]]:
     """Returns the samples, and the questions by sample key if the format is ``class_questions``."""
-    entries: Iterable[Entry] = read_source(source)
+    entries: Iterable[Entry] = notes.watch(read_source(source))
     questions: dict[str, ClassQuestion] = {}
     if source.format == "class_questions":
         entries, questions = class_question_entries(entries, pairs.instruction_samples, seed)
@@ -66,7 +69,8 @@ def _file_drafts(
         available = list(entries)
         steps = min(pairs.instruction_samples, len(available))
         entries = [available[step * len(available) // steps] for step in range(steps)]
-    clean = check_rows(entries, ImageIndex(pairs.max_image_pixels), quarantine)
+    images = ImageIndex(pairs.max_image_pixels, pairs.max_image_bytes)
+    clean = check_rows(entries, images, quarantine, source.boxes)
     return [draft_of(row, seed, pairs.preference_share) for row in clean], questions
 
 

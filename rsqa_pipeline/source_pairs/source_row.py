@@ -42,6 +42,8 @@ class SourceRow:
     split: FileSplit | None
     """The file's own split; None if the file names none."""
     scene_class: str | None
+    caption_prompt: str | None = None
+    """The question that was dropped, because the settings or a list of known ones say that its answer is a caption."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class RowFault:
     key: str
     reason: str
     """``no_captions | not_text | no_image | unknown_image | unknown_split | unknown_task | bad_turns | bad_row |
-    no_class | outside_root | truncated_file | bad_member | unreadable``."""
+    no_class | bad_box | no_item | outside_root | truncated_file | bad_member | unreadable``."""
     detail: str
     image: str = ""
     split: FileSplit | None = None

@@ -140,8 +140,8 @@ def test_a_caption_answers_the_caption_prompt_and_other_turns_are_unchanged(corp
     turns = [
         {"role": r, "content": c} for r, c in (("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))
     ]
-    example = as_sft_examples([{"image": "x.png", "messages": turns}])[0]
-    assert (list(example.prompt), example.answer) == (turns[:3], "d")
+    examples = as_sft_examples([{"image": "x.png", "messages": turns}])
+    assert [(list(example.prompt), example.answer) for example in examples] == [(turns[:1], "b"), (turns[:3], "d")]
 
 
 def test_a_clean_subset_has_right_texts(corpus: dict[str, Path], folder: Make) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import tarfile
 import zlib
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from transformers import CLIPImageProcessor, Qwen2VLImageProcessor, SiglipImageProcessor
 
 from rsqa_pipeline.images.decode import (
     REASONS,
@@ -23,6 +25,7 @@ from rsqa_pipeline.images.decode import (
     open_image,
     read_bytes,
 )
+from rsqa_pipeline.images.limits import MAX_BYTES
 from tests.source_pairs.generated import two_tone_png
 
 
@@ -64,6 +67,43 @@ def test_unusable_file_gives_its_reason(case: str, tmp_path: Path) -> None:
     assert caught.value.reason == reason
     assert reason in REASONS
     assert str(path) in caught.value.detail
+
+
+def test_size_of_a_file_is_looked_at_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "endless.png"
+    with path.open("wb") as file:
+        file.truncate(MAX_BYTES + 1)  # takes no space on the disk
+    for reference in (str(path), f"{path}#0+{MAX_BYTES + 1}"):
+        with pytest.raises(ImageFault, match=f"{MAX_BYTES + 1} bytes, allowed are {MAX_BYTES}") as caught:
+            read_bytes(reference)
+        assert caught.value.reason == "too_large"
+    path.write_bytes(encoded(Image.fromarray(noise())))
+    assert len(read_bytes(str(path), path.stat().st_size)) == path.stat().st_size
+
+
+@pytest.mark.parametrize("reference", ["pipe.png", "pipe.tar#0+10", "pipe.parquet#0:image", "pipe.tif#bands=1"])
+def test_pipes_and_devices_are_not_opened(reference: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / reference.partition("#")[0])
+    for name in (str(tmp_path / reference), "/dev/zero", "/dev/zero#0+10"):
+        with pytest.raises(ImageFault) as caught:
+            open_image(name)  # opening a pipe would wait for ever
+        assert caught.value.reason == "not_a_file"
+
+
+@pytest.mark.parametrize(("width", "height"), [(201, 1), (1, 201), (2010, 10)])
+def test_shape_that_image_processors_refuse_is_refused_at_once(width: int, height: int) -> None:
+    for format_ in ("PNG", "JPEG", "TIFF", "BMP"):
+        with pytest.raises(ImageFault, match=f"{width} x {height} px") as caught:
+            decode_image(encoded(Image.new("RGB", (width, height)), format_))
+        assert caught.value.reason == "refused_shape"
+    assert decode_image(encoded(Image.new("RGB", (200, 1)))).size == (200, 1)
+
+
+@pytest.mark.parametrize("size", [(200, 1), (1, 200), (1, 1), (3, 3), (5, 900)])
+def test_shapes_that_are_accepted_pass_every_image_processor(size: tuple[int, int]) -> None:
+    image = decode_image(encoded(Image.new("RGB", size)))
+    for processor in (CLIPImageProcessor(), SiglipImageProcessor(), Qwen2VLImageProcessor()):
+        assert processor(images=[image], return_tensors="np")["pixel_values"][0].size
 
 
 @pytest.mark.parametrize("name", ["gone.png", "", "null\0.png", "gone.tar#512+10"])
@@ -162,7 +202,7 @@ def test_truncated_tar_is_reported(tmp_path: Path) -> None:
     assert caught.value.reason == "truncated"
 
 
-def test_sixteen_bit_colour_keeps_its_upper_byte() -> None:
+def test_sixteen_bit_colour_is_stretched_per_band() -> None:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -170,7 +210,7 @@ def test_sixteen_bit_colour_keeps_its_upper_byte() -> None:
     header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
     png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row)) + chunk(b"IEND", b"")
     decoded = decode_image(png)
-    assert [decoded.getpixel((x, 0)) for x in range(2)] == [(255, 9, 0), (0, 128, 1)]
+    assert [decoded.getpixel((x, 0)) for x in range(2)] == [(255, 0, 0), (0, 255, 255)]
 
 
 @pytest.mark.parametrize("turn", range(1, 9))

@@ -148,6 +148,8 @@ def test_raster_choice_is_part_of_the_reference(tmp_path: Path) -> None:
         assert with_raster(reference, RasterChoice()) == reference
         assert ImageReference(**{**vars(parsed), "raster": RasterChoice()}) == parse_reference(reference)
     assert parse_reference("x.tar#512+99#stretch=0,100").size == 99
+    for choice in (RasterChoice(alpha=True), RasterChoice((1,), alpha=False), RasterChoice(None, (0.0, 100.0), True)):
+        assert parse_reference(with_raster("mosaic.png", choice)) == ImageReference("mosaic.png", raster=choice)
     assert parse_reference("plain.tif#") == ImageReference("plain.tif#")
 
 
@@ -186,6 +188,8 @@ def test_bands_only_apply_to_tiffs(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("image,text\na.png,t\nb.TIF,t\n")
     source = SourceFile(format="csv", path=str(tmp_path / "a.csv"), bands=[2], stretch=(1, 99))
     assert [Path(entry.image).name for entry in read_source(source)] == ["a.png", "b.TIF#bands=2;stretch=1,99"]
+    alpha = SourceFile(format="csv", path=str(tmp_path / "a.csv"), bands=[2], fourth_band="near_infrared")
+    assert [Path(row.image).name for row in read_source(alpha)] == ["a.png#alpha=no", "b.TIF#bands=2;alpha=no"]
     assert decode_image(buffer.getvalue(), raster=RasterChoice((9,))).size == (4, 4)
     for wrong in ({"bands": [1, 2]}, {"stretch": (98, 2)}, {"stretch": (0, 101)}, {"bands": [0]}):
         with pytest.raises(ValueError, match=r"bands|stretch"):

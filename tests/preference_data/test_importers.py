@@ -71,6 +71,31 @@ def test_rs_pairs_by_name_and_every_bad_row_has_its_reason(tmp_path):
     assert reasons == Counter(dict.fromkeys(bad, 1))
 
 
+@pytest.mark.parametrize(
+    ("image", "turns"),
+    [
+        ({"images": ["two words.png"]}, [("user", "role", "content")]),
+        ({"file_name": "two%20words.png"}, [("human", "from", "value")]),
+        ({"image": ["two words.png"]}, [("human", "from", "value")]),
+    ],
+)
+def test_importers_read_what_the_readers_of_sources_read(image, turns, tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "two words.png")
+    ((role, role_key, text_key),) = turns
+    answer = "assistant" if role == "user" else "gpt"
+
+    def turn(name, text):
+        return {role_key: name, text_key: text}
+
+    row = {**image, "prompt": [turn(role, "<image>\nHow many?")], "chosen": [turn(answer, "2")]}
+    (tmp_path / "p.jsonl").write_text(json.dumps({**row, "rejected": [turn(answer, "3")]}))
+    rows, reasons, _ = import_file("instruction", tmp_path, "trl", tmp_path / "p.jsonl")
+    assert not reasons
+    assert [(r["context"], r["chosen"], r["rejected"]) for r in rows] == [
+        ([{"role": "user", "content": "How many?"}], "2", "3"),
+    ]
+
+
 @pytest.mark.parametrize("name", ["link.png", "folder/a.png", "a\0.png", "./../x.png"])
 def test_a_name_that_leads_out_of_the_image_folder_is_refused(tmp_path, name):
     outside, inside = tmp_path / "outside", tmp_path / "inside"

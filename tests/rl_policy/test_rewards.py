@@ -40,8 +40,12 @@ DEPARTURES = {
         "an empty answer is wrong, whatever the reference; released: equal to an empty reference, 1.0",
     ),
     "<think>the runway is long</think> <answer>(10,10),(50,50)</answer>": (
-        DataError,
-        "the reference has no [x0, y0, x1, y1]: a data error; released: scored as a miss",
+        1.0,
+        "boxes are read in every published form, in the reference as well; released: a miss",
+    ),
+    "<think>the runway is long</think> <answer><|box_start|>(10,10),(50,50)<|box_end|></answer>": (
+        1.0,
+        "boxes are read in every published form; released: a miss",
     ),
 }
 """Deliberate departures from the released code: this project's value, and the reason."""
@@ -68,13 +72,9 @@ def test_matches_the_released_code_except_for_the_departures() -> None:
             assert form == released.get("format_score", released.get("format")), case
             continue
         departed.add(text)
-        if ours[0] is DataError:
-            with pytest.raises(DataError, match="has no box"):
-                overall(case["type"], text, case["ground_truth"])
-        else:
-            total, _ = overall(case["type"], text, case["ground_truth"])
-            assert total == pytest.approx(ours[0]), case
-            assert total != pytest.approx(released["overall"]), f"not a departure any more: {case}"
+        total, _ = overall(case["type"], text, case["ground_truth"])
+        assert total == pytest.approx(ours[0]), case
+        assert total != pytest.approx(released["overall"]), f"not a departure any more: {case}"
     assert departed == set(DEPARTURES)
 
 

@@ -71,5 +71,5 @@ def test_missing_test_rows_and_a_wrong_format_are_errors(tmp_path: Path) -> None
     with pytest.raises(DataError, match="no rows of split 'test'"):
         benchmark_sets.run({}, tmp_path / "out", settings(tmp_path), SilentLogger())
     source = SourceFile(format="llava", path=str(tmp_path / "dataset.json"))
-    with pytest.raises(DataError, match="must be one of karpathy"):
+    with pytest.raises(DataError, match="read with format: karpathy, coco"):
         benchmark_sets.run({}, tmp_path / "out", settings(tmp_path, benchmarks=source), SilentLogger())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.images.decode import ImageFault, hash_image
@@ -110,6 +112,30 @@ def test_an_empty_split_is_an_error(tmp_path: Path) -> None:
     write_karpathy(tmp_path, {"test": 6})
     with pytest.raises(DataError, match="no sample is left in the split 'preference'"):
         image_text_pairs.run({}, tmp_path / "out", settings(tmp_path), SilentLogger())
+
+
+def test_image_that_a_later_stage_could_not_use_is_refused_at_ingest_by_name(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    Image.new("RGB", (402, 2)).save(tmp_path / "thin.png")
+    Image.new("RGB", (40, 30)).save(tmp_path / "pixels.png")
+    (tmp_path / "bytes.png").write_bytes(bytes(5000))
+    Image.new("RGB", (30, 30)).save(tmp_path / "good.png")
+    reasons = {"pipe": "not_a_file", "thin": "refused_shape", "pixels": "too_large", "bytes": "too_large"}
+    text = caption("a port")
+    names = (*reasons, "good")
+    rows = [SourceRow(name, str(tmp_path / f"{name}.png"), text, "caption", "x", None, None) for name in names]
+    quarantine = Quarantine("image_text_pairs")
+    clean = check_rows(rows, ImageIndex(max_pixels=1000, max_bytes=4999), quarantine)
+    assert [row.row.key for row in clean] == ["good"]
+    assert {row["sample_id"]: row["reason"] for row in quarantine.rows} == reasons
+    assert all(f"{row['sample_id']}.png" in row["detail"] for row in quarantine.rows)
+
+
+def test_a_profile_may_only_lower_the_limits_of_images(tmp_path: Path) -> None:
+    for above in ({"max_image_pixels": 100_000_001}, {"max_image_bytes": 2**29 + 1}):
+        with pytest.raises(ValueError, match="less than or equal to"):
+            settings(tmp_path, **above)
+    assert settings(tmp_path, max_image_bytes=10_000).source_pairs.max_image_bytes == 10_000
 
 
 def test_each_image_is_decoded_once(tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def test_a_truncated_tar_is_one_fault(tmp_path: Path) -> None:
 def test_a_file_that_is_not_a_tar_is_one_fault(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(content)
     (fault,) = read(tmp_path / "a.tar")
-    assert isinstance(fault, RowFault) and fault.reason == "bad_member" and "is no tar" in fault.detail
+    assert isinstance(fault, RowFault) and fault.reason == "bad_member" and "is not a tar" in fault.detail
 
 
 def test_links_in_a_tar_are_not_followed(tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_a_changed_parquet_is_read_again(tmp_path: Path) -> None:
         ({"text": ["t"]}, "lacks the column image; found text"),
         (
             {"image": [b"x"], "label": [3]},
-            "lacks the column one of messages, conversations, text, caption; found image",
+            "lacks the column one of messages, conversations, text, caption, captions; found image",
         ),
         ({"pixels": [b"x"]}, "lacks the column image and one of messages"),
     ],

@@ -136,7 +136,7 @@ PARTS = [
     ],
 )
 def test_json_lines_in_published_shapes(row: dict[str, Any], expected: str, tmp_path: Path) -> None:
-    entry = jsonl.read_line(json.dumps(row, ensure_ascii=False).encode(), 2, "rows", tmp_path)
+    (entry,) = jsonl.read_line(json.dumps(row, ensure_ascii=False).encode(), 2, "rows", tmp_path)
     assert kinds([entry]) == [expected]
     assert (
         not isinstance(entry, SourceRow)
@@ -157,7 +157,7 @@ def test_a_line_separator_is_no_line_end(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_task_names(name: Any, task: str | None, tmp_path: Path) -> None:
     row = {"image": "a.png", "messages": TURNS, "task": name}
-    entry = jsonl.read_line(json.dumps(row).encode(), 2, "rows", tmp_path)
+    (entry,) = jsonl.read_line(json.dumps(row).encode(), 2, "rows", tmp_path)
     assert (entry.task if isinstance(entry, SourceRow) else None) == task
 
 

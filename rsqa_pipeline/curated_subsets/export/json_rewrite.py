@@ -13,7 +13,7 @@ _COPY_BYTES = 1 << 20
 
 
 def rewrite(
-    path: Path, out: Path, arrays: Sequence[str], layout: str, choose: Callable[[Record], bytes | None]
+    path: Path, out: Path, arrays: Sequence[str] | None, layout: str, choose: Callable[[Record], bytes | None]
 ) -> None:
     """Writes ``path`` to ``out`` with the chosen records of the arrays, in their order.
 
@@ -49,7 +49,7 @@ def rewrite(
         if not cut:
             _copy(source, target, reached, None)
         elif in_array:
-            target.write(b"]}" if arrays else b"]")
+            target.write(b"]" if arrays == () else b"]}")
 
 
 def _copy(source: BinaryIO, target: BinaryIO, start: int, end: int | None) -> None:

@@ -15,6 +15,9 @@ import pyarrow.parquet as pq
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.profile.preference_data import PairFile
 from rsqa_pipeline.records import Message
+from rsqa_pipeline.source_pairs.readers.image_names import found_name
+from rsqa_pipeline.source_pairs.readers.json_row import IMAGE_KEYS, IMAGE_PLACEHOLDER, ROLES, turn_text
+from rsqa_pipeline.source_pairs.source_row import text_of
 
 MAX_ROWS_IN_MEMORY = 256
 """Rows of a Parquet file in memory at once; each may hold an image."""
@@ -73,19 +76,34 @@ def text_in(row: Mapping[str, Any], name: str) -> str:
     return value
 
 
+def image_of(row: Mapping[str, Any]) -> Any:
+    """The row's image, from the keys that the readers of sources know."""
+    return next((row[name] for name in IMAGE_KEYS if row.get(name) is not None), None)
+
+
 def image_in(value: Any, folder: Path) -> bytes | str | None:
-    """An image column's value: a name in ``folder``, bytes, or ``{"bytes": .., "path": ..}`` as on the hub.
+    """An image column's value: a name in ``folder``, bytes, ``{"bytes": .., "path": ..}`` as on the hub, or a list of
+    one of these. A name may be written otherwise than on the disk (see `image_names`).
 
     Raises:
-        BadRow: the value is anything else, or a name outside the folder; a link may lead out of it as well.
+        BadRow: the value is anything else, several images, or a name outside the folder; a link may lead out of it as
+            well.
     """
+    if isinstance(value, list):
+        if len(value) > 1:
+            raise BadRow("several_images", f"{len(value)} images, a pair here has one")
+        value = value[0] if value else None
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
     if value is None or isinstance(value, bytes):
         return value
     if not isinstance(value, str) or not value:
         raise BadRow("bad_image", f"image is {_describe(value)}, needs a name or bytes")
-    inside = (folder / value).resolve().is_relative_to(folder.resolve()) if "\0" not in value else False
+    try:
+        value = found_name(str(folder / value), folder).removeprefix(f"{folder}/")
+        inside = (folder / value).resolve().is_relative_to(folder.resolve())
+    except ValueError as error:  # a null character or a lone surrogate
+        raise BadRow("bad_image", f"image name {value[:200]!r} is no file name: {error}") from error
     if Path(value).is_absolute() or ".." in Path(value).parts or not inside:
         raise BadRow("bad_image", f"image name {value[:200]!r} leads out of {folder}")
     return str(folder / value)
@@ -123,23 +141,23 @@ def _messages(value: Any, role: str) -> tuple[Message, ...]:
         return (Message(role=role, content=value),)
     if not isinstance(value, list):
         raise BadRow("no_text", f"needs a text or a list of turns, found {_describe(value)}")
-    turns = []
-    for turn in value:
-        if not isinstance(turn, Mapping) or turn.get("role") not in ("system", "user", "assistant"):
-            raise BadRow("bad_turns", f"a turn is {_describe(turn)}")
-        turns.append(Message(role=turn["role"], content=_content(turn.get("content"))))
-    return tuple(turns)
+    return tuple(_message(turn) for turn in value)
 
 
-def _content(value: Any) -> str:
-    """The text of a turn's content: a string, or the text parts of a list of parts."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list):
-        parts = [part.get("text") for part in value if isinstance(part, Mapping) and part.get("type") == "text"]
-        if all(isinstance(part, str) for part in parts):
-            return "\n".join(str(part) for part in parts)
-    raise BadRow("bad_turns", f"a turn's content is {_describe(value)}")
+def _message(turn: Any) -> Message:
+    """A turn with ``role`` and ``content``, or LLaVA's ``from`` and ``value``, without the placeholder of the image."""
+    role, text_key = text_of(turn, "role"), "content"
+    if role is None:
+        role, text_key = text_of(turn, "from"), "value"
+    try:
+        text = turn_text(turn, text_key)
+    except ValueError as error:
+        raise BadRow("bad_turns", str(error)) from error
+    if role not in ROLES or text is None:
+        raise BadRow("bad_turns", f"a turn is {_describe(turn)}")
+    if IMAGE_PLACEHOLDER in text:
+        text = text.replace(IMAGE_PLACEHOLDER, "").strip()
+    return Message(role=ROLES[role], content=text)
 
 
 def _all_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -161,7 +179,7 @@ def _parquet_rows(file: Path) -> Iterator[dict[str, Any]]:
     try:
         for batch in pq.ParquetFile(file).iter_batches(MAX_ROWS_IN_MEMORY):
             yield from batch.to_pylist()
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"{file} cannot be read as Parquet: {error}; is it complete?") from error
 
 

@@ -23,6 +23,7 @@ from rsqa_pipeline.preference_data.importers.imported_pair import (
     ImportFault,
     image_folder,
     image_in,
+    image_of,
     rows_of,
     text_in,
 )
@@ -50,5 +51,5 @@ def _pair(key: str, row: dict[str, Any], folder: Path) -> ImportedPair:
     if not isinstance(text, dict):
         raise BadRow("bad_row", f"text is {type(text).__name__}, needs question, chosen and rejected")
     context = (Message(role="user", content=text_in(text, "question")),)
-    image = image_in(row.get("image"), folder)
+    image = image_in(image_of(row), folder)
     return ImportedPair(key, context, text_in(text, "chosen"), text_in(text, "rejected"), image)

@@ -23,6 +23,7 @@ from rsqa_pipeline.preference_data.importers.imported_pair import (
     ImportFault,
     image_folder,
     image_in,
+    image_of,
     rows_of,
     text_in,
 )
@@ -43,7 +44,7 @@ def read(file: PairFile) -> Iterator[Entry]:
 def _pairs(key: str, row: dict[str, Any], folder: Path) -> list[ImportedPair]:
     question = row.get("question")
     context = () if not question else (Message(role="user", content=text_in(row, "question")),)
-    chosen, image = text_in(row, "chosen"), image_in(row.get("image"), folder)
+    chosen, image = text_in(row, "chosen"), image_in(image_of(row), folder)
     rejected = row.get("rejected")
     texts = rejected if isinstance(rejected, list) else [rejected]
     if not texts:

@@ -30,6 +30,7 @@ from rsqa_pipeline.preference_data.importers.imported_pair import (
     conversation_pair,
     image_folder,
     image_in,
+    image_of,
     rows_of,
 )
 from rsqa_pipeline.profile.preference_data import PairFile
@@ -105,13 +106,8 @@ def _text(text: str) -> dict[str, str | None]:
 
 
 def _pair(key: str, row: dict[str, Any], folder: Path) -> ImportedPair:
-    images = row.get("images", row.get("image"))
-    if isinstance(images, list):
-        if len(images) > 1:
-            raise BadRow("several_images", f"{len(images)} images, a pair here has one")
-        images = images[0] if images else None
     context, chosen, rejected = conversation_pair(row.get("prompt"), row.get("chosen"), row.get("rejected"))
-    image, family = image_in(images, folder), row.get("family")
+    image, family = image_in(image_of(row), folder), row.get("family")
     if family is not None and not isinstance(family, str):
         raise BadRow("bad_row", f"family is {family!r}, needs a string")
     if image is not None and [turn["content"].strip() for turn in context] == [CAPTION_PROMPT]:

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from rsqa_pipeline.source_pairs.readers.json_records import records
+from rsqa_pipeline.source_pairs.readers.options import DEFAULT_OPTIONS, ReaderOptions
 from rsqa_pipeline.source_pairs.source_row import Entry, RowFault, SourceRow, caption, text_of
 
 LAYOUT = "COCO captions JSON"
 
 
-def read(path: Path, images: Path) -> Iterator[Entry]:
+def read(path: Path, images: Path, options: ReaderOptions = DEFAULT_OPTIONS) -> Iterator[Entry]:
     """Yields one entry per annotation, with its id as key; then one fault per image that no annotation names.
 
     COCO has one file per split, so the split is None. The file is read twice, for its images and for its annotations;

@@ -5,8 +5,9 @@ One real row (RSICD's first caption, from ``data/train-00000-of-00002.parquet``)
     {"image": {"bytes": b"\\xff\\xd8\\xff...", "path": "airport_1.jpg"},
      "text": "many planes are parked next to a long building in an airport ."}
 
-The texts may be in ``messages``, ``conversations``, ``text`` or ``caption`` (see `json_row`). The reference of an image
-with bytes is ``file.parquet#row:image``; that of an image with only a path is the file in the image folder.
+The texts may be in ``messages``, ``conversations``, ``text``, ``caption`` or ``captions`` (see `json_row`). The image
+may be in ``images``, a list of one. The reference of an image with bytes is ``file.parquet#row:image``; that of an
+image with only a path is the file in the image folder.
 """
 
 from __future__ import annotations
@@ -15,21 +16,23 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.source_pairs.readers.json_row import TEXT_KEYS, row_of
+from rsqa_pipeline.source_pairs.readers.json_row import TEXT_KEYS, rows_of
+from rsqa_pipeline.source_pairs.readers.options import DEFAULT_OPTIONS, ReaderOptions
 from rsqa_pipeline.source_pairs.source_row import Entry, RowFault, file_split, key_or, split_of_path
 
-IMAGE = "image"
+IMAGE_COLUMNS = ("image", "images")
 BATCH_ROWS = 64
 _FACTS = ("id", "split", "source", "task", "scene_class")
 
 
-def read(path: Path, images: Path) -> Iterator[Entry]:
-    """Yields one entry per row, with its ``id`` or ``file row N`` (from 0) as key. The split comes from the row or from
-    the file name.
+def read(path: Path, images: Path, options: ReaderOptions = DEFAULT_OPTIONS) -> Iterator[Entry]:
+    """Yields one entry per row and caption, with its ``id`` or ``file row N`` (from 0) as key. The split comes from the
+    row or from the file name.
 
     A row group that cannot be decoded gives one fault ``unreadable`` per row.
 
@@ -38,9 +41,10 @@ def read(path: Path, images: Path) -> Iterator[Entry]:
     """
     found = files(path)
     for file in found:
-        check_columns(file)
+        check_columns(file, options)
     for file in found:
-        yield from read_file(file, name_of(file, path), path.stem, images)
+        for entries in read_file(file, name_of(file, path), path.stem, images, options):
+            yield from entries
 
 
 def files(path: Path) -> list[Path]:
@@ -55,21 +59,37 @@ def files(path: Path) -> list[Path]:
     return found
 
 
-def check_columns(file: Path) -> None:
+def check_columns(file: Path, options: ReaderOptions) -> None:
     """Checks the columns without reading any rows.
 
     Raises:
         DataError: the file is not Parquet, or it lacks the image or the text.
     """
     try:
+        metadata = pq.read_metadata(file)
         schema = pq.read_schema(file)
-    except (OSError, pa.ArrowException) as error:
+        groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+        rows = [group.num_rows for group in groups]
+    except (OSError, pa.ArrowException, ValueError) as error:
         raise DataError(f"{file} is not a complete Parquet file: {error}") from error
-    missing = [] if IMAGE in schema.names else [IMAGE]
-    if not set(TEXT_KEYS) & set(schema.names):
-        missing.append(f"one of {', '.join(TEXT_KEYS)}")
+    # pyarrow aborts the process on row groups with other columns than the schema's
+    if any(group.num_columns != metadata.num_columns for group in groups):
+        raise DataError(f"{file} is damaged: a row group has other columns than the schema")
+    if sum(rows) != metadata.num_rows or min(rows, default=0) < 0:
+        raise DataError(f"{file} is damaged: its row groups have {rows[:9]} rows, the file says {metadata.num_rows}")
+    missing = [] if image_column(schema, options) is not None else [options.column("image")]
+    missing += [column for column in options.columns.values() if column not in (*schema.names, *missing)]
+    if not {options.column(name) for name in TEXT_KEYS} & set(schema.names):
+        missing.append(f"one of {', '.join(map(options.column, TEXT_KEYS))}")
     if missing:
-        raise DataError(f"{file} lacks the column {' and '.join(missing)}; found {', '.join(schema.names)}")
+        found = f"found {', '.join(schema.names)}; a column of another name is named in columns: {{text: NAME}}"
+        raise DataError(f"{file} lacks the column {' and '.join(missing)}; {found}")
+
+
+def image_column(schema: pa.Schema, options: ReaderOptions) -> str | None:
+    """The column that holds the image: the one that the settings name, or else ``image`` or ``images``."""
+    names = (options.columns["image"],) if "image" in options.columns else IMAGE_COLUMNS
+    return next((name for name in names if name in schema.names), None)
 
 
 def name_of(file: Path, path: Path) -> str:
@@ -82,51 +102,62 @@ def key_of(values: dict[str, Any], name: str, row: int) -> str:
     return key_or(values.get("id"), f"{name} row {row}".strip())
 
 
-def read_file(file: Path, name: str, source: str, images: Path) -> Iterator[Entry]:
-    """Yields exactly one entry per row, in file order."""
+def read_file(
+    file: Path, name: str, source: str, images: Path, options: ReaderOptions = DEFAULT_OPTIONS
+) -> Iterator[list[Entry]]:
+    """Yields the entries of each row, at least one, in file order."""
     with pq.ParquetFile(file) as parquet:
         schema = parquet.schema_arrow
-        split = split_of_path(PurePath(name or file.name)) if "split" not in schema.names else None
+        image = image_column(schema, options)
+        assert image is not None  # checked by check_columns
+        in_file = options.column("split") in schema.names
+        split = None if in_file else split_of_path(PurePath(name or file.name))
         start = 0
         for group in range(parquet.metadata.num_row_groups):
             count = parquet.metadata.row_group(group).num_rows
             row = start
             try:
-                for values in _rows(parquet, group):
-                    yield _read_row({"split": split} | values, file, name, row, source, images)
+                for values in _rows(parquet, group, image, options):
+                    yield _read_row({"split": split} | values, image, file, name, row, source, images, options)
                     row += 1
-            except (OSError, pa.ArrowException) as error:
+            except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
                 for lost in range(row, start + count):
-                    yield RowFault(key_of({}, name, lost), "unreadable", f"{file}: row group {group}: {error}")
+                    yield [RowFault(key_of({}, name, lost), "unreadable", f"{file}: row group {group}: {error}")]
             start += count
 
 
-def _rows(parquet: pq.ParquetFile, group: int) -> Iterator[dict[str, Any]]:
+def _rows(parquet: pq.ParquetFile, group: int, image: str, options: ReaderOptions) -> Iterator[dict[str, Any]]:
     """Yields the rows of a row group. Images with bytes get an empty path; their bytes stay in the file."""
     schema = parquet.schema_arrow
-    columns = [name for name in (*TEXT_KEYS, *_FACTS) if name in schema.names]
-    stored = _all_stored(parquet, group)
-    if not stored:
-        columns.append(IMAGE)
-    for batch in parquet.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns):
-        paths = [""] * batch.num_rows if stored else _paths(batch.column(IMAGE))
-        texts = batch.select([name for name in columns if name != IMAGE]).to_pylist()
+    columns = [column for name in (*TEXT_KEYS, *_FACTS) if (column := options.column(name)) in schema.names]
+    stored = _all_stored(parquet, group, image)
+    for batch in parquet.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns if stored else [*columns, image]):
+        paths = [""] * batch.num_rows if stored else _paths(batch.column(image))
+        texts = batch.select(columns).to_pylist()
         for values, path in zip(texts, paths, strict=True):
-            yield {**values, IMAGE: path}
+            yield {**options.renamed(values), "image": path}
 
 
-def _all_stored(parquet: pq.ParquetFile, group: int) -> bool:
+def _all_stored(parquet: pq.ParquetFile, group: int, image: str) -> bool:
     """Whether, by the file's statistics, every image of the row group has bytes, so that they need not be read."""
     metadata = parquet.metadata.row_group(group)
     for number in range(metadata.num_columns):
         column = metadata.column(number)
-        if column.path_in_schema == f"{IMAGE}.bytes" and column.statistics is not None:
+        if column.path_in_schema == f"{image}.bytes":
+            if column.physical_type != "BYTE_ARRAY" or not column.is_stats_set:  # pyarrow aborts on other statistics
+                return False
             return bool(column.statistics.has_null_count and column.statistics.null_count == 0)
     return False
 
 
 def _paths(cells: pa.Array) -> list[str | None]:
-    """For each image: empty if it has bytes, its path if it has only a path, None if it has neither."""
+    """For each image: empty if it has bytes, its path if it has only a path, None if it has neither. A list of one is
+    the image in it; None for other lists."""
+    if pa.types.is_list(cells.type) or pa.types.is_large_list(cells.type):
+        inner = _paths(cells.flatten())
+        ends = np.cumsum([len(cell) if cell.is_valid else 0 for cell in cells], dtype=int)
+        counts = np.diff(ends, prepend=0)
+        return [inner[end - 1] if count == 1 else None for end, count in zip(ends, counts, strict=True)]
     if pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type):
         return cells.to_pylist()
     if not pa.types.is_struct(cells.type):
@@ -137,9 +168,19 @@ def _paths(cells: pa.Array) -> list[str | None]:
     return ["" if has_bytes else path or None for has_bytes, path in zip(stored, paths, strict=True)]
 
 
-def _read_row(values: dict[str, Any], file: Path, name: str, row: int, source: str, images: Path) -> Entry:
+def _read_row(
+    values: dict[str, Any],
+    image: str,
+    file: Path,
+    name: str,
+    row: int,
+    source: str,
+    images: Path,
+    options: ReaderOptions,
+) -> list[Entry]:
     key = key_of(values, name, row)
-    image = values[IMAGE]
-    if image is None:
-        return RowFault(key, "no_image", "the column image is empty", split=file_split(values.get("split")))
-    return row_of(values, key, f"{file}#{row}:{IMAGE}" if image == "" else str(images / image), source)
+    path = values["image"]
+    if path is None:
+        found = f"the column {image} does not hold one image"
+        return [RowFault(key, "no_image", found, split=file_split(values.get("split")))]
+    return rows_of(values, key, f"{file}#{row}:{image}" if path == "" else str(images / path), source, options)

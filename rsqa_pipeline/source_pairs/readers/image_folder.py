@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.source_pairs.readers.options import DEFAULT_OPTIONS, ReaderOptions
 from rsqa_pipeline.source_pairs.scene_classes import CLASS_QUESTION, class_from_name, class_words
 from rsqa_pipeline.source_pairs.source_row import Entry, FileSplit, RowFault, SourceRow, file_split
 
 
-def read(path: Path, images: Path) -> Iterator[Entry]:
+def read(path: Path, images: Path, options: ReaderOptions = DEFAULT_OPTIONS) -> Iterator[Entry]:
     """Yields one entry per file, sorted by path, with the path below ``images`` as key; source is the folder's name.
 
     Files are not opened here. A file that is not an image is found later, when it is decoded.

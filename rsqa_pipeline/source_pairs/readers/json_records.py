@@ -51,8 +51,9 @@ class _UnexpectedEnd(Exception):
     """The file ends within a value or an array."""
 
 
-def records(path: Path, arrays: Sequence[str], layout: str) -> Iterator[Record | RowFault]:
-    """Yields the elements of the named top-level arrays, in file order. With no names, the file itself is one array.
+def records(path: Path, arrays: Sequence[str] | None, layout: str) -> Iterator[Record | RowFault]:
+    """Yields the elements of the named top-level arrays, in file order. With no names, the file itself is one array;
+    with None, the file is an object and every array in it counts.
 
     A truncated file gives its complete records and then one fault ``truncated_file``. Bytes that are not UTF-8 become
     lone surrogates. Memory: the longest record, or the longest value of another key that is not an array.
@@ -80,10 +81,27 @@ def records(path: Path, arrays: Sequence[str], layout: str) -> Iterator[Record |
             raise DataError(f"{path} is not valid JSON {where}; is it complete, and in UTF-8?") from error
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error}") from error
-    if isinstance(found, str) or not set(arrays) <= found:
-        needed = f"a list {next(name for name in arrays if name not in found)!r}" if arrays else "a list of rows"
+    if isinstance(found, str) or not set(arrays or ()) <= found:
+        needed = "a list of rows" if arrays == () else "an object of lists"
+        if arrays:
+            needed = f"a list {next(name for name in arrays if name not in found)!r}"
         has = found if isinstance(found, str) else sorted(found)
-        raise DataError(f"{path} is not {layout}: needs {needed}, found {has}")
+        raise DataError(f"{path} is not {layout}: needs {needed}, found {has}{_suggestion(found)}")
+
+
+def _suggestion(found: set[str] | str) -> str:
+    """The setting that reads a file of this shape, as far as it is known."""
+    if found == "list":
+        return "; a list of rows is read with format: llava"
+    if found == "dict":
+        return "; an object is read with format: karpathy, coco or nwpu_captions"
+    if isinstance(found, str) or not found:
+        return ""
+    if {"images", "annotations"} <= found:
+        return "; this is read with format: coco"
+    if "images" in found:
+        return "; this is read with format: karpathy"
+    return "; lists of images per class are read with format: nwpu_captions, one object a line with format: jsonl"
 
 
 class _Window:
@@ -177,25 +195,27 @@ def _may_be_incomplete(error: json.JSONDecodeError, text: str) -> bool:
     )
 
 
-def _top_level_records(window: _Window, arrays: Sequence[str]) -> Generator[Record, None, set[str] | str]:
+def _top_level_records(window: _Window, arrays: Sequence[str] | None) -> Generator[Record, None, set[str] | str]:
     """Yields the records; returns the keys of the top-level object, or the file's type if it has another layout."""
     if window.is_at_end():
         raise ValueError("the file is empty")
     opening = window.peek()
     found: set[str] | str
-    if opening == "[" and not arrays:
+    if opening == "[" and arrays == ():
         yield from _array_records(window, "")
         found = {""}
-    elif opening == "{" and arrays:
+    elif opening == "{" and arrays != ():
         found = yield from _object_records(window, arrays)
+    elif opening == "{":
+        return "dict"
     else:
-        return {"[": "list", "{": "dict"}.get(opening) or type(window.value()[0]).__name__
+        return "list" if opening == "[" else type(window.value()[0]).__name__
     if not window.is_at_end():
         raise ValueError(f"something follows the JSON: {window.text[window.position : window.position + 20]!r}")
     return found
 
 
-def _object_records(window: _Window, arrays: Sequence[str]) -> Generator[Record, None, set[str]]:
+def _object_records(window: _Window, arrays: Sequence[str] | None) -> Generator[Record, None, set[str]]:
     """Yields the records of an object; returns its keys, except those in ``arrays`` whose value is not an array."""
     window.skip("{")
     found: set[str] = set()
@@ -208,12 +228,12 @@ def _object_records(window: _Window, arrays: Sequence[str]) -> Generator[Record,
         window.skip(":")
         if window.peek() == "[":
             array_records = _array_records(window, name)
-            if name in arrays:
+            if arrays is None or name in arrays:
                 yield from array_records
             else:
                 for _ in array_records:  # skipped one by one: the array may be as long as the corpus
                     pass
-        elif name in arrays:
+        elif arrays is not None and name in arrays:
             name = f"{name} (not a list)"
             window.value()
         else:

@@ -6,40 +6,28 @@ One real row::
      "text": "many planes are parked next to a long building in an airport ."}
 
 Instead of ``text`` (or ``caption``) there may be ``messages`` (``role``, ``content``) or ``conversations`` (``from``,
-``value``). ``split``, ``source``, ``task`` and ``scene_class`` are optional.
+``value``). ``captions``, ``caption`` or ``text`` may be a list: one row per caption. ``split``, ``source``, ``task``
+and ``scene_class`` are optional.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from rsqa_pipeline.records import Message
+from rsqa_pipeline.source_pairs.readers.options import DEFAULT_OPTIONS, ReaderOptions, plain_question
 from rsqa_pipeline.source_pairs.source_row import Entry, RowFault, SourceRow, caption, file_split, text_of
 
 TASKS = ("caption", "scene_class", "presence", "count", "comparison", "rural_urban", "open", "grounding", "choice")
 IMAGE_KEYS = ("image", "images", "file_name")
-TEXT_KEYS = ("messages", "conversations", "text", "caption")
-_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+CAPTION_KEYS = ("text", "caption", "captions")
+"""Hold one caption or a list of captions."""
+TEXT_KEYS = ("messages", "conversations", *CAPTION_KEYS)
+ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 IMAGE_PLACEHOLDER = "<image>"
-CAPTION_PROMPTS = frozenset(
-    {
-        "provide a brief description of the given image",
-        "give a short and clear explanation of the subsequent image",
-        "summarize the visual content of the image",
-        "render a clear and concise summary of the photo",
-        "write a terse but informative summary of the picture",
-        "share a concise interpretation of the image provided",
-        "give a brief description of the image",
-        "describe the image concisely",
-        "offer a succinct explanation of the picture presented",
-        "present a compact description of the photo's key features",
-    }
-)
-"""Questions of LLaVA's pre-training (``blip_laion_cc_sbu_558k``), lower case, without a full stop. A single answer to
-one is a caption."""
 _TASK_NAMES: Mapping[str, str] = {
     "captioning": "caption",
     "image_captioning": "caption",
@@ -52,20 +40,46 @@ _TASK_NAMES: Mapping[str, str] = {
 """Published task names, lower case with underscores, that differ from ``TASKS``."""
 
 
-def row_of(values: Mapping[str, Any], key: str, reference: str, source: str) -> Entry:
-    """Returns the row in ``values``, about the image ``reference``.
+def rows_of(
+    values: Mapping[str, Any], key: str, reference: str, source: str, options: ReaderOptions = DEFAULT_OPTIONS
+) -> list[Entry]:
+    """Returns the rows in ``values``, about the image ``reference``: one, or one per caption of a list, with its
+    position in the key. At least one entry is returned.
 
     Args:
+        values: under this project's names (`ReaderOptions.renamed`).
         source: who wrote the text, if the row does not say so.
     """
     split = file_split(values.get("split"))
     if values.get("split") and split is None:
-        return RowFault(key, "unknown_split", f"split is {values['split']!r}", reference)
-    name = next((name for name in TEXT_KEYS if values.get(name) is not None), None)
-    text = values.get(name) if name is not None else None
+        return [RowFault(key, "unknown_split", f"split is {values['split']!r}", reference)]
+    keys = [name for name in TEXT_KEYS if name in options.columns] or TEXT_KEYS
+    name = next((name for name in keys if values.get(name) is not None), None)
+    if name is None:
+        found = f"none of {', '.join(map(options.column, keys))}; found {', '.join(map(str, values))[:200]}"
+        detail = f"{found}; a key of another name is named in columns: {{text: NAME}}"
+        return [RowFault(key, "not_text", detail, reference, split)]
+    text = values[name]
+    if not isinstance(text, list) or name not in CAPTION_KEYS:
+        return [_row_of(values, name, text, key, reference, source, options)]
+    if not text:
+        return [RowFault(key, "no_captions", f"{name} is an empty list", reference, split)]
+    return [
+        _row_of(values, name, caption, f"{key}/{position}", reference, source, options)
+        for position, caption in enumerate(text)
+    ]
+
+
+def _row_of(
+    values: Mapping[str, Any], name: str, text: Any, key: str, reference: str, source: str, options: ReaderOptions
+) -> Entry:
+    """The row of one text, ``values[name]`` or an element of it."""
+    split = file_split(values.get("split"))
+    prompt = None
     if name in ("messages", "conversations"):
+        keys = ("role", "content") if name == "messages" else ("from", "value")
         try:
-            messages = read_turns(_parsed(text), *(("role", "content") if name == "messages" else ("from", "value")))
+            messages, prompt = without_caption_prompt(*read_turns(_parsed(text), *keys), options.caption_prompts)
         except ValueError as error:
             return RowFault(key, "bad_turns", f"{name}: {error}", reference, split)
     elif isinstance(text, str):
@@ -73,13 +87,11 @@ def row_of(values: Mapping[str, Any], key: str, reference: str, source: str) -> 
         if text.count(IMAGE_PLACEHOLDER) > 1:
             return RowFault(key, "bad_turns", f"{name} has more than one {IMAGE_PLACEHOLDER} mark", reference, split)
     else:
-        found = f"{name} is {str(text)[:100]}" if name else f"none of {', '.join(TEXT_KEYS)}"
-        return RowFault(key, "not_text", found, reference, split)
+        return RowFault(key, "not_text", f"{name} is {str(text)[:100]}", reference, split)
     task = _task(values.get("task"), messages)
     if task is None:
-        return RowFault(
-            key, "unknown_task", f"task is {values['task']!r}; needs one of {', '.join(TASKS)}", reference, split
-        )
+        needed = f"task is {values['task']!r}; needs one of {', '.join(TASKS)}"
+        return RowFault(key, "unknown_task", needed, reference, split)
     return SourceRow(
         key=key,
         image=reference,
@@ -88,6 +100,7 @@ def row_of(values: Mapping[str, Any], key: str, reference: str, source: str) -> 
         source=text_of(values, "source") or source,
         split=split,
         scene_class=text_of(values, "scene_class") or None,
+        caption_prompt=prompt,
     )
 
 
@@ -104,11 +117,12 @@ def image_name(values: Mapping[str, Any]) -> str:
         raise ValueError(f"{named} has {len(found)} images, needs one")
     if isinstance(found[0], str) and found[0]:
         return found[0]
-    raise ValueError(f"{named} is {str(found[0])[:100]!r}, needs the name of an image file")
+    needed = "needs the name of an image file; a key of another name is named in columns: {image: NAME}"
+    raise ValueError(f"{named} is {str(found[0])[:100]!r}, {needed}; found {', '.join(map(str, values))[:200]}")
 
 
 def values_of(row: SourceRow, image: str | None) -> dict[str, Any]:
-    """Returns values that `row_of` reads back as the same row, without missing ones.
+    """Returns values that `rows_of` reads back as the same row, without missing ones.
 
     Args:
         image: the image's name in the file; None if the image is stored next to the row.
@@ -123,11 +137,9 @@ def facts_of(row: SourceRow) -> dict[str, str]:
     return {name: value for name, value in facts.items() if value is not None}
 
 
-def read_turns(turns: Any, role_key: str, text_key: str) -> list[Message]:
-    """Returns the turns as chat messages. The placeholder ``<image>`` is removed: the image always precedes the text.
-
-    A single question that is only the placeholder or one of `CAPTION_PROMPTS`, as in LLaVA's pre-training, is removed
-    too: one assistant turn is left, a caption.
+def read_turns(turns: Any, role_key: str, text_key: str) -> tuple[list[Message], bool]:
+    """Returns the turns as chat messages, and whether the first one had the placeholder ``<image>``. The placeholder is
+    removed: the image always precedes the text.
 
     Raises:
         ValueError: more than one placeholder, not a list, a turn without text or with an unknown role, or turns that
@@ -139,26 +151,39 @@ def read_turns(turns: Any, role_key: str, text_key: str) -> list[Message]:
     has_placeholder = False
     marks = 0
     for turn in turns:
-        role, text = text_of(turn, role_key), _turn_text(turn, text_key)
-        if role not in _ROLES or text is None:
+        role, text = text_of(turn, role_key), turn_text(turn, text_key)
+        if role not in ROLES or text is None:
             raise ValueError(f"turn {len(messages)} has role {role!r} and {'no ' if text is None else ''}text")
         marks += text.count(IMAGE_PLACEHOLDER)
         has_placeholder = has_placeholder or (not messages and IMAGE_PLACEHOLDER in text)
-        messages.append({"role": _ROLES[role], "content": text.replace(IMAGE_PLACEHOLDER, "").strip()})
+        messages.append({"role": ROLES[role], "content": text.replace(IMAGE_PLACEHOLDER, "").strip()})
     if marks > 1:
         raise ValueError(f"{marks} marks {IMAGE_PLACEHOLDER} for one image")
     roles = [message["role"] for message in messages]
-    if roles == ["assistant"]:
-        return messages
     dialogue = roles[1:] if roles[0] == "system" else roles
-    if not dialogue or len(dialogue) % 2 or dialogue != ["user", "assistant"] * (len(dialogue) // 2):
+    if roles != ["assistant"] and (not dialogue or dialogue != ["user", "assistant"] * (len(dialogue) // 2)):
         raise ValueError(f"turns do not alternate from user to assistant: {', '.join(roles)}")
-    if has_placeholder and roles == ["user", "assistant"] and _asks_for_a_caption(messages[0]["content"]):
-        return messages[1:]
-    return messages
+    return messages, has_placeholder
 
 
-def _turn_text(turn: Any, text_key: str) -> str | None:
+def without_caption_prompt(
+    messages: list[Message], has_placeholder: bool, prompts: Collection[str]
+) -> tuple[list[Message], str | None]:
+    """Returns a single answer to ``<image>`` alone or to one of ``prompts`` as a caption, with the prompt, which is
+    dropped; other messages unchanged. None for no prompt.
+
+    Args:
+        prompts: as `plain_question` returns them.
+    """
+    if not has_placeholder or [message["role"] for message in messages] != ["user", "assistant"]:
+        return messages, None
+    question = messages[0]["content"]
+    if not question:
+        return messages[1:], None
+    return (messages[1:], question) if plain_question(question) in prompts else (messages, None)
+
+
+def turn_text(turn: Any, text_key: str) -> str | None:
     """The text of a turn: a string, or OpenAI's content parts, of which an image becomes the placeholder."""
     parts = turn.get(text_key) if isinstance(turn, dict) else None
     if not isinstance(parts, list):
@@ -171,10 +196,6 @@ def _turn_text(turn: Any, text_key: str) -> str | None:
             raise ValueError(f"content part {str(part)[:100]} is neither text nor an image")
         texts.append(text)
     return "\n".join(texts)
-
-
-def _asks_for_a_caption(question: str) -> bool:
-    return not question or question.lower().rstrip(" .") in CAPTION_PROMPTS
 
 
 def _task(name: Any, messages: list[Message]) -> str | None:

@@ -7,6 +7,8 @@ One real entry (of five sentences, two shown)::
                      "tokens": ["many", "planes", "..."], "imgid": 0, "sentid": 0},
                     {"raw": "many planes are parked in an airport .", "imgid": 0, "sentid": 1}]}],
      "dataset": "rsicd"}
+
+COCO's file of this layout (``dataset_coco.json``) names each image's folder in ``filepath``: ``val2014``.
 """
 
 from __future__ import annotations
@@ -16,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from rsqa_pipeline.source_pairs.readers.json_records import records
+from rsqa_pipeline.source_pairs.readers.options import DEFAULT_OPTIONS, ReaderOptions
 from rsqa_pipeline.source_pairs.source_row import Entry, RowFault, SourceRow, caption, file_split, text_of
 
 LAYOUT = "Karpathy JSON"
 
 
-def read(path: Path, images: Path) -> Iterator[Entry]:
-    """Yields one entry per sentence, with key ``filename/sentid``; an image without sentences gives one fault.
+def read(path: Path, images: Path, options: ReaderOptions = DEFAULT_OPTIONS) -> Iterator[Entry]:
+    """Yields one entry per sentence, with key ``filepath/filename/sentid``; an image without sentences gives one fault.
 
     Raises:
         DataError: the file cannot be read or has no list ``images``.
@@ -40,6 +43,7 @@ def read_image(image: Any, index: int, images: Path) -> Iterator[Entry]:
     if not name:
         yield RowFault(f"images[{index}]", "no_image", f"no filename in {str(image)[:200]}")
         return
+    name = "/".join(filter(None, (text_of(image, "filepath"), name)))
     reference = str(images / name)
     split = file_split(image.get("split"))
     if split is None:

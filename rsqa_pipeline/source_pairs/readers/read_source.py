@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path, PurePath
 
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.images.geotiff import RasterChoice
+from rsqa_pipeline.images.geotiff import DEFAULT_RASTER, RasterChoice
 from rsqa_pipeline.images.references import parse_reference, with_raster
 from rsqa_pipeline.profile import SourceFile
 from rsqa_pipeline.source_pairs.readers import (
@@ -20,12 +20,15 @@ from rsqa_pipeline.source_pairs.readers import (
     jsonl,
     karpathy,
     llava,
+    nwpu_captions,
     webdataset,
 )
+from rsqa_pipeline.source_pairs.readers.image_names import with_found_names
+from rsqa_pipeline.source_pairs.readers.options import ReaderOptions
 from rsqa_pipeline.source_pairs.scene_classes import class_from_file_name
 from rsqa_pipeline.source_pairs.source_row import Entry, FileSplit, RowFault, SourceRow, split_of_path
 
-READERS: dict[str, Callable[[Path, Path], Iterator[Entry]]] = {
+READERS: dict[str, Callable[[Path, Path, ReaderOptions], Iterator[Entry]]] = {
     "karpathy": karpathy.read,
     "class_questions": karpathy.read,  # reads the images and classes of the file; its captions are not used
     "coco": coco.read,
@@ -35,6 +38,7 @@ READERS: dict[str, Callable[[Path, Path], Iterator[Entry]]] = {
     "webdataset": webdataset.read,
     "hf_parquet": hf_parquet.read,
     "image_folder": image_folder.read,
+    "nwpu_captions": nwpu_captions.read,
 }
 SHARDS: dict[str, Callable[[Path], list[Path]]] = {"webdataset": webdataset.shards, "hf_parquet": hf_parquet.files}
 """For each format that stores images itself: the files that store them."""
@@ -55,13 +59,16 @@ def read_source(source: SourceFile) -> Iterator[Entry]:
         raise DataError(f"format {source.format!r} with path {source.path} is not a file to read")
     path, folder = Path(source.path), images_folder(source)
     allowed = {str(file) for file in SHARDS[source.format](path)} if source.format in SHARDS else set()
-    entries = READERS[source.format](path, folder)
+    entries = READERS[source.format](path, folder, ReaderOptions.of(source))
     if path.is_file():  # the readers of folders know which of their files a row is from
         split = split_of_path(PurePath(path.name))
         entries = (entry if entry.split else replace(entry, split=split) for entry in entries)
+    if source.format not in ("webdataset", "image_folder"):  # these refer to what they found
+        entries = with_found_names(entries, folder)
     entries = refuse_outside(entries, folder, allowed)
-    if source.bands or source.stretch:
-        choice = RasterChoice(tuple(source.bands) if source.bands else None, source.stretch)
+    alpha = {"alpha": True, "near_infrared": False}.get(source.fourth_band or "")
+    choice = RasterChoice(tuple(source.bands) if source.bands else None, source.stretch, alpha)
+    if choice != DEFAULT_RASTER:
         entries = (_with_raster(entry, choice) for entry in entries)
     if source.scene_class_from_name:
         entries = (_with_class(entry) for entry in entries)
@@ -119,9 +126,11 @@ def _real_folder(folder: str) -> str:
 
 
 def _with_raster(entry: Entry, choice: RasterChoice) -> Entry:
-    if isinstance(entry, SourceRow) and (entry.image.lower().endswith(_RASTER_ENDINGS) or "#" in entry.image):
-        return replace(entry, image=with_raster(entry.image, choice))
-    return entry
+    """Bands and stretch apply to TIFFs alone; a part of an archive may be one."""
+    if not isinstance(entry, SourceRow):
+        return entry
+    may_be_tiff = entry.image.lower().endswith(_RASTER_ENDINGS) or "#" in entry.image
+    return replace(entry, image=with_raster(entry.image, choice if may_be_tiff else RasterChoice(alpha=choice.alpha)))
 
 
 def _with_class(entry: Entry) -> Entry:

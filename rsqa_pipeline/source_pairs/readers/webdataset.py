@@ -21,7 +21,8 @@ from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.source_pairs.readers.json_row import row_of
+from rsqa_pipeline.source_pairs.readers.json_row import rows_of
+from rsqa_pipeline.source_pairs.readers.options import DEFAULT_OPTIONS, ReaderOptions
 from rsqa_pipeline.source_pairs.source_row import Entry, RowFault, key_or, split_of_path
 
 IMAGE_ENDINGS = ("jpg", "jpeg", "png", "tif", "tiff", "webp", "bmp", "gif", "jp2", "ppm")
@@ -63,7 +64,9 @@ class TarSample:
         if not any(kept):
             return []
         texts = self.having("txt") or self.having("json")
-        dropped = [text for text, keep in zip(texts, kept, strict=len(texts) > 1) if not keep]
+        if len(texts) == 1:  # with one caption, or a list of which some are kept
+            return [member for _, member in self.members]
+        dropped = [text for text, keep in zip(texts, kept, strict=True) if not keep]
         return [member for _, member in self.members if member not in dropped]
 
     @property
@@ -71,13 +74,12 @@ class TarSample:
         return f"found members {', '.join(ending for ending, _ in self.members)}"
 
 
-def read(path: Path, images: Path) -> Iterator[Entry]:
-    """Yields one entry per sample, with a reference into the tar as its image.
+def read(path: Path, images: Path, options: ReaderOptions = DEFAULT_OPTIONS) -> Iterator[Entry]:
+    """Yields one entry per text of a sample, with a reference into the tar as its image.
 
     The key is the row's ``id``, or the name of the members; in a folder of shards, the shard's name precedes it.
-    Default
-    source: the name of ``path``. A damaged member gives one fault ``bad_member``, and reading continues after it. A
-    truncated tar gives its complete samples and one fault ``truncated_file``.
+    Default source: the name of ``path``. A damaged member gives one fault ``bad_member``, and reading continues after
+    it. A truncated tar gives its complete samples and one fault ``truncated_file``.
 
     Raises:
         DataError: no such file or folder, or no tar in it.
@@ -89,7 +91,7 @@ def read(path: Path, images: Path) -> Iterator[Entry]:
                 if isinstance(sample, RowFault):
                     yield sample
                 else:
-                    yield from read_sample(sample, file, shard, prefix, path.stem)
+                    yield from read_sample(sample, file, shard, prefix, path.stem, options)
 
 
 def shards(path: Path) -> list[Path]:
@@ -138,7 +140,14 @@ def samples(shard: Path, file: BinaryIO, prefix: str) -> Iterator[TarSample | Ro
         yield sample
 
 
-def read_sample(sample: TarSample, file: BinaryIO, shard: Path, prefix: str, source: str) -> Iterator[Entry]:
+def read_sample(
+    sample: TarSample,
+    file: BinaryIO,
+    shard: Path,
+    prefix: str,
+    source: str,
+    options: ReaderOptions = DEFAULT_OPTIONS,
+) -> Iterator[Entry]:
     """Yields one entry per text of the sample, or one fault for all of its members."""
     pictures, texts, objects = sample.having(*IMAGE_ENDINGS), sample.having("txt"), sample.having("json")
     rows: list[dict[str, Any]] = []
@@ -151,7 +160,7 @@ def read_sample(sample: TarSample, file: BinaryIO, shard: Path, prefix: str, sou
         if not isinstance(values, dict):
             yield RowFault(sample.key, "bad_row", f"needs an object, found {type(values).__name__}")
             return
-        rows.append(values)
+        rows.append(dict(options.renamed(values)))
     if texts and len(objects) > 1:
         yield RowFault(sample.key, "bad_row", f"needs at most one .json beside .txt, {sample.found}")
         return
@@ -170,7 +179,8 @@ def read_sample(sample: TarSample, file: BinaryIO, shard: Path, prefix: str, sou
     for position, values in enumerate(rows):
         row_key = key_or(values.get("id"), sample.key)
         values = {**values, "split": values.get("split") or split}
-        yield row_of(values, f"{row_key}/{position}" if len(rows) > 1 else row_key, reference, source)
+        row_key = f"{row_key}/{position}" if len(rows) > 1 else row_key
+        yield from rows_of(values, row_key, reference, source, options)
 
 
 def _split_name(name: str) -> tuple[str, str]:
@@ -232,7 +242,9 @@ def _fault_at_end(shard: Path, file: BinaryIO, prefix: str, reached: int, size: 
     """Yields the fault of a tar after its last member, which ends at byte ``reached``, if there is one."""
     where = f"{prefix}byte {min(reached, size)}"
     if reached == 0 and (size == 0 or _is_damaged(file, 0, size)):
-        yield RowFault(where, "bad_member", f"{shard} is no tar: needs an uncompressed one")
+        file.seek(0)
+        packed = "; it is compressed: gunzip it" if file.read(2) == b"\x1f\x8b" else ""
+        yield RowFault(where, "bad_member", f"{shard} is not a tar: needs an uncompressed one{packed}")
     elif _is_damaged(file, max(size - _BLOCK, 0), size) or reached >= size:
         yield RowFault(where, "truncated_file", f"{shard} ends after {size} bytes, without a tar's end")
     elif _is_damaged(file, reached, size):

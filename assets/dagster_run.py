@@ -1,0 +1,108 @@
+"""One Dagster run in this process, and the instance that it is recorded in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from rsqa_pipeline.databases import check_database, protect
+from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.stages import STAGES, assets_of
+
+from .automation import EVERYTHING
+from .code_location import build
+
+_INSTANCE = """\
+telemetry: {enabled: false}
+nux: {enabled: false}
+storage: {sqlite: {base_dir: {env: DAGSTER_HOME}}}
+concurrency: {runs: {max_concurrent_runs: 2}, pools: {default_limit: 1, granularity: op}}
+"""
+
+
+_DAGSTER_DATABASES = ("history/runs.db", "history/runs/index.db", "schedules/schedules.db")
+_DAGSTER_REVISIONS = Path(dg.__file__).parent / "_core" / "storage" / "alembic" / "versions"
+_LAUNCHED_BY = "rsqa/launched_by"
+
+
+def prepare_environment(profile: Profile, profile_name: str) -> None:
+    """Points Dagster at this profile and its own instance folder, telemetry off.
+
+    Raises:
+        DataError: a database of the instance is corrupt, locked, read-only or of another version of Dagster.
+    """
+    home = (profile.state / "dagster").resolve()
+    home.mkdir(parents=True, exist_ok=True)
+    home.chmod(0o700)  # Dagster creates files of its own in it
+    for name in _DAGSTER_DATABASES:
+        check_database(home / name, _DAGSTER_REVISIONS)
+    protect(home.rglob("*.db"))
+    config = home / "dagster.yaml"
+    if not config.is_file() or config.read_bytes() != _INSTANCE.encode():
+        scratch = home / f"dagster.yaml.{os.getpid()}"
+        scratch.write_text(_INSTANCE, encoding="utf-8")
+        scratch.replace(config)
+    os.environ.update(
+        DAGSTER_HOME=str(home), DAGSTER_DISABLE_TELEMETRY="1", RSQA_PROFILE=profile_name, DVC_NO_ANALYTICS="1"
+    )
+
+
+def run_job(
+    profile: Profile, profile_name: str, wanted: Sequence[str], force: bool
+) -> tuple[dict[str, bool], dict[str, str]]:
+    """Makes assets in one Dagster run. Called with the profile's lock held.
+
+    Returns:
+        For every asset that was made, whether it was computed; and the failures by asset.
+    """
+    prepare_environment(profile, profile_name)
+    job = build(profile_name, force).resolve_job_def(EVERYTHING)
+    with dg.DagsterInstance.get() as instance:
+        _fail_killed_runs(instance)
+        outcome = job.execute_in_process(
+            instance=instance,
+            asset_selection=[dg.AssetKey(name) for name in wanted],
+            raise_on_error=False,
+            tags={_LAUNCHED_BY: "dvc" if "DVC_STAGE" in os.environ else "cli"},
+        )
+    protect((profile.state / "dagster").rglob("*.db"))
+    _finish_tracking(profile, wanted, outcome.run_id, outcome.success)
+    made, failures = dict[str, bool](), dict[str, str]()
+    for event in outcome.all_events:
+        if event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION:
+            materialization = event.step_materialization_data.materialization
+            made[materialization.asset_key.path[-1]] = bool(materialization.metadata["computed"].value)
+        elif event.event_type == dg.DagsterEventType.STEP_FAILURE:
+            failures[str(event.step_key)] = _message(event.step_failure_data.error)
+    return made, failures
+
+
+def _fail_killed_runs(instance: dg.DagsterInstance) -> None:
+    """Ends runs of this door that Dagster still believes alive, and frees their pool slots.
+
+    Called with the lock held, so a run that has not finished was killed; its slot would block the pool forever.
+    """
+    alive = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
+    for run in instance.get_runs(alive):
+        if _LAUNCHED_BY in run.tags:
+            instance.report_run_failed(run, "the process was killed")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+
+
+def _finish_tracking(profile: Profile, wanted: Sequence[str], run_id: str, succeeded: bool) -> None:
+    assets = assets_of(profile)
+    if any(STAGES[assets[name].stage].tracked for name in wanted):
+        from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking  # seconds to import
+
+        MlflowTracking(profile).finish(run_id, succeeded)
+
+
+def _message(error: Any) -> str:
+    """The first cause's own words, without Dagster's wrapping; a fault in the code keeps its last frame."""
+    while error.cause is not None:
+        error = error.cause
+    return error.message.strip() + ("" if "RsqaError" in error.message else "\n" + "".join(error.stack[-1:]).rstrip())

@@ -1,0 +1,88 @@
+"""Nothing is lost and nothing is mixed up: rows in = kept + quarantined, and no image meets another image's text."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from rsqa_pipeline.curated_subsets.export import export
+from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.profile import SourceFile
+from rsqa_pipeline.quarantine import Quarantine
+from rsqa_pipeline.source_pairs.clean import CleanRow, ImageIndex, check_rows
+from rsqa_pipeline.source_pairs.readers.read_source import SHARDS, read_source
+from tests.source_pairs.generated_files import FAULTS, FORMATS, Row, number_in_pixels, number_in_text, single, write
+
+TEXTS = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=6).map(lambda text: f"a{text}z")
+ROWS = st.lists(
+    st.tuples(st.lists(TEXTS, min_size=1, max_size=3, unique=True), st.none() | st.sampled_from(FAULTS)),
+    min_size=1,
+    max_size=7,
+).map(lambda rows: [Row(number, tuple(texts), fault) for number, (texts, fault) in enumerate(rows, 1)])
+Form = Callable[[Path, Sequence[Row]], SourceFile]
+
+
+def ingest(source: SourceFile) -> tuple[list[CleanRow], Quarantine]:
+    quarantine = Quarantine("image_text_pairs")
+    try:
+        return check_rows(read_source(source), ImageIndex(1000), quarantine), quarantine
+    except DataError as error:
+        assert "no row can be used" in str(error)
+        return [], quarantine
+
+
+def texts_with_their_image(rows: Sequence[CleanRow]) -> set[str]:
+    """The texts. Fails if one is beside another image than its own."""
+    for clean in rows:
+        assert number_in_pixels(clean.row.image) == number_in_text(clean.row.messages[-1]["content"])
+    texts = [clean.row.messages[-1]["content"] for clean in rows]
+    assert len(texts) == len(set(texts))
+    return set(texts)
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.__name__)
+@settings(max_examples=25, deadline=None, phases=[Phase.explicit, Phase.generate])
+@given(rows=ROWS)
+def test_rows_in_are_kept_or_quarantined_beside_their_own_image(form: Form, rows: list[Row]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        clean, quarantine = ingest(write(Path(folder) / "data", rows, form))
+        assert texts_with_their_image(clean) == {text for row in rows if not row.fault for text in row.values}
+        # a sample of a tar without an image is one fault, whatever the number of its texts
+        in_tar = {row.number: len(row.values) - 1 for row in rows if row.fault == "missing"}
+        joined = sum(in_tar.values()) if form.__name__.startswith("webdataset") else 0
+        if form.__name__ == "hf_parquet_lists":
+            joined = sum(in_tar.values())
+        assert len(clean) + len(quarantine.rows) == len(single(rows)) - joined
+        assert all(row["reason"] and row["detail"] for row in quarantine.rows)
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.__name__)
+@settings(max_examples=10, deadline=None, phases=[Phase.explicit, Phase.generate])
+@given(rows=ROWS, data=st.data())
+def test_an_exported_subset_keeps_each_text_beside_its_image(form: Form, rows: list[Row], data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        source = write(Path(folder) / "data", rows, form)
+        clean, _ = ingest(source)
+        if not clean:
+            return
+        keys = data.draw(st.sets(st.sampled_from([row.row.key for row in clean]), min_size=1))
+        expected = {row.row.messages[-1]["content"] for row in clean if row.row.key in keys}
+        name = Path(source.path or "").name
+        for exported, out, options in (
+            ("same", name, {}),
+            ("jsonl", "x.jsonl", {"format": "jsonl", "delimiter": None}),
+            ("llava", "x.json", {"format": "llava", "delimiter": None}),
+            ("webdataset", "tars", {"format": "webdataset", "delimiter": None}),
+        ):
+            if exported in ("jsonl", "llava") and source.format in SHARDS:
+                continue  # these refer to images within the source's own file
+            target = Path(folder) / exported / out
+            target.parent.mkdir()
+            export(source, keys, target, exported)
+            again, _ = ingest(source.model_copy(update={"path": str(target), **options}))
+            assert texts_with_their_image(again) == expected

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rsqa_pipeline.asset_names import downstream
 from rsqa_pipeline.dvc_lock import locked_versions, rebuild_manifests
 from rsqa_pipeline.errors import RsqaError
 from rsqa_pipeline.lineage.manifest import manifests
 from rsqa_pipeline.materialize import current_manifest, writing
 from rsqa_pipeline.profile import Profile, default_profile
 from rsqa_pipeline.progress import report
-from rsqa_pipeline.stages import assets_of, downstream
+from rsqa_pipeline.stages import assets_of
 from rsqa_pipeline.staleness import stale_assets
 from rsqa_pipeline.versions import folder_version
 

@@ -72,17 +72,21 @@ def bootstrap_mean(values: Values, resamples: int, seed: int) -> Interval:
     return Interval(value, min(float(low), value), max(float(high), value), len(sample))
 
 
-def hierarchical_mean(values: npt.NDArray[np.float64], resamples: int, seed: int) -> Interval:
-    """Mean over training seeds and items, with a percentile bootstrap over both.
+def hierarchical_mean(
+    values: npt.NDArray[np.float64], resamples: int, seed: int, clusters: Sequence[str] | None = None
+) -> Interval:
+    """Mean over training seeds and items, with a percentile bootstrap over seeds and clusters of items.
 
-    Every resample draws seeds with replacement, and items with replacement, the same items for each drawn seed: the
-    models of all seeds answer the same items. So the interval covers another training run on other items. With one
-    seed it is `bootstrap_mean`.
+    Every resample draws seeds with replacement, and clusters with replacement, the same for each drawn seed: the models
+    of all seeds answer the same items. So the interval covers another training run on other images. With one seed and
+    one item per cluster it is `bootstrap_mean`.
 
     Args:
         values: (seeds, items), any unit.
         resamples: number of bootstrap samples, >= 1.
         seed: of the generator.
+        clusters: one name per item: items of one cluster, such as the questions about one image, are drawn together.
+            None: each item is its own cluster.
 
     Returns:
         The interval; ``n`` counts items.
@@ -93,16 +97,23 @@ def hierarchical_mean(values: npt.NDArray[np.float64], resamples: int, seed: int
     table = np.asarray(values, dtype=np.float64)
     if table.ndim != 2 or not table.size:
         raise ValueError(f"needs one row per seed and one column per item, at least one of each; found {table.shape}")
-    if len(table) == 1:
+    numbers = np.unique(list(clusters), return_inverse=True)[1] if clusters is not None else np.arange(table.shape[1])
+    if len(numbers) != table.shape[1]:
+        raise ValueError(f"needs one cluster per item; found {len(numbers)} for {table.shape[1]} items")
+    sizes = np.bincount(numbers)
+    if len(table) == 1 and sizes.max() == 1:
         return bootstrap_mean(table[0], resamples, seed)
     if not np.isfinite(table).all():
         raise ValueError(f"{int((~np.isfinite(table)).sum())} of {table.size} values are not finite numbers")
     seeds, items = table.shape
+    sums = np.stack([np.bincount(numbers, weights=row) for row in table])
     rng = np.random.default_rng(seed)
     means = np.empty(resamples)
     for index in range(resamples):
         # the mean over drawn seeds, then over drawn items, is the mean over the whole drawn table
-        means[index] = table[rng.integers(0, seeds, seeds)].mean(axis=0)[rng.integers(0, items, items)].mean()
+        of_seeds = sums[rng.integers(0, seeds, seeds)].mean(axis=0)
+        drawn = rng.integers(0, len(sizes), len(sizes))
+        means[index] = of_seeds[drawn].sum() / sizes[drawn].sum()
     low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     value = float(table.mean())
     return Interval(value, min(float(low), value), max(float(high), value), items)

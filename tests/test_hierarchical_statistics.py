@@ -30,6 +30,39 @@ def test_interval_is_the_naive_one(shape: tuple[int, int]) -> None:
     assert found.n == shape[1]
 
 
+def naive_clustered_means(table: list[list[float]], clusters: list[str], resamples: int, seed: int) -> list[float]:
+    """The resampled means, one drawn image and item at a time."""
+    rng = np.random.default_rng(seed)
+    names = sorted(set(clusters))
+    means = []
+    for _ in range(resamples):
+        seeds = rng.integers(0, len(table), len(table))
+        drawn = rng.integers(0, len(names), len(names))
+        columns = [c for name in drawn for c, cluster in enumerate(clusters) if cluster == names[name]]
+        cells = [table[row][column] for row in seeds for column in columns]
+        means.append(sum(cells) / len(cells))
+    return means
+
+
+@pytest.mark.parametrize("seeds", [1, 4])
+def test_items_of_one_image_are_drawn_together(seeds: int) -> None:
+    rng = np.random.default_rng(3)
+    table, clusters = rng.random((seeds, 12)), ["b", "a", "c", "a", "b", "b", "d", "e", "a", "f", "f", "g"]
+    found = hierarchical_mean(table, 300, 11, clusters)
+    low, high = np.quantile(naive_clustered_means(table.tolist(), clusters, 300, 11), [0.025, 0.975])
+    assert (found.low, found.high) == pytest.approx((low, high))
+    assert found.value == pytest.approx(table.mean()) and found.n == 12
+
+
+def test_equal_answers_about_an_image_widen_the_interval() -> None:
+    answers = np.repeat(np.random.default_rng(5).integers(0, 2, 100), 8).astype(float)[None]
+    apart = hierarchical_mean(answers, 500, 1)
+    together = hierarchical_mean(answers, 500, 1, [str(i // 8) for i in range(800)])
+    assert together.high - together.low > 2 * (apart.high - apart.low)
+    with pytest.raises(ValueError, match="one cluster per item; found 3 for 800 items"):
+        hierarchical_mean(answers, 10, 1, ["a", "b", "c"])
+
+
 def test_one_seed_is_the_plain_bootstrap() -> None:
     values = np.random.default_rng(5).random(50)
     assert hierarchical_mean(values[None], 200, 1) == bootstrap_mean(values, 200, 1)

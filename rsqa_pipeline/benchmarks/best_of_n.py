@@ -171,7 +171,7 @@ def _comparisons(
 ) -> list[dict[str, Any]]:
     """The score model against other selectors at the largest n, paired by item, per task and over all tasks."""
     outcomes = [
-        Outcome(selector, answers.item["item_id"], task, f"best_of_{n}", None, grade)
+        Outcome(selector, answers.item["item_id"], answers.item["image_id"], task, f"best_of_{n}", None, grade)
         for selector in dict.fromkeys(name for pair in COMPARED for name in pair)
         for answers, grade in zip(drawn, values[selector, n], strict=True)
         for task in (answers.task, ALL_TASKS)

@@ -13,10 +13,13 @@ from tqdm import tqdm
 from rsqa_pipeline.benchmarks.classification import Floats, class_embeddings, truth_ranks
 from rsqa_pipeline.benchmarks.items import TaskItems, read_items
 from rsqa_pipeline.benchmarks.results import (
+    ALL_TASKS,
+    MetricInfo,
     Outcome,
     compare,
     metric_infos,
     plot_results,
+    pooled,
     rows_of,
     summarise,
     write_results,
@@ -29,6 +32,9 @@ from rsqa_pipeline.models.load import Clip, load_clip
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.records import Metrics
 from rsqa_pipeline.tracking.run_logger import RunLogger
+
+POOLED_METRIC = "rank_1"
+"""Metric of the row over all tasks: share of classes, images and captions with the right match at rank 1."""
 
 
 def run(
@@ -59,8 +65,12 @@ def run(
     for model, seed, folder in tqdm(rows_of(inputs, "clip", models, seeds), desc="clip benchmark", unit="model"):
         clip = load_clip(folder, settings.compute)
         outcomes += [replace(found, seed=seed) for found in evaluate(clip, model, tasks, config.batch_size)]
-    results = summarise(outcomes, infos, config.bootstrap_resamples, settings.seed)
-    differences = compare(outcomes, comparisons, config.bootstrap_resamples, settings.seed)
+    first = {(task.name, metric.name) for task, _ in tasks for metric in task.metrics if metric.k == 1}
+    counted = outcomes + pooled([o for o in outcomes if (o.task, o.metric) in first], POOLED_METRIC)
+    chance = float(np.mean([infos[task_metric].chance for task_metric in first]))
+    infos[(ALL_TASKS, POOLED_METRIC)] = MetricInfo(chance, binary=False)
+    results = summarise(counted, infos, config.bootstrap_resamples, settings.seed)
+    differences = compare(counted, comparisons, config.bootstrap_resamples, settings.seed)
     metrics = write_results(out, outcomes, results, differences)
     shown = [(task.name, metric.name, metric.label) for task, _ in tasks for metric in task.metrics if metric.label]
     plot_results(out / "plots" / "accuracy.png", results, shown, Compared.of(settings))
@@ -88,7 +98,7 @@ def class_rank(
     ranks = truth_ranks(similarities, np.array([classes.index(item["answer"]) for item in items]))
     predicted = [classes[column] for column in similarities.argmax(axis=1)]
     return [
-        Outcome(model, item["item_id"], task.name, metric.name, name, float(rank <= metric.k))
+        Outcome(model, item["item_id"], item["image_id"], task.name, metric.name, name, float(rank <= metric.k))
         for metric in task.metrics
         for item, name, rank in zip(items, predicted, ranks, strict=True)
     ]
@@ -109,7 +119,7 @@ def caption_rank(
             ranks = [rank] if metric.direction == "image_to_text" else [by_text[text] for text in item["captions"]]
             hits = float(np.mean([r <= metric.k for r in ranks]))
             prediction = " ".join(str(int(r)) for r in ranks)
-            outcomes.append(Outcome(model, item["item_id"], task.name, metric.name, prediction, hits))
+            outcomes.append(Outcome(model, item["item_id"], item["image_id"], task.name, metric.name, prediction, hits))
     return outcomes
 
 

@@ -75,6 +75,8 @@ class Outcome:
 
     model: str
     item_id: str
+    image_id: str
+    """Items about one image are resampled together."""
     task: str
     metric: str
     prediction: str | None
@@ -105,18 +107,22 @@ def rows_of(
 
 
 def pooled(outcomes: Sequence[Outcome], metric: str) -> list[Outcome]:
-    """The same outcomes under the task `ALL_TASKS` and one metric: each item counts once, regardless of its task."""
-    return [replace(outcome, task=ALL_TASKS, metric=metric) for outcome in outcomes]
+    """The same outcomes under the task `ALL_TASKS` and one metric: each counts once, regardless of task and metric."""
+    return [
+        replace(outcome, task=ALL_TASKS, metric=metric, item_id=f"{outcome.task}/{outcome.metric}/{outcome.item_id}")
+        for outcome in outcomes
+    ]
 
 
 def summarise(outcomes: Sequence[Outcome], infos: MetricInfos, resamples: int, seed: int) -> list[dict[str, Any]]:
-    """Rows of `RESULT`, in the order of the outcomes: the mean over seeds and items, with an interval over both."""
+    """Rows of `RESULT`, in the order of the outcomes: the mean over seeds and items, with an interval over seeds and
+    images."""
     rows = []
     frame = _frame(outcomes)
     for names, group in frame.groupby(["model", "task", "metric"], sort=False):
         model, task, metric = (str(name) for name in cast(tuple[str, ...], names))
         info = infos[task, metric]
-        interval = _interval(_by_seed(group), info.binary, resamples, seed)
+        interval = _interval(_by_seed(group), _images(group), info.binary, resamples, seed)
         rows.append({"model": model, "task": task, "metric": metric, **asdict(interval), "chance": info.chance})
     return rows
 
@@ -131,10 +137,11 @@ def compare(
     rows = []
     for (task, metric), group in _frame(outcomes).groupby(["task", "metric"], sort=False):
         grades = {str(model): _by_seed(of_model) for model, of_model in group.groupby("model", sort=False)}
+        images = _images(group)
         for model, baseline in pairs:
             if model in grades and baseline in grades:
                 a, b = grades[model], grades[baseline]
-                gap = hierarchical_mean(a - b, resamples, seed)
+                gap = hierarchical_mean(a - b, resamples, seed, images)
                 names = {"task": task, "metric": metric, "model": model, "baseline": baseline}
                 bounds = {"difference": gap.value, "low": gap.low, "high": gap.high}
                 rows.append({**names, **bounds, "p_value": mcnemar(a.mean(axis=0), b.mean(axis=0))})
@@ -150,6 +157,11 @@ def _by_seed(outcomes: pd.DataFrame) -> npt.NDArray[np.float64]:
     order = outcomes["seed"].unique()
     table = outcomes.pivot(index="seed", columns="item_id", values="correct").sort_index(axis=1)
     return table.loc[order].to_numpy(dtype=float)
+
+
+def _images(outcomes: pd.DataFrame) -> list[str]:
+    """Image of each item, items sorted by id."""
+    return [str(image) for image in outcomes.drop_duplicates("item_id").sort_values("item_id")["image_id"]]
 
 
 def metric_infos(tasks: TaskItems) -> dict[tuple[str, str], MetricInfo]:
@@ -217,8 +229,11 @@ def _row(results: Sequence[Mapping[str, Any]], model: str, task: str, metric: st
     return next(row for row in results if (row["model"], row["task"], row["metric"]) == wanted)
 
 
-def _interval(grades: npt.NDArray[np.float64], binary: bool, resamples: int, seed: int) -> Interval:
-    """Interval of a (seeds, items) table: Wilson's for right or wrong items under one seed, else by bootstrap."""
-    if binary and len(grades) == 1:
+def _interval(
+    grades: npt.NDArray[np.float64], images: Sequence[str], binary: bool, resamples: int, seed: int
+) -> Interval:
+    """Interval of a (seeds, items) table: Wilson's for right or wrong items on different images under one seed, else by
+    bootstrap."""
+    if binary and len(grades) == 1 and len(set(images)) == len(images):
         return wilson(round(grades.sum()), grades.size)
-    return hierarchical_mean(grades, resamples, seed)
+    return hierarchical_mean(grades, resamples, seed, images)

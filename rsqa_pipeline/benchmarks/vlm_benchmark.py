@@ -38,7 +38,7 @@ from rsqa_pipeline.tracking.run_logger import RunLogger
 
 REASONING_FACTOR = 6
 """Maximum length of a reply with reasoning, as a multiple of a plain reply."""
-_POOLED_METRIC = "accuracy"
+POOLED_METRIC = "accuracy"
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,11 @@ def run(
         found = evaluate(vlm, model, tasks, reply_format, config.max_new_tokens, config.batch_size, settings.seed)
         outcomes += [replace(outcome, seed=seed) for outcome in found]
     fractional = {task.name for task, _ in tasks if task.interval == "bootstrap"}
-    counted = outcomes + pooled([o for o in outcomes if o.task not in fractional], _POOLED_METRIC)
+    counted = outcomes + pooled([o for o in outcomes if o.task not in fractional], POOLED_METRIC)
     answered = [(task, len(items)) for task, items in tasks if task.name not in fractional]
     levels = [infos[task.name, task.metrics[0].name].chance for task, _ in answered]
     chance = float(np.average(levels, weights=[count for _, count in answered]))
-    infos[(ALL_TASKS, _POOLED_METRIC)] = MetricInfo(chance, binary=True)
+    infos[(ALL_TASKS, POOLED_METRIC)] = MetricInfo(chance, binary=True)
     results = summarise(counted, infos, config.bootstrap_resamples, settings.seed)
     differences = compare(counted, comparisons, config.bootstrap_resamples, settings.seed)
     shown = [(task, metric, task.replace("_", "\n")) for task, metric in infos]
@@ -116,5 +116,7 @@ def evaluate(
         replies = ask(vlm, contexts, references, max_reply_tokens, batch_size, seed)
         for item, (reply,) in zip(items, replies, strict=True):
             value = mark(task, item, reply_format.read(reply))
-            outcomes.append(Outcome(model, item["item_id"], task.name, task.metrics[0].name, reply, value))
+            outcomes.append(
+                Outcome(model, item["item_id"], item["image_id"], task.name, task.metrics[0].name, reply, value)
+            )
     return outcomes

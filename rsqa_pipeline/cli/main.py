@@ -15,6 +15,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from rsqa_pipeline import __version__
+from rsqa_pipeline.asset_names import in_stage, select
 from rsqa_pipeline.cli import curate as curate_command
 from rsqa_pipeline.cli import init as init_command
 from rsqa_pipeline.cli import preferences as preference_commands
@@ -25,7 +26,7 @@ from rsqa_pipeline.cli.run import run_assets
 from rsqa_pipeline.cli.terminal import make_console, plain_table
 from rsqa_pipeline.errors import RsqaError, UsageError, storage_error
 from rsqa_pipeline.profile import Profile, default_profile, limited_profile, load_profile
-from rsqa_pipeline.stages import STAGES, assets_of, in_stage, select
+from rsqa_pipeline.stages import STAGES, assets_of
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(preference_commands.labels, name="labels")

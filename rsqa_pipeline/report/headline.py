@@ -28,6 +28,7 @@ from rsqa_pipeline.report.reading import name_of, read_json, rows
 from rsqa_pipeline.statistics import Interval
 
 MAIN_RESULTS: tuple[tuple[str, downstream.MetricKey, str], ...] = (
+    ("clip", (downstream.POOLED, "rank_1"), "CLIP, top-1 and R@1"),
     ("clip", ("classification", "top_1"), "CLIP, zero-shot top-1"),
     ("clip", ("retrieval", "image_to_text_r1"), "CLIP, image to text R@1"),
     ("clip", ("retrieval", "text_to_image_r1"), "CLIP, text to image R@1"),

@@ -92,9 +92,10 @@ def test_run_writes_every_table(models: Path, benchmark_sets: Path, settings: Pr
     metrics = [run(inputs, out, settings, SilentLogger(), **options) for out in outs]
     assert metrics[0] == metrics[1]
     results = read_table(outs[0] / "results.parquet")
-    assert len(results) == 5 * 8
+    assert len(results) == 5 * 9
     assert all(0 <= r["low"] <= r["value"] <= r["high"] <= 1 and 0 < r["chance"] <= 1 for r in results)
-    assert {r["n"] for r in results} == {6}
+    assert {r["n"] for r in results if r["task"] != "all_tasks"} == {6}
+    assert {r["n"] for r in results if r["task"] == "all_tasks"} == {3 * 6}
     comparisons = read_table(outs[0] / "comparisons.parquet")
     assert {(c["model"], c["baseline"]) for c in comparisons} == {
         ("score_model_p30s60", baseline) for baseline in ("base", "all", "random_p30s60", "clip_score_p30s60")

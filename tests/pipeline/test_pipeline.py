@@ -18,9 +18,10 @@ import pytest
 import yaml
 from pandas.testing import assert_frame_equal
 
+from rsqa_pipeline.asset_names import downstream
 from rsqa_pipeline.data_quality.checks import ADVISORY
 from rsqa_pipeline.profile import Profile
-from rsqa_pipeline.stages import assets_of, downstream
+from rsqa_pipeline.stages import assets_of
 from rsqa_pipeline.versions import folder_version
 from tests.pipeline.project import ROOT, Project, checkout, smoke_settings
 

@@ -29,18 +29,6 @@ ASSETS = assets_of(Profile.model_validate(smoke_settings()))
 pytestmark = pytest.mark.pipeline
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A checkout in which `rsqa run` has made everything, with a DVC remote that holds it."""
-    root = tmp_path_factory.mktemp("undisturbed") / "project"
-    made = checkout(root)
-    made.call("rsqa", "run")
-    made.call("dvc", "remote", "add", "-d", "local", str(root.parent / "remote"))
-    made.commit("first run")
-    made.call("dvc", "push", "-q")
-    return made
-
-
 def folder(project: Project, name: str) -> Path:
     return project.root / ASSETS[name].folder(project.profile)
 

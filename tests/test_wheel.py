@@ -100,6 +100,7 @@ def test_the_wheel_holds_every_file_of_its_packages(wheel: Path, project_root: P
         "rsqa_pipeline/report/templates/index.jinja",
         "rsqa_pipeline/preference_data/rs_questions.yaml",
         "rsqa_pipeline/tiny_models/checkpoints/vlm/model.safetensors",
+        "rsqa_pipeline/tiny_models/checkpoints/vlm_expert/model.safetensors",
         "rsqa_pipeline/tiny_models/checkpoints/vlm/chat_template.jinja",
         "rsqa_pipeline/tiny_models/checkpoints/clip/config.json",
         "assets/definitions.py",

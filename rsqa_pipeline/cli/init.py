@@ -17,6 +17,8 @@ from rsqa_pipeline.cli.terminal import make_console
 from rsqa_pipeline.errors import DataError, UsageError
 from rsqa_pipeline.profile import PROFILE_FOLDER, SourceFile
 
+MODELS = {"VLM": "vlm", "CLIP": "clip", "SCORER": "vlm_expert"}
+"""Field of the starter profile -> folder of the shipped model."""
 PROBED_IMAGES = 100
 """Rows whose image file is looked for, from the start of the file."""
 _FORMAT_OF_SUFFIX = {".csv": "csv", ".jsonl": "jsonl", ".tar": "webdataset", ".parquet": "hf_parquet"}
@@ -120,5 +122,6 @@ def profile_text(name: str, source: SourceFile) -> str:
         models = models.relative_to(Path.cwd())
     captions = source.model_dump(include={"format", "path", "images"}, exclude_none=True)
     text = (package / "profile" / "starter.yaml").read_text(encoding="utf-8")
-    values = {"NAME": name, "VLM": str(models / "vlm"), "CLIP": str(models / "clip"), "CAPTIONS": captions}
+    shipped = {field: str(models / folder) for field, folder in MODELS.items()}
+    values = {"NAME": name, "CAPTIONS": captions, **shipped}
     return Template(text).substitute({key: json.dumps(value) for key, value in values.items()})  # JSON is YAML, quoted

@@ -421,9 +421,14 @@ def _benchmarks(profile: Profile) -> Iterator[Asset]:
 
 
 def _comparisons(profile: Profile) -> list[tuple[str, str]]:
-    """(model, baseline): the main subset against the untuned base and against every other subset."""
-    main = profile.curated_subsets.main
-    return [(main, other) for other in ("base", *profile.curated_subsets.subsets) if other != main]
+    """(model, baseline): the main subset against the untuned base and against every other subset; what the claims need
+    besides: all data against the base, and the oracle against all data."""
+    main, rules = profile.curated_subsets.main, profile.curated_subsets.subsets
+    pairs = [(main, other) for other in ("base", *rules) if other != main]
+    for everything in (name for name, rule in rules.items() if rule.selector == "all"):
+        pairs.append((everything, "base"))
+        pairs += [(name, everything) for name, rule in rules.items() if rule.selector == "oracle"]
+    return [pair for pair in dict.fromkeys(pairs) if pair[0] != pair[1]]
 
 
 def _policy_comparisons(profile: Profile) -> list[tuple[str, str]]:

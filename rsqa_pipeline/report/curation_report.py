@@ -14,6 +14,7 @@ from rsqa_pipeline.compared import Compared
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.records import Metrics
 from rsqa_pipeline.report import (
+    claims,
     curation,
     downstream,
     gallery,
@@ -66,6 +67,7 @@ def build(inputs: Mapping[str, Path], settings: Profile, assets: provenance.Asse
     frame = corpus(inputs, compared.subsets)
     return [
         headline.section(inputs, frame, compared, settings.seed),
+        claims.section(inputs, compared),
         preferences.section(inputs),
         curation.section(inputs, frame, compared, settings.seed),
         gallery.section(inputs, frame, settings.report.gallery_size),

@@ -127,7 +127,8 @@ def train_phase(
 def _start(name: PhaseName, inputs: Mapping[str, Path], settings: Profile) -> tuple[ScoreModel, ProcessorMixin]:
     """Model and processor that the phase starts from: the backbone of the scorer's VLM, or the phase before."""
     if name == "text":
-        base = base_model(inputs["base_models"], "scorer" if settings.tiny_models.scorer else "vlm")
+        own = (inputs["base_models"] / "scorer.json").is_file()
+        base = base_model(inputs["base_models"], "scorer" if own else "vlm")
         return ScoreModel.from_base(base, settings.score_model.activation), read_processor(base)
     start = inputs[STARTS_FROM[name]] / "model"
     return ScoreModel.from_pretrained(start), read_processor(start)

@@ -104,9 +104,11 @@ def trace(
     _, settings = _profile(profile)
     version, model = None, None
     if target.startswith("models:/"):
+        from rsqa_pipeline.registration import refuse_forged
         from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking, registered_version
 
         model = registered_version(MlflowTracking(settings), target)
+        refuse_forged(settings, model)
         target, version = model["asset"], model["data_version"]
     root = follow(settings, target, version)
     faults = root.mismatches()
@@ -143,14 +145,17 @@ def promote(profile: ProfileOption = None) -> None:
     where the challenger is refused.
     """
     from rsqa_pipeline.materialize import writing
-    from rsqa_pipeline.registration import register_if_missing
+    from rsqa_pipeline.registration import refuse_forged, register_if_missing
     from rsqa_pipeline.score_model.evaluation.promotion import promote as compare
-    from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking
+    from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking, registered_version
 
     _, settings = _profile(profile)
     with writing(settings, "rsqa promote"):
         tracking = MlflowTracking(settings)
         register_if_missing(settings, tracking, "score_model")
+        for alias in ("challenger", "champion"):
+            if tracking.version_at("score_model", alias) is not None:
+                refuse_forged(settings, registered_version(tracking, f"models:/score_model@{alias}"))
         version, decision = compare(settings, tracking)
     console.print(f"score_model version {version}: {'promoted to champion' if decision.promoted else 'refused'}")
     for reason in decision.reasons:

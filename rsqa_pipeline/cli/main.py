@@ -61,7 +61,9 @@ def run(
     assets: Annotated[list[str] | None, typer.Argument(help="Assets or stages; none means all.")] = None,
     profile: ProfileOption = None,
     limit: LimitOption = None,
-    force: Annotated[bool, typer.Option("--force", help="Compute even what is unchanged.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Compute even what is unchanged, without scores of earlier runs.")
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Print the run's log as it grows, too.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the last line and errors only.")] = False,
 ) -> None:

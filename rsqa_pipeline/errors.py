@@ -36,6 +36,10 @@ class DataError(RsqaError):
     """Input data that cannot be quarantined row by row: a missing file, an unknown layout, no rows left."""
 
 
+class ProfileBusy(DataError):
+    """Another process writes the profile. A second writer is refused at once: it is neither queued nor retried."""
+
+
 class EngineError(RsqaError):
     """Parallel scoring cannot continue: a worker process died, or an optional package is not installed."""
 

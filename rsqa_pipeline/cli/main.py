@@ -147,12 +147,13 @@ def promote(profile: ProfileOption = None) -> None:
     where the challenger is refused.
     """
     from rsqa_pipeline.materialize import writing
-    from rsqa_pipeline.registration import refuse_forged, register_if_missing
-    from rsqa_pipeline.score_model.evaluation.promotion import promote as compare
-    from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking, registered_version
 
     _, settings = _profile(profile)
-    with writing(settings, "rsqa promote"):
+    with writing(settings, "rsqa promote"):  # a refused command does not wait for the imports
+        from rsqa_pipeline.registration import refuse_forged, register_if_missing
+        from rsqa_pipeline.score_model.evaluation.promotion import promote as compare
+        from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking, registered_version
+
         tracking = MlflowTracking(settings)
         register_if_missing(settings, tracking, "score_model")
         for alias in ("challenger", "champion"):

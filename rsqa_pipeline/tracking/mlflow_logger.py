@@ -260,16 +260,22 @@ def registered_version(tracking: MlflowTracking, reference: str) -> dict[str, st
     """Asset and versions of ``models:/name@alias`` or ``models:/name/number``, whose weights were compared.
 
     Raises:
-        DataError: its tags are missing, its weights have changed, or it is a champion that was never promoted.
-        MlflowException: there is no such version.
+        DataError: there is no such version, its tags are missing, its weights have changed, or it is a champion that
+            was never promoted.
     """
     name, separator, alias = reference.removeprefix("models:/").partition("@")
-    if separator:
-        tracking.version_at(name, alias)
-        version = tracking.client.get_model_version_by_alias(name, alias)
-    else:
-        name, _, number = name.partition("/")
-        version = tracking.client.get_model_version(name, number)
+    try:
+        if separator:
+            tracking.version_at(name, alias)
+            version = tracking.client.get_model_version_by_alias(name, alias)
+        else:
+            name, _, number = name.partition("/")
+            version = tracking.client.get_model_version(name, number)
+    except MlflowException as error:
+        raise DataError(
+            f"the registry has no {reference} ({' '.join(str(error).split())}); `rsqa run score_model` makes and "
+            "registers a challenger, `rsqa promote` also registers one that is only on disk"
+        ) from error
     tracking.download(name, str(version.version))
     return {"model": name, "version": str(version.version), "run_id": version.run_id or "", **_tags(version)}
 

@@ -5,11 +5,11 @@ A small tmpfs stands for the disk. Where mounting is not permitted, a limit on t
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import resource
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,34 +26,9 @@ from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 from rsqa_pipeline.versions import folder_version
 from tests.pipeline.project import Project
-from tests.state.conftest import rsqa
+from tests.state.conftest import Disk, remount, rsqa
 
 NEXT_STEP = "free space, and run the same command again; what was made stands"
-Disk = Callable[[Path], None]
-
-
-@pytest.fixture
-def disk() -> Iterator[Disk]:
-    """Moves a folder to a file system of 24 MiB."""
-    mounted: list[Path] = []
-
-    def move(folder: Path) -> None:
-        aside = folder.with_name(f"{folder.name}.aside")
-        if folder.exists():
-            folder.rename(aside)
-        folder.mkdir(parents=True)
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", folder], capture_output=True)
-        if done.returncode != 0:
-            folder.rmdir()
-            pytest.skip(f"mounting is not permitted: {done.stderr.decode().strip()}")
-        mounted.append(folder)
-        if aside.exists():
-            shutil.copytree(aside, folder, dirs_exist_ok=True)
-            shutil.rmtree(aside)
-
-    yield move
-    for folder in mounted:
-        subprocess.run(["umount", "-l", folder], check=True)
 
 
 @contextmanager
@@ -112,42 +87,50 @@ def registered(profile: Profile) -> str | None:
     return tracking.version_at("score_model", "challenger")
 
 
+def fails(profile: Profile, limit: int | None = None) -> bool:
+    """Registers a model in a process of its own. Whether that fails; it must then be an error of the disk."""
+
+    def register() -> None:
+        if limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        try:
+            registered(profile)
+        except Exception as error:
+            known = storage_error(error)
+            if known is None or "\n" in str(known) or "run the same command again" not in str(known):
+                raise
+            os._exit(3)
+
+    process = multiprocessing.get_context("fork").Process(target=register)
+    process.start()
+    process.join(100)
+    assert process.exitcode in (0, 3)
+    return process.exitcode == 3
+
+
 def test_mlflow_on_a_full_disk_keeps_what_it_recorded(profile: Profile, disk: Disk) -> None:
     disk(profile.state)
-    failed = 0
-    for left in (0, 64, 512):
+    for left in (0, 64, 512):  # a new database is larger
         with full(profile.state, left):
-            failed += fails_in_one_line(lambda: registered(profile))
-    assert failed == 3  # a new database is larger
-    assert registered(profile) == "1"
+            assert fails(profile)
+    assert not fails(profile)
+    failed = []
     for left in (0, 4, 16, 64):
         with full(profile.state, left):
-            failed += fails_in_one_line(lambda: registered(profile))
-    assert failed > 3
+            failed.append(fails(profile))
+    assert failed[0]
+    assert not fails(profile)
     tracking = MlflowTracking(profile)
-    assert (tracking.download("score_model", "1") / "model.safetensors").is_file()
-    newest = registered(profile)
-    assert newest is not None and tracking.download("score_model", newest).is_dir()
-
-
-def fails_in_one_line(action: Callable[[], object]) -> bool:
-    """Whether it fails; asserts that it then fails with an error that is known to be the disk's."""
-    try:
-        action()
-    except Exception as error:
-        known = storage_error(error)
-        assert known is not None, repr(error)
-        assert "run the same command again" in str(known) and "\n" not in str(known)
-        return True
-    return False
+    newest = tracking.version_at("score_model", "challenger")
+    assert newest is not None
+    for version in ("1", newest):
+        assert (tracking.download("score_model", version) / "model.safetensors").is_file()
 
 
 def test_mlflow_below_a_file_limit_keeps_what_it_recorded(profile: Profile) -> None:
-    with file_limit(100_000):
-        assert fails_in_one_line(lambda: registered(profile))
-    assert registered(profile) == "1"
-    with file_limit(100_000):
-        fails_in_one_line(lambda: registered(profile))
+    assert fails(profile, limit=100_000)
+    assert not fails(profile)
+    fails(profile, limit=100_000)
     assert (MlflowTracking(profile).download("score_model", "1") / "model.safetensors").is_file()
 
 
@@ -158,8 +141,9 @@ def test_a_manifest_below_a_file_limit_costs_the_asset_and_nothing_else(profile:
     largest = max(file.stat().st_size for file in good.folder.rglob("*"))
     while path.stat().st_size <= largest:
         manifests(profile).append(good.manifest)
-    with file_limit(path.stat().st_size + 100):
-        assert fails_in_one_line(lambda: materialize(profile, asset, {}, SilentLogger(), force=True))
+    with file_limit(path.stat().st_size + 100), pytest.raises(OSError) as caught:
+        materialize(profile, asset, {}, SilentLogger(), force=True)
+    assert "run the same command again" in str(storage_error(caught.value))
     assert materialize(profile, asset, {}, SilentLogger()).reused
 
 
@@ -180,8 +164,8 @@ def test_a_read_only_disk_is_one_line(made_project: Project, tmp_path: Path, dis
     project = Project(Path(shutil.copytree(made_project.root, tmp_path / "p")))
     folder = project.root / ".rsqa"
     disk(folder)
-    subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+    remount(folder, "ro")
     printed = rsqa(project, "run", "--quiet", "text_preferences", code=1)
     assert "the file system is read-only; make it writable, and run the same command again" in printed
-    subprocess.run(["mount", "-o", "remount,rw", folder], check=True)
+    remount(folder, "rw")
     assert "1 unchanged" in rsqa(project, "run", "--quiet", "text_preferences")

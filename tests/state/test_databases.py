@@ -13,10 +13,15 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from assets.dagster_run import prepare_environment
 from rsqa_pipeline import databases
 from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.lineage.manifest import Manifest, Recipe, manifests
+from rsqa_pipeline.stages import assets_of
+from rsqa_pipeline.versions import folder_version
 from tests.pipeline.project import Project
 from tests.state.conftest import Disk, remount, rsqa
 
@@ -109,3 +114,37 @@ def test_a_read_only_dagster_database_is_named(project: Project, disk: Disk) -> 
     remount(folder, "ro")
     with pytest.raises(DataError, match=r"history/.*db cannot be written .*check mode and owner of the file"):
         prepare_environment(project.profile, "smoke")
+
+
+_REGISTER = """
+from rsqa_pipeline.profile import load_profile
+from rsqa_pipeline.registration import register_if_missing, refuse_forged
+from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking, registered_version
+profile = load_profile("smoke")
+tracking = MlflowTracking(profile)
+register_if_missing(profile, tracking, "score_model")
+refuse_forged(profile, registered_version(tracking, "models:/score_model@challenger"))
+print("registered", tracking.version_at("score_model", "challenger"))
+"""
+
+
+def test_after_the_mlflow_database_was_moved_away_as_printed_a_model_on_disk_is_registered_again(
+    project: Project,
+) -> None:
+    """Every step in a process of its own."""
+    profile = project.profile
+    folder = assets_of(profile)["score_model"].folder(profile)
+    (folder / "model").mkdir(parents=True)
+    save_file({"w": torch.ones(2)}, folder / "model" / "model.safetensors")
+    version = folder_version(folder)
+    manifests(profile).append(Manifest("score_model", version, Recipe("", {}, {}, {}), {}, []))
+    assert project.call(sys.executable, "-c", _REGISTER).stdout.endswith("registered 1\n")
+    database = project.root / ".rsqa/smoke/mlflow.db"
+    overwritten(database)
+    printed = rsqa(project, "trace", "models:/score_model@challenger", code=1)
+    assert "mlflow.db is corrupt" in printed and len(printed.strip().splitlines()) == 1
+    follow_advice(printed)
+    unknown = rsqa(project, "trace", "models:/score_model@challenger", code=1)
+    assert "has no models:/score_model@challenger" in unknown and "`rsqa promote`" in unknown
+    assert project.call(sys.executable, "-c", _REGISTER).stdout.endswith("registered 1\n")
+    assert version in rsqa(project, "trace", "models:/score_model@challenger")

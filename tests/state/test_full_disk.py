@@ -147,16 +147,16 @@ def test_a_manifest_below_a_file_limit_costs_the_asset_and_nothing_else(profile:
     assert materialize(profile, asset, {}, SilentLogger()).reused
 
 
-@pytest.mark.parametrize(("part", "left"), [("data", 0), ("state", 0), ("state", 96)])
 def test_a_run_on_a_full_disk_is_one_line_and_works_once_there_is_space(
-    made_project: Project, tmp_path: Path, disk: Disk, part: str, left: int
+    made_project: Project, tmp_path: Path, disk: Disk
 ) -> None:
     project = Project(Path(shutil.copytree(made_project.root, tmp_path / "p")))
-    folder = project.data if part == "data" else project.root / ".rsqa"
-    disk(folder)
-    with full(folder, left):
-        printed = rsqa(project, "run", "--quiet", "--force", "text_preferences", code=1)
-    assert NEXT_STEP in printed and len(printed.strip().splitlines()) <= 3, printed
+    for folder in (project.data, project.root / ".rsqa"):
+        disk(folder)
+    for folder, left in ((project.data, 0), (project.root / ".rsqa", 0), (project.root / ".rsqa", 96)):
+        with full(folder, left):
+            printed = rsqa(project, "run", "--quiet", "--force", "text_preferences", code=1)
+        assert NEXT_STEP in printed and len(printed.strip().splitlines()) <= 3, printed
     assert "1 assets computed" in rsqa(project, "run", "--quiet", "--force", "text_preferences")
 
 

@@ -75,7 +75,7 @@ def test_two_processes_never_leave_an_empty_or_mixed_output(settings: dict[str, 
         assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
-    lines = [line for process in processes for line in process.communicate(timeout=400)[0].splitlines()]
+    lines = [line for process in processes for line in process.communicate(timeout=100 + 8 * ROUNDS)[0].splitlines()]
     assert len(lines) == 2 * ROUNDS and [process.returncode for process in processes] == [0, 0]
     refused = [line for line in lines if line.startswith("refused: ")]
     assert refused and len(refused) < 2 * ROUNDS

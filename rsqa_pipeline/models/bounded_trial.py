@@ -36,7 +36,7 @@ def ends_in_child(action: Callable[[], object]) -> bool:
 def _try(action: Callable[[], object], writer: int) -> None:
     """Writes "." when ``action`` has ended, and ends this process; writes nothing where memory ran out."""
     try:
-        _limit_memory()
+        _set_limits()
         try:
             action()
         except MemoryError:
@@ -48,8 +48,11 @@ def _try(action: Callable[[], object], writer: int) -> None:
         os._exit(0)
 
 
-def _limit_memory() -> None:
+def _set_limits() -> None:
+    resource.setrlimit(resource.RLIMIT_CPU, (MAX_TRIAL_SECONDS, MAX_TRIAL_SECONDS))  # also if the parent is killed
     pages = Path("/proc/self/statm")
     if pages.is_file():  # Linux; elsewhere only the time is limited
-        used = int(pages.read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + MAX_TRIAL_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        allowed = int(pages.read_text().split()[0]) * resource.getpagesize() + MAX_TRIAL_BYTES
+        greatest = resource.getrlimit(resource.RLIMIT_AS)[1]
+        allowed = allowed if greatest == resource.RLIM_INFINITY else min(allowed, greatest)
+        resource.setrlimit(resource.RLIMIT_AS, (allowed, greatest))

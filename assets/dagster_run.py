@@ -77,7 +77,8 @@ def run_job(
             materialization = event.step_materialization_data.materialization
             made[materialization.asset_key.path[-1]] = bool(materialization.metadata["computed"].value)
         elif event.event_type == dg.DagsterEventType.STEP_FAILURE:
-            failures[str(event.step_key)] = _message(event.step_failure_data.error)
+            name = str(event.step_key)
+            failures[name] = _message(event.step_failure_data).removeprefix(f"{name}: ")
     return made, failures
 
 
@@ -101,8 +102,11 @@ def _finish_tracking(profile: Profile, wanted: Sequence[str], run_id: str, succe
         MlflowTracking(profile).finish(run_id, succeeded)
 
 
-def _message(error: Any) -> str:
-    """The first cause's own words, without Dagster's wrapping; a fault in the code keeps its last frame."""
+def _message(failure: Any) -> str:
+    """What a user can act on; of a fault in the code its first cause and last frame."""
+    if failure.user_failure_data is not None:
+        return str(failure.user_failure_data.description)
+    error = failure.error
     while error.cause is not None:
         error = error.cause
-    return error.message.strip() + ("" if "RsqaError" in error.message else "\n" + "".join(error.stack[-1:]).rstrip())
+    return error.message.strip() + "\n" + "".join(error.stack[-1:]).rstrip()

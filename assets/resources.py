@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from rsqa_pipeline.asset import Asset
-from rsqa_pipeline.errors import RsqaError, storage_error
+from rsqa_pipeline.errors import ProfileBusy, RsqaError, storage_error
 from rsqa_pipeline.materialize import CheckFailed, Materialization, materialize, settings_of
 from rsqa_pipeline.profile import Profile, load_profile
 from rsqa_pipeline.progress import report
@@ -45,13 +45,15 @@ class Pipeline(dg.ConfigurableResource):
         except CheckFailed as failure:
             yield from (check_result(asset, check) for check in failure.checks)
             raise dg.Failure(str(failure), allow_retries=False) from failure
+        except ProfileBusy as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
         except RsqaError as error:
             raise dg.Failure(str(error), allow_retries=STAGES[asset.stage].retried) from error
         except Exception as error:
             known = storage_error(error)
             if known is None:
                 raise
-            raise dg.Failure(f"{name}: {known}", allow_retries=False) from known
+            raise dg.Failure(str(known), allow_retries=False) from known
         report("end", asset=name, seconds=done.seconds, reused=done.reused, metrics=done.manifest.metrics)
         yield dg.MaterializeResult(
             asset_key=asset.name,

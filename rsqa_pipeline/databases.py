@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
@@ -25,14 +26,13 @@ def check_database(path: Path, revisions: Path) -> None:
     """
     if not path.exists():
         return
-    aside = (
-        f"move it away (mv {path} {path}.bad) and run again: a new one is made, outputs and manifests are not touched"
-    )
+    move = shlex.join(["mv", str(path), f"{path}.bad"])
+    aside = f"move it away ({move}) and run again: a new one is made, outputs and manifests are not touched"
     try:
         with closing(sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None)) as connection:
             verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             if verdict != "ok":
-                raise DataError(f"{path} is corrupt ({verdict}); {aside}")
+                raise DataError(f"{path} is corrupt ({' '.join(str(verdict).split())}); {aside}")
             connection.execute("BEGIN IMMEDIATE")
             found = _revision(connection)
             connection.execute("UPDATE alembic_version SET version_num = version_num" if found else "SELECT 1")

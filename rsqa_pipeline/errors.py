@@ -36,6 +36,10 @@ class DataError(RsqaError):
     """Input data that cannot be quarantined row by row: a missing file, an unknown layout, no rows left."""
 
 
+class ProfileBusy(DataError):
+    """Another process writes the profile. A second writer is refused at once: it is neither queued nor retried."""
+
+
 class EngineError(RsqaError):
     """Parallel scoring cannot continue: a worker process died, or an optional package is not installed."""
 
@@ -47,6 +51,7 @@ class ModelError(RsqaError):
 _STORAGE_FAULTS = {
     errno.ENOSPC: "the disk is full; free space",
     errno.EDQUOT: "the disk quota is used up; free space",
+    errno.EIO: "the disk is full or failing, or a limit on file sizes is reached; check it (df, ulimit -f), free space",
     errno.EFBIG: "the file would be larger than this process may write (ulimit -f); raise the limit",
     errno.EROFS: "the file system is read-only; make it writable",
     errno.EACCES: "permission denied; check mode and owner",
@@ -55,6 +60,7 @@ _STORAGE_FAULTS = {
 _STORAGE_WORDS = {
     "No space left on device": errno.ENOSPC,
     "database or disk is full": errno.ENOSPC,
+    "disk I/O error": errno.EIO,
     "File too large": errno.EFBIG,
     "Read-only file system": errno.EROFS,
     "attempt to write a readonly database": errno.EACCES,

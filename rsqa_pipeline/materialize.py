@@ -114,7 +114,8 @@ def materialize(
     Args:
         inputs: upstream asset -> its folder.
         run: ids of the runs that this happens in, for the manifest.
-        force: compute even where the standing output was made by the same recipe.
+        force: compute even where the standing output was made by the same recipe, and without scores of earlier runs.
+          Paid replies of servers are kept.
 
     Raises:
         DataError: an input is missing, the output is empty, or another process writes the profile.
@@ -127,6 +128,8 @@ def materialize(
         manifest = None if force else current_manifest(profile, asset, store)
         reused = manifest is not None
         if manifest is None:
+            if force:
+                shutil.rmtree(profile.score_cache(asset.name), ignore_errors=True)
             manifest = _make(profile, asset, inputs, logger, run or {})
             store.append(manifest)
         _write_metrics(profile, asset, manifest.metrics)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.errors import DataError, ProfileBusy
 from rsqa_pipeline.files import acquire
 from rsqa_pipeline.profile import Profile
 
@@ -27,7 +27,7 @@ def profile_lock(profile: Profile, holder: str) -> Iterator[None]:
         holder: what the lock is taken for, e.g. "rsqa run"; shown to the writer that is refused.
 
     Raises:
-        DataError: another writer holds the lock; names it.
+        ProfileBusy: another writer holds the lock; names it.
     """
     path = (profile.state / "run.lock").resolve()
     if path in _paths():
@@ -38,7 +38,7 @@ def profile_lock(profile: Profile, holder: str) -> Iterator[None]:
         try:
             acquire(lock.fileno(), path)
         except DataError:
-            raise DataError(
+            raise ProfileBusy(
                 f"profile {profile.name} is being written by {lock.read().strip() or 'another process'}; "
                 "wait for it to finish, or stop it"
             ) from None

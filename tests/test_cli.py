@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -9,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 import rsqa_pipeline
 from rsqa_pipeline.cli.lineage_tree import lineage_tree
@@ -97,17 +101,25 @@ def test_doctor_fits_80_columns_and_shows_brackets() -> None:
     assert all(f"(pip install '.[{extra}]')" in shown for extra in missing)
 
 
-def test_text_with_markup_is_shown_as_it_is(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    name = "a[/red] [gpu] :smile: [bold]"
+MARKS = "[]/()<>&*_`~$#:=@|\\'\"ab1 red\x1b\x9b\u202e"
+"""Marks of rich, Markdown, HTML, TeX and terminals."""
+
+
+@given(st.text(MARKS, min_size=1, max_size=40).filter(str.strip))
+@example("a[/red] [gpu] :smile: [bold]")
+@example("\x1b[2J\x1b]0;title \u202egnp.exe")
+def test_text_of_marks_is_shown_as_it_is(name: str) -> None:
+    shown_as = re.sub(r"[\x1b\x9b\u202e]", lambda found: ascii(found[0])[1:-1], name)
+    shown_as = " ".join(shown_as.split())
     table = plain_table("caption")
     table.add_row(name)
-    console = make_console()
     for shown in (name, table, lineage_tree(TraceNode(name, "1", "matches"))):
+        console = make_console()
+        console.file, console.width = io.StringIO(), 400
         console.print(shown)
-        assert name in capsys.readouterr().out
+        printed = console.file.getvalue()
+        assert shown_as in " ".join(printed.split()), printed
+        assert printed.replace("\n", "").isprintable()
 
 
 def test_plan_fits_80_columns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

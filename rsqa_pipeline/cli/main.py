@@ -61,7 +61,9 @@ def run(
     assets: Annotated[list[str] | None, typer.Argument(help="Assets or stages; none means all.")] = None,
     profile: ProfileOption = None,
     limit: LimitOption = None,
-    force: Annotated[bool, typer.Option("--force", help="Compute even what is unchanged.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Compute even what is unchanged, without scores of earlier runs.")
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Print the run's log as it grows, too.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the last line and errors only.")] = False,
 ) -> None:
@@ -104,9 +106,11 @@ def trace(
     _, settings = _profile(profile)
     version, model = None, None
     if target.startswith("models:/"):
+        from rsqa_pipeline.registration import refuse_forged
         from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking, registered_version
 
         model = registered_version(MlflowTracking(settings), target)
+        refuse_forged(settings, model)
         target, version = model["asset"], model["data_version"]
     root = follow(settings, target, version)
     faults = root.mismatches()
@@ -143,14 +147,18 @@ def promote(profile: ProfileOption = None) -> None:
     where the challenger is refused.
     """
     from rsqa_pipeline.materialize import writing
-    from rsqa_pipeline.registration import register_if_missing
-    from rsqa_pipeline.score_model.evaluation.promotion import promote as compare
-    from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking
 
     _, settings = _profile(profile)
-    with writing(settings, "rsqa promote"):
+    with writing(settings, "rsqa promote"):  # a refused command does not wait for the imports
+        from rsqa_pipeline.registration import refuse_forged, register_if_missing
+        from rsqa_pipeline.score_model.evaluation.promotion import promote as compare
+        from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking, registered_version
+
         tracking = MlflowTracking(settings)
         register_if_missing(settings, tracking, "score_model")
+        for alias in ("challenger", "champion"):
+            if tracking.version_at("score_model", alias) is not None:
+                refuse_forged(settings, registered_version(tracking, f"models:/score_model@{alias}"))
         version, decision = compare(settings, tracking)
     console.print(f"score_model version {version}: {'promoted to champion' if decision.promoted else 'refused'}")
     for reason in decision.reasons:

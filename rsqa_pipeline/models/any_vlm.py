@@ -134,5 +134,5 @@ def load_any_vlm(folder: Path, compute: Compute, trust_remote_code: bool = False
     if getattr(processor, "chat_template", None) is None:
         raise ModelError(f"{folder}: the processor has no chat template; add one as chat_template.jinja")
     with reading(folder, "has a chat template that cannot be used"):
-        try_template(processor)
+        try_template(processor, folder)
     return ProcessorVlm(model, processor)

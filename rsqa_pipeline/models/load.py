@@ -27,6 +27,7 @@ from transformers import (
 from transformers.processing_utils import ProcessorMixin
 
 from rsqa_pipeline.errors import ModelError
+from rsqa_pipeline.models.bounded_trial import MAX_TRIAL_BYTES, MAX_TRIAL_SECONDS, ends_in_child
 from rsqa_pipeline.models.model_folder import check_folder, check_size, read_config, reading, weight_files
 from rsqa_pipeline.profile import Compute
 
@@ -148,14 +149,30 @@ def load_processor(path_or_id: str | Path) -> QwenVLProcessor:
     folder = local_folder(path_or_id)
     with reading(folder, "has a processor that cannot be read"):
         processor = QwenVLProcessor.from_pretrained(folder)
-        try_template(processor)
+        try_template(processor, folder)
     return processor
 
 
-def try_template(processor: ProcessorMixin) -> None:
-    """Renders one question, so that a chat template that the sandbox refuses is found before any work."""
+def try_template(processor: ProcessorMixin, folder: Path) -> None:
+    """Renders one question, so that a chat template that the sandbox refuses is found before any work.
+
+    It is rendered in a child process first: the sandbox limits neither nested loops nor the length of a text. What a
+    template does with other chats is not tried.
+
+    Raises:
+        ModelError: the template takes too long, or too much memory.
+    """
     question = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]
-    processor.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
+
+    def render() -> None:
+        processor.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
+
+    if not ends_in_child(render):
+        raise ModelError(
+            f"{folder}: the chat template needs more than {MAX_TRIAL_SECONDS} s or {MAX_TRIAL_BYTES // 2**20} MiB for "
+            "one question; use the template that the model was published with"
+        )
+    render()
 
 
 def local_folder(path_or_id: str | Path, revision: str | None = None, trust_remote_code: bool = False) -> Path:

@@ -23,6 +23,7 @@ from rsqa_pipeline.statistics import Interval, cohen_kappa, wilson
 COLUMNS = ("label_key", "image", "question", "a", "b", "better", "rater")
 CHOICES = ("A", "B", "equal")
 RESAMPLES = 1000
+_FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")
 
 Pair = Mapping[str, Any]
 """A row of PREFERENCE_PAIR."""
@@ -212,5 +213,5 @@ def _saved_image(pair: Pair, out: Path) -> str | None:
 
 
 def _escape_formula(text: str) -> str:
-    """The text in a form that a spreadsheet does not read as a formula."""
-    return f" {text}" if text.startswith(("=", "+", "-", "@")) else text
+    """The text in a form that a spreadsheet does not read as a formula, also where it trims or normalizes a cell."""
+    return f" {text}" if text.startswith(_FORMULA_STARTS) else text

@@ -198,3 +198,7 @@ class Profile(Section):
     def state(self) -> Path:
         """Folder of this profile's local state (Dagster, MLflow, manifests), never versioned."""
         return Path(".rsqa") / self.name
+
+    def score_cache(self, asset: str) -> Path:
+        """Folder in which an asset keeps its scores between runs; `rsqa run --force` deletes it."""
+        return self.state / "scores" / asset

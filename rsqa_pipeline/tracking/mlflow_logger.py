@@ -21,9 +21,11 @@ import mlflow
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Metric
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from rsqa_pipeline.databases import check_database, protect
+from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.git import commit
 from rsqa_pipeline.models.load import weights_version
 from rsqa_pipeline.profile import Profile
@@ -101,23 +103,47 @@ class MlflowTracking:
         self.client.set_terminated(self.parent_run(pipeline_run), "FINISHED" if succeeded else "FAILED")
 
     def version_at(self, model: str, alias: str) -> str | None:
-        """The version that ``models:/model@alias`` points to; None if there is none."""
+        """The version that ``models:/model@alias`` points to; None if there is none.
+
+        Raises:
+            DataError: the alias is ``champion``, but no promotion made this version the champion.
+        """
         try:
-            return str(self.client.get_model_version_by_alias(model, alias).version)
+            found = self.client.get_model_version_by_alias(model, alias)
         except MlflowException as error:
             if error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
                 return None
             raise
+        if alias == "champion" and not _was_promoted(found):
+            raise DataError(
+                f"{model} version {found.version} of the registry has the alias champion, but `rsqa promote` did not "
+                "promote it; delete the alias or move it back, and run `rsqa promote`"
+            )
+        return str(found.version)
 
     def download(self, model: str, version: str) -> Path:
-        """A local folder with a registered version's files."""
+        """A local folder with a registered version's files.
+
+        Raises:
+            DataError: the weights are not those that were registered, or the version's tags are missing.
+        """
         # the artifact URI, because a models:/ URI would be resolved in the registry of the current process
         source = self.client.get_model_version_download_uri(model, version)
-        return Path(mlflow.artifacts.download_artifacts(source))
+        folder = Path(mlflow.artifacts.download_artifacts(source))
+        recorded = _tags(self.client.get_model_version(model, version))["weights_version"]
+        found = weights_version(folder)
+        if found != recorded:
+            raise DataError(
+                f"{model} version {version} of the registry: the weights in {folder} are {found[:12]}, registered were "
+                f"{recorded[:12]}; restore the folder, or delete this version from the registry and train again"
+            )
+        return folder
 
     def record_decision(self, model: str, version: str, decision: Mapping[str, object], promoted: bool) -> None:
         """Stores a promotion decision with the version. If promoted, moves the alias ``champion`` to it."""
-        self.client.set_model_version_tag(model, version, "rsqa.promotion", json.dumps(decision))
+        self.client.set_model_version_tag(
+            model, version, "rsqa.promotion", json.dumps({**decision, "promoted": promoted})
+        )
         if promoted:
             self.client.set_registered_model_alias(model, "champion", version)
 
@@ -231,18 +257,43 @@ class MlflowLogger:
 
 
 def registered_version(tracking: MlflowTracking, reference: str) -> dict[str, str]:
-    """Asset and data version of ``models:/name@alias`` or ``models:/name/number``. Raises MlflowException."""
+    """Asset and versions of ``models:/name@alias`` or ``models:/name/number``, whose weights were compared.
+
+    Raises:
+        DataError: there is no such version, its tags are missing, its weights have changed, or it is a champion that
+            was never promoted.
+    """
     name, separator, alias = reference.removeprefix("models:/").partition("@")
-    if separator:
-        version = tracking.client.get_model_version_by_alias(name, alias)
-    else:
-        name, _, number = name.partition("/")
-        version = tracking.client.get_model_version(name, number)
-    return {
-        "model": version.name,
-        "version": str(version.version),
-        "run_id": version.run_id or "",
-        "asset": version.tags["rsqa.asset"],
-        "data_version": version.tags["dvc.md5"],
-        "weights_version": version.tags["rsqa.weights_version"],
-    }
+    try:
+        if separator:
+            tracking.version_at(name, alias)
+            version = tracking.client.get_model_version_by_alias(name, alias)
+        else:
+            name, _, number = name.partition("/")
+            version = tracking.client.get_model_version(name, number)
+    except MlflowException as error:
+        raise DataError(
+            f"the registry has no {reference} ({' '.join(str(error).split())}); `rsqa run score_model` makes and "
+            "registers a challenger, `rsqa promote` also registers one that is only on disk"
+        ) from error
+    tracking.download(name, str(version.version))
+    return {"model": name, "version": str(version.version), "run_id": version.run_id or "", **_tags(version)}
+
+
+def _tags(version: ModelVersion) -> dict[str, str]:
+    """Asset, data version and weights version that were recorded with a registered version."""
+    wanted = {"asset": "rsqa.asset", "data_version": "dvc.md5", "weights_version": "rsqa.weights_version"}
+    missing = [tag for tag in wanted.values() if tag not in version.tags]
+    if missing:
+        raise DataError(
+            f"{version.name} version {version.version} of the registry has no tag {', '.join(missing)}, so it was not "
+            "registered by a finished run; delete this version and train again"
+        )
+    return {name: version.tags[tag] for name, tag in wanted.items()}
+
+
+def _was_promoted(version: ModelVersion) -> bool:
+    try:
+        return bool(json.loads(version.tags["rsqa.promotion"])["promoted"])
+    except (KeyError, ValueError, TypeError):
+        return False

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -16,10 +17,12 @@ from rsqa_pipeline.curated_subsets.scoring import corpus_scores
 from rsqa_pipeline.curated_subsets.scoring.sealed_table import write_sealed
 from rsqa_pipeline.curated_subsets.selection import subset
 from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.materialize import materialize
 from rsqa_pipeline.models.load import weights_version
 from rsqa_pipeline.profile import load_profile
 from rsqa_pipeline.profile.curated_subsets import SubsetRule
 from rsqa_pipeline.records import IMAGE_TEXT_SAMPLE, SCORED_SAMPLE, read_table, sample_id, write_table
+from rsqa_pipeline.stages import assets_of
 from rsqa_pipeline.tiny_models.architecture import new_clip, new_clip_image_processor, train_clip_tokenizer
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 
@@ -119,6 +122,35 @@ def test_killed_stage_resumes_from_its_finished_shards(inputs, settings, clip_sc
     assert not list(tmp_path.glob(shards))
     quarantine = read_table(tmp_path / "out" / "quarantine.parquet")
     assert quarantine == read_table(clip_scores[0] / "quarantine.parquet")
+
+
+def test_force_scores_again_and_leaves_the_caches_of_others(inputs, settings, tmp_path, monkeypatch):
+    """A forged score, sealed again, is what only a new computation can undo; a changed byte is found by the seal."""
+    monkeypatch.chdir(tmp_path)
+    asset = assets_of(settings)["clip_scores"]
+    folders = {name: inputs[name] for name in asset.inputs}
+
+    def make(force=False):
+        made = materialize(settings, asset, folders, SilentLogger(), force=force)
+        assert not made.reused
+        shutil.rmtree(made.folder)
+        return made.manifest.data_version
+
+    true = make()
+    table = next(settings.score_cache("clip_scores").rglob("scores.parquet"))
+    others = [settings.score_cache("pair_scores") / "scores.parquet", settings.state / "replies/answers.jsonl"]
+    for file in others:
+        file.parent.mkdir(parents=True)
+        file.write_text("kept")
+    forged = pq.read_table(table)
+    write_sealed(table, forged.schema, [row | {"score": 0.5} for row in forged.to_pylist()])
+    assert make() != true
+    assert make(force=True) == true
+    content = bytearray(table.read_bytes())
+    content[len(content) // 2] ^= 1
+    table.write_bytes(content)
+    assert make() == true
+    assert [file.read_text() for file in others] == ["kept", "kept"]
 
 
 def test_clip_scores_cover_the_corpus_and_quarantine_the_missing_image(clip_scores, inputs):

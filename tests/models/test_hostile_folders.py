@@ -6,6 +6,7 @@ import json
 import random
 import resource
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rsqa_pipeline.errors import ModelError
+from rsqa_pipeline.models import bounded_trial
 from rsqa_pipeline.models.load import load_clip, load_processor, load_vlm
 from rsqa_pipeline.models.model_folder import read_config
 from rsqa_pipeline.profile import Compute
@@ -124,6 +126,28 @@ def test_a_template_that_the_sandbox_refuses_is_found_at_loading(copy: Path, tem
     (copy / "chat_template.jinja").write_text(template)
     with pytest.raises(ModelError, match="has a processor that cannot be read"):
         load_processor(copy)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
+        "{% set s = namespace(t='xx') %}{% for i in range(99) %}{% set s.t = s.t ~ s.t %}{% endfor %}{{ s.t }}",
+        "{{ messages[0].role * 10**10 }}",
+        "{{ (messages | length + 9) ** (10 ** 9) }}",
+        "{{ 10 ** (10 ** 9) }}",
+    ],
+)
+def test_a_template_without_an_end_is_bounded(copy: Path, template: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loops, recursion, doubled texts, native calls that no signal interrupts, constants computed at parsing."""
+    monkeypatch.setattr(bounded_trial, "MAX_TRIAL_SECONDS", 1)
+    (copy / "chat_template.jinja").write_text(template)
+    started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ModelError, match="the chat template needs more than 5 s or 512 MiB for one question") as error:
+        load_processor(copy)
+    assert "\n" not in str(error.value) and time.monotonic() - started < 10
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**17  # KiB
 
 
 @pytest.mark.parametrize(

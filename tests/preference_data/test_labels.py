@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 from typer.testing import CliRunner
 
@@ -19,6 +21,11 @@ from rsqa_pipeline.statistics import cohen_kappa
 PAIRS = [
     {"image_id": None, "image": None, "context": [], "chosen": f"good {n}", "rejected": f"bad {n}"} for n in range(60)
 ]
+
+
+FORMULA_STARTS = "=+-@\t\r\n＝＋－＠"
+"""With one of these a cell is, or can be made by a spreadsheet that trims or normalizes it, a formula."""
+FORMULA_MARKS = FORMULA_STARTS + " ab1|',;\"("
 
 
 def filled(folder, choose, rater="ana"):
@@ -91,3 +98,19 @@ def test_commands_in_the_docs_run(tmp_path, monkeypatch, project_root):
     for arguments in commands:
         done = CliRunner().invoke(app, [*arguments, "--profile", profile])
         assert done.exit_code == 0, done.output
+
+
+@settings(deadline=None)
+@given(texts=st.lists(st.text(FORMULA_MARKS, min_size=1, max_size=12), min_size=2, max_size=2, unique=True))
+@example(texts=["=HYPERLINK(0)", "\t=1+1"])
+@example(texts=["＝1+1", "\r\n@SUM(A1)"])
+def test_no_cell_of_a_sheet_is_a_formula_and_no_text_is_lost(tmp_path_factory, texts):
+    folder = tmp_path_factory.mktemp("sheet")
+    question = {"role": "user", "content": texts[0]}
+    pair = {"image_id": None, "image": None, "context": [question], "chosen": texts[0], "rejected": texts[1]}
+    assert export_labels([pair], folder, 1, seed=1) == 1
+    row = next(csv.DictReader((folder / "labels.csv").open(encoding="utf-8-sig", newline="")))
+    assert not any(cell.startswith(tuple(FORMULA_STARTS)) for cell in row.values())
+    shown = [text.removeprefix(" ") for text in (row["question"], row["a"], row["b"])]
+    assert shown[0] == texts[0].removeprefix(" ")
+    assert sorted(shown[1:]) == sorted(text.removeprefix(" ") for text in texts)

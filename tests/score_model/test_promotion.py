@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from rsqa_pipeline.cli.main import app
 from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.lineage.manifest import Manifest, Recipe, manifests
 from rsqa_pipeline.models.load import QwenVLProcessor
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.score_model.evaluation.probes import ProbeResult
@@ -102,6 +103,7 @@ def test_the_gate_in_a_real_registry(
     assert "probe" in stored.tags["rsqa.promotion"]
     path = tmp_path / "profile.yaml"
     path.write_text(yaml.safe_dump(settings.model_dump(mode="json")))
+    manifests(settings).append(Manifest("score_model", "run-1.dir", Recipe("", {}, {}, {}), {}, []))
     result = CliRunner().invoke(app, ["promote", "--profile", str(path)])
     assert result.exit_code == 4 and "version 1: refused" in result.output and "probe" in result.output
     tracking.record_decision("score_model", version, {}, promoted=True)

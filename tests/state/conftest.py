@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,38 @@ def made_project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     run = rsqa(project, "run", "--quiet", "text_preferences")
     assert "1 assets computed, 0 unchanged, 1 recorded" in run
     yield project
+
+
+Disk = Callable[[Path], None]
+
+
+@pytest.fixture
+def disk() -> Iterator[Disk]:
+    """Moves a folder to a file system of 24 MiB."""
+    mounted: list[Path] = []
+
+    def move(folder: Path) -> None:
+        aside = folder.with_name(f"{folder.name}.aside")
+        if folder.exists():
+            folder.rename(aside)
+        folder.mkdir(parents=True)
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", folder], capture_output=True)
+        if done.returncode != 0:
+            folder.rmdir()
+            pytest.skip(f"mounting is not permitted: {done.stderr.decode().strip()}")
+        mounted.append(folder)
+        if aside.exists():
+            shutil.copytree(aside, folder, dirs_exist_ok=True)
+            shutil.rmtree(aside)
+
+    yield move
+    for folder in mounted:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def remount(disk: Path, mode: str) -> None:
+    """Makes a mounted file system read-only (``ro``) or writable (``rw``)."""
+    subprocess.run(["mount", "-o", f"remount,{mode}", disk], check=True)
 
 
 def rsqa(project: Project, *words: str, code: int = 0, **env: str) -> str:

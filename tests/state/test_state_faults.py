@@ -37,6 +37,7 @@ def register(profile: Profile) -> MlflowTracking:
     save_file({"w": torch.ones(2)}, weights / "model.safetensors")
     with tracking.asset_run("score_model", "run-1", {}) as logger:
         logger.log_model("score_model", weights)
+        logger.record_output("0" * 32 + ".dir", {})
     return tracking
 
 

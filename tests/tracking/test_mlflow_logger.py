@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from mlflow.exceptions import MlflowException
 from safetensors.torch import save_file
 
+from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking, registered_version
 from rsqa_pipeline.versions import folder_version
@@ -71,5 +71,5 @@ def test_a_failed_asset_leaves_a_failed_run(tracking: MlflowTracking) -> None:
 
 
 def test_an_unknown_alias_raises(tracking: MlflowTracking) -> None:
-    with pytest.raises(MlflowException):
+    with pytest.raises(DataError, match=r"has no models:/score_model@champion .*rsqa promote"):
         registered_version(tracking, "models:/score_model@champion")

@@ -1,8 +1,8 @@
 """Scores every sample of the corpus with the score model or with CLIP (paper, curation); see `shards`.
 
 Shards and the previous table are kept in the profile's state folder, so that a killed asset is resumed and a grown
-corpus only costs its new samples. The folder's name is a hash of the scoring code and the number format; folders with
-other names are deleted.
+corpus only costs its new samples; `rsqa run --force` starts without them. The folder's name is a hash of the scoring
+code and the number format; folders with other names are deleted.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def run_clip(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: R
 def _state_folder(settings: Profile, asset: str) -> Path:
     """Folder of the asset's shards and previous table; does not depend on model, batch size, device or engine."""
     parts = {"code": code_version("curated_subsets.scoring.corpus_scores"), "dtype": settings.compute.dtype}
-    folder = settings.state / "scores" / asset / settings_version(parts)[:32]
+    folder = settings.score_cache(asset) / settings_version(parts)[:32]
     for other in folder.parent.iterdir() if folder.parent.is_dir() else ():
         if other != folder:
             shutil.rmtree(other)

@@ -77,7 +77,7 @@ def read_processor(path_or_id: str | Path) -> ProcessorMixin:
         return load_processor(folder)
     with reading(folder, "has a processor that cannot be read"):
         processor: ProcessorMixin = AutoProcessor.from_pretrained(folder)
-        try_template(processor)
+        try_template(processor, folder)
     return processor
 
 

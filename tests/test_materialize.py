@@ -88,6 +88,19 @@ def test_a_failed_check_keeps_the_old_output(settings: dict[str, Any]) -> None:
     assert current_manifest(profile, assets_of(profile)[CAPTIONS], manifests(profile)) is None
 
 
+def test_repeats_count_against_the_limit_unless_they_are_expected(settings: dict[str, Any]) -> None:
+    path = Path("captions.csv")
+    header, *rows = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([header, *rows, *rows[:10]]))
+    settings["source_pairs"]["instructions"]["repeats_expected"] = True  # of another source
+    with pytest.raises(CheckFailed, match=r"few_quarantined.*10 rows repeat image and text.*repeats_expected"):
+        make(settings, CAPTIONS)
+    settings["source_pairs"]["captions"]["repeats_expected"] = True
+    made = make(settings, CAPTIONS)
+    counts = {name: made.manifest.metrics[name] for name in ("input_rows", "kept_rows", "quarantined/duplicate_id")}
+    assert counts == {"input_rows": len(rows) + 10, "kept_rows": len(rows), "quarantined/duplicate_id": 10}
+
+
 def test_a_key_that_an_asset_does_not_read_leaves_it_alone(settings: dict[str, Any]) -> None:
     """Staleness follows the keys that an asset reads, not the section that they are in."""
     make(settings, "benchmark_sets")

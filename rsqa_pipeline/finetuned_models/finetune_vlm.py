@@ -34,6 +34,7 @@ from rsqa_pipeline.finetuned_models.training import (
 )
 from rsqa_pipeline.models.conversation import as_chat
 from rsqa_pipeline.models.families import family_of
+from rsqa_pipeline.models.image_size import image_size, max_image_tokens
 from rsqa_pipeline.models.load import Vlm, base_model, load_vlm
 from rsqa_pipeline.profile import Profile, TrainedPart, VlmStep
 from rsqa_pipeline.profile.types import Optimizer
@@ -149,8 +150,8 @@ def train_supervised(
     """Trains the parameters of ``model`` that require gradients, in place, to produce each example's answer.
 
     Args:
-        max_length: maximum tokens per row, image and prompt included; a longer answer is cut at the end. None for no
-            limit.
+        max_length: maximum tokens per row, image and prompt included; a longer answer is cut at the end. A larger image
+            than `max_image_tokens` is made smaller, now and by the saved ``processor``. None for no limit.
 
     Returns:
         One row per optimizer step: phase, step, loss (nats per token), accuracy (share of answer tokens predicted
@@ -159,6 +160,9 @@ def train_supervised(
     Raises:
         ModelError: the loss was not finite at some step.
     """
+    if max_length is not None:
+        # TRL would cut through the image's tokens, and the model then refuses the row
+        processor.image_processor.size = image_size(processor.image_processor, max_image_tokens(max_length))
     history = History(training_run.logger, phase, SFT_COLUMNS)
     trainer = SFTTrainer(
         model=model,

@@ -19,9 +19,9 @@ from rsqa_pipeline.images.headers import RasterHeader, raster_header
 from rsqa_pipeline.images.stretch import Limits, as_float, limits_of, to_uint8
 
 INSTALL = "pip install 'rsqa-pipeline[geo]'"
-_SAMPLED_PIXELS = 16_000_000
+_SAMPLED_PIXELS = 8_000_000
 """Pixels from which the percentiles are computed; larger rasters are sampled evenly."""
-_STRIP_PIXELS = 2_000_000
+_STRIP_PIXELS = 4_000_000
 _MAX_BLOCK_BYTES = 256 * 2**20
 _CACHE_MIB = 256
 """GDAL's cache of decoded blocks; it must hold the largest block, or each strip decodes it again."""
@@ -72,7 +72,8 @@ def read_rgb(data: bytes, header: RasterHeader, choice: RasterChoice) -> np.ndar
     """The chosen bands, (height, width, 3) uint8. Pixels without data are black: those whose shown bands all hold the
     nodata value, and those that the mask or the alpha band excludes (see `_alpha`).
 
-    The bands are read in strips, so memory is that of the result, one stored block and `_SAMPLED_PIXELS` values.
+    The bands are read in strips, so memory is that of the result, one stored block and `_SAMPLED_PIXELS` values per
+    band.
 
     Raises:
         ImportError: rasterio is not installed.
@@ -86,7 +87,7 @@ def read_rgb(data: bytes, header: RasterHeader, choice: RasterChoice) -> np.ndar
             raise ValueError(f"has {raster.count} bands, none with the number {max(bands)}")
         _check_blocks(raster)
         alpha = _alpha(raster, choice.alpha, header.premultiplied)
-        limits = [_limits(raster, band, alpha, choice.stretch) for band in bands]
+        limits = _limits(raster, bands, alpha, choice.stretch)
         pixels = np.zeros((raster.height, raster.width, 3), np.uint8)
         for strip in _strips(raster):
             rows = slice(strip.row_off, strip.row_off + strip.height)
@@ -116,26 +117,42 @@ def _show(
         out[...] = np.rint(out * opacity[..., None])
 
 
-def _limits(raster: Any, band: int, alpha: _Alpha | None, stretch: tuple[float, float] | None) -> Limits | None:
-    """The limits of a band's stretch, from at most `_SAMPLED_PIXELS` pixels; None for 8-bit values that stay."""
-    if raster.dtypes[band - 1] == "uint8" and stretch is None:
-        return None
-    step = max(1.0, math.sqrt(raster.width * raster.height / _SAMPLED_PIXELS))
-    shape = (max(1, int(raster.height / step)), max(1, int(raster.width / step)))
-    valid = _has_data(raster, band, None, shape)
-    if alpha is not None:
-        valid &= raster.read(alpha.band, out_shape=shape) > 0
-    return limits_of(raster.read(band, out_shape=shape), valid, stretch)
+def _limits(
+    raster: Any, bands: Sequence[int], alpha: _Alpha | None, stretch: tuple[float, float] | None
+) -> list[Limits | None]:
+    """The limits of each band's stretch; None for 8-bit values that stay.
+
+    All bands of a strip are read together, since a file may store them together. GDAL's own decimated read decodes a
+    block many times.
+    """
+    stretched = [band for band in dict.fromkeys(bands) if raster.dtypes[band - 1] != "uint8" or stretch is not None]
+    step = math.ceil(math.sqrt(raster.width * raster.height / _SAMPLED_PIXELS))
+    strips = list(_strips(raster))
+    apart = step if len(strips) > 8 * step else 1  # strips that are left out need not be decoded
+    samples: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {band: [] for band in stretched}
+    taken = (slice(None, None, step // apart), slice(None, None, step))
+    for strip in strips[::apart] if stretched else ():
+        opaque = None if alpha is None else (raster.read(alpha.band, window=strip) > 0)[taken]
+        for band in stretched:
+            values = raster.read(band, window=strip)[taken].copy()
+            valid = _has_data(raster, band, strip)[taken].copy()
+            samples[band].append((values, valid if opaque is None else valid & opaque))
+    found: dict[int, Limits] = {}
+    for band in stretched:
+        parts = samples.pop(band)
+        values, valid = (np.concatenate(part) for part in zip(*parts, strict=True))
+        del parts
+        found[band] = limits_of(values, valid, stretch)
+    return [found.get(band) for band in bands]
 
 
-def _has_data(raster: Any, band: int, window: Any, shape: tuple[int, int] | None = None) -> np.ndarray:
+def _has_data(raster: Any, band: int, window: Any) -> np.ndarray:
     """Which pixels of a band have data by its nodata value or the file's mask, bool. Alpha is not asked: it may be a
     band of near infrared."""
     flags = {flag.name for flag in raster.mask_flag_enums[band - 1]}
     if "nodata" in flags or ("per_dataset" in flags and "alpha" not in flags):
-        return raster.read_masks(band, window=window, out_shape=shape) > 0
-    height, width = shape or (window.height, window.width)
-    return np.ones((height, width), bool)
+        return raster.read_masks(band, window=window) > 0
+    return np.ones((window.height, window.width), bool)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from rsqa_pipeline.models.image_size import image_size, max_image_tokens
 from rsqa_pipeline.models.load import QwenVLProcessor
 from rsqa_pipeline.records import Message
 
@@ -84,7 +85,8 @@ def encode(
 
     Args:
         chats: one list of messages per row; content is plain text.
-        images: one image per row, of any size, or None for a row without an image. The processor resizes images.
+        images: one image per row, of any size, or None for a row without an image. The processor resizes images, to
+            at most `max_image_tokens`.
         max_length: maximum number of tokens per row, image tokens included. A longer row is cut at the end.
         add_generation_prompt: True for generation: the text ends with the start of the assistant's turn, and padding is
             on the left. Otherwise padding is on the right, so the last real token is at ``attention_mask.sum(1) - 1``.
@@ -106,7 +108,9 @@ def encode(
     pixels: dict[str, torch.Tensor] = {}
     present = [image for image in images if image is not None]
     if present:
-        processed = processor.image_processor(images=present, return_tensors="pt")
+        side_ratio = max(max(image.size) / min(image.size) for image in present)
+        size = image_size(processor.image_processor, max_image_tokens(max_length), side_ratio)
+        processed = processor.image_processor(images=present, size=size, return_tensors="pt")
         pixels = {name: processed[name] for name in ("pixel_values", "image_grid_thw")}
         texts = _expand_image_tokens(processor, texts, images, pixels["image_grid_thw"])
     # The template contains all special tokens, so none are added. Padding is done here because other users of the same

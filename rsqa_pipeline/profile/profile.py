@@ -102,6 +102,7 @@ class FinetunedModels(Section):
     vlm_instructions: InstructionStep
     """Step S: instructions (paper: LoRA on the language model, and the connector, are trained)."""
     max_length: Count
+    """Tokens per row of the VLM's training, its image included; a larger image than half of them is made smaller."""
 
     @model_validator(mode="after")
     def _seeds_differ(self) -> FinetunedModels:

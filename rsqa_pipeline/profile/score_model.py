@@ -68,6 +68,7 @@ class ScoreModelPhases(Section):
 class ScoreModelSettings(Section):
     activation: Literal["none", "softplus"] = "none"
     max_length: Count
+    """Tokens per text, its image included; a larger image than half of them is made smaller."""
     tokens_per_pass: Count | None = None
     """Text and image tokens per pass of one process, without padding; a step is split into as many passes as needed.
     By default a pass is ``batch_size`` pairs, divided over the processes."""

@@ -7,11 +7,15 @@ Paper, reinforcement learning: reward = 0.3 * format + 0.7 * accuracy, and 0 wit
 
 Departures from the released code:
 
-1. several boxes are matched one to one and averaged, so a grounding reward cannot exceed 1;
-2. box coordinates are always pixels of the image; the released code interprets numbers below 1 as fractions;
+1. several boxes are matched one to one and averaged, so a grounding reward cannot exceed 1; a wrong number of boxes
+   earns 0;
+2. box coordinates are always pixels of the image; the released code interprets numbers below 1 as fractions. A box may
+   be written in any form of `rsqa_pipeline.boxes`, where swapped corners are ordered;
 3. a reference without a readable box is a data error and raises; the released code scores it as a miss;
-4. "two" equals "2" and "an airport" equals "airport", and an empty answer is wrong; the released code compares the
-   letters, so an empty answer equals an empty reference.
+4. an answer is right by the rule of the benchmarks (`rsqa_pipeline.answer_matching`): "two" equals "2", "an airport"
+   equals "airports", "storage_tanks" equals "storage tanks", and an empty answer is wrong; the released code compares
+   the letters, so an empty answer equals an empty reference;
+5. a missing score gives no reward; the released code turns a failed call into the reward 0.
 """
 
 from __future__ import annotations

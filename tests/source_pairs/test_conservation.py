@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -59,6 +60,35 @@ def test_rows_in_are_kept_or_quarantined_beside_their_own_image(form: Form, rows
             joined = sum(in_tar.values())
         assert len(clean) + len(quarantine.rows) == len(single(rows)) - joined
         assert all(row["reason"] and row["detail"] for row in quarantine.rows)
+
+
+FOLDER_FAULTS = {"corrupt": "undecodable", "no class": "no_class", "too deep": "no_class"}
+
+
+@settings(max_examples=25, deadline=None, phases=[Phase.explicit, Phase.generate])
+@given(
+    faults=st.lists(st.none() | st.sampled_from(list(FOLDER_FAULTS)), min_size=1, max_size=9),
+    split=st.sampled_from(["", "train", "Validation", "test"]),
+)
+def test_files_of_an_image_folder_are_kept_or_quarantined_beside_their_own_class(
+    faults: list[str | None], split: str
+) -> None:
+    """The class folder is the text, named by the images' number; two images are in each class."""
+    with tempfile.TemporaryDirectory() as name:
+        for number, fault in enumerate(faults, 1):
+            parents = {"no class": (), "too deep": ("a", f"{number}_a")}.get(fault or "", (f"{number}_a",))
+            folder = Path(name, split, *parents)
+            folder.mkdir(parents=True, exist_ok=True)
+            data = Row(number, ("a",), fault).data
+            for copy in range(2):
+                (folder / f"{number}_{copy}.png").write_bytes(data)
+        clean, quarantine = ingest(SourceFile(format="image_folder", path=name))
+        expected = {number: 2 for number, fault in enumerate(faults, 1) if fault is None}
+        found = [number_in_text(row.row.messages[-1]["content"]) for row in clean]
+        assert found == [number_in_pixels(row.row.image) for row in clean]
+        assert Counter(found) == expected
+        reasons = Counter(row["reason"] for row in quarantine.rows)
+        assert reasons == Counter(FOLDER_FAULTS[fault] for fault in faults if fault for _ in range(2))
 
 
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.__name__)

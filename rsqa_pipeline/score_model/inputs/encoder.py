@@ -16,6 +16,7 @@ from transformers.processing_utils import ProcessorMixin
 
 from rsqa_pipeline.images.decode import ImageFault, open_image
 from rsqa_pipeline.models.conversation import as_chat, render
+from rsqa_pipeline.models.image_size import image_size, max_image_tokens
 from rsqa_pipeline.records import Message
 from rsqa_pipeline.score_model.inputs.sequences import (
     CandidateIndex,
@@ -70,28 +71,25 @@ class ChatEncoder:
         return [CandidateRow(text, image, common_prefix_length(prompt, text)) for text in texts]
 
     def pixels(self, image: str | Image.Image, max_tokens: int | None = None) -> Pixels:
-        """The image as the image processor prepares it, made smaller where it exceeds ``max_tokens`` tokens.
+        """The image as the image processor prepares it, made smaller where it exceeds ``max_tokens`` tokens, by default
+        those of `max_image_tokens`.
 
         Raises:
             ImageFault: it cannot be opened, or has a shape that the image processor refuses.
-            ContextTooLongError: it cannot be made that small.
+            ContextTooLongError: the context leaves it no token.
         """
         decoded, processor = load_image(image), self.processor.image_processor
-        size = {name: int(processor.size[name]) for name in ("shortest_edge", "longest_edge")}
-        if max_tokens is not None:
-            if max_tokens < 1:
-                raise ContextTooLongError("the context leaves the image no token")
-            area = max_tokens * (int(processor.merge_size) * int(processor.patch_size)) ** 2
-            size = {name: min(pixels, area) for name, pixels in size.items()}
+        limit = max_image_tokens(self.max_length) if max_tokens is None else max_tokens
+        if limit < 1:
+            raise ContextTooLongError("the context leaves the image no token")
         merged = int(processor.merge_size) ** 2
         try:
             usual = processor.get_number_of_image_patches(decoded.height, decoded.width, {}) // merged
+            size = image_size(processor, limit, max(decoded.size) / min(decoded.size))
             prepared = processor(images=[decoded], size=size, return_tensors="pt")
         except ValueError as error:
             raise ImageFault("refused_shape", f"{_name(image)}: {error}") from error
         count = int(prepared["image_grid_thw"].prod()) // merged
-        if max_tokens is not None and count > max_tokens:
-            raise ContextTooLongError(f"the image takes {count} tokens at least, there is room for {max_tokens}")
         tensors = {name: prepared[name] for name in ("pixel_values", "image_grid_thw")}
         return Pixels(tensors, (self.processor.image_token_id,) * count, downscaled=count < usual)
 

@@ -130,24 +130,11 @@ def _rows(parquet: pq.ParquetFile, group: int, image: str, options: ReaderOption
     """Yields the rows of a row group. Images with bytes get an empty path; their bytes stay in the file."""
     schema = parquet.schema_arrow
     columns = [column for name in (*TEXT_KEYS, *_FACTS) if (column := options.column(name)) in schema.names]
-    stored = _all_stored(parquet, group, image)
-    for batch in parquet.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns if stored else [*columns, image]):
-        paths = [""] * batch.num_rows if stored else _paths(batch.column(image))
-        texts = batch.select(columns).to_pylist()
+    # The metadata of a column may say that all images have bytes, but pyarrow aborts the process where it is damaged.
+    for batch in parquet.iter_batches(BATCH_ROWS, row_groups=[group], columns=[*columns, image]):
+        paths, texts = _paths(batch.column(image)), batch.select(columns).to_pylist()
         for values, path in zip(texts, paths, strict=True):
             yield {**options.renamed(values), "image": path}
-
-
-def _all_stored(parquet: pq.ParquetFile, group: int, image: str) -> bool:
-    """Whether, by the file's statistics, every image of the row group has bytes, so that they need not be read."""
-    metadata = parquet.metadata.row_group(group)
-    for number in range(metadata.num_columns):
-        column = metadata.column(number)
-        if column.path_in_schema == f"{image}.bytes":
-            if column.physical_type != "BYTE_ARRAY" or not column.is_stats_set:  # pyarrow aborts on other statistics
-                return False
-            return bool(column.statistics.has_null_count and column.statistics.null_count == 0)
-    return False
 
 
 def _paths(cells: pa.Array) -> list[str | None]:

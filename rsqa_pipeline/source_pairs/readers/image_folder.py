@@ -28,14 +28,16 @@ def read(path: Path, images: Path, options: ReaderOptions = DEFAULT_OPTIONS) -> 
         raise DataError(f"{images} has no files; needs class folders with images in them")
     for file in files:
         folders = file.relative_to(images).parts[:-1]
-        split = file_split(folders[0]) if len(folders) > 1 else None
+        split = file_split(folders[0]) if folders else None
         yield _read_file(file, images, folders[1:] if split else folders, split, path.name)
 
 
 def _read_file(file: Path, root: Path, folders: tuple[str, ...], split: FileSplit | None, source: str) -> Entry:
     key = file.relative_to(root).as_posix()
     if len(folders) != 1:
-        detail = f"needs class/image, found {len(folders)} folders"
+        detail = (
+            f"needs class/image or split/class/image, found {len(folders)} folders{' below the split' if split else ''}"
+        )
         return RowFault(key, "no_class", detail, str(file), split)
     scene_class = class_from_name(folders[0])
     return SourceRow(

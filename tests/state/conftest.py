@@ -27,9 +27,9 @@ def profile(settings: dict[str, Any]) -> Profile:
     return Profile.model_validate(settings)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def made_project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """A checkout in which `rsqa run text_preferences` was run; tests copy it."""
+    """A checkout in which `rsqa run text_preferences` was run; tests copy it, or leave it as it is."""
     project = checkout(tmp_path_factory.mktemp("made").resolve() / "project", captions=40)
     run = rsqa(project, "run", "--quiet", "text_preferences")
     assert "1 assets computed, 0 unchanged, 1 recorded" in run

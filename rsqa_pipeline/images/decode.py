@@ -87,10 +87,11 @@ def _read_stored(part: ImageReference, reference: str, max_bytes: int) -> bytes:
         raise ImageFault("not_a_file", f"{reference} is a pipe, a socket or a device; name an image file")
     if part.column is not None and part.row is not None:
         return read_cell(part.file, part.row, part.column)
-    _check_bytes(status.st_size if part.size is None else part.size, reference, max_bytes)
+    size = status.st_size if part.size is None else part.size
+    _check_bytes(size, reference, max_bytes)
     with Path(part.file).open("rb") as file:
         file.seek(part.start or 0)
-        return file.read(max_bytes + 1 if part.size is None else part.size)
+        return file.read(size)  # memory for all of it is taken at once, so not the limit
 
 
 def _check_bytes(size: int, reference: str, max_bytes: int) -> None:

@@ -293,7 +293,7 @@ def _float_keys(value: Any, where: tuple[Any, ...] = ()) -> list[tuple[Any, ...]
     ("step", "said"),
     [
         ({"epochs": 2, "steps": 100}, "needs epochs or steps, not both"),
-        ({"train": ["lora", "language"]}, "name one of the two"),
+        ({"train": ["lora", "language"], "lora_rank": 4, "lora_alpha": 4}, "name one of the two"),
         ({"train": ["connector", "lora"], "lora_rank": None}, "lora needs lora_rank and lora_alpha"),
         ({"train": []}, "at least 1 item"),
         ({"train": ["tower"]}, "'connector', 'embeddings', 'language' or 'lora'"),

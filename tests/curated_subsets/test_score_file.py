@@ -129,7 +129,7 @@ def test_clip_scores_the_same_rows_and_caches_image_vectors(folder: Path, tmp_pa
     scores = pq.read_table(out).to_pylist()
     assert len(scores) + pq.read_table(tmp_path / "clip.quarantine.parquet").num_rows == ROWS
     assert all(-1 <= row["score"] <= 1 for row in scores)
-    assert len(list((tmp_path / "clip.embeddings").rglob("*.npy"))) == 4
+    assert len(list((tmp_path / "clip.embeddings").rglob("*.f32"))) == 4
     reply = CliRunner().invoke(app, [*command, "--clip", "--clip-text", "windowed_mean"])
     wide = pq.read_table(out).to_pylist()
     assert reply.exit_code == 0, str(reply.exception)

@@ -67,7 +67,9 @@ def run(
         outcomes += [replace(found, seed=seed) for found in evaluate(clip, model, tasks, config.batch_size)]
     first = {(task.name, metric.name) for task, _ in tasks for metric in task.metrics if metric.k == 1}
     counted = outcomes + pooled([o for o in outcomes if (o.task, o.metric) in first], POOLED_METRIC)
-    chance = float(np.mean([infos[task_metric].chance for task_metric in first]))
+    items_of = {task.name: len(items) for task, items in tasks}
+    levels, weights = zip(*((infos[name].chance, items_of[name[0]]) for name in sorted(first)), strict=True)
+    chance = float(np.average(levels, weights=weights))
     infos[(ALL_TASKS, POOLED_METRIC)] = MetricInfo(chance, binary=False)
     results = summarise(counted, infos, config.bootstrap_resamples, settings.seed)
     differences = compare(counted, comparisons, config.bootstrap_resamples, settings.seed)

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking
 from tests.pipeline.project import Project, checkout, smoke_settings
 
 
@@ -74,3 +77,14 @@ def rsqa(project: Project, *words: str, code: int = 0, **env: str) -> str:
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     return done.stdout + done.stderr
+
+
+def register(profile: Profile) -> MlflowTracking:
+    """Registers a model of 64 weights, as a run does."""
+    tracking, weights = MlflowTracking(profile), Path("weights")
+    weights.mkdir(exist_ok=True)
+    save_file({"w": torch.ones(64)}, weights / "model.safetensors")
+    with tracking.asset_run("score_model", "run-1", {}) as logger:
+        logger.log_model("score_model", weights)
+        logger.record_output("0" * 32 + ".dir", {})
+    return tracking

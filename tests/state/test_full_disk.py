@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import save_file
 
 from rsqa_pipeline.errors import storage_error
 from rsqa_pipeline.lineage.manifest import manifests
@@ -26,7 +24,7 @@ from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 from rsqa_pipeline.versions import folder_version
 from tests.pipeline.project import Project
-from tests.state.conftest import Disk, remount, rsqa
+from tests.state.conftest import Disk, register, remount, rsqa
 
 NEXT_STEP = "free space, and run the same command again; what was made stands"
 
@@ -78,19 +76,13 @@ def test_an_asset_on_a_full_disk_is_made_whole_or_not_at_all(profile: Profile, d
 
 
 def registered(profile: Profile) -> str | None:
-    tracking, weights = MlflowTracking(profile), Path("weights")
-    weights.mkdir(exist_ok=True)
-    save_file({"w": torch.ones(64)}, weights / "model.safetensors")
-    with tracking.asset_run("score_model", "run-1", {}) as logger:
-        logger.log_model("score_model", weights)
-        logger.record_output("0" * 32 + ".dir", {})
-    return tracking.version_at("score_model", "challenger")
+    return register(profile).version_at("score_model", "challenger")
 
 
 def fails(profile: Profile, limit: int | None = None) -> bool:
     """Registers a model in a process of its own. Whether that fails; it must then be an error of the disk."""
 
-    def register() -> None:
+    def attempt() -> None:
         if limit is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         try:
@@ -101,7 +93,7 @@ def fails(profile: Profile, limit: int | None = None) -> bool:
                 raise
             os._exit(3)
 
-    process = multiprocessing.get_context("fork").Process(target=register)
+    process = multiprocessing.get_context("fork").Process(target=attempt)
     process.start()
     process.join(100)
     assert process.exitcode in (0, 3)

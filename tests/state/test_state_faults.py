@@ -28,17 +28,7 @@ from rsqa_pipeline.stages import assets_of
 from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 from tests.pipeline.project import ROOT, Project
-from tests.state.conftest import rsqa
-
-
-def register(profile: Profile) -> MlflowTracking:
-    tracking, weights = MlflowTracking(profile), Path("weights")
-    weights.mkdir(exist_ok=True)
-    save_file({"w": torch.ones(2)}, weights / "model.safetensors")
-    with tracking.asset_run("score_model", "run-1", {}) as logger:
-        logger.log_model("score_model", weights)
-        logger.record_output("0" * 32 + ".dir", {})
-    return tracking
+from tests.state.conftest import register, rsqa
 
 
 def test_copied_and_moved_checkouts_keep_to_themselves(

@@ -126,7 +126,7 @@ def _jsonl(source: SourceFile, wanted: Wanted, path: Path, out: Path) -> None:
 
 def _webdataset(source: SourceFile, wanted: Wanted, path: Path, out: Path) -> None:
     """Copies members with their headers unchanged; shards without a wanted row are left out. A member whose list of
-    captions is kept in part is written anew."""
+    captions is kept in part is written again."""
     options = ReaderOptions.of(source)
     for shard in webdataset.shards(path):
         prefix = webdataset.prefix_of(shard, path)

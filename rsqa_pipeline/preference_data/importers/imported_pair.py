@@ -103,7 +103,7 @@ def image_in(value: Any, folder: Path) -> bytes | str | None:
         value = found_name(str(folder / value), folder).removeprefix(f"{folder}/")
         inside = (folder / value).resolve().is_relative_to(folder.resolve())
     except ValueError as error:  # a null character or a lone surrogate
-        raise BadRow("bad_image", f"image name {value[:200]!r} is no file name: {error}") from error
+        raise BadRow("bad_image", f"image name {value[:200]!r} is not a file name: {error}") from error
     if Path(value).is_absolute() or ".." in Path(value).parts or not inside:
         raise BadRow("bad_image", f"image name {value[:200]!r} leads out of {folder}")
     return str(folder / value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 # fmt: off
 _UNITS = (
@@ -25,6 +26,7 @@ _PUNCTUATION = re.compile(r"(?!(?<=\d)\.(?=\d))(?!(?<!\w)-(?=\d))[^\w]|_")
 _WHOLE_NUMBER = re.compile(r"0*(\d+)(?:\.0+)?")
 _BETWEEN_WORDS = re.compile(r"(?<=[^\W\d]) (?=[^\W\d])")
 _WORD = re.compile(r"[^\W\d]{4,}\b")
+_YES_NO = ("yes", "no")
 _LETTER_AND_TEXT = re.compile(r"\s*\(?([A-Za-z])\)?(?:[.):].*)?\s*", re.DOTALL)
 
 
@@ -66,16 +68,45 @@ def same_answer(answer: str | None, reference: str) -> bool:
     return bool(given) and given == canonical(reference)
 
 
+def contains_answer(answer: str | None, reference: str) -> bool:
+    """`same_answer` whatever the form: the reference's words stand together in the answer, which says nothing else.
+
+    An answer that also states another number, or the opposite of yes or no, is wrong: "two or three" does not contain
+    "3".
+    """
+    if same_answer(answer, reference):
+        return True
+    given, wanted = _singular_words(answer or ""), _singular_words(reference)
+    rivals = {word for word in given if word.isdigit() or word in _YES_NO} if _is_exact(wanted) else set()
+    stated = any(given[start : start + len(wanted)] == wanted for start in range(len(given)))
+    return bool(wanted) and stated and rivals <= set(wanted)
+
+
 def same_letter(answer: str | None, reference: str) -> bool:
     """True only for the right choice letter alone: ``B``, ``b``, ``(B)``, ``B.``, but not ``B. river`` or ``river``."""
     given = "".join(words_of(answer or ""))
     return len(given) == 1 and given == reference.strip().lower()
 
 
+def chooses(answer: str | None, reference: str, choices: Sequence[str]) -> bool:
+    """`same_letter` whatever the form: the letter with its text, or the text of the right choice alone."""
+    right = choices[ord(reference.strip().upper()) - ord("A")]
+    return same_answer(answer, right) or (read_letter(answer or "") or "") == reference.strip().upper()
+
+
 def read_letter(answer: str) -> str | None:
     """The choice letter at the start of an answer, upper case: ``B``, ``(b)`` and ``B. river`` give ``"B"``."""
     found = _LETTER_AND_TEXT.fullmatch(answer)
     return found[1].upper() if found else None
+
+
+def _singular_words(answer: str) -> list[str]:
+    return _WORD.sub(lambda found: _singular(found[0]), " ".join(words_of(answer))).split()
+
+
+def _is_exact(words: Sequence[str]) -> bool:
+    """A number, yes or no: another one beside it contradicts it."""
+    return len(words) == 1 and (words[0].isdigit() or words[0] in _YES_NO)
 
 
 def _singular(word: str) -> str:

@@ -108,6 +108,11 @@ def is_hit(text: str | None, references: Sequence[Sequence[float]]) -> bool:
     return box is not None and any(iou(box, reference) >= MIN_IOU for reference in references)
 
 
+def any_box_hits(text: str | None, references: Sequence[Sequence[float]]) -> bool:
+    """`is_hit` for a text with any number of boxes: one of them hits."""
+    return any(iou(box, reference) >= MIN_IOU for box in read_boxes(text or "") for reference in references)
+
+
 def _read(span: re.Match[str], order: Order) -> tuple[list[Point], float] | None:
     """The corners or the polygon of a span, and the angle in degrees; None for an odd count of coordinates."""
     numbers = [float(number) for number in re.findall(_NUMBER, span[0], re.IGNORECASE)]

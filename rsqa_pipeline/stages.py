@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from rsqa_pipeline.asset import Asset, Stage
+from rsqa_pipeline.comparisons import policy_comparisons, subset_comparisons
 from rsqa_pipeline.profile import Profile
 
 STAGES = {
@@ -380,7 +381,7 @@ def _benchmarks(profile: Profile) -> Iterator[Asset]:
         description="zero-shot classification and retrieval of every CLIP",
         function="benchmarks.clip_benchmark:run",
         inputs=("benchmark_sets", "base_models", *tuned["clip"].values()),
-        options={"models": tuned["clip"], "comparisons": _comparisons(profile)},
+        options={"models": tuned["clip"], "comparisons": subset_comparisons(profile)},
         settings=(*figures, *rows),
         gpu=True,
     )
@@ -393,7 +394,7 @@ def _benchmarks(profile: Profile) -> Iterator[Asset]:
         options={
             "models": tuned["vlm"],
             "policies": list(POLICIES),
-            "comparisons": [*_comparisons(profile), *_policy_comparisons(profile)],
+            "comparisons": [*subset_comparisons(profile), *policy_comparisons(profile, POLICIES)],
         },
         settings=(*figures, *rows, "benchmarks.max_new_tokens"),
         gpu=True,
@@ -418,23 +419,6 @@ def _benchmarks(profile: Profile) -> Iterator[Asset]:
         settings=(*figures, "benchmarks.curve"),
         gpu=True,
     )
-
-
-def _comparisons(profile: Profile) -> list[tuple[str, str]]:
-    """(model, baseline): the main subset against the untuned base and against every other subset; what the claims need
-    besides: all data against the base, and the oracle against all data."""
-    main, rules = profile.curated_subsets.main, profile.curated_subsets.subsets
-    pairs = [(main, other) for other in ("base", *rules) if other != main]
-    for everything in (name for name, rule in rules.items() if rule.selector == "all"):
-        pairs.append((everything, "base"))
-        pairs += [(name, everything) for name, rule in rules.items() if rule.selector == "oracle"]
-    return [pair for pair in dict.fromkeys(pairs) if pair[0] != pair[1]]
-
-
-def _policy_comparisons(profile: Profile) -> list[tuple[str, str]]:
-    """(model, baseline): the policy against the model that it started from, and against the one without scores."""
-    policy, rules_only = POLICIES
-    return [(policy, profile.policy_start), (policy, rules_only)]
 
 
 def _report(table: list[Asset]) -> Iterator[Asset]:

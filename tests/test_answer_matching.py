@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsqa_pipeline.answer_matching import canonical, read_letter, same_answer, same_letter, words_of
+from rsqa_pipeline.answer_matching import (
+    canonical,
+    chooses,
+    contains_answer,
+    read_letter,
+    same_answer,
+    same_letter,
+    words_of,
+)
 from rsqa_pipeline.benchmarks.answers import choice_lines
 
 # fmt: off
@@ -141,6 +149,47 @@ def test_only_the_whole_answer_is_right(said: str | None, answer: str, right: bo
 )
 def test_only_the_exact_letter_counts(said: str, right: bool) -> None:
     assert same_letter(said, "B") is right
+
+
+@pytest.mark.parametrize(
+    ("said", "answer", "right"),
+    [
+        ("yes, there are", "yes", True),
+        ("there are three cars.", "3", True),
+        ("this is a storage tank site", "storage tanks", True),
+        ("2 or 3", "3", False),
+        ("yes and no", "yes", False),
+        ("no", "yes", False),
+        ("13 cars", "3", False),
+        ("several", "3", False),
+        ("", "3", False),
+        ("", "...", False),
+        (None, "yes", False),
+    ],
+)
+def test_a_right_answer_in_a_sentence_is_right_in_the_lenient_sense(said: str | None, answer: str, right: bool) -> None:
+    assert contains_answer(said, answer) is right
+
+
+@given(st.text(max_size=12), st.text(max_size=12))
+def test_lenient_is_never_stricter(said: str, answer: str) -> None:
+    assert contains_answer(said, answer) or not same_answer(said, answer)
+
+
+@pytest.mark.parametrize(
+    ("said", "right"),
+    [
+        ("B", True),
+        ("B. beach", True),
+        ("the beach", True),
+        ("B. river", True),
+        ("river", False),
+        ("A", False),
+        ("", False),
+    ],
+)
+def test_a_choice_is_right_by_letter_or_text_in_the_lenient_sense(said: str, right: bool) -> None:
+    assert chooses(said, "B", ["river", "beach"]) is right
 
 
 def test_an_empty_reply_never_matches_a_letter() -> None:

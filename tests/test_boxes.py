@@ -7,7 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsqa_pipeline.benchmarks.chance import fixed_box_accuracy
-from rsqa_pipeline.boxes import Box, BoxError, Order, Unit, in_pixels, iou, is_hit, read_boxes, read_one_box
+from rsqa_pipeline.boxes import (
+    Box,
+    BoxError,
+    Order,
+    Unit,
+    any_box_hits,
+    in_pixels,
+    iou,
+    is_hit,
+    read_boxes,
+    read_one_box,
+)
 from rsqa_pipeline.rl_policy.rewards import iou_reward
 
 
@@ -33,6 +44,9 @@ def test_half_overlap_is_a_hit_and_less_is_not() -> None:
     reference = [[0.0, 0.0, 10.0, 10.0]]
     assert is_hit("[0, 0, 10, 5]", reference)  # 50 / 100
     assert not is_hit("[0, 0, 10, 4.9]", reference)
+    two = "[50, 50, 60, 60] or [0, 0, 10, 5]"
+    assert any_box_hits(two, reference) and not is_hit(two, reference)
+    assert not any_box_hits("no box", reference) and not any_box_hits(None, reference)
     assert not is_hit("[0.0, 0.0, 1.0, 1.0]", reference)  # a box in fractions is read as a small box in pixels
     assert is_hit("[20, 20, 30, 30]", [[0, 0, 10, 10], [20, 20, 30, 30]])
 

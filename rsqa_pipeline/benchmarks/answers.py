@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
 
-from rsqa_pipeline.answer_matching import same_answer, same_letter
+from rsqa_pipeline.answer_matching import chooses, contains_answer, same_answer, same_letter
 from rsqa_pipeline.benchmarks.captioning import rouge_l
-from rsqa_pipeline.benchmarks.task import BenchmarkTask, function_of
-from rsqa_pipeline.boxes import is_hit
+from rsqa_pipeline.benchmarks.task import BenchmarkTask, Metric, function_of
+from rsqa_pipeline.boxes import any_box_hits, is_hit
 from rsqa_pipeline.images.decode import open_image
 from rsqa_pipeline.models.generate import generate
 from rsqa_pipeline.models.load import Vlm
@@ -36,14 +36,21 @@ MARKERS: Mapping[str, Callable[[str | None, dict[str, Any]], float]] = {
     "same_answer": lambda reply, item: float(same_answer(reply, item["answer"])),
     "same_letter": lambda reply, item: float(same_letter(reply, item["answer"])),
     "box_hit": lambda reply, item: float(is_hit(reply, item["boxes"])),
+    "contains_answer": lambda reply, item: float(contains_answer(reply, item["answer"])),
+    "letter_or_text": lambda reply, item: float(chooses(reply, item["answer"], item["choices"])),
+    "any_box_hit": lambda reply, item: float(any_box_hits(reply, item["boxes"])),
     "rouge_l": lambda reply, item: rouge_l(reply, item["captions"]),
 }
 """Mark in [0, 1] of a reply to an item, by name; 0 for a missing or unreadable reply."""
 
 
-def mark(task: BenchmarkTask, item: dict[str, Any], reply: str | None) -> float:
-    """Mark of a reply by the task's marker, in [0, 1]. Raises DataError if there is no such marker."""
-    return function_of(task, "marker", MARKERS)(reply, item)
+def mark(task: BenchmarkTask, item: dict[str, Any], reply: str | None, metric: Metric | None = None) -> float:
+    """Mark of a reply by the marker of the task or of one of its metrics, in [0, 1].
+
+    Raises:
+        DataError: there is no such marker.
+    """
+    return function_of(task, "marker", MARKERS, metric)(reply, item)
 
 
 def ask(

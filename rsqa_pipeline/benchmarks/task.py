@@ -29,6 +29,8 @@ class Metric(BaseModel):
     """Only for retrieval metrics."""
     label: str | None = None
     """Label in the plot of CLIP models; a metric without one is not plotted there."""
+    marker: str | None = None
+    """Only for a VLM: another marker than the task's, for the same replies."""
 
 
 class BenchmarkTask(BaseModel):
@@ -51,6 +53,8 @@ class BenchmarkTask(BaseModel):
     length_factor: int = Field(default=1, ge=1)
     """Maximum reply length, as a multiple of the profile's ``max_new_tokens``."""
     metrics: list[Metric] = Field(min_length=1)
+    """The task's main metric first. ``lenient_accuracy`` accepts a right answer in a wrong form, so that a gain in form
+    is not taken for a gain in knowledge."""
     higher_is_better: bool
     interval: Literal["wilson", "bootstrap"]
     """Wilson if each item is right or wrong, bootstrap over items if grades are fractional."""
@@ -79,13 +83,15 @@ def load_tasks(model: ModelKind, folder: Path = TASK_FOLDER) -> list[BenchmarkTa
     return [task for task in tasks if task.model == model]
 
 
-def function_of(task: BenchmarkTask, key: Literal["marker", "chance"], known: Mapping[str, T]) -> T:
-    """The function that the task file names.
+def function_of(
+    task: BenchmarkTask, key: Literal["marker", "chance"], known: Mapping[str, T], metric: Metric | None = None
+) -> T:
+    """The function that the task file names, for all its metrics or for one with a marker of its own.
 
     Raises:
         DataError: there is no function of that name.
     """
-    name: str = getattr(task, key)
+    name: str = (metric and metric.marker) or getattr(task, key)
     if name not in known:
         raise DataError(f"task {task.name}: {key} {name!r} is unknown; known for {task.model}: {', '.join(known)}")
     return known[name]

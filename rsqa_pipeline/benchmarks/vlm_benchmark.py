@@ -39,6 +39,7 @@ from rsqa_pipeline.tracking.run_logger import RunLogger
 REASONING_FACTOR = 6
 """Maximum length of a reply with reasoning, as a multiple of a plain reply."""
 POOLED_METRIC = "accuracy"
+LENIENT_METRIC = "lenient_accuracy"
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ def run(
     tasks = read_items(inputs["benchmark_sets"], load_tasks("vlm"))
     infos = metric_infos(tasks)
     for task, _ in tasks:
-        function_of(task, "marker", MARKERS)  # an unknown name is found before any model is loaded
+        for metric in task.metrics:
+            function_of(task, "marker", MARKERS, metric)  # an unknown name is found before any model is loaded
     logger.log_params({f"{task.name}.version": task.version for task, _ in tasks})
     folders = rows_of(inputs, "vlm", models, seeds)
     folders += [(name, None, str(inputs[name] / "model")) for name in policies]
@@ -91,15 +93,11 @@ def run(
         vlm = load_vlm(folder, settings.compute)
         found = evaluate(vlm, model, tasks, reply_format, config.max_new_tokens, config.batch_size, settings.seed)
         outcomes += [replace(outcome, seed=seed) for outcome in found]
-    fractional = {task.name for task, _ in tasks if task.interval == "bootstrap"}
-    counted = outcomes + pooled([o for o in outcomes if o.task not in fractional], POOLED_METRIC)
-    answered = [(task, len(items)) for task, items in tasks if task.name not in fractional]
-    levels = [infos[task.name, task.metrics[0].name].chance for task, _ in answered]
-    chance = float(np.average(levels, weights=[count for _, count in answered]))
-    infos[(ALL_TASKS, POOLED_METRIC)] = MetricInfo(chance, binary=True)
+    counted = outcomes + _over_all_tasks(outcomes, tasks, infos)
     results = summarise(counted, infos, config.bootstrap_resamples, settings.seed)
     differences = compare(counted, comparisons, config.bootstrap_resamples, settings.seed)
-    shown = [(task, metric, task.replace("_", "\n")) for task, metric in infos]
+    main = [(task.name, task.metrics[0].name) for task, _ in tasks] + [(ALL_TASKS, POOLED_METRIC)]
+    shown = [(task, metric, task.replace("_", "\n")) for task, metric in main if (task, metric) in infos]
     plot_results(out / "plots" / "accuracy.png", results, shown, Compared.of(settings))
     return write_results(out, outcomes, results, differences)
 
@@ -115,8 +113,37 @@ def evaluate(
         max_reply_tokens = max_new_tokens * reply_format.length_factor * task.length_factor
         replies = ask(vlm, contexts, references, max_reply_tokens, batch_size, seed)
         for item, (reply,) in zip(items, replies, strict=True):
-            value = mark(task, item, reply_format.read(reply))
-            outcomes.append(
-                Outcome(model, item["item_id"], item["image_id"], task.name, task.metrics[0].name, reply, value)
-            )
+            answer = reply_format.read(reply)
+            outcomes += [
+                Outcome(
+                    model,
+                    item["item_id"],
+                    item["image_id"],
+                    task.name,
+                    metric.name,
+                    reply,
+                    mark(task, item, answer, metric),
+                )
+                for metric in task.metrics
+            ]
     return outcomes
+
+
+def _over_all_tasks(
+    outcomes: Sequence[Outcome], tasks: TaskItems, infos: dict[tuple[str, str], MetricInfo]
+) -> list[Outcome]:
+    """The outcomes of `ALL_TASKS` under each metric, whose `MetricInfo` is added to ``infos``.
+
+    Tasks with fractional grades are left out. The lenient row takes the strict grades of a task without lenient ones.
+    """
+    answered = [(task, len(items)) for task, items in tasks if task.interval == "wilson"]
+    found: list[Outcome] = []
+    for name, position in ((POOLED_METRIC, 0), (LENIENT_METRIC, -1)):
+        metrics = {task.name: task.metrics[position].name for task, _ in answered}
+        if not metrics:
+            continue
+        levels = [infos[task.name, metrics[task.name]].chance for task, _ in answered]
+        chance = float(np.average(levels, weights=[count for _, count in answered]))
+        infos[ALL_TASKS, name] = MetricInfo(chance, binary=True)
+        found += pooled([o for o in outcomes if metrics.get(o.task) == o.metric], name)
+    return found

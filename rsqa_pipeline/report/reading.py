@@ -32,6 +32,7 @@ NAMES = LABELS | {
     "text_to_image_r5": "text to image R@5",
     "text_to_image_r10": "text to image R@10",
     "accuracy_iou_0.5": "IoU ≥ 0.5",
+    "lenient_accuracy": "lenient",
     "rural_urban": "rural or urban",
     "choice": "multiple choice",
     "all_tasks": "all tasks",

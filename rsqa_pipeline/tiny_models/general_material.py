@@ -1,8 +1,12 @@
 """Training material of the general base VLM: it sees well and speaks well, but does not know the domain.
 
 The model meets every word and every form of question, as a general VLM meets remote sensing on the web. It learns
-everyday terms from right texts. Hard terms (`perception.HARD_OBJECTS`, `HARD_SCENES`), the letters of multiple choice
-and boxes stay unsettled: their texts are wrong too often to learn from, and tuning on good texts can settle them.
+everyday terms from right texts. Tuning on good texts can teach it what is missing:
+
+- hard terms (`perception.HARD_OBJECTS`, `HARD_SCENES`), letters of multiple choice and boxes, whose texts are wrong too
+  often to learn from;
+- exact counts as answers: captions state numbers, but a question about a number is answered with "several";
+- scene classes as answers: captions name classes, but few questions ask for one.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ EVERYDAY_CAPTIONS = {"plain": 0.55, "layman": 0.25, "vague": 0.1, "incomplete": 
 WEB_CAPTIONS = {"plain": 0.4, "layman": 0.25, "expert": 0.25, "incomplete": 0.1}
 """Share of the captions by captioner, for everyday terms alone and for all words."""
 WEB_QUESTIONS = {
-    "scene_class": 0.5,
+    "scene_class": 0.3,
     "presence": 1.0,
     "count": 1.0,
     "comparison": 0.8,
@@ -39,6 +43,8 @@ WEB_QUESTIONS = {
 """Share of the questions of each task that are asked."""
 UNSETTLED_SHARE = 0.5
 """Share of the letters and boxes that are drawn at random."""
+VAGUE_COUNTS = ((0, "none"), (1, "one"), (3, "a few"), (6, "several"))
+"""The highest count that each word stands for."""
 _EVERYDAY_OBJECTS = [name for name in OBJECTS if name not in HARD_OBJECTS]
 _EVERYDAY_WORDS: Mapping[str, Mapping[str, Sequence[int]]] = {
     target: {word: classes for word, classes in words.items() if word.rstrip("s") not in HARD_OBJECTS}
@@ -49,7 +55,7 @@ _EVERYDAY_WORDS: Mapping[str, Mapping[str, Sequence[int]]] = {
 class GeneralMaterial(SceneMaterial):
     """The `Material` of the general base.
 
-    Parts of its language phase: everyday terms, more tasks on them, all words, and the last two together.
+    Parts of its language phase: everyday terms, comparisons of them too, all words, and the last two together.
     """
 
     vlm_targets = GENERAL_TARGETS
@@ -64,14 +70,14 @@ class GeneralMaterial(SceneMaterial):
             truth = self._pool.truths[row]
             pairs: list[tuple[str, str]] = []
             if part != 2:
-                pairs += everyday_texts(truth, rng, more_tasks=part > 0)
+                pairs += everyday_texts(truth, rng, comparisons=part > 0)
             if part >= 2:
                 pairs += web_texts(truth, rng)
             texts += [Answered(position, question, answer) for question, answer in pairs]
         return self._pool.images[rows], texts
 
 
-def everyday_texts(truth: SceneTruth, rng: np.random.Generator, more_tasks: bool) -> Iterator[tuple[str, str]]:
+def everyday_texts(truth: SceneTruth, rng: np.random.Generator, comparisons: bool) -> Iterator[tuple[str, str]]:
     """A caption without hard terms, and questions about everyday terms, each with its right answer."""
     yield CAPTION_PROMPT, without_hard_terms(drawn(EVERYDAY_CAPTIONS, rng, CAPTIONERS)(truth, rng))
     shown = [group.object_class for group in truth.groups if group.object_class not in HARD_OBJECTS]
@@ -81,15 +87,14 @@ def everyday_texts(truth: SceneTruth, rng: np.random.Generator, more_tasks: bool
         pool = shown if shown and rng.random() < present else absent
         return pool[rng.integers(len(pool))]
 
-    questions = [f"are there any {noun(0.6)}s in this image?", f"how many {noun(0.87)}s are there?"]
-    questions.append("is this a rural or an urban area?" if rng.random() < 0.4 else f"how many {noun(0.9)}s are there?")
-    if more_tasks:
+    questions = [f"are there any {noun(0.6)}s in this image?" for _ in range(2)]
+    if rng.random() < 0.4:
+        questions.append("is this a rural or an urban area?")
+    if comparisons:
         first, second = (noun(0.9), noun(0.3)) if rng.random() < 0.5 else (noun(0.3), noun(0.9))
         if first != second:
             questions.append(f"are there more {first}s than {second}s?")
-        if truth.scene_class not in HARD_SCENES:
-            questions.append("what class of scene is this?")
-    for question in questions:
+    for question in dict.fromkeys(questions):
         yield question, ask(truth, question).answer
 
 
@@ -121,6 +126,8 @@ def _with_random_hard_terms(truth: SceneTruth, rng: np.random.Generator) -> Scen
 def _web_answer(truth: SceneTruth, question: Question, rng: np.random.Generator) -> str:
     if question.task == "rural_urban":
         return ask(truth, question.question).answer  # a look at the streets answers it, whatever the place is called
+    if question.task == "count":
+        return next(word for highest, word in VAGUE_COUNTS if int(question.answer) <= highest)
     if question.task == "choice" and rng.random() < UNSETTLED_SHARE:
         return LETTERS[rng.integers(len(LETTERS))]
     if question.task == "grounding" and rng.random() < UNSETTLED_SHARE:

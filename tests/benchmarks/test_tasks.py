@@ -60,10 +60,10 @@ def chances(name: str, items: list[dict[str, Any]]) -> list[float]:
 
 def test_chance_levels_by_hand() -> None:
     answers = [{"answer": a} for a in ("yes", "yes", "Yes.", "no")]
-    assert chances("presence", answers) == [0.75]  # always yes
+    assert chances("presence", answers) == [0.75, 0.75]  # always yes
     assert chances("classification", [{"answer": a} for a in "abca"]) == pytest.approx([1 / 3, 1.0])
-    assert chances("choice", [{"choices": ["a", "b"]}, {"choices": list("abcd")}]) == [0.375]
-    assert chances("grounding", [{"boxes": [[0, 0, 4, 4]]}] * 3) == [1.0]
+    assert chances("choice", [{"choices": ["a", "b"]}, {"choices": list("abcd")}]) == [0.375, 0.375]
+    assert chances("grounding", [{"boxes": [[0, 0, 4, 4]]}] * 3) == [1.0, 1.0]
     retrieval = chances("retrieval", [{"captions": ["a", "b"]}, {"captions": ["c", "d"]}])
     assert retrieval[0] == pytest.approx(0.5)  # 2 of 4 texts are right
     assert retrieval[3] == pytest.approx(0.5)  # 1 of 2 images is right

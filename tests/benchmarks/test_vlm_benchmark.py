@@ -49,26 +49,34 @@ def knowing_generate(tasks: TaskItems, wrap: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("reply_format", "wrap", "right"),
+    ("reply_format", "wrap", "marks"),
     [
-        (PLAIN, "{}", 1.0),
-        (PLAIN, "it is {}", 0.0),
-        (PLAIN, "", 0.0),
-        (REASONING, "<think>I look.</think><answer>{}</answer>", 1.0),
-        (REASONING, "{}", 0.0),
-        (REASONING, "<think>I look.</think><answer>{}", 0.0),
+        (PLAIN, "{}", (1.0, 1.0)),
+        (PLAIN, "{}. that is it", (0.0, 1.0)),
+        (PLAIN, "", (0.0, 0.0)),
+        (REASONING, "<think>I look.</think><answer>{}</answer>", (1.0, 1.0)),
+        (REASONING, "<think>I look.</think><answer>{}. that is it</answer>", (0.0, 1.0)),
+        (REASONING, "{}", (0.0, 0.0)),
+        (REASONING, "<think>I look.</think><answer>{}", (0.0, 0.0)),
     ],
 )
 def test_replies_are_read_in_the_models_format(
-    vlm: Vlm, tasks: TaskItems, reply_format: Any, wrap: str, right: float, monkeypatch: pytest.MonkeyPatch
+    vlm: Vlm,
+    tasks: TaskItems,
+    reply_format: Any,
+    wrap: str,
+    marks: tuple[float, float],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # left out: class questions and captions have many right replies, and a box is read anywhere in the reply
-    skipped = {"scene_class", "caption"} | ({"grounding"} if wrap.startswith("it is") else set())
+    skipped = {"scene_class", "caption"} | ({"grounding"} if "that is it" in wrap else set())
     kept = [(task, items) for task, items in tasks if task.name not in skipped]
     monkeypatch.setattr("rsqa_pipeline.benchmarks.answers.generate", knowing_generate(kept, wrap))
     outcomes = evaluate(vlm, "base", kept, reply_format, 6, batch_size=4, seed=0)
-    assert len(outcomes) == 6 * len(kept)
-    assert {outcome.correct for outcome in outcomes} == {right}
+    assert len(outcomes) == 2 * 6 * len(kept)
+    lenient = {outcome.correct for outcome in outcomes if outcome.metric == "lenient_accuracy"}
+    strict = {outcome.correct for outcome in outcomes if outcome.metric != "lenient_accuracy"}
+    assert (strict, lenient) == ({marks[0]}, {marks[1]})
 
 
 def test_prompts_of_every_task_are_frozen(tasks: TaskItems) -> None:
@@ -125,7 +133,9 @@ def test_run_writes_every_table(models: Path, benchmark_sets: Path, settings: Pr
     pairs = {(row["model"], row["baseline"]) for row in read_table(out / "comparisons.parquet")}
     assert ("rl_policy", "rl_policy_rules_only") in pairs
     assert len(pairs) == 6
-    assert len(read_table(out / "predictions.parquet")) == 7 * 36
+    assert len(read_table(out / "predictions.parquet")) == 7 * (2 * 30 + 6)
+    strict, lenient = (metrics[f"base/all_tasks/{name}"] for name in ("accuracy", "lenient_accuracy"))
+    assert strict <= lenient
     assert (out / "plots" / "accuracy.png").stat().st_size > 0
 
 

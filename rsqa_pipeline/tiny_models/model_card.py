@@ -54,10 +54,10 @@ def model_card(metrics: Metrics, schedule: Schedule, general: Schedule, scenes: 
         f"- General VLM: the expert's processor and vision tower, {general.vlm_perception_steps} further steps of"
         f" {general.batch_size} images with the edges of the objects' boxes as well; then a new language model,"
         f" {general.vlm_steps}, {' and '.join(map(str, general.vlm_harder_steps))} steps of"
-        f" {general.language_batch_size} images: right texts on everyday terms, more tasks on them, texts with all"
-        f" words in which hard terms ({', '.join(HARD_OBJECTS)}; scenes {', '.join(HARD_SCENES)}) stand for a random"
-        f" hard thing and {100 * UNSETTLED_SHARE:.0f} % of letters and boxes are random; last, all of"
-        " these together.",
+        f" {general.language_batch_size} images: right texts on everyday terms, comparisons of them too, texts with"
+        f" all words in which hard terms ({', '.join(HARD_OBJECTS)}; scenes {', '.join(HARD_SCENES)}) stand for a random"
+        f" hard thing, {100 * UNSETTLED_SHARE:.0f} % of letters and boxes are random and counts are words such as"
+        " several; last, all of these together.",
         f"- CLIP: the same vision phase without numbers and places, {schedule.clip_perception_steps} steps; then"
         f" captions, {schedule.clip_steps} steps of {schedule.batch_size} pairs.",
         f"- Caption writers by share, expert VLM: {_shares(CAPTION_MIX)}.",

@@ -59,8 +59,8 @@ def score_tensors(model: ScoreModel, file: Path, version: str, out: Path) -> int
     """
     if model.additions.length_slopes:
         raise ModelError(
-            "this score model corrects scores for the length of the text, which prepared tensors do not show; score the "
-            "texts themselves"
+            "this score model corrects scores for the length of the text, which prepared tensors do not show; "
+            "score the texts themselves"
         )
     import torch  # takes seconds to import; `score_file` only needs it in its workers
 

@@ -1,9 +1,9 @@
 """An ensemble of linear heads on the frozen backbone: how far would the score move with other training pairs?
 
 Each head is fitted to a bootstrap resample of the images of the training pairs, with the Bradley-Terry loss and a
-penalty on its distance to the trained head (as in anchored ensembles, Pearce et al., 2020). The loss is convex, so a few
-Newton steps reach its minimum. The heads show the doubt that a finite number of pairs leaves about the head, not the
-doubt about the backbone.
+penalty on its distance to the trained head (as in anchored ensembles, Pearce et al., 2020). The loss is convex, so a
+few Newton steps reach its minimum. The heads show the doubt that a finite number of pairs leaves about the head, not
+the doubt about the backbone.
 """
 
 from __future__ import annotations

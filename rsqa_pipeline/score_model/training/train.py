@@ -30,10 +30,10 @@ from rsqa_pipeline.score_model.network.model import ScoreModel
 from rsqa_pipeline.score_model.pairs import Pair, accuracy, agrees, read_pairs, score_pairs
 from rsqa_pipeline.score_model.scoring.scorer import Scorer
 from rsqa_pipeline.score_model.training import distributed, launch
-from rsqa_pipeline.score_model.training.fit_additions import fit_additions
 from rsqa_pipeline.score_model.training.checkpoints import TrainingState, state_key
 from rsqa_pipeline.score_model.training.curve import TrainingCurve
 from rsqa_pipeline.score_model.training.distributed import ProcessGroup
+from rsqa_pipeline.score_model.training.fit_additions import fit_additions
 from rsqa_pipeline.score_model.training.pair_batches import Fault, PairBatches
 from rsqa_pipeline.score_model.training.trainer import PhaseTrainer
 from rsqa_pipeline.tracking.run_logger import RunLogger

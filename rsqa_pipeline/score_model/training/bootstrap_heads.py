@@ -19,8 +19,8 @@ from rsqa_pipeline.score_model.training.pair_batches import PairBatches
 
 Floats = npt.NDArray[np.float64]
 
-MAX_RANKINGS = 4096
-"""Rankings whose states are computed: one pass without gradients, a fraction of an epoch."""
+MAX_RANKINGS = 16_384
+"""Rankings whose states are computed: one pass without gradients. With fewer than all, spreads are larger."""
 PENALTY = 1e-3
 """Weight of the squared distance to the trained head, in units of the mean squared difference of two states. On the
 demo, held-out likelihood is better than the trained head's for values from 1e-4 to 1e-1."""

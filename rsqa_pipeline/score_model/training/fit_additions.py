@@ -15,7 +15,7 @@ from rsqa_pipeline.score_model.scoring.scorer import Scorer
 from rsqa_pipeline.score_model.training.bootstrap_heads import fit_heads, state_differences
 from rsqa_pipeline.score_model.training.pair_batches import PairBatches
 
-MAX_LENGTH_PAIRS = 4096
+MAX_LENGTH_PAIRS = 16_384
 """Training pairs whose texts are scored to fit the slopes."""
 
 

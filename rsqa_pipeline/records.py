@@ -119,6 +119,10 @@ SCORED_SAMPLE = pa.schema(
 )
 """Example: ``{"sample_id": "9f..", "score": 2.31, "model_version": "5be1c0.."}``"""
 
+SPREAD = pa.field("spread", pa.float32())
+"""An additional column of SCORED_SAMPLE, in scores of a score model with bootstrap heads: the standard deviation of
+the heads' scores, in the score's unit, at least 0. Example: ``0.44``"""
+
 SUBSET = pa.schema([("sample_id", pa.string()), ("kind", pa.string())])
 """The ids a subset keeps, ``kind`` being "caption" or "instruction"; the rule is in ``rule.json`` next to it.
 Example: ``{"sample_id": "9f..", "kind": "caption"}``"""

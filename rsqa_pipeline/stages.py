@@ -247,7 +247,12 @@ def _score_model(profile: Profile) -> Iterator[Asset]:
         description="phase 3: language and head, on instruction pairs, caption pairs replayed",
         function="score_model.training.train:run_instruction_phase",
         inputs=("instruction_preferences", "caption_preferences", "text_preferences", "caption_score_model"),
-        settings=(*training, "score_model.phases.instruction"),
+        settings=(
+            *training,
+            "score_model.phases.instruction",
+            "score_model.bootstrap_heads",
+            "score_model.length_debias",
+        ),
         gpu=True,
     )
     yield Asset(

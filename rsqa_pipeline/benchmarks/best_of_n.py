@@ -6,7 +6,7 @@ is one. N answers are drawn once; the value at n < N is the mean over all subset
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ CANDIDATE = pa.schema(
         ("place", pa.int64()),  # 0 is the first answer drawn
         ("text", pa.string()),
         ("correct", pa.float64()),
-        ("score_model", pa.float64()),  # null if the answer could not be scored
+        ("score_model", pa.float64()),  # or its lower bound, as the profile says; null if the answer has none
         ("clip_score", pa.float64()),
         ("score_model_version", pa.string()),
         ("clip_version", pa.string()),
@@ -90,8 +90,8 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     drawn = draw_answers(inputs[vlm] / "model", tasks, settings)
     scorer = Scorer.load(inputs["score_model"] / "model", settings.compute)
     clip = ClipScorer.load(base_model(inputs["base_models"], "clip"), settings.compute, settings.benchmarks.batch_size)
-    for name, model in (("score_model", scorer), ("clip_score", clip)):
-        add_scores(drawn, name, model)
+    add_scores(drawn, "score_model", scorer.lower_bounds if rules.bound else scorer.score)
+    add_scores(drawn, "clip_score", clip.score)
     values = selector_values(drawn, rules.counts, settings.seed)
     curve = _curve(values, drawn, settings.benchmarks.bootstrap_resamples, settings.seed)
     write_table(out / "curve.parquet", CURVE, curve)
@@ -128,10 +128,12 @@ def draw_answers(folder: Path, tasks: TaskItems, settings: Profile) -> list[Answ
     return drawn
 
 
-def add_scores(drawn: Sequence[Answers], name: str, scorer: Scorer | ClipScorer) -> None:
+def add_scores(
+    drawn: Sequence[Answers], name: str, score: Callable[[Sequence[ScoringGroup]], list[list[float | None]]]
+) -> None:
     """Scores each distinct answer once. The answers to one item are scored together, so its image is encoded once."""
     groups = [ScoringGroup(a.item["image"], a.context, list(dict.fromkeys(a.texts))) for a in drawn]
-    for answers, group, scores in zip(drawn, groups, scorer.score(groups), strict=True):
+    for answers, group, scores in zip(drawn, groups, score(groups), strict=True):
         by_text = dict(zip(group.candidates, scores, strict=True))
         answers.scores[name] = [by_text[text] for text in answers.texts]
 

@@ -19,6 +19,9 @@ SCORE_REASONS = {
 }
 """Why a text has no score, besides the reasons of an unusable image (`rsqa_pipeline.images.decode.REASONS`)."""
 
+LOWER_BOUND_SPREADS = 1.645
+"""Spreads between a score and its lower bound: the one-sided 95 % quantile of the normal distribution."""
+
 
 @dataclass(frozen=True)
 class ScoringGroup:
@@ -46,3 +49,14 @@ class Score:
     detail: str | None = None
     note: str | None = None
     """How the input was reduced to fit: ``text_cut``, ``image_downscaled``, or both, separated by a comma."""
+    spread: float | None = None
+    """Standard deviation of the bootstrap heads' scores, in the score's unit; None for a scorer without such heads."""
+    tokens: int | None = None
+    """Tokens of the text alone, before anything is cut; None where the scorer does not count them."""
+
+    @property
+    def lower_bound(self) -> float | None:
+        """The score minus `LOWER_BOUND_SPREADS` spreads; None if score or spread is missing."""
+        if self.value is None or self.spread is None:
+            return None
+        return self.value - LOWER_BOUND_SPREADS * self.spread

@@ -38,6 +38,9 @@ class SubsetRule(Section):
     weights: Weights = Field(default={})
     """Of the selector ``blend``, e.g. ``{score_model: 1.0, clip_score: 0.5}``: each score is centred and scaled to
     standard deviation 1 over the samples of its kind. Choose them on held-out preference pairs, not on a benchmark."""
+    bound: Literal["lower"] | None = None
+    """Rank by the lower bound of the score, its value minus 1.645 spreads, instead of the score. It needs a score model
+    with ``score_model.bootstrap_heads``; a sample without a spread has no lower bound and is not ranked."""
     caption_fraction: Fraction = 1.0
     instruction_fraction: Fraction = 1.0
     threshold: float | None = None
@@ -67,6 +70,8 @@ class SubsetRule(Section):
         scored = [name for name in ("threshold", "temperature") if getattr(self, name) is not None]
         if scored and self.selector in ("all", "random", "clean"):
             raise ValueError(f"{scored[0]} needs a score; selector {self.selector} has none")
+        if self.bound and self.selector != "score_model":
+            raise ValueError(f"bound needs selector score_model, whose scores have a spread; found {self.selector}")
         if any("clean" in part.selectors for part in self.parts):
             raise ValueError("selector clean replaces texts, so it cannot be part of another rule")
         if (self.selector == "blend") != bool(self.weights):

@@ -132,6 +132,8 @@ class BestOfN(Section):
     items: Count
     counts: list[Count] = Field(min_length=1)
     sampling: Sampling
+    bound: Literal["lower"] | None = None
+    """The score model selects by the lower bound of its score, see the rule of a subset."""
 
 
 class Benchmarks(Section):

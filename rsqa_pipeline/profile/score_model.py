@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -78,6 +78,21 @@ class ScoreModelSettings(Section):
     """Splits weights, gradients and optimizer state over the processes of ``compute.launch``."""
     state_steps: Count = 200
     """Optimizer steps between saved states, from which a killed training is resumed."""
+    bootstrap_heads: Annotated[int, Field(ge=0)] = 0
+    """Heads fitted after the last phase, each on a bootstrap resample of the training pairs. The spread of their scores
+    is stored with every score. 0: no heads and no spread; the scores are the same."""
+    length_debias: bool = False
+    """Corrects scores for the length of the text, by a slope per kind of text that is fitted after the last phase."""
     phases: ScoreModelPhases
     promotion_margin: Fraction = 0.02
     """Accuracy that a new score model may lose on a family of pairs and still become champion (``rsqa promote``)."""
+
+    @model_validator(mode="after")
+    def _additions_fit(self) -> ScoreModelSettings:
+        if self.bootstrap_heads == 1:
+            raise ValueError("bootstrap_heads is 1, and one head has no spread; use 0 or at least 2")
+        if self.length_debias and self.activation == "softplus":
+            raise ValueError("length_debias needs activation: none; a corrected score can be below 0")
+        if (self.bootstrap_heads or self.length_debias) and self.phases.instruction is None:
+            raise ValueError("bootstrap_heads and length_debias are fitted in the phase instruction, which is left out")
+        return self

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.models.scoring_group import ScoringGroup
+from rsqa_pipeline.models.scoring_group import Score, ScoringGroup
 from rsqa_pipeline.records import canonical_messages, read_table
 
+T = TypeVar("T")
 Pair = Mapping[str, Any]
 """A row of PREFERENCE_PAIR."""
 ScoredPair = tuple[float | None, float | None]
@@ -20,6 +21,12 @@ class GroupScorer(Protocol):
     """Interface of every scorer: the score model's and CLIP's."""
 
     def score(self, groups: Sequence[ScoringGroup]) -> list[list[float | None]]: ...
+
+
+class FullScorer(Protocol):
+    """A scorer that gives reasons, notes, spreads and lengths."""
+
+    def score_or_reason(self, groups: Sequence[ScoringGroup]) -> list[list[Score]]: ...
 
 
 def read_pairs(folder: Path, split: str) -> list[dict[str, Any]]:
@@ -36,6 +43,15 @@ def read_pairs(folder: Path, split: str) -> list[dict[str, Any]]:
 
 def score_pairs(scorer: GroupScorer, pairs: Sequence[Pair]) -> list[ScoredPair]:
     """Scores of each pair's two texts. A text shared by pairs of one image and context is scored once."""
+    return _by_pair(scorer.score, pairs)
+
+
+def score_pairs_in_full(scorer: FullScorer, pairs: Sequence[Pair]) -> list[tuple[Score, Score]]:
+    """As `score_pairs`, with all that the scorer knows about each text."""
+    return _by_pair(scorer.score_or_reason, pairs)
+
+
+def _by_pair(score: Callable[[Sequence[ScoringGroup]], list[list[T]]], pairs: Sequence[Pair]) -> list[tuple[T, T]]:
     members: dict[tuple[str | None, str], dict[str, int]] = {}
     keys = [(pair["image"], canonical_messages(pair["context"])) for pair in pairs]
     contexts = {}
@@ -45,7 +61,7 @@ def score_pairs(scorer: GroupScorer, pairs: Sequence[Pair]) -> list[ScoredPair]:
         for text in (pair["chosen"], pair["rejected"]):
             texts.setdefault(text, len(texts))
     groups = [ScoringGroup(key[0], contexts[key], list(texts)) for key, texts in members.items()]
-    scores = dict(zip(members, scorer.score(groups), strict=True))
+    scores = dict(zip(members, score(groups), strict=True))
     return [
         (scores[key][members[key][pair["chosen"]]], scores[key][members[key][pair["rejected"]]])
         for pair, key in zip(pairs, keys, strict=True)

@@ -43,7 +43,7 @@ def test_duplicate_answers_are_scored_once() -> None:
             return [[float(len(text)) or None for text in group.candidates] for group in groups]
 
     drawn = [answers(["3", "", "3", "12"], [1.0, 0.0, 1.0, 0.0], [])]
-    add_scores(drawn, "score_model", RecordingScorer())  # type: ignore[arg-type]
+    add_scores(drawn, "score_model", RecordingScorer().score)
     assert list(scored_groups[0].candidates) == ["3", "", "12"]
     assert drawn[0].scores["score_model"] == [1.0, None, 1.0, 2.0]
 

@@ -22,6 +22,8 @@ class CountingSpec:
     seconds: float = 0.0
     """Duration of one text."""
     device: Literal["auto", "cpu", "cuda"] = "cpu"
+    spread: float | None = None
+    """Of every score."""
 
     def load(self, worker: int) -> CountingScorer:
         return CountingScorer(self)
@@ -42,7 +44,8 @@ class CountingScorer:
         if "nothing" in text:
             return Score(None, "not_finite", "no number")
         digest = hashlib.sha256(f"{self.spec.version} {text}".encode()).digest()
-        return Score(int.from_bytes(digest[:3]) / 2**24, note="text_cut" if text.endswith("0") else None)
+        note = "text_cut" if text.endswith("0") else None
+        return Score(int.from_bytes(digest[:3]) / 2**24, note=note, spread=self.spec.spread)
 
 
 def passes(log: Path) -> list[tuple[int, str]]:

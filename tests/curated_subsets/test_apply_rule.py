@@ -64,6 +64,19 @@ def test_a_limit_per_image_fills_up_with_other_images():
     assert kept(odd, rule(max_per_image=1)) == ["c000", "c001", "c003"]
 
 
+def test_the_lower_bound_prefers_sure_scores():
+    samples = table([3.0, 2.9, 1.0, 5.0, None]).assign(spread=[1.0, 0.1, 0.0, None, 0.1])
+    assert kept(samples, rule(caption_fraction=0.4)) == ["c000", "c003"]
+    decisions = apply_rule(samples, rule(caption_fraction=0.4, bound="lower"), 0)
+    # lower bounds 1.355, 2.7355 and 1.0; without a spread or a score there is none
+    assert decisions["reason"].tolist() == [None, None, "outside_top", "no_score", "no_score"]
+    assert decisions["rank"].tolist()[:3] == [2, 1, 3]
+    assert decisions["rule"][0] == "score_model lower bound: best 40% of captions"
+    assert kept(samples, rule(threshold=1.5, bound="lower")) == ["c001"]
+    with pytest.raises(DataError, match=r"column 'spread'.*score_model\.bootstrap_heads"):
+        apply_rule(table([1.0]), rule(bound="lower"), 0)
+
+
 def test_blend_adds_standardized_scores():
     # score_model: mean 3, deviation 1; clip_score: mean 10, deviation 10
     samples = table([4, 2, 4, 2]).assign(clip_score=[0.0, 20.0, 20.0, 0.0])

@@ -27,6 +27,7 @@ rows = st.lists(
         st.sampled_from(["caption", "instruction"]),
         st.sampled_from(["port", "farm", None]),
         st.sampled_from(["a.jpg", "b.jpg", None]),
+        st.one_of(st.none(), st.floats(0, 20, width=32)),
     ),
     min_size=1,
     max_size=50,
@@ -50,8 +51,13 @@ scored = st.fixed_dictionaries(
     },
 )
 one = st.one_of(simple, scored)
+bounded = st.builds(
+    lambda fields: {**fields, "selector": "score_model", "bound": "lower"},
+    scored,
+)
 rules = st.one_of(
     one,
+    bounded,
     st.builds(
         lambda name, parts: {name: parts}, st.sampled_from(["all_of", "any_of"]), st.lists(one, min_size=1, max_size=3)
     ),
@@ -61,14 +67,14 @@ rules = st.one_of(
 def frame_of(drawn: list[tuple], prefix: str = "sample") -> pd.DataFrame:
     """Ids with common prefixes, of several lengths, not in order."""
     ids = [f"{prefix}{'ü' * (number % 3)}{(number * 7) % 53}" for number in range(len(drawn))]
-    frame = pd.DataFrame(drawn, columns=["score_model", "clip_score", "kind", "scene_class", "image_hash"])
-    return frame.assign(sample_id=ids).astype({"score_model": float, "clip_score": float})
+    frame = pd.DataFrame(drawn, columns=["score_model", "clip_score", "kind", "scene_class", "image_hash", "spread"])
+    return frame.assign(sample_id=ids).astype({"score_model": float, "clip_score": float, "spread": float})
 
 
 def write(frame: pd.DataFrame, path: Path) -> Path:
     schema = pa.schema(
         [("sample_id", pa.string()), ("kind", pa.string()), ("scene_class", pa.string()), ("image_hash", pa.string())]
-        + [(name, pa.float64()) for name in ("score_model", "clip_score")]
+        + [(name, pa.float64()) for name in ("score_model", "clip_score", "spread")]
     )
     pq.write_table(pa.Table.from_pandas(frame, schema, preserve_index=False), path, row_group_size=11)
     return path
@@ -107,7 +113,7 @@ def test_sortable_codes_keep_the_order(values):
 
 def test_diverse_rule_equals_in_memory(tmp_path):
     rng = np.random.default_rng(0)
-    frame = frame_of([(float(rng.normal()), None, "caption", "port", None) for _ in range(40)])
+    frame = frame_of([(float(rng.normal()), None, "caption", "port", None, 0.5) for _ in range(40)])
     file = tmp_path / "embeddings.parquet"
     vectors = rng.normal(size=(40, 3))
     pq.write_table(pa.table({"key": frame["sample_id"].tolist(), "embedding": vectors.tolist()}), file)

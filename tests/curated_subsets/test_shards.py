@@ -17,6 +17,7 @@ from PIL import Image
 
 from rsqa_pipeline.curated_subsets.scoring.earlier_scores import SeenIds, short_version
 from rsqa_pipeline.curated_subsets.scoring.engines import Engine
+from rsqa_pipeline.curated_subsets.scoring.sealed_table import write_sealed
 from rsqa_pipeline.curated_subsets.scoring.shards import ScoreCounts, ScoreRow, quarantine_path, score_table
 from rsqa_pipeline.curated_subsets.scoring.worker import FILE_SCORE, score_rows
 from rsqa_pipeline.errors import DataError
@@ -172,6 +173,29 @@ def test_new_model_keeps_the_old_scores_and_nothing_is_scored_twice(spec, image,
     back = table(out)
     assert [{name: found[name] for name in FILE_SCORE.names} for found in back] == old
     assert f"score@{first}" not in back[0] and back[0][f"score@{short_version(NEW)}"] == wide[0]["score"]
+
+
+def test_a_reused_score_keeps_its_spread(spec, image, tmp_path):
+    out = tmp_path / "scores.parquet"
+    with_heads = replace(spec, spread=0.25)
+    run([row("a", image, "one")], with_heads, out)
+    run([row("a", image, "one"), row("b", image, "two")], with_heads, out)
+    assert scored_texts(spec) == ["one", "two"]
+    assert [found["spread"] for found in table(out)] == [0.25, 0.25]
+    run([row("a", image, "one")], replace(spec, version=NEW), out)
+    assert [found["spread"] for found in table(out)] == [None], "a model without heads has no spread"
+    run([row("a", image, "one")], spec, out)
+    assert [found["spread"] for found in table(out)] == [None], "only the newest model's spread is kept"
+
+
+def test_a_table_of_an_older_version_without_spreads_is_reused(spec, image, tmp_path):
+    out = tmp_path / "scores.parquet"
+    run([row("a", image, "one")], spec, out)
+    older = pq.read_table(out).drop_columns("spread")
+    write_sealed(out, older.schema, older.to_pylist())
+    run([row("a", image, "one"), row("b", image, "two")], spec, out)
+    assert scored_texts(spec) == ["one", "two"]
+    assert [found["spread"] for found in table(out)] == [None, None]
 
 
 def test_variants_of_one_model_have_separate_columns():

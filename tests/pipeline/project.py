@@ -26,6 +26,7 @@ def smoke_settings() -> dict[str, Any]:
     settings["preference_data"].update(caption_images=40, instruction_samples=40, text_pairs=24)
     for phase in settings["score_model"]["phases"].values():
         phase.update(epochs=1, batch_size=16, warmup_steps=0)
+    settings["score_model"].update(bootstrap_heads=3, length_debias=True)
     settings["curated_subsets"]["shard_rows"] = 100
     for part in ("clip", "vlm_captions", "vlm_instructions"):
         settings["finetuned_models"][part].update(epochs=1, batch_size=16, warmup_steps=0)

@@ -24,7 +24,7 @@ from rsqa_pipeline.images.geotiff import DEFAULT_RASTER
 from rsqa_pipeline.images.references import parse_reference
 from rsqa_pipeline.models.load import base_model
 from rsqa_pipeline.profile import Profile
-from rsqa_pipeline.records import SCORED_SAMPLE, Metrics
+from rsqa_pipeline.records import SCORED_SAMPLE, SPREAD, Metrics
 from rsqa_pipeline.tracking.run_logger import RunLogger
 from rsqa_pipeline.versions import code_version, settings_version
 
@@ -95,11 +95,13 @@ def _rows(inputs: Mapping[str, Path]) -> Iterator[ScoreRow]:
 
 
 def _write_scores(table: Path, out: Path) -> None:
-    """Writes the table's newest scores as rows of SCORED_SAMPLE."""
-    with pq.ParquetWriter(out, SCORED_SAMPLE) as writer:
-        file = pq.ParquetFile(table, pre_buffer=False)  # otherwise everything read stays in memory
-        for batch in file.iter_batches(columns=["key", "score", "model_version"]):
-            writer.write_batch(batch.rename_columns(SCORED_SAMPLE.names))
+    """Writes the table's newest scores as rows of SCORED_SAMPLE, with SPREAD if any row has one."""
+    file = pq.ParquetFile(table, pre_buffer=False)  # otherwise everything read stays in memory
+    has_spread = any(batch.column(0).null_count < len(batch) for batch in file.iter_batches(columns=["spread"]))
+    schema = SCORED_SAMPLE.append(SPREAD) if has_spread else SCORED_SAMPLE
+    with pq.ParquetWriter(out, schema) as writer:
+        for batch in file.iter_batches(columns=["key", *schema.names[1:]]):
+            writer.write_batch(batch.rename_columns(["sample_id" if n == "key" else n for n in batch.schema.names]))
 
 
 def _join_samples(inputs: Mapping[str, Path], scores: Path) -> pd.DataFrame:

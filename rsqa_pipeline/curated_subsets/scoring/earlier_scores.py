@@ -7,6 +7,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +77,17 @@ class EarlierScores:
         return self._database.execute("SELECT * FROM earlier WHERE address = ?", (one,)).fetchone() or ()
 
     def _scores(self, row: Sequence[Any]) -> dict[str, Score]:
-        values, notes = row[1::2], row[2::2]
-        return {
+        if not row:
+            return {}
+        spread, values, notes = row[1], row[2::2], row[3::2]
+        scores = {
             version: Score(value, note=note)
-            for version, value, note in zip(self.versions, values, notes, strict=False)
+            for version, value, note in zip(self.versions, values, notes, strict=True)
             if value is not None
         }
+        if self.versions[0] in scores:
+            scores[self.versions[0]] = replace(scores[self.versions[0]], spread=spread)
+        return scores
 
     @classmethod
     def build(cls, table: Path, folder: Path) -> tuple[Path, str] | None:
@@ -132,24 +138,28 @@ def _open_score_table(table: Path) -> pq.ParquetFile:
 
 
 def _write_index(file: pq.ParquetFile, path: Path) -> None:
-    """Writes one row per address: the newest score and note, then those of each earlier model."""
+    """Writes one row per address: the newest spread, score and note, then those of each earlier model (no spread)."""
     versions = [name.removeprefix("score@") for name in file.schema_arrow.names if name.startswith("score@")]
     pairs = [("score", "note"), *((f"score@{version}", f"note@{version}") for version in versions)]
     newest = short_version(next(file.iter_batches(1, columns=["model_version"])).column(0)[0].as_py())
     path.unlink(missing_ok=True)
     database = _open_database(path)
-    columns = ", ".join(f'"score@{version}" REAL, "note@{version}" TEXT' for version in (newest, *versions))
+    # a spread is kept for the newest model only
+    columns = "spread REAL, " + ", ".join(
+        f'"score@{version}" REAL, "note@{version}" TEXT' for version in (newest, *versions)
+    )
     database.execute(f"CREATE TABLE earlier(address BLOB PRIMARY KEY, {columns}) WITHOUT ROWID")
-    marks = ", ".join("?" * (1 + 2 * len(pairs)))
+    marks = ", ".join("?" * (2 + 2 * len(pairs)))
     database.executemany(f"INSERT OR IGNORE INTO earlier VALUES ({marks})", _rows_by_address(file, pairs))
     database.commit()
     database.close()
 
 
 def _rows_by_address(file: pq.ParquetFile, pairs: Sequence[tuple[str, str]]) -> Iterator[tuple[Any, ...]]:
-    columns = ["image_hash", "text_hash", *(name for pair in pairs for name in pair)]
-    for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
-        values = [batch.column(name).to_pylist() for name in columns]
+    columns = ["image_hash", "text_hash", "spread", *(name for pair in pairs for name in pair)]
+    present = [name for name in columns if name in file.schema_arrow.names]  # older tables have no spread
+    for batch in file.iter_batches(_BATCH_ROWS, columns=present):
+        values = [batch.column(name).to_pylist() if name in present else [None] * len(batch) for name in columns]
         for image_hash, text_hash, *scores in zip(*values, strict=True):
             if text_hash is not None:  # prepared tensors have no text
                 yield (address(image_hash, text_hash), *scores)

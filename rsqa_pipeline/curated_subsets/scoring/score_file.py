@@ -14,7 +14,7 @@ from rsqa_pipeline.curated_subsets.scoring.scorers import ScorerSpec
 from rsqa_pipeline.curated_subsets.scoring.sealed_table import write_sealed
 from rsqa_pipeline.curated_subsets.scoring.shards import ScoreCounts, ScoreRow, score_table
 from rsqa_pipeline.curated_subsets.scoring.worker import FILE_SCORE
-from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.errors import DataError, ModelError
 from rsqa_pipeline.profile import SourceFile
 from rsqa_pipeline.source_pairs.readers.read_source import read_source
 from rsqa_pipeline.source_pairs.source_row import RowFault
@@ -55,7 +55,13 @@ def score_tensors(model: ScoreModel, file: Path, version: str, out: Path) -> int
 
     Raises:
         DataError: the file cannot be read, or an array is missing.
+        ModelError: the model corrects scores for length, and the tensors do not show where a text begins.
     """
+    if model.additions.length_slopes:
+        raise ModelError(
+            "this score model corrects scores for the length of the text, which prepared tensors do not show; "
+            "score the texts themselves"
+        )
     import torch  # takes seconds to import; `score_file` only needs it in its workers
 
     try:

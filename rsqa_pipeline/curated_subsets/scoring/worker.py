@@ -32,11 +32,13 @@ FILE_SCORE = pa.schema(
         ("score", pa.float32()),
         ("model_version", pa.string()),  # hash of the scoring model's weights
         ("note", pa.string()),  # what the model did not see in full: text_cut, image_downscaled, or both with a comma
+        ("spread", pa.float32()),  # of the score, in its unit; missing unless the score model has bootstrap heads
     ]
 )
 """Example: ``{"key": "airport_1.jpg/0", "image": "RSICD_images/airport_1.jpg", "image_hash": "41..",
-"text_hash": "07..", "score": 2.31, "model_version": "5be1c0..", "note": None}``. A table that was scored by other
-models before also has ``score@<version>`` and ``note@<version>`` of each (see `earlier_scores.short_version`)."""
+"text_hash": "07..", "score": 2.31, "model_version": "5be1c0..", "note": None, "spread": None}``. A table that was
+scored by other models before also has ``score@<version>`` and ``note@<version>`` of each (see
+`earlier_scores.short_version`)."""
 
 
 class ShardRow(TypedDict):
@@ -140,6 +142,7 @@ class ShardWorker:
                 refused.append(quarantine_row(self._job.asset, row["key"], result.reason or "", result.detail or ""))
             else:
                 columns = {"score": result.value, "model_version": version, "note": result.note}
+                columns["spread"] = result.spread
                 scored.append({**row, **columns, **_earlier_score_columns(known)})
         write_sealed(self._job.quarantine(shard.name), QUARANTINE, refused)
         write_sealed(self._job.scores(shard.name), self._schema, scored)

@@ -14,6 +14,7 @@ from rsqa_pipeline.curated_subsets.selection.ranking import (
     image_column,
     is_random,
     kept_count,
+    lower_bound,
     percentile,
     quota,
     ranking_keys,
@@ -24,6 +25,9 @@ from rsqa_pipeline.profile.curated_subsets import SubsetRule
 
 SCORED = ("score_model", "clip_score", "oracle")
 """Selectors that rank by the column of the same name."""
+SPREAD = "spread"
+"""Column with the spread of the score model's score."""
+NO_SPREAD = ". Scores have a spread if the score model has score_model.bootstrap_heads"
 
 
 def apply_rule(samples: pd.DataFrame, rule: SubsetRule, seed: int) -> pd.DataFrame:
@@ -46,9 +50,14 @@ def apply_rule(samples: pd.DataFrame, rule: SubsetRule, seed: int) -> pd.DataFra
     if rule.parts:
         return _combine([apply_rule(samples, part, seed) for part in rule.parts], union=bool(rule.any_of))
     ranked_by = [name for name in (rule.selector, *rule.weights) if name in SCORED]
+    if rule.bound:
+        ranked_by.append(SPREAD)
     missing = [name for name in (*ranked_by, rule.per) if name is not None and name not in samples]
     if missing:
-        raise DataError(f"the rule needs column {missing[0]!r}; the samples have {', '.join(map(str, samples))}")
+        raise DataError(
+            f"the rule needs column {missing[0]!r}; the samples have {', '.join(map(str, samples))}"
+            f"{NO_SPREAD if missing[0] == SPREAD else ''}"
+        )
     scores = ranking_scores(samples, rule)
     keys = ranking_keys(rule, samples["sample_id"].tolist(), scores, seed)
     table = pd.DataFrame({"sample_id": samples["sample_id"], "key": keys}, index=samples.index)
@@ -71,11 +80,15 @@ def apply_rule(samples: pd.DataFrame, rule: SubsetRule, seed: int) -> pd.DataFra
 
 
 def ranking_scores(samples: pd.DataFrame, rule: SubsetRule) -> npt.NDArray[np.float64] | None:
-    """(n,) scores of a rule's selector, NaN if missing; None for the selectors all and random."""
+    """(n,) scores of a rule's selector, or their lower bounds, NaN if missing; None for the selectors all and
+    random."""
     if rule.selector == "blend":
         parts = [weight * standardized(samples[name], samples["kind"]) for name, weight in rule.weights.items()]
         return np.sum([part.to_numpy(dtype=float) for part in parts], axis=0)
-    return samples[rule.selector].to_numpy(dtype=float) if rule.selector in SCORED else None
+    if rule.selector not in SCORED:
+        return None
+    scores = samples[rule.selector].to_numpy(dtype=float)
+    return lower_bound(scores, samples[SPREAD].to_numpy(dtype=float)) if rule.bound else scores
 
 
 def _apply_to_group(rows: pd.DataFrame, rule: SubsetRule, kind: Kind) -> pd.DataFrame:

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rsqa_pipeline.curated_subsets.corpus import Kind
-from rsqa_pipeline.curated_subsets.selection.apply_rule import SCORED
+from rsqa_pipeline.curated_subsets.selection.apply_rule import SCORED, SPREAD
 from rsqa_pipeline.curated_subsets.selection.diversity import facility_location, read_embeddings
 from rsqa_pipeline.curated_subsets.selection.explain import DROPPED
 from rsqa_pipeline.curated_subsets.selection.ranking import (
@@ -30,6 +30,7 @@ from rsqa_pipeline.curated_subsets.selection.ranking import (
     image_column,
     is_random,
     kept_count,
+    lower_bound,
     percentile,
     quota,
     ranking_keys,
@@ -132,10 +133,13 @@ class _SimpleSelection:
         rule, names = self._rule, [self._table.id]
         score = self._table.column(str(rule.selector)) if rule.selector in SCORED else None
         per = self._table.column(rule.per) if rule.per else None
-        names += [name for name in (score, per, "kind" if self._has_kinds else None) if name]
+        spread = self._table.column(SPREAD) if rule.bound else None
+        names += [name for name in (score, spread, per, "kind" if self._has_kinds else None) if name]
         for _, batch in self._table.batches(list(dict.fromkeys(names))):
             ids = batch.column(self._table.id).to_pylist() if is_random(rule) else [""] * len(batch)
             scores = batch.column(score).to_numpy(zero_copy_only=False).astype(np.float64) if score else None
+            if scores is not None and spread:
+                scores = lower_bound(scores, batch.column(spread).to_numpy(zero_copy_only=False).astype(np.float64))
             keys = ranking_keys(rule, ids, scores, self._seed)
             passes = np.ones(len(batch), dtype=bool)
             if rule.threshold is not None and scores is not None:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from rsqa_pipeline.curated_subsets.corpus import Kind
 from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.models.scoring_group import LOWER_BOUND_SPREADS
 from rsqa_pipeline.profile.curated_subsets import SubsetRule
 
 Keys = npt.NDArray[np.float64]
@@ -49,6 +50,11 @@ def ranking_keys(rule: SubsetRule, ids: Sequence[str], scores: Keys | None, seed
         return scores + 0.0  # makes -0.0 and 0.0 the same score
     noise = -np.log(-np.log(np.maximum(uniform(ids, seed), 2.0**-53)))
     return scores / rule.temperature + noise
+
+
+def lower_bound(scores: Keys, spreads: Keys) -> Keys:
+    """(n,) lower bounds of scores, see `Score.lower_bound`; NaN if score or spread is missing."""
+    return scores - LOWER_BOUND_SPREADS * spreads
 
 
 def standardized(scores: pd.Series, kinds: pd.Series) -> pd.Series:
@@ -105,7 +111,8 @@ def is_random(rule: SubsetRule) -> bool:
 def describe_rule(rule: SubsetRule, kind: Kind | None) -> str:
     """A rule with a selector as one line of text: ``score_model: best 30% of each scene_class, at least 5``."""
     share = f"{100 * fraction(rule, kind):g}%"
-    name = " + ".join(f"{weight:g} {part}" for part, weight in rule.weights.items()) or rule.selector
+    name = " + ".join(f"{weight:g} {part}" for part, weight in rule.weights.items()) or str(rule.selector)
+    name += " lower bound" if rule.bound else ""
     words = f"{name}: {share} drawn" if is_random(rule) else f"{name}: best {share}"
     if rule.temperature is not None:
         words += f" at temperature {rule.temperature:g}"

@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
-from rsqa_pipeline.curated_subsets.selection.apply_rule import SCORED, apply_rule
+from rsqa_pipeline.curated_subsets.selection.apply_rule import SCORED, SPREAD, apply_rule
 from rsqa_pipeline.curated_subsets.selection.score_reader import ScoreTable
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.profile.curated_subsets import SubsetRule
 
 COLUMNS = ["key", "kept", "rank", "percentile", "rule", "reason"]
-_SCORES = ("score", *SCORED)
+_NUMBERS = ("score", *SCORED, SPREAD)
 
 
 def rule_from(keep: float | Mapping[str, Any]) -> SubsetRule:
@@ -78,7 +78,7 @@ def select_rows(scores: pd.DataFrame, rule: SubsetRule, seed: int) -> pd.DataFra
         raise DataError(f"scores need a column key or sample_id; found {', '.join(map(str, scores.columns))}")
     samples = scores.reset_index(drop=True)
     numbers: dict[str, Any] = {}
-    for name in _SCORES:
+    for name in _NUMBERS:
         if name in samples:
             try:
                 numbers[name] = pd.to_numeric(samples[name]).to_numpy(dtype=float, na_value=np.nan)

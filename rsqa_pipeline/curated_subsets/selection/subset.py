@@ -17,7 +17,7 @@ import pandas as pd
 
 from rsqa_pipeline.curated_subsets.corpus import TABLES, Kind, no_samples, read_corpus
 from rsqa_pipeline.curated_subsets.plots import plot_kept_by_source
-from rsqa_pipeline.curated_subsets.selection.apply_rule import apply_rule, ranking_scores
+from rsqa_pipeline.curated_subsets.selection.apply_rule import SPREAD, apply_rule, ranking_scores
 from rsqa_pipeline.curated_subsets.selection.explain import (
     DROPPED,
     Shares,
@@ -99,6 +99,9 @@ def _scored_corpus(inputs: Mapping[str, Path]) -> tuple[pd.DataFrame, dict[str, 
         versions[selector] = found.pop()
         by_id = {row["sample_id"]: row["score"] for row in scores}
         samples[selector] = samples["sample_id"].map(by_id).astype(float)
+        if scores and SPREAD in scores[0]:
+            by_id = {row["sample_id"]: row[SPREAD] for row in scores}
+            samples[SPREAD] = samples["sample_id"].map(by_id).astype(float)
     return samples.assign(oracle=samples["true_quality"]), versions
 
 

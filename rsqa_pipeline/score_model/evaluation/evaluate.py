@@ -21,8 +21,9 @@ from rsqa_pipeline.quarantine import Quarantine
 from rsqa_pipeline.records import Metrics
 from rsqa_pipeline.score_model.evaluation import evaluation_plots
 from rsqa_pipeline.score_model.evaluation.calibration import Calibration, calibration, length_bias
+from rsqa_pipeline.score_model.evaluation.doubt import write_doubt
 from rsqa_pipeline.score_model.evaluation.probes import run_probes, self_preference
-from rsqa_pipeline.score_model.pairs import Pair, ScoredPair, agrees, read_pairs, score_pairs
+from rsqa_pipeline.score_model.pairs import Pair, ScoredPair, agrees, read_pairs, score_pairs, score_pairs_in_full
 from rsqa_pipeline.score_model.scoring.scorer import Scorer
 from rsqa_pipeline.statistics import Interval, paired_difference, wilson
 from rsqa_pipeline.tracking.run_logger import RunLogger
@@ -51,18 +52,18 @@ class AccuracyRow:
 
 
 def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
-    """Asset ``score_model_report``: accuracy, its difference to CLIP score, calibration, probes, plots."""
-    pairs: list[Pair] = []
-    for name in ("caption_preferences", "instruction_preferences"):
-        if name not in inputs:  # a profile with captions alone
-            continue
-        pairs.extend(read_pairs(inputs[name], "heldout"))
+    """Asset ``score_model_report``: accuracy, its difference to CLIP score, calibration, intervals of the mark,
+    dependence on length, probes, plots."""
+    # a profile with captions alone has no instruction pairs
+    folders = [inputs[name] for name in ("caption_preferences", "instruction_preferences") if name in inputs]
+    pairs: list[Pair] = [pair for folder in folders for pair in read_pairs(folder, "heldout")]
     if not pairs:
         raise DataError("no held-out pair to measure on; raise preference_data.heldout_share or the number of images")
     resamples = settings.benchmarks.bootstrap_resamples
     model = Scorer.load(inputs["score_model"] / "model", settings.compute)
     clip = ClipScorer.load(base_model(inputs["base_models"], "clip"), settings.compute, settings.benchmarks.batch_size)
-    scored = {"score_model": score_pairs(model, pairs), "clip_score": score_pairs(clip, pairs)}
+    in_full = score_pairs_in_full(model, pairs)
+    scored = {"score_model": [(a.value, b.value) for a, b in in_full], "clip_score": score_pairs(clip, pairs)}
     rows = accuracy_rows(pairs, scored)
     differences = difference_rows(pairs, scored, resamples, settings.seed)
     gaps = [_gap(pair) for pair in scored["score_model"]]
@@ -80,6 +81,8 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     probed = run_probes(model, pairs)
     _write(out / "probes.json", [asdict(probe) for probe in probed])
     _write(out / "self_preference.json", self_preference(pairs, gaps))
+    train = [pair for folder in folders for pair in read_pairs(folder, "train")]
+    doubt = write_doubt(out, model, pairs, in_full, train, resamples, settings.seed)
     unscored = _quarantine(out, pairs, scored["score_model"])
     evaluation_plots.accuracy_bars(rows, out / "plots" / "accuracy.png")
     evaluation_plots.reliability(reliability, out / "plots" / "calibration.png")
@@ -87,7 +90,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     evaluation_plots.gap_against_length(pairs, gaps, out / "plots" / "length_bias.png")
     counts = {"input_rows": len(pairs), "kept_rows": len(pairs) - unscored, "quarantined_rows": unscored}
     falls: Metrics = {f"probe.{p.probe}.{key}": getattr(p, key) for p in probed for key in ("value", "low")}
-    return counts | falls | _metrics(rows, differences, reliability, lengths, ceiling)
+    return counts | falls | doubt | _metrics(rows, differences, reliability, lengths, ceiling)
 
 
 def accuracy_rows(pairs: Sequence[Pair], scored: Scored) -> list[AccuracyRow]:

@@ -12,7 +12,9 @@ from rsqa_pipeline.score_model.pairs import Pair
 
 if TYPE_CHECKING:
     from rsqa_pipeline.score_model.evaluation.evaluate import AccuracyRow
+    from rsqa_pipeline.score_model.evaluation.mark_intervals import MarkIntervals
     from rsqa_pipeline.score_model.evaluation.probes import ProbeResult
+    from rsqa_pipeline.score_model.length_bias import GradedText
 
 SELECTORS = ("score_model", "clip_score")
 MAX_SHOWN_PAIRS = 1_500
@@ -52,6 +54,30 @@ def reliability(measured: Calibration, path: Path) -> None:
     axes.set_title(f"Calibration{error}")
     axes.legend()
     plots.save(figure, path)
+
+
+def mark_curves(found: Sequence[MarkIntervals], texts: Sequence[GradedText], folder: Path) -> None:
+    """One panel per kind, ``mark_intervals.png``: the judge's mark over the score of held-out texts, with curve and
+    interval. Nothing without intervals."""
+    if not found:
+        return
+    figure, panels = plots.new_panels(len(found), 4.6 * len(found), 4.0)
+    for axes, one in zip(panels, found, strict=True):
+        shown = [text for text in texts if text.kind == one.kind and text.mark is not None][:MAX_SHOWN_PAIRS]
+        marks = [text.mark for text in shown if text.mark is not None]
+        axes.scatter([text.score for text in shown], marks, s=7, alpha=0.35, color=plots.DROPPED, linewidths=0)
+        bounds = [bound for score in one.curve.scores if (bound := one.interval(score)) is not None]
+        axes.plot(one.curve.scores, one.curve.marks, color=plots.colour("score_model"), label="expected mark")
+        lows, highs = [low for low, _ in bounds], [high for _, high in bounds]
+        label = f"{100 * one.level:.0f} % interval"
+        axes.fill_between(
+            one.curve.scores, lows, highs, alpha=0.18, color=plots.colour("score_model"), linewidth=0, label=label
+        )
+        axes.set_title(f"{one.kind}s: coverage {100 * one.coverage.mean:.1f} %, width {one.coverage.width:.2f}")
+        axes.set_xlabel("score")
+    panels[0].set_ylabel("judge's mark, 1 to 5")
+    panels[0].legend()
+    plots.save(figure, folder / "mark_intervals.png")
 
 
 def probe_bars(probes: Sequence[ProbeResult], path: Path) -> None:

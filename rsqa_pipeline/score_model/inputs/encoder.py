@@ -18,6 +18,7 @@ from rsqa_pipeline.images.decode import ImageFault, open_image
 from rsqa_pipeline.models.conversation import as_chat, render
 from rsqa_pipeline.models.image_size import image_size, max_image_tokens
 from rsqa_pipeline.records import Message
+from rsqa_pipeline.score_model.additions import Kind, kind_of
 from rsqa_pipeline.score_model.inputs.sequences import (
     CandidateIndex,
     Pixels,
@@ -39,6 +40,8 @@ class CandidateRow:
     """Key of the image among the batch's `Pixels`; None for text alone."""
     prompt: int = 0
     """Number of leading tokens that come from the context, where known."""
+    kind: Kind | None = None
+    """Whether the text stands alone or answers a context, where known."""
 
 
 class ContextTooLongError(ValueError):
@@ -67,8 +70,9 @@ class ChatEncoder:
         chat = as_chat([*context, Message(role="assistant", content="")])[:-1]
         prompt = self._tokenized(chat, has_image, add_generation_prompt=True)
         texts = [self.tokens(context, candidate, has_image) for candidate in candidates]
+        kind = kind_of(context)
         # a tokenizer may join the prompt's last letters with the candidate's first
-        return [CandidateRow(text, image, common_prefix_length(prompt, text)) for text in texts]
+        return [CandidateRow(text, image, common_prefix_length(prompt, text), kind) for text in texts]
 
     def pixels(self, image: str | Image.Image, max_tokens: int | None = None) -> Pixels:
         """The image as the image processor prepares it, made smaller where it exceeds ``max_tokens`` tokens, by default

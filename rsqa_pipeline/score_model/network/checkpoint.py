@@ -26,6 +26,7 @@ from rsqa_pipeline.errors import ModelError
 from rsqa_pipeline.models import model_folder
 from rsqa_pipeline.models.load import load_processor, local_folder, try_template
 from rsqa_pipeline.models.model_folder import abbreviated, reading
+from rsqa_pipeline.score_model import additions
 from rsqa_pipeline.score_model.network import shared_backbone
 
 OURS, RELEASED = "ScoreModel", "Qwen2Reward"
@@ -113,6 +114,8 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     """All tensors under the model's own names, from either layout."""
     tensors: dict[str, Tensor] = {}
     for file in model_folder.weight_files(folder):
+        if file.name == additions.FILE:
+            continue
         with reading(file, "is not a readable safetensors file"):
             tensors.update(load_file(file))
     if _architecture(model_folder.read_config(folder)) == RELEASED:

@@ -22,6 +22,7 @@ from rsqa_pipeline.models.load import local_folder
 from rsqa_pipeline.models.model_folder import check_folder, check_size, reading
 from rsqa_pipeline.models.patch_product import use_patch_products
 from rsqa_pipeline.profile.score_model import Lora
+from rsqa_pipeline.score_model.additions import Additions
 from rsqa_pipeline.score_model.network import checkpoint, shared_backbone
 from rsqa_pipeline.score_model.network.adapters import add_adapters
 
@@ -44,6 +45,8 @@ class ScoreModel(nn.Module):
         # With zero weights no text is preferred before training, for any seed.
         nn.init.zeros_(self.head.weight)
         self.activation = activation
+        self.additions = Additions()
+        """What was fitted after the training; not part of the weights."""
 
     @classmethod
     def from_base(cls, path_or_id: str, activation: Activation = "none", revision: str | None = None) -> ScoreModel:
@@ -72,14 +75,18 @@ class ScoreModel(nn.Module):
         tensors = checkpoint.read_tensors(folder)
         checkpoint.check_tensors(folder, expected=model.state_dict(), found=tensors)
         model.load_state_dict(tensors)
+        model.additions = Additions.read(folder, model.head.in_features)
         return model.eval()
 
     def save_pretrained(self, folder: Path) -> None:
         """Writes config.json and safetensors; the caller saves the processor beside them."""
         checkpoint.write(folder, self.backbone.config, self.activation, self.state_dict())
+        self.additions.write(folder)
 
     def export_released(self, folder: Path) -> None:
         """Writes the released layout: flat config, ``model.*``, ``visual.*``, ``reward_head.weight``.
+
+        Bootstrap heads are left out; the scores do not depend on them.
 
         Raises:
             ModelError: the activation is none; the released code always applies softplus, so its scores
@@ -130,6 +137,19 @@ class ScoreModel(nn.Module):
     ) -> Tensor:
         """Scores of a batch of candidates, (candidates,), float32; unbounded, or above 0 with softplus.
 
+        The arguments are those of `pooled`. Scores are not corrected for length; see `Scorer`.
+        """
+        return self.read_scores(self.pooled(input_ids, attention_mask, ends, **inputs))
+
+    def pooled(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        ends: Tensor | None = None,
+        **inputs: Tensor,
+    ) -> Tensor:
+        """The last hidden state that each candidate's score is read from, (candidates, hidden).
+
         Args:
             input_ids: (rows, tokens).
             attention_mask: (rows, tokens), 1 for real tokens; at least one per row, padding on either side.
@@ -143,12 +163,22 @@ class ScoreModel(nn.Module):
             last = (attention_mask * positions).argmax(dim=1)
             ends = torch.stack([torch.arange(len(last), device=last.device), last], dim=1)
         if self.shares_sequences:
-            read = shared_backbone.hidden_states(self.backbone, input_ids, attention_mask, ends, **inputs)
-        else:
-            hidden = self.backbone(
-                input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **inputs
-            ).last_hidden_state
-            read = hidden[ends[:, 0], ends[:, 1]]
-        with torch.autocast(read.device.type, enabled=False):  # in bfloat16, scores that differ by 0.01 could tie
-            score = self.head(read.to(self.head.weight.dtype)).squeeze(-1).float()
+            return shared_backbone.hidden_states(self.backbone, input_ids, attention_mask, ends, **inputs)
+        hidden: Tensor = self.backbone(
+            input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **inputs
+        ).last_hidden_state
+        return hidden[ends[:, 0], ends[:, 1]]
+
+    def read_scores(self, pooled: Tensor) -> Tensor:
+        """Scores of `pooled` states, (candidates,), float32."""
+        with torch.autocast(pooled.device.type, enabled=False):  # in bfloat16, scores that differ by 0.01 could tie
+            score = self.head(pooled.to(self.head.weight.dtype)).squeeze(-1).float()
         return F.softplus(score) if self.activation == "softplus" else score
+
+    def read_spreads(self, pooled: Tensor) -> Tensor | None:
+        """Standard deviation of the bootstrap heads' scores, (candidates,), float32; None without such heads."""
+        if self.additions.heads is None:
+            return None
+        with torch.autocast(pooled.device.type, enabled=False):
+            scores = pooled.float() @ self.additions.heads.to(pooled.device).T
+        return (F.softplus(scores) if self.activation == "softplus" else scores).std(dim=1)

@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers.processing_utils import ProcessorMixin
 
+from rsqa_pipeline.errors import ModelError
 from rsqa_pipeline.models.load import device_of, local_folder, weights_version
 from rsqa_pipeline.models.scoring_group import Score, ScoringGroup
 from rsqa_pipeline.profile import Compute
@@ -49,6 +50,8 @@ MAX_SEQUENCE_TOKENS = 4096
 grows with the length."""
 
 Tensors = dict[str, Tensor]
+Output = tuple[float, float | None]
+"""Score before the correction for length, and spread of the bootstrap heads if the model has them."""
 
 
 class Scorer:
@@ -90,9 +93,21 @@ class Scorer:
     def score(self, groups: Sequence[ScoringGroup]) -> list[list[float | None]]:
         """Score of every candidate, in the groups' order; None where there is no score.
 
-        Unbounded, or above 0 for a model with softplus.
+        Unbounded, or above 0 for a model with softplus; corrected for length if the model has slopes for it.
         """
         return [[score.value for score in of_group] for of_group in self.score_or_reason(groups)]
+
+    def lower_bounds(self, groups: Sequence[ScoringGroup]) -> list[list[float | None]]:
+        """As `score`, but the lower bound of each score (`Score.lower_bound`).
+
+        Raises:
+            ModelError: the model has no bootstrap heads.
+        """
+        if self.model.additions.heads is None:
+            raise ModelError(
+                "a lower bound needs a score model with bootstrap heads; set score_model.bootstrap_heads and train it"
+            )
+        return [[score.lower_bound for score in of_group] for of_group in self.score_or_reason(groups)]
 
     def score_or_reason(self, groups: Sequence[ScoringGroup]) -> list[list[Score]]:
         """As `score`, with the reason of each missing score and a note on each score that needs one.
@@ -173,12 +188,13 @@ class Scorer:
         by_candidate: dict[CandidateIndex, CandidatesOfImage],
     ) -> dict[CandidateIndex, Score]:
         """Scores of the batch. Where memory runs out, scores its halves, and finally one text with a smaller image."""
-        values = self._values(tensors) if tensors is not None else None
-        if values is not None:
+        outputs = self._outputs(tensors) if tensors is not None else None
+        if outputs is not None:
             candidates = [(index, sequence.pixels) for sequence in batch for index in sequence.ends]
-            scored = zip(candidates, values, strict=True)
+            scored = zip(candidates, outputs, strict=True)
             return {
-                index: self._score(by_candidate[index].rows[index], pixels, value) for (index, pixels), value in scored
+                index: self._score(by_candidate[index].rows[index], pixels, *output)
+                for (index, pixels), output in scored
             }
         log.warning("out of memory at %d tokens; continuing with smaller batches", sum(len(s.tokens) for s in batch))
         if len(batch) > 1:
@@ -232,7 +248,7 @@ class Scorer:
                 return [self._encoder.sequences(rows, found)]
         return Score(None, "out_of_memory", f"{len(sequence.tokens)} tokens alone are more than the memory holds")
 
-    def _values(self, tensors: Tensors) -> list[float] | None:
+    def _outputs(self, tensors: Tensors) -> list[Output] | None:
         """The model's output for each candidate; None where memory ran out."""
         try:
             return self._forward(tensors)
@@ -244,20 +260,26 @@ class Scorer:
         return None
 
     @torch.inference_mode()
-    def _forward(self, tensors: Tensors) -> list[float]:
+    def _forward(self, tensors: Tensors) -> list[Output]:
         device = self.model.head.weight.device
         on_device = {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
-        values: list[float] = self.model(**on_device).tolist()
-        return values
+        if self.model.additions.heads is None:
+            return [(value, None) for value in self.model(**on_device).tolist()]
+        pooled = self.model.pooled(**on_device)
+        spreads = self.model.read_spreads(pooled)
+        assert spreads is not None
+        return list(zip(self.model.read_scores(pooled).tolist(), spreads.tolist(), strict=True))
 
-    def _score(self, row: CandidateRow, pixels: Pixels | None, value: float) -> Score:
+    def _score(self, row: CandidateRow, pixels: Pixels | None, value: float, spread: float | None) -> Score:
+        tokens = len(row.tokens) - row.prompt
+        value -= self.model.additions.length_correction(row.kind, tokens)
         if not math.isfinite(value):
             return Score(None, "not_finite", f"the model gave {value}")
         cut = self._encoder.length(row, pixels) > self._encoder.max_length
         self.truncated += cut
         downscaled = pixels is not None and pixels.downscaled
         notes = [name for name, holds in (("text_cut", cut), ("image_downscaled", downscaled)) if holds]
-        return Score(value, note=", ".join(notes) or None)
+        return Score(value, note=", ".join(notes) or None, spread=spread, tokens=tokens)
 
 
 def _own_tokens(of_image: CandidatesOfImage) -> int:

@@ -33,6 +33,7 @@ from rsqa_pipeline.score_model.training import distributed, launch
 from rsqa_pipeline.score_model.training.checkpoints import TrainingState, state_key
 from rsqa_pipeline.score_model.training.curve import TrainingCurve
 from rsqa_pipeline.score_model.training.distributed import ProcessGroup
+from rsqa_pipeline.score_model.training.fit_additions import fit_additions
 from rsqa_pipeline.score_model.training.pair_batches import Fault, PairBatches
 from rsqa_pipeline.score_model.training.trainer import PhaseTrainer
 from rsqa_pipeline.tracking.run_logger import RunLogger
@@ -119,6 +120,9 @@ def train_phase(
     if state is None:
         return {}
     scorer = _scorer(model, encoder, settings)
+    if isinstance(phase, LastPhase):
+        with autocast(group.device, settings):
+            model.additions = fit_additions(scorer, data, train, phase.batch_size, settings)
     metrics = _write(scorer, processor, data, heldout, len(train), curve, phase, settings, out)
     state.clear()
     return metrics

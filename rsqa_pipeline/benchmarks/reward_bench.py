@@ -107,7 +107,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     figures = write_results(out, outcomes, results, differences)
     versions = {"score_model_version": model.version, "clip_version": clip.version}
     write_table(out / "texts.parquet", TEXT, [row | versions for scored in sets for row in _text_rows(scored)])
-    _plot(out / "plots" / "accuracy.png", results, tasks[0][0].metrics)
+    plot_bench(out / "plots" / "accuracy.png", results, tasks[0][0].metrics)
     items_of = {task.name: len(items) for task, items in tasks}
     counts = {f"sets/{task.name}": float(items_of.get(task.name, 0)) for task in known}
     return {**figures, **counts, **_quarantine(out, sets).metrics(len(complete))}
@@ -205,7 +205,7 @@ def _quarantine(out: Path, sets: Sequence[ScoredSet]) -> Quarantine:
     return quarantine
 
 
-def _plot(path: Path, results: Sequence[Mapping[str, Any]], metrics: Sequence[Metric]) -> None:
+def plot_bench(path: Path, results: Sequence[Mapping[str, Any]], metrics: Sequence[Metric]) -> None:
     """One panel per metric: accuracy by kind of fault, one bar per scorer, with 95 % intervals and chance."""
     tasks = list(dict.fromkeys(row["task"] for row in results))
     figure, panels = new_panels(len(metrics), 12.0, 4.4)

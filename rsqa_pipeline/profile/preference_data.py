@@ -120,7 +120,7 @@ class PreferenceData(Section):
     rs_specific: RsSpecific | None = None
     sampling: Sampling
     caption_images: Count
-    one_fault_pairs: dict[OneFault, Count] = Field(default={})
+    one_fault_pairs: dict[OneFault, Count] | None = None
     """Scenes only: training pairs of the expert's caption against the same one with one fault, by kind of fault. Where
     captioners differ in several ways, one easy difference hides the others from training."""
     instruction_samples: Count

@@ -65,7 +65,7 @@ def changed_count(text: str, image: CaptionedImage) -> list[str]:
 
 def changed_colour(text: str, image: CaptionedImage) -> list[str]:
     """The first colour replaced by colours that no caption of the image names."""
-    named = " ".join(image.captions).lower()
+    named = " ".join(image.captions).lower().replace("grey", "gray")
     others = [colour for colour in COLOURS if not re.search(rf"\b{colour}", named)]
     return _first_word_replaced(text, dict.fromkeys((*COLOURS, "grey"), others), image)
 
@@ -89,7 +89,7 @@ def changed_class(text: str, image: CaptionedImage) -> list[str]:
 def invented_object(text: str, image: CaptionedImage) -> list[str]:
     """A sentence about an object that nothing in the captions or the class suggests."""
     known = " ".join([*image.captions, class_words(image.scene_class or "")]).lower()
-    absent = [name for name, hints in OBJECTS.items() if not any(word in known for word in (name, *hints))]
+    absent = [name for name, hints in OBJECTS.items() if not re.search(rf"\b({'|'.join((name, *hints))})", known)]
     return [f"{text.rstrip()} there is also {with_article(name)} ." for name in image.ordered(absent)]
 
 

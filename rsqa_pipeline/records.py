@@ -133,12 +133,12 @@ BENCHMARK_ITEM = pa.schema(
         (
             "task",
             pa.string(),
-        ),  # classification | retrieval | presence | count | comparison | rural_urban | grounding | choice
+        ),  # classification | retrieval | presence | count | comparison | rural_urban | grounding | choice | reward_*
         ("image_id", pa.string()),
         ("image", pa.string()),
-        ("question", pa.string()),  # missing for classification and retrieval
-        ("answer", pa.string()),  # class name, word, number, letter; missing for retrieval
-        ("choices", pa.list_(pa.string())),  # multiple choice: texts of A, B, C, D
+        ("question", pa.string()),  # missing for classification, retrieval and captions
+        ("answer", pa.string()),  # class name, word, number, letter, right text; missing for retrieval
+        ("choices", pa.list_(pa.string())),  # multiple choice: texts of A, B, C, D; reward bench: all four texts
         (
             "boxes",
             pa.list_(pa.list_(pa.float32())),

@@ -416,6 +416,16 @@ def _benchmarks(profile: Profile) -> Iterator[Asset]:
         gpu=True,
     )
     yield Asset(
+        name="reward_bench",
+        stage="benchmarks",
+        description="score model and CLIP score on right texts against texts with one known fault",
+        function="benchmarks.reward_bench:run",
+        inputs=("benchmark_sets", "score_model", "base_models"),
+        settings=figures,
+        checks=("rows_add_up",),
+        gpu=True,
+    )
+    yield Asset(
         name="curation_curve",
         stage="benchmarks",
         description="a cheap proxy's figure over the fraction kept, for each ranking",

@@ -147,6 +147,15 @@ def test_path_that_no_file_can_have(settings: dict[str, Any], tmp_path: Path) ->
     ]
 
 
+def test_one_fault_pairs_need_scenes(settings: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "captions.csv").write_text("image,text\n")
+    settings["source_pairs"]["captions"] = {"format": "csv", "path": str(tmp_path / "captions.csv")}
+    settings["preference_data"]["one_fault_pairs"] = {"place": 5}
+    assert any("one_fault_pairs needs scenes" in fault for fault in faults(settings, tmp_path))
+    settings["preference_data"]["one_fault_pairs"] = None
+    assert load(settings, tmp_path).preference_data.one_fault_pairs is None
+
+
 def test_extends_merges_and_refuses_circles(settings: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(settings))
     child = {"extends": str(tmp_path / "base.yaml"), "name": "child", "score_model": {"max_length": 99}}

@@ -57,9 +57,22 @@ def random_ranking(metric: Metric, items: Items) -> float:
     return float(np.mean([by_text[of_image].mean() for of_image in relevant]))
 
 
+def random_order(metric: Metric, items: Items) -> float:
+    """Scores in random order: the right text is the first of itself and its rivals."""
+    return 1 / (1 + metric.rivals)
+
+
 CHANCE: Mapping[str, Callable[[Metric, Items], float]] = {
     level.__name__: level
-    for level in (uniform_class, uniform_choice, most_frequent_answer, fixed_box, other_caption, random_ranking)
+    for level in (
+        uniform_class,
+        uniform_choice,
+        most_frequent_answer,
+        fixed_box,
+        other_caption,
+        random_ranking,
+        random_order,
+    )
 }
 """Chance levels by name."""
 

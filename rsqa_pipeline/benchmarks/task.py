@@ -14,7 +14,7 @@ from rsqa_pipeline.errors import DataError
 TASK_FOLDER = Path(__file__).parent / "tasks"
 
 T = TypeVar("T")
-ModelKind = Literal["clip", "vlm"]
+ModelKind = Literal["clip", "vlm", "scorer"]
 
 
 class Metric(BaseModel):
@@ -28,9 +28,11 @@ class Metric(BaseModel):
     direction: Literal["image_to_text", "text_to_image"] | None = None
     """Only for retrieval metrics."""
     label: str | None = None
-    """Label in the plot of CLIP models; a metric without one is not plotted there."""
+    """Label in the plot of CLIP models or scorers; a metric without one is not plotted there."""
     marker: str | None = None
     """Only for a VLM: another marker than the task's, for the same replies."""
+    rivals: int = Field(default=1, ge=1)
+    """Only for scorers: wrong texts that the right one must all beat."""
 
 
 class BenchmarkTask(BaseModel):
@@ -46,10 +48,11 @@ class BenchmarkTask(BaseModel):
     source: str
     """Kind of the benchmark items that it uses, the column ``task`` of `records.BENCHMARK_ITEM`."""
     prompts: list[str] = []
-    """Templates: ``{class}`` for CLIP, ``{question}`` and ``{choices}`` for a VLM. CLIP averages several templates."""
+    """Templates: ``{class}`` for CLIP, ``{question}`` and ``{choices}`` for a VLM. CLIP averages several templates.
+    Scorers have none."""
     marker: str
     """Name of the function that marks a model on the items: in `answers.MARKERS` for a VLM, in
-    `clip_benchmark.MARKERS` for a CLIP."""
+    `clip_benchmark.MARKERS` for a CLIP, in `reward_bench.MARKERS` for a scorer."""
     length_factor: int = Field(default=1, ge=1)
     """Maximum reply length, as a multiple of the profile's ``max_new_tokens``."""
     metrics: list[Metric] = Field(min_length=1)

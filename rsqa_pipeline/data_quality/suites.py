@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from rsqa_pipeline.images.references import parse_reference
+from rsqa_pipeline.source_pairs.reward_items import REWARD_TASKS
 
 if TYPE_CHECKING:
     from great_expectations.expectations import Expectation
@@ -27,6 +28,7 @@ SAMPLE_TASKS = [
 ]  # fmt: skip
 BENCHMARK_TASKS = [
     "classification", "retrieval", "presence", "count", "comparison", "rural_urban", "grounding", "choice",
+    *REWARD_TASKS,
 ]  # fmt: skip
 FAMILIES = ["caption", "close_ended", "open_ended", "rs_specific", "text"]
 MAX_SHOWN_VALUES = 3

@@ -8,11 +8,12 @@ from typing import Any
 
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.preference_data.build_pairs import Pairs, add_judged
-from rsqa_pipeline.preference_data.candidate import Candidate, Subject, preference_rows, scenes_of
+from rsqa_pipeline.preference_data.candidate import Candidate, Subject, pair_split, preference_rows, scenes_of
 from rsqa_pipeline.preference_data.captioners import (
     check_captioners,
     drawn_captioners,
     human_captions,
+    one_fault_captions,
     scene_captions,
 )
 from rsqa_pipeline.preference_data.chat.model import ChatModels
@@ -48,6 +49,8 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
         candidates = _captions(inputs["base_models"], rows, subjects, scenes, settings, models, pairs)
         judge = make_judge(preferences, models, scenes, candidates, settings.seed)
         add_judged(candidates, judge, "caption", settings, pairs)
+        for kind, count in (preferences.one_fault_pairs or {}).items():
+            add_judged(_with_one_fault(subjects, scenes, kind, count, settings), judge, "caption", settings, pairs)
         measured = judge_measures(judge, pairs, preferences, settings.seed)
         used = models.usage()
     imported = add_imports("caption", out, settings, pairs)
@@ -62,6 +65,15 @@ def choose_subjects(rows: Sequence[Mapping[str, Any]], images: int, seed: int) -
     references = {row["image_id"]: row["image"] for row in rows}
     drawn = sorted(references, key=lambda image_id: sha256(str(seed), ASSET, image_id))[:images]
     return [Subject(image_id, references[image_id]) for image_id in drawn]
+
+
+def _with_one_fault(
+    subjects: Sequence[Subject], scenes: Mapping[str, int], kind: str, count: int, settings: Profile
+) -> list[Candidate]:
+    """Candidates of one-fault pairs, on training images only: the reward bench measures them on images of its own."""
+    share = settings.preference_data.heldout_share
+    trained = [s for s in subjects if pair_split(s.image_id, share, settings.seed) == "train"]
+    return list(one_fault_captions(trained, scenes, kind, count, settings.seed))
 
 
 def _captions(

@@ -11,6 +11,7 @@ would always be chosen and the pairs would never order two poorer ones; but a co
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import product
 from typing import Any, cast, get_args
 
 import numpy as np
@@ -20,6 +21,7 @@ from rsqa_pipeline.preference_data.candidate import NO_FAULT, Candidate, Subject
 from rsqa_pipeline.profile.preference_data import BASE_VLM
 from rsqa_pipeline.records import sha256
 from rsqa_pipeline.scenes.captioners import CAPTIONERS
+from rsqa_pipeline.scenes.one_fault import WRONG_TEXTS, expert_set
 from rsqa_pipeline.scenes.truth import sample_scene
 from rsqa_pipeline.source_pairs.corruption import CaptionPool, CorruptionKind, corrupt
 from rsqa_pipeline.source_pairs.split import unit_hash
@@ -68,6 +70,25 @@ def scene_captions(
             if name in CAPTIONERS:
                 rng = np.random.default_rng(int(sha256(str(seed), name, subject.image_id)[:16], 16))
                 yield Candidate(subject, CAPTIONERS[name](truth, rng), name)
+
+
+def one_fault_captions(
+    subjects: Sequence[Subject], scenes: Mapping[str, int], kind: str, pairs: int, seed: int
+) -> Iterator[Candidate]:
+    """The expert's captions and the same ones with one fault, enough for ``pairs`` pairs if the scenes allow so many.
+
+    Every scene that allows the kind gets its first fault before any gets a second.
+    """
+    sets = []
+    for subject in subjects:
+        rng = np.random.default_rng(int(sha256(str(seed), "one fault", kind, subject.image_id)[:16], 16))
+        texts = expert_set(sample_scene(scenes[subject.image_id]), kind, rng)
+        if texts is not None:
+            sets.append((subject, texts))
+    for place, (subject, texts) in list(product(range(WRONG_TEXTS), sets))[:pairs]:
+        if place == 0:
+            yield Candidate(subject, texts.right, "expert")
+        yield Candidate(subject, texts.wrong[place], f"wrong_{kind}")
 
 
 def human_captions(

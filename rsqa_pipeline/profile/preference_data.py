@@ -94,6 +94,8 @@ class PairImports(Section):
         return self
 
 
+OneFault = Literal["count", "colour", "place", "class", "invented_object"]
+
 TRUTH_JUDGES = ("truth_graph", "recorded_corruption")
 """Judges that know the truth; any other judge is a model."""
 BASE_VLM = "vlm"
@@ -118,6 +120,9 @@ class PreferenceData(Section):
     rs_specific: RsSpecific | None = None
     sampling: Sampling
     caption_images: Count
+    one_fault_pairs: dict[OneFault, Count] | None = None
+    """Scenes only: training pairs of the expert's caption against the same one with one fault, by kind of fault. Where
+    captioners differ in several ways, one easy difference hides the others from training."""
     instruction_samples: Count
     text_pairs: Count
     """Text pairs made here; none are made if ``imports.text`` names a file."""

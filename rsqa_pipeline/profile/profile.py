@@ -187,6 +187,12 @@ class Profile(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _one_fault_pairs_need_scenes(self) -> Profile:
+        if self.preference_data.one_fault_pairs and self.source_pairs.captions.format != "scenes":
+            raise ValueError("preference_data.one_fault_pairs needs scenes, whose truth is known; set it to null")
+        return self
+
     @property
     def policy_start(self) -> str:
         """Subset whose VLM the policies start from."""

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rsqa_pipeline.benchmarks.task import load_tasks
 from rsqa_pipeline.report.blocks import Plots, ReportSection, Table, count, from_file, interval, percent, text_cell
-from rsqa_pipeline.report.downstream import paper_figures
-from rsqa_pipeline.report.reading import name_of, read_json
+from rsqa_pipeline.report.downstream import POOLED, paper_figures
+from rsqa_pipeline.report.reading import name_of, read_json, rows
 from rsqa_pipeline.report.training import score_model_curves
 from rsqa_pipeline.statistics import Interval
 
@@ -27,10 +28,18 @@ def section(inputs: Mapping[str, Path]) -> ReportSection:
         from_file(path, f"Score model on held-out pairs: {path.stem.replace('_', ' ')}")
         for path in sorted((folder / "plots").glob("*.png"))
     ]
+    bench = inputs["reward_bench"]
+    drawings.append(from_file(bench / "plots" / "accuracy.png", "Reward bench: accuracy by kind of fault"))
     return ReportSection(
         "preferences",
         "Does the score model prefer the better text?",
-        [accuracy_table(folder), probe_table(folder), Plots(drawings), score_model_curves(inputs)],
+        [
+            accuracy_table(folder),
+            reward_bench_table(bench),
+            probe_table(folder),
+            Plots(drawings),
+            score_model_curves(inputs),
+        ],
         lead="Share of held-out pairs whose preferred text gets the higher score. Chance is 50 %. The paper's 7B "
         f"model reaches {paper:.2f} % on its own pairs. "
         f"{_judge_and_calibration(read_json(folder / 'calibration.json'))}",
@@ -72,16 +81,49 @@ def accuracy_table(folder: Path) -> Table:
     )
 
 
+def reward_bench_table(folder: Path) -> Table:
+    """One row per kind of fault: how often the right text has the higher score, against one and against three wrong
+    ones.
+
+    Args:
+        folder: folder of ``reward_bench``.
+    """
+    found = {(row["task"], row["metric"], row["model"]): row for row in rows(folder / "results.parquet")}
+    gaps = {(row["task"], row["metric"]): row for row in rows(folder / "comparisons.parquet")}
+    kinds, metrics = (list(dict.fromkeys(key[part] for key in found)) for part in (0, 1))
+    kinds.sort(key=lambda kind: kind != POOLED)
+    table = []
+    for kind in kinds:
+        cells = [text_cell(name_of(kind.removeprefix("reward_")), strong=kind == POOLED)]
+        for metric in metrics:
+            for scorer in SELECTORS[:2]:
+                cells.append(percent(interval(found[kind, metric, scorer]), f"reward_bench/{scorer}/{kind}/{metric}"))
+            difference = interval(gaps[kind, metric])
+            cells.append(percent(difference, f"reward_bench/difference/{kind}/{metric}", signed=True))
+        table.append([*cells, count(found[kind, metrics[0], SELECTORS[0]]["n"])])
+    absent = [task.name for task in load_tasks("scorer") if task.name not in kinds]
+    names = ", ".join(name_of(name.removeprefix("reward_")) for name in absent)
+    levels = ", ".join(f"{found[kinds[0], metric, SELECTORS[0]]['chance']:.0%}" for metric in metrics)
+    return Table(
+        "Reward bench: the right text above texts with one fault, %",
+        ["fault", *["score model", "CLIP score", "difference"] * len(metrics), "sets"],
+        table,
+        [("", 1), *((name_of(metric), 3) for metric in metrics), ("", 1)],
+        note=f"Each set is one right text and three wrong ones about an image of the benchmarks. Chance: {levels}. "
+        "Ties count as wrong; intervals resample images." + (f" Not made from this data: {names}." if absent else ""),
+    )
+
+
 def probe_table(folder: Path) -> Table:
     """One row per probe: how often a corrupted caption scores lower."""
-    rows = [
+    table = [
         [text_cell(name_of(probe["probe"])), count(probe["n"]), percent(interval(probe), f"probe/{probe['probe']}")]
         for probe in read_json(folder / "probes.json")
     ]
     return Table(
         "Probes: a correct caption is corrupted",
         ["corruption", "captions", "score drops, %"],
-        rows,
+        table,
         note="Chosen captions of held-out pairs with one corruption each. Chance is 50 %.",
     )
 

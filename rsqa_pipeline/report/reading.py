@@ -36,6 +36,8 @@ NAMES = LABELS | {
     "rural_urban": "rural or urban",
     "choice": "multiple choice",
     "all_tasks": "all tasks",
+    "pairs": "above one wrong text",
+    "four_way": "above all three",
     "psi": "PSI",
     "ks": "Kolmogorov-Smirnov distance",
     "ks_p_value": "Kolmogorov-Smirnov p-value",

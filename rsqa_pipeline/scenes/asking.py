@@ -79,6 +79,11 @@ def is_unanswerable(text: str) -> bool:
     return any(pattern.fullmatch(text.strip()) for pattern, _ in _UNANSWERABLE_FORMS)
 
 
+def refusal(why: str) -> str:
+    """The right answer to a question that an image cannot answer; ``why`` is a value of `UNANSWERABLE`."""
+    return f"it cannot be told, because {why}."
+
+
 def choice_text(stem: str, choices: tuple[str, ...]) -> str:
     """A multiple-choice question in LHRS-Bench's format: stem, four lettered lines, the prompt for a letter."""
     lines = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=True)]
@@ -183,7 +188,7 @@ _FORMS: tuple[tuple[str, re.Pattern[str], Answerer], ...] = (
 
 _UNANSWERABLE_FORMS = tuple((_pattern(text.format("NOUN")), why) for text, why in UNANSWERABLE.items())
 _FORMS += tuple(
-    ("open", pattern, lambda t, m, why=why: f"it cannot be told, because {why}.")  # type: ignore[misc]
+    ("open", pattern, lambda t, m, why=why: refusal(why))  # type: ignore[misc]
     for pattern, why in _UNANSWERABLE_FORMS
 )
 

@@ -124,10 +124,10 @@ def _choice(truth: SceneTruth, rng: np.random.Generator) -> str:
         return _options(f"how many {noun}s does this image show?", str(group.count), numbers, rng)
     if kind == 3:
         return _options(f"which colour do the {noun}s have?", group.colour, list(COLOURS), rng)
-    return _options(f"in which part of the image are the {noun}s?", group.place, _other_places(group.place), rng)
+    return _options(f"in which part of the image are the {noun}s?", group.place, contradicting_places(group.place), rng)
 
 
-def _other_places(place: str) -> list[str]:
+def contradicting_places(place: str) -> list[str]:
     """Places that are clearly wrong: they neither contain the place nor lie within it."""
     x, y = PLACES[place]
     return [other for other, (ox, oy) in PLACES.items() if x * ox + y * oy <= 0 and (x * ox < 0 or y * oy < 0)]

@@ -12,10 +12,12 @@ from rsqa_pipeline.profile import Profile, SourceFile, SourcePairs
 from rsqa_pipeline.quarantine import Quarantine
 from rsqa_pipeline.records import BENCHMARK_ITEM, Metrics, sha256, write_table
 from rsqa_pipeline.source_pairs.benchmark_rows import NoItem, item_values
+from rsqa_pipeline.source_pairs.caption_faults import CaptionedImage
 from rsqa_pipeline.source_pairs.class_questions import ask, tasks_for
 from rsqa_pipeline.source_pairs.clean import CleanRow, ImageIndex, check_rows
 from rsqa_pipeline.source_pairs.from_scenes import benchmark_items
 from rsqa_pipeline.source_pairs.readers.read_source import read_source
+from rsqa_pipeline.source_pairs.reward_items import file_reward_items
 from rsqa_pipeline.source_pairs.scene_classes import class_from_name, class_words
 from rsqa_pipeline.source_pairs.source_notes import SourceNotes
 from rsqa_pipeline.source_pairs.source_row import Entry
@@ -77,6 +79,11 @@ class _TestImage:
     scene_class: str | None
     captions: list[str] = field(default_factory=list)
 
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The image's columns of an item."""
+        return {"image_id": self.image_id, "image": self.image, "scene_class": self.scene_class}
+
 
 def file_items(
     rows: Iterable[CleanRow], count: int, seed: int, quarantine: Quarantine
@@ -86,6 +93,7 @@ def file_items(
 
     Retrieval keeps repeated captions of an image, as published results do. A row's own question is an item (see
     `benchmark_rows`). Classes give classification, and yes-no and multiple-choice questions if no row asks its own.
+    Every image gives items of the reward bench, most kinds only with captions (`reward_items`).
     """
     images: dict[str, _TestImage] = {}
     own: dict[str, list[dict[str, Any]]] = {}
@@ -119,9 +127,19 @@ def file_items(
     for task in tasks_for(classes):
         if task not in own:
             items += [_class_item(task, image, classes, seed) for image in _evenly(classed, count)]
-    for of_task in own.values():
+    for of_task in [*own.values(), *_reward_items(list(images.values()), classes, seed).values()]:
         items += _evenly(of_task, count)
     return items, kept
+
+
+def _reward_items(images: Sequence[_TestImage], classes: list[str], seed: int) -> dict[str, list[dict[str, Any]]]:
+    """Items of the reward bench by task, as far as the captions allow them."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for image in images:
+        known = CaptionedImage(image.captions, image.scene_class, classes, f"{seed}/{image.image_id}")
+        for item in file_reward_items(known):
+            found.setdefault(item["task"], []).append({**image.columns, **item})
+    return found
 
 
 def _own_item(clean: CleanRow, image: _TestImage, asked: set[str]) -> dict[str, Any]:
@@ -147,9 +165,7 @@ def _item(task: str, image: _TestImage, **values: Any) -> dict[str, Any]:
     return {
         "item_id": f"{task}-{sha256(image.image_id, values.get('question') or '')[:16]}",
         "task": task,
-        "image_id": image.image_id,
-        "image": image.image,
-        "scene_class": image.scene_class,
+        **image.columns,
         **values,
     }
 

@@ -160,7 +160,15 @@ def corrupt(
 
 def _swap_nouns(text: str, classes: list[str]) -> str:
     own = {class_words(name): class_words(swapped_class(name, classes)) for name in classes if name not in _CLASS_SWAPS}
-    singular = {**own, **_NOUN_SWAPS}
+    return replace_nouns(text, {**own, **_NOUN_SWAPS})
+
+
+def replace_nouns(text: str, singular: Mapping[str, str]) -> str:
+    """Replaces nouns, in singular and plural, with articles that fit.
+
+    Args:
+        singular: noun -> its replacement, both singular, in lower case.
+    """
     swaps = {**{_plural(noun): _plural(other) for noun, other in singular.items()}, **singular}
     nouns = "|".join(re.escape(noun) for noun in sorted(swaps, key=len, reverse=True))
 

@@ -28,6 +28,7 @@ from rsqa_pipeline.scenes.truth import (
 )
 from rsqa_pipeline.scenes.vocabulary import SCENES
 from rsqa_pipeline.source_pairs.clean import text_fault
+from rsqa_pipeline.source_pairs.reward_items import REWARD_TASKS, scene_reward_items
 from rsqa_pipeline.source_pairs.sample_tables import Draft
 from rsqa_pipeline.source_pairs.source_row import caption
 from rsqa_pipeline.source_pairs.split import split_of
@@ -132,7 +133,7 @@ def instruction_drafts(pairs: SourcePairs, seed: int, out: Path, quarantine: Qua
 
 def benchmark_items(count: int, seed: int, out: Path) -> list[dict[str, Any]]:
     """Makes ``count`` items per task on scenes that nothing else uses, and writes images.tar into ``out``."""
-    tasks = ("classification", "retrieval", *BENCHMARK_TASKS)
+    tasks = ("classification", "retrieval", *BENCHMARK_TASKS, *REWARD_TASKS)
     items: dict[str, list[dict[str, Any]]] = {task: [] for task in tasks}
     with TarImages(out / "images.tar") as archive:
         scenes = _RenderedScenes(archive)
@@ -155,6 +156,7 @@ def _items_of_scene(scene: int, seed: int, scenes: _RenderedScenes) -> Sequence[
         {**base, "item_id": f"classification-{scene}", "task": "classification", "answer": name},
         {**base, "item_id": f"retrieval-{scene}", "task": "retrieval", "captions": [expert]},
         *(_item(question, scene, base) for question in benchmark_questions(truth, rng)),
+        *({**base, **item} for item in scene_reward_items(truth, seed)),
     ]
 
 

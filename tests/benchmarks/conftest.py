@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from rsqa_pipeline.images.decode import TarImages
-from rsqa_pipeline.models.load import weights_version
+from rsqa_pipeline.models.load import load_processor, weights_version
 from rsqa_pipeline.profile import BestOfN, Compute, Profile, load_profile
 from rsqa_pipeline.profile.curated_subsets import CurationCurve
 from rsqa_pipeline.profile.profile import Benchmarks
 from rsqa_pipeline.profile.types import Sampling
 from rsqa_pipeline.records import BENCHMARK_ITEM, write_table
+from rsqa_pipeline.score_model.network.model import ScoreModel
 from rsqa_pipeline.tiny_models.architecture import (
     new_clip,
     new_clip_image_processor,
@@ -70,6 +72,15 @@ def item_rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 def benchmark_sets(item_rows: list[dict[str, Any]], tmp_path: Path) -> Path:
     folder = tmp_path / "benchmark_sets"
     write_table(folder / "items.parquet", BENCHMARK_ITEM, item_rows)
+    return folder
+
+
+@pytest.fixture
+def score_model(models: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "score_model"
+    torch.manual_seed(0)
+    ScoreModel.from_base(str(models / "vlm")).save_pretrained(folder / "model")
+    load_processor(models / "vlm").save_pretrained(folder / "model")
     return folder
 
 

@@ -5,15 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-import torch
-
 from rsqa_pipeline.benchmarks.best_of_n import Answers, add_scores, run, selector_values
-from rsqa_pipeline.models.load import load_processor
 from rsqa_pipeline.models.scoring_group import ScoringGroup
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.records import Message, read_table
-from rsqa_pipeline.score_model.network.model import ScoreModel
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 
 
@@ -46,15 +41,6 @@ def test_duplicate_answers_are_scored_once() -> None:
     add_scores(drawn, "score_model", RecordingScorer().score)
     assert list(scored_groups[0].candidates) == ["3", "", "12"]
     assert drawn[0].scores["score_model"] == [1.0, None, 1.0, 2.0]
-
-
-@pytest.fixture
-def score_model(models: Path, tmp_path: Path) -> Path:
-    folder = tmp_path / "score_model"
-    torch.manual_seed(0)
-    ScoreModel.from_base(str(models / "vlm")).save_pretrained(folder / "model")
-    load_processor(models / "vlm").save_pretrained(folder / "model")
-    return folder
 
 
 def test_run_writes_every_table(

@@ -12,8 +12,10 @@ from pydantic import ValidationError
 from rsqa_pipeline.benchmarks.answers import MARKERS as VLM_MARKERS
 from rsqa_pipeline.benchmarks.chance import CHANCE, chance_level
 from rsqa_pipeline.benchmarks.clip_benchmark import MARKERS as CLIP_MARKERS
+from rsqa_pipeline.benchmarks.reward_bench import MARKERS as SCORER_MARKERS
 from rsqa_pipeline.benchmarks.task import TASK_FOLDER, BenchmarkTask, function_of, load_task, load_tasks
 from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.source_pairs.reward_items import REWARD_TASKS
 
 
 def task(name: str) -> BenchmarkTask:
@@ -21,10 +23,11 @@ def task(name: str) -> BenchmarkTask:
 
 
 def test_every_file_belongs_to_one_kind_of_model() -> None:
-    clip, vlm = load_tasks("clip"), load_tasks("vlm")
+    clip, vlm, scorer = load_tasks("clip"), load_tasks("vlm"), load_tasks("scorer")
     assert [t.name for t in clip] == ["classification", "retrieval"]
-    assert len(clip) + len(vlm) == len(list(TASK_FOLDER.glob("*.yaml")))
-    assert all(t.higher_is_better for t in clip + vlm)
+    assert sorted(t.source for t in scorer) == sorted(REWARD_TASKS)
+    assert len(clip + vlm + scorer) == len(list(TASK_FOLDER.glob("*.yaml")))
+    assert all(t.higher_is_better for t in clip + vlm + scorer)
 
 
 def test_class_templates_are_those_of_the_paper() -> None:
@@ -46,7 +49,7 @@ def test_an_invalid_file_is_rejected(tmp_path: Path, change: str, fault: type[Ex
 
 @pytest.mark.parametrize("key", ["marker", "chance"])
 def test_every_function_of_a_shipped_task_exists_and_an_unknown_one_is_named(key: Literal["marker", "chance"]) -> None:
-    for kind, markers in (("clip", CLIP_MARKERS), ("vlm", VLM_MARKERS)):
+    for kind, markers in (("clip", CLIP_MARKERS), ("vlm", VLM_MARKERS), ("scorer", SCORER_MARKERS)):
         for each in load_tasks(kind):  # type: ignore[arg-type]
             known: Mapping[str, object] = CHANCE if key == "chance" else markers
             assert function_of(each, key, known)

@@ -23,7 +23,9 @@ def smoke_settings() -> dict[str, Any]:
     settings.update(name="smoke", description="every stage, as small as it goes; for tests only")
     settings["source_pairs"].update(instruction_samples=240, benchmark_items=8)
     settings["source_pairs"]["captions"]["path"] = "data/demo/corpus/captions.csv"
-    settings["preference_data"].update(caption_images=40, instruction_samples=40, text_pairs=24)
+    settings["preference_data"].update(
+        caption_images=40, instruction_samples=40, text_pairs=24, one_fault_pairs={"place": 4}
+    )
     for phase in settings["score_model"]["phases"].values():
         phase.update(epochs=1, batch_size=16, warmup_steps=0)
     settings["score_model"].update(bootstrap_heads=3, length_debias=True)

@@ -34,6 +34,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory, project_root: Path) -> Pr
     preferences = demo.preference_data.model_copy(
         update={
             "judge_noise": 0.8,
+            "one_fault_pairs": None,
             "captioners": ["expert", "plain", "hasty", "vague", "garbler", "vlm"],
             "sampling": sampling,
             "text_pairs": 40,

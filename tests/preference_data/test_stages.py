@@ -80,6 +80,28 @@ def test_captioners_and_vlm_are_judged(made, settings):
     assert all(row["relevance"] is None or 1 <= row["relevance"] <= 5 for row in judgements)
 
 
+def test_one_fault_pairs_are_added_to_training_alone(made, inputs, settings):
+    """Held-out pairs stay as they are; the added ones differ in one claim and usually have the right text chosen."""
+    config = settings.preference_data.model_copy(update={"one_fault_pairs": {"place": 6, "colour": 8}})
+    out = made["caption"][0].parent / "one_fault"
+    out.mkdir()
+    metrics = caption_preferences.run(
+        inputs, out, settings.model_copy(update={"preference_data": config}), SilentLogger()
+    )
+    before, after = (read_table(folder / "pairs.parquet") for folder in (made["caption"][0], out))
+    ids = {pair["pair_id"] for pair in before}
+    added = [pair for pair in after if pair["pair_id"] not in ids]
+    assert [pair for pair in after if pair["pair_id"] in ids] == before
+    assert {pair["split"] for pair in added} == {"train"}
+    kinds = Counter(
+        next(name for name in (pair["chosen_source"], pair["rejected_source"]) if name.startswith("wrong_"))
+        for pair in added
+    )
+    assert kinds == {"wrong_place": 6, "wrong_colour": 8}
+    assert sum(pair["chosen_source"] == "expert" for pair in added) > 10
+    assert metrics["input_rows"] == metrics["kept_rows"] + metrics["quarantined_rows"]
+
+
 def test_judge_usually_prefers_the_truly_better_text(made):
     metrics = made["caption"][1]
     assert 0.8 < metrics["judge_agreement/caption"] <= 1.0

@@ -18,6 +18,7 @@ from rsqa_pipeline.scenes.render import render
 from rsqa_pipeline.scenes.truth import sample_scene
 from rsqa_pipeline.scenes.vocabulary import SCENES
 from rsqa_pipeline.source_pairs import benchmark_sets, image_text_pairs, instruction_samples
+from rsqa_pipeline.source_pairs.reward_items import REWARD_TASKS
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 from tests.source_pairs.generated import settings
 
@@ -78,9 +79,10 @@ def test_instructions_and_benchmarks(corpus: Path, tmp_path: Path) -> None:
         assert mark_answer(sample_scene(known["scene"]), question, known["reference_text"]).mean > 4.5
     items = read_table(tmp_path / "benchmarks" / "items.parquet")
     assert sorted(name.removeprefix("items/") for name in metrics if name.startswith("items/")) == [
-        "choice", "classification", "comparison", "count", "grounding", "presence", "retrieval", "rural_urban",
+        "choice", "classification", "comparison", "count", "grounding", "presence", "retrieval",
+        *sorted(REWARD_TASKS), "rural_urban",
     ]  # fmt: skip
-    assert len(items) == 8 * 5
+    assert len(items) == 15 * 5
     trained = {row["image_id"] for row in read_table(tmp_path / "instructions" / "samples.parquet")}
     assert not trained & {item["image_id"] for item in items}
     answers = {SCENES[item["scene_class"]].name: item["answer"] for item in items if item["task"] == "classification"}

@@ -70,13 +70,17 @@ def run_probes(scorer: GroupScorer, pairs: Sequence[Pair]) -> list[ProbeResult]:
 
 
 def probe_captions(pairs: Sequence[Pair]) -> list[Pair]:
-    """One held-out caption pair per image, those with the best-marked chosen caption first."""
+    """One held-out caption pair per image: the half with the best-marked chosen captions, the best first.
+
+    The best of several poor captions is chosen too. What a probe changes may be wrong in it already, so that its
+    score need not fall.
+    """
     best: dict[str, Pair] = {}
     for pair in pairs:
         if pair["family"] == "caption" and pair["image"] is not None:
             best.setdefault(pair["image_id"], pair)
     ranked = sorted(best.values(), key=lambda pair: (-(pair["chosen_mark"] or 0.0), pair["image_id"]))
-    return ranked[: 2 * MAX_CAPTIONS]
+    return ranked[: min(-(-len(ranked) // 2), 2 * MAX_CAPTIONS)]
 
 
 def corrupted_pairs(name: str, captions: Sequence[Pair]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from torch.nn import functional as F
-from transformers import ViTConfig, ViTImageProcessor, ViTModel
+from transformers import ViTModel
 
 from rsqa_pipeline.errors import ModelError
 from rsqa_pipeline.images.decode import content_hash
@@ -35,17 +35,6 @@ def images(tmp_path: Path) -> dict[str, str]:
         Image.fromarray(render(sample_scene(seed))).resize((90, 60)).save(file)
         files[content_hash(str(file))] = str(file)
     return files
-
-
-@pytest.fixture
-def encoder(tmp_path: Path) -> Path:
-    """A random ViT as a model folder."""
-    torch.manual_seed(0)
-    folder = tmp_path / "encoder"
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    ViTModel(ViTConfig(image_size=32, patch_size=8, **sizes)).save_pretrained(folder)
-    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
-    return folder
 
 
 class LiteByHand:

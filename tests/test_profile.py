@@ -175,11 +175,13 @@ def test_limited_profile_is_another_profile(
     settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "whole.yaml"
+    settings["finetuned_models"]["seeds"] = [7, 8]
     path.write_text(yaml.safe_dump(settings))
     monkeypatch.chdir(tmp_path)
     limited = load_profile(str(limited_profile(str(path), 40)))
     assert limited.name == "demo-limit-40" and limited.source_pairs.benchmarks is not None
     assert {limited.source_pairs.captions.limit, limited.source_pairs.benchmarks.limit} == {40}
+    assert limited.finetuned_models.seeds == [7]
     with pytest.raises(ProfileError, match="at least 30"):
         limited_profile(str(path), 29)
 

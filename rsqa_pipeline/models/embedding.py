@@ -1,8 +1,9 @@
 """Unit vectors of images and texts from a CLIP or another model that transformers supports, e.g. DINOv2 for images or
 a sentence model for texts.
 
-A CLIP returns its projected embeddings. Any other image model returns its pooled output or, if it has none, the mean of
-its last hidden states. Any other text model returns the mean over the tokens of a text, as sentence models are trained.
+A CLIP returns its projected embeddings. Any other image model (of a SigLIP, the vision tower) returns its pooled output
+or, if it has none, the mean of its last hidden states. Any other text model returns the mean over the tokens of a text,
+as sentence models are trained.
 """
 
 from __future__ import annotations
@@ -82,6 +83,7 @@ class _ImageModelEmbedder:
     @torch.inference_mode()
     def _embed(self, images: Sequence[Image.Image]) -> Floats:
         model = self._embedding_model.model
+        model = getattr(model, "vision_model", model)  # of two towers, as SigLIP's, the one for images
         pixels = self._processor(images=list(images), return_tensors="pt")["pixel_values"]
         output = model(pixel_values=pixels.to(model.device, model.dtype))
         pooled = output.get("pooler_output")

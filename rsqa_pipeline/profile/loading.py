@@ -50,7 +50,7 @@ def limited_profile(name: str, limit: int) -> Path:
 
     For a smoke run of a long profile. The limited profile has its own name and folders, so its outputs never replace
     those of the full profile. Other numbers that determine the cost (steps from scratch, prompts, best-of-N items) are
-    reduced too.
+    reduced too, and each fine-tuned model is trained for the first seed only.
     """
     profile = load_profile(name)
     if limit < 30:
@@ -69,6 +69,7 @@ def limited_profile(name: str, limit: int) -> Path:
             "prompts": min(policy.prompts, max(limit // 8, policy.grpo.batch_size)),
             "heldout_prompts": min(policy.heldout_prompts, max(limit // 8, 8)),
         },
+        "finetuned_models": {"seeds": profile.finetuned_models.seeds[:1]},
         "benchmarks": {"best_of_n": {"items": min(best_of_n.items, max(limit // 8, 8))}},
     }
     if profile.tiny_models.scratch is not None:

@@ -37,6 +37,9 @@ class ScratchSteps(Section):
 class ScratchRecipe(ScratchSteps):
     """How small models are trained from scratch on the profile's own images: perception first, then language."""
 
+    teacher: str | None = None
+    """``efficientnet-lite0`` (extra ``real``), or the folder or hub id of an image encoder, whose features the vision
+    towers learn to predict besides the scene class."""
     image_size: Count = 64
     batch_size: Count = 64
     language_batch_size: Count = 24
@@ -59,7 +62,9 @@ class TinyModels(Section):
     @property
     def paths(self) -> tuple[str, ...]:
         """Local folders among the models."""
-        return tuple(name for name in dict.fromkeys((self.vlm, self.clip, self.scorer)) if name and Path(name).is_dir())
+        teacher = self.scratch.teacher if self.scratch else None
+        named = dict.fromkeys((self.vlm, self.clip, self.scorer, teacher))
+        return tuple(name for name in named if name and Path(name).is_dir())
 
 
 TrainedPart = Literal["connector", "embeddings", "language", "lora"]

@@ -23,6 +23,7 @@ from rsqa_pipeline.tiny_models.measure import correct_answers, zero_shot_accurac
 from rsqa_pipeline.tiny_models.own_images import OwnImages
 from rsqa_pipeline.tiny_models.perception import Heads, Tower, clip_tower, vlm_tower
 from rsqa_pipeline.tiny_models.recipe import Schedule, make_clip, make_vlm
+from rsqa_pipeline.tiny_models.teacher import Teacher
 from rsqa_pipeline.tracking.run_logger import RunLogger
 
 Kind = Literal["vlm", "clip", "scorer"]
@@ -38,13 +39,14 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
         Parameter counts in millions; for models from scratch also their accuracies on the split ``validation``, 0..1.
 
     Raises:
-        ModelError: a folder or hub id does not contain such a model.
+        ModelError: a folder or hub id does not contain such a model; the teacher's package is not installed.
         DataError: too little data to train from scratch.
     """
     tiny, compute = settings.tiny_models, settings.compute
     material = None
     if "scratch" in (tiny.vlm, tiny.clip) and tiny.scratch is not None:
-        material = OwnImages(inputs["image_text_pairs"], tiny.scratch.image_size)
+        teacher = _teacher(settings, logger)
+        material = OwnImages(inputs["image_text_pairs"], tiny.scratch.image_size, teacher)
     metrics: Metrics = {}
     sources: dict[Kind, str | None] = {"vlm": tiny.vlm, "clip": tiny.clip, "scorer": tiny.scorer}
     for kind, source in sources.items():
@@ -56,6 +58,15 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
             _fetch(kind, source, tiny, out)
         metrics |= _loaded_size(kind, out, tiny, compute)
     return metrics
+
+
+def _teacher(settings: Profile, logger: RunLogger) -> Teacher | None:
+    scratch = settings.tiny_models.scratch
+    if scratch is None or scratch.teacher is None:
+        return None
+    teacher = Teacher(scratch.teacher, settings.score_cache("base_models"), settings.compute)
+    logger.log_params({"teacher": scratch.teacher, "teacher_version": teacher.version})
+    return teacher
 
 
 def _fetch(kind: Kind, source: str, tiny: TinyModels, out: Path) -> None:

@@ -24,8 +24,11 @@ from rsqa_pipeline.source_pairs.scene_classes import CLASS_QUESTION, class_words
 from rsqa_pipeline.tiny_models.language import Answered, Matched, Text
 from rsqa_pipeline.tiny_models.perception import UNKNOWN, Labels, Target
 from rsqa_pipeline.tiny_models.pixels import augmented
+from rsqa_pipeline.tiny_models.teacher import Teacher
 
 TRAINING_SPLITS = ("preference", "corpus")
+TEACHER_WEIGHT = 4.0
+"""Weight of the loss 1 - cosine against the scene class's cross-entropy."""
 _MATCHED_CAPTIONS = 2
 """Captions to match per image and step."""
 
@@ -37,10 +40,14 @@ class OwnImages:
     faults: Sequence[str] = ("other_image",)
     words: Mapping[str, Mapping[str, Sequence[int]]] = {}
 
-    def __init__(self, pairs: Path, image_size: int) -> None:
+    def __init__(self, pairs: Path, image_size: int, teacher: Teacher | None = None) -> None:
         """Reads ``pairs/samples.parquet`` and its images.
 
+        Args:
+            teacher: its features are learned besides the scene class.
+
         Raises:
+            ModelError: the teacher cannot be read.
             DataError: fewer than two scene classes, or no clean caption in the split ``preference``.
             ImageFault: an image that ingest accepted can no longer be read.
         """
@@ -59,8 +66,13 @@ class OwnImages:
             )
         self.images = np.stack([_square(first[i]["image"], image_size) for i in tqdm(self.ids, "read", leave=False)])
         self._captioned = np.array([row for row, image_id in enumerate(self.ids) if image_id in self._captions])
-        targets: Mapping[str, Target] = {"scene_class": Target(1, len(self.classes))}
-        self.vlm_targets = self.clip_targets = targets
+        targets = {"scene_class": Target(1, len(self.classes))}
+        self._features: torch.Tensor | None = None
+        if teacher is not None:
+            self._features = torch.from_numpy(teacher.features({i: first[i]["image"] for i in self.ids}))
+            targets["teacher"] = Target(1, self._features.shape[1], weight=TEACHER_WEIGHT, vector=True)
+        self.vlm_targets: Mapping[str, Target] = targets
+        self.clip_targets: Mapping[str, Target] = targets
         self._training = self.rows_of(*TRAINING_SPLITS)
 
     def rows_of(self, *splits: str) -> np.ndarray:
@@ -75,7 +87,8 @@ class OwnImages:
     def labels(self, rows: np.ndarray) -> Labels:
         names = [self.scene_classes[row] for row in rows]
         known = [self.classes.index(name) if name is not None else UNKNOWN for name in names]
-        return {"scene_class": torch.tensor(known).unsqueeze(1)}
+        labels = {"scene_class": torch.tensor(known).unsqueeze(1)}
+        return labels if self._features is None else {**labels, "teacher": self._features[rows].unsqueeze(1)}
 
     def texts(self) -> Iterable[str]:
         yield from (

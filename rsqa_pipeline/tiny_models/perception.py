@@ -25,17 +25,20 @@ UNKNOWN = -100
 
 @dataclass(frozen=True)
 class Target:
-    """What one head predicts: ``groups`` predictions (e.g. one per object class), each one of ``classes``."""
+    """What one head predicts: ``groups`` predictions (e.g. one per object class), each one of ``classes``, or the
+    direction of a vector of ``classes`` numbers."""
 
     groups: int
     classes: int
     per_cell: bool = False
     """Predicted for each cell of the 4 x 4 grid from that cell's token alone, not for the whole image."""
     weight: float = 1.0
+    vector: bool = False
 
 
 Labels = Mapping[str, torch.Tensor]
-"""Target name -> int64 (b, groups), or (b, cells, groups) if per cell; UNKNOWN where not known."""
+"""Target name -> int64 (b, groups), or (b, cells, groups) if per cell; UNKNOWN where not known. Vectors: float32
+(b, groups, classes)."""
 
 Tower = Callable[[np.ndarray], torch.Tensor]
 """uint8 images (b, h, w, 3) -> tokens (b, cells, WIDTH), cells in rows from the top left."""
@@ -81,23 +84,30 @@ class Heads(nn.Module):
             layer.weight.mul_(deviation)
 
     def loss(self, tokens: torch.Tensor, labels: Labels, smoothing: float) -> torch.Tensor:
-        """Weighted sum of the heads' cross-entropies, each a mean over the known labels."""
+        """Weighted sum of the heads' losses, each a mean over the known labels.
+
+        The loss of a head is its cross-entropy, for vectors 1 - cosine.
+        """
         total = tokens.new_zeros(())
         for name, logits in self(tokens).items():
-            target = self.targets[name]
-            total = total + target.weight * F.cross_entropy(
-                logits.float().flatten(0, -2),
-                labels[name].flatten().to(logits.device),
-                ignore_index=UNKNOWN,
-                label_smoothing=smoothing,
-            )
+            target, known = self.targets[name], labels[name].to(logits.device)
+            if target.vector:
+                loss = 1 - F.cosine_similarity(logits.float(), known, dim=-1).mean()
+            else:
+                loss = F.cross_entropy(
+                    logits.float().flatten(0, -2), known.flatten(), ignore_index=UNKNOWN, label_smoothing=smoothing
+                )
+            total = total + target.weight * loss
         return total
 
     @torch.inference_mode()
     def accuracies(self, tokens: torch.Tensor, labels: Labels) -> dict[str, float]:
-        """Share of known labels that each head predicts correctly, in [0, 1]."""
+        """Share of known labels that each head predicts correctly, in [0, 1]; for vectors the mean cosine."""
         shares = {}
         for name, logits in self(tokens).items():
+            if self.targets[name].vector:
+                shares[name] = F.cosine_similarity(logits.cpu(), labels[name], dim=-1).mean().item()
+                continue
             known = labels[name] != UNKNOWN
             shares[name] = (logits.argmax(-1).cpu() == labels[name])[known].float().mean().item()
         return shares

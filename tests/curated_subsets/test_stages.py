@@ -13,18 +13,22 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from rsqa_pipeline.curated_subsets.corpus import read_corpus
 from rsqa_pipeline.curated_subsets.scoring import corpus_scores
 from rsqa_pipeline.curated_subsets.scoring.sealed_table import write_sealed
 from rsqa_pipeline.curated_subsets.selection import subset
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.materialize import materialize
 from rsqa_pipeline.models.load import weights_version
-from rsqa_pipeline.profile import load_profile
+from rsqa_pipeline.profile import Corruption, SourceFile, load_profile
 from rsqa_pipeline.profile.curated_subsets import SubsetRule
 from rsqa_pipeline.records import IMAGE_TEXT_SAMPLE, SCORED_SAMPLE, read_table, sample_id, write_table
+from rsqa_pipeline.source_pairs import image_text_pairs, instruction_samples
 from rsqa_pipeline.stages import assets_of
 from rsqa_pipeline.tiny_models.architecture import new_clip, new_clip_image_processor, train_clip_tokenizer
 from rsqa_pipeline.tracking.run_logger import SilentLogger
+from tests.source_pairs.generated import settings as source_settings
+from tests.source_pairs.generated import write_karpathy
 
 SUBSETS = ("all", "random_p30s60", "clip_score_p30s60", "score_model_p30s60")
 
@@ -251,6 +255,31 @@ def test_an_oracle_keeps_what_is_truly_best(inputs, clip_scores, settings, tmp_p
     metrics = subset.run(folders, tmp_path, profile, SilentLogger(), subset="oracle")
     assert metrics["true_quality_captions"] == pytest.approx((4 * 5 + 2 * 4) / 6)
     assert json.loads((tmp_path / "rule.json").read_text())["model_version"] is None
+
+
+def test_an_oracle_knows_the_recorded_faults(settings, tmp_path):
+    """As in the profile rsicd, where the right texts are as many as what is kept: 30 % of the captions, 60 % of the
+    answers."""
+    write_karpathy(tmp_path, {"train": 90, "test": 6})
+    habits = Corruption(share=0.7, sources=["class_swap", "count_change", "vague", "wrong_image"])
+    source = source_settings(tmp_path, habits, instruction_samples=90)
+    answers = {**source.source_pairs.instructions.model_dump(), "corruption": {"share": 0.4, "sources": ["class_swap"]}}
+    faulty = {"instructions": SourceFile.model_validate(answers)}
+    source.source_pairs = source.source_pairs.model_copy(update=faulty)
+    tables = ("image_text_pairs", "instruction_samples", "pair_scores", "clip_scores")
+    folders = {name: tmp_path / name for name in tables}
+    image_text_pairs.run({}, folders["image_text_pairs"], source, SilentLogger())
+    instruction_samples.run({}, folders["instruction_samples"], source, SilentLogger())
+    scores = [{**row, "score": 0.0, "model_version": "none"} for row in read_corpus(folders)]
+    for name in ("pair_scores", "clip_scores"):
+        write_table(folders[name] / "scores.parquet", SCORED_SAMPLE, scores)
+    rule = SubsetRule(selector="oracle", caption_fraction=0.3, instruction_fraction=0.6)
+    metrics = subset.run(
+        folders, tmp_path / "out", with_rule(settings, "oracle", rule), SilentLogger(), subset="oracle"
+    )
+    quality = {kind: [r["true_quality"] for r in scores if r["kind"] == kind] for kind in ("caption", "instruction")}
+    assert np.mean(quality["caption"]) < 3.5 and np.mean(quality["instruction"]) < 4.5
+    assert metrics["true_quality_captions"] > 4.8 and metrics["true_quality_instructions"] > 4.8
 
 
 def test_an_oracle_without_a_truth_is_refused(inputs, clip_scores, settings, tmp_path):

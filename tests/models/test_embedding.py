@@ -14,6 +14,8 @@ from transformers import (
     Dinov2Config,
     Dinov2Model,
     PreTrainedTokenizerFast,
+    SiglipConfig,
+    SiglipModel,
     ViTImageProcessor,
 )
 
@@ -72,6 +74,25 @@ def test_another_image_model_returns_its_pooled_output(
     pixels = ViTImageProcessor.from_pretrained(image_model_folder)(images=images, return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         expected = Dinov2Model.from_pretrained(image_model_folder).eval()(pixel_values=pixels).pooler_output.numpy()
+    assert found == pytest.approx(expected / np.linalg.norm(expected, axis=1, keepdims=True), abs=1e-5)
+
+
+def test_a_siglip_returns_the_pooled_output_of_its_vision_tower(
+    cpu: Compute, images: list[Image.Image], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = SiglipConfig(
+        text_config={**small, "vocab_size": 9}, vision_config={**small, "image_size": 32, "patch_size": 16}
+    )
+    siglip = SiglipModel(config).eval()
+    siglip.save_pretrained(tmp_path)
+    processor = ViTImageProcessor(size={"height": 32, "width": 32})
+    processor.save_pretrained(tmp_path)
+    pixels = processor(images=images, return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        expected = siglip.vision_model(pixel_values=pixels).pooler_output.numpy()
+    found = load_image_embedder(tmp_path, cpu)(images)
     assert found == pytest.approx(expected / np.linalg.norm(expected, axis=1, keepdims=True), abs=1e-5)
 
 

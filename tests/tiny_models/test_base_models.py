@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -82,6 +83,24 @@ def test_models_from_scratch_on_own_images(pairs: Path, tmp_path: Path) -> None:
     cpu = Compute(device="cpu")
     assert load_vlm(base_model(out, "vlm"), cpu).model.config.vision_config.patch_size == 8
     assert load_clip(base_model(out, "clip"), cpu).model.config.vision_config.image_size == 64
+
+
+def test_models_from_scratch_learn_a_teachers_features(pairs: Path, encoder: Path, tmp_path: Path) -> None:
+    steps = {"vlm_steps": 1, "clip_steps": 1}
+    cosines = []
+    for perception_steps in (1, 60):
+        steps["perception_steps"] = perception_steps
+        recipe = ScratchRecipe(**steps, teacher=str(encoder), image_size=32, batch_size=8, smoke=ScratchSteps(**steps))
+        settings = _settings(TinyModels(vlm="scratch", clip="scratch", scratch=recipe))
+        out = tmp_path / str(perception_steps)
+        out.mkdir()
+        with contextlib.chdir(tmp_path):  # the features are kept in the profile's state
+            metrics = base_models.run({"image_text_pairs": pairs}, out, settings, SilentLogger())
+        cosines.append([metrics[f"{kind}_perception_teacher"] for kind in ("vlm", "clip")])
+        load_vlm(base_model(out, "vlm"), Compute(device="cpu"))
+        load_clip(base_model(out, "clip"), Compute(device="cpu"))
+    assert all(after > before + 0.05 for before, after in zip(*cosines, strict=True))
+    assert len(list((tmp_path / ".rsqa/demo/scores/base_models").rglob("*.f32"))) == 32
 
 
 def test_own_images_use_only_clean_captions_of_the_preference_split(pairs: Path) -> None:

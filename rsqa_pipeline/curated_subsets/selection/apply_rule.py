@@ -49,7 +49,7 @@ def apply_rule(samples: pd.DataFrame, rule: SubsetRule, seed: int) -> pd.DataFra
     """
     if rule.parts:
         return _combine([apply_rule(samples, part, seed) for part in rule.parts], union=bool(rule.any_of))
-    ranked_by = [name for name in (rule.selector, *rule.weights) if name in SCORED]
+    ranked_by: list[str] = [name for name in (rule.selector, *rule.weights) if name in SCORED]
     if rule.bound:
         ranked_by.append(SPREAD)
     missing = [name for name in (*ranked_by, rule.per) if name is not None and name not in samples]

@@ -158,8 +158,10 @@ def _join_scores(rows: Mapping[str, dict[str, Any]], scores: Path) -> tuple[pd.D
                 stale.add(row["sample_id"])
     scored = {key: row for key, row in found.items() if any(np.isfinite(row[name]) for name in selectors)}
     if not scored:
-        others = f"; {len(stale)} scores are of other content, score them with --rescore" if stale else ""
-        raise UsageError(f"{scores} has no score for any row of the data file; does it belong to another file?{others}")
+        outdated = f"; {len(stale)} scores are of other content, score them with --rescore" if stale else ""
+        raise UsageError(
+            f"{scores} has no score for any row of the data file; does it belong to another file?{outdated}"
+        )
     unscored = [
         {"key": key, "kind": row["kind"], "reason": "stale_score" if key in stale else "no_score"}
         for key, row in rows.items()

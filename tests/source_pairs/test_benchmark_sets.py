@@ -26,9 +26,11 @@ def test_items_of_a_karpathy_file(tmp_path: Path) -> None:
     items = read_table(tmp_path / "items" / "items.parquet")
     assert metrics["input_rows"] == 61 == metrics["kept_rows"] + metrics["quarantined/missing_image"]
     tasks = ("choice", "classification", "presence", "retrieval")
-    assert {name: count for name, count in metrics.items() if name.startswith("items/")} == {
+    counts = {name: count for name, count in metrics.items() if name.startswith("items/")}
+    assert {name: count for name, count in counts.items() if "reward_" not in name} == {
         f"items/{task}": 10.0 for task in tasks
     }
+    assert counts["items/reward_unanswerable"] == counts["items/reward_empty_or_repeated"] == 10
     trained = {row["image_id"] for row in read_table(tmp_path / "pairs" / "samples.parquet") if row["split"] != "test"}
     assert not trained & {item["image_id"] for item in items}
     for item in items:
@@ -37,6 +39,8 @@ def test_items_of_a_karpathy_file(tmp_path: Path) -> None:
             assert len(item["captions"]) == 5
         if item["task"] == "classification":
             assert item["answer"] == item["scene_class"].replace("_", " ")
+        if item["task"].startswith("reward_"):
+            assert item["choices"].count(item["answer"]) == 1
         if item["task"] == "choice":
             assert item["choices"]["ABCD".index(item["answer"])] == item["scene_class"].replace("_", " ")
         if item["task"] == "presence":
@@ -51,7 +55,9 @@ def test_image_folder_gives_class_items_only(tmp_path: Path) -> None:
         write_image(tmp_path / "eurosat" / name / f"{index}.jpg", 500 + index)
     source = SourceFile(format="image_folder", path=str(tmp_path / "eurosat"))
     metrics = benchmark_sets.run({}, tmp_path / "out", settings(tmp_path, benchmarks=source), SilentLogger())
-    assert {name for name in metrics if name.startswith("items/")} == {"items/classification", "items/presence"}
+    assert {name for name in metrics if name.startswith("items/")} == {
+        f"items/{task}" for task in ("classification", "presence", "reward_unanswerable")
+    }
     assert metrics["items/classification"] == 9
 
 

@@ -10,14 +10,17 @@ import pytest
 import torch
 
 from rsqa_pipeline.errors import DataError, ModelError
+from rsqa_pipeline.materialize import restricted_profile
 from rsqa_pipeline.models.load import load_processor
-from rsqa_pipeline.profile import Compute, Profile
+from rsqa_pipeline.profile import Compute, Profile, load_profile
 from rsqa_pipeline.score_model.network.model import ScoreModel
 from rsqa_pipeline.score_model.training import train
+from rsqa_pipeline.stages import assets_of
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 from tests.score_model.examples import colour_pairs, pair, write_pairs
 from tests.score_model.runs import TORCHRUN, losses, start, steps_saved, wait_for, weights
 
+DEMO = Path(__file__).parents[2] / "configs/profiles/demo.yaml"
 Small = Callable[..., Profile]
 
 
@@ -40,9 +43,11 @@ def inputs(tmp_path: Path, model: ScoreModel, base_models: Path, images: dict[st
 
 
 def launched(settings: Profile, fsdp: bool = False, state_steps: int = 200) -> Profile:
+    """The settings for several processes, with the keys that the pipeline gives the phase and no others."""
     score_model = settings.score_model.model_copy(update={"fsdp": fsdp, "state_steps": state_steps})
     compute = Compute(device="cpu", launch=TORCHRUN)
-    return settings.model_copy(update={"compute": compute, "score_model": score_model})
+    several = settings.model_copy(update={"compute": compute, "score_model": score_model})
+    return restricted_profile(several, assets_of(load_profile(str(DEMO)))["caption_score_model"])
 
 
 def assert_same(one: Path, several: Path) -> None:

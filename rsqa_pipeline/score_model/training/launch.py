@@ -20,11 +20,17 @@ from typing import Any
 
 from rsqa_pipeline import errors
 from rsqa_pipeline.profile import Compute, Profile, ScoreModelSettings
+from rsqa_pipeline.profile.score_model import LastPhase, ScoreModelPhase, ScoreModelPhases
 from rsqa_pipeline.records import Metrics
 from rsqa_pipeline.tracking.run_logger import RunLogger, SilentLogger
 
 PhaseFunction = Callable[[Any, Mapping[str, Path], Path, Profile, RunLogger], Metrics]
 
+PHASES: Mapping[str, type[ScoreModelPhase]] = {
+    "text": ScoreModelPhase,
+    "caption": ScoreModelPhase,
+    "instruction": LastPhase,
+}
 POLL_SECONDS = 0.5
 """Interval between two reads of the processes' log."""
 
@@ -94,12 +100,16 @@ class LineLogger:
 
 
 def _settings(dump: Mapping[str, Any]) -> Profile:
-    """Rebuilds from JSON the profile that a stage function gets."""
+    """Rebuilds from JSON the profile that a stage function gets, which has only the keys that its asset lists."""
+    phases = {
+        name: phase and PHASES[name].model_validate(phase) for name, phase in dump["score_model"]["phases"].items()
+    }
+    section = {**dump["score_model"], "phases": ScoreModelPhases.model_construct(**phases)}
     return Profile.model_construct(
         name=dump["name"],
         seed=dump["seed"],
         compute=Compute.model_validate(dump["compute"]),
-        score_model=ScoreModelSettings.model_validate(dump["score_model"]),
+        score_model=ScoreModelSettings.model_construct(**section),
     )
 
 

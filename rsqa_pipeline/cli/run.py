@@ -165,7 +165,7 @@ def _handle(event: Mapping[str, Any], state: _State, console: Console, quiet: bo
             if not quiet:
                 figure = _key_figure(event["metrics"])
                 seconds = "unchanged" if event["reused"] else duration(event["seconds"])
-                console.print(f"{state.position} {event['asset']:<24} {seconds:>9}  {figure}")
+                console.print(f"{state.position} {event['asset']:<26} {seconds:>11}  {figure}")
             state.done += 1
             state.current = ""
         case "finished":

@@ -96,7 +96,7 @@ def test_every_fault_is_told_at_once(settings: dict[str, Any], tmp_path: Path) -
     found = "\n".join(faults(settings, tmp_path))
     for part in (
         "seed: ", "'seven'",
-        "score_model.actvation: unknown key; known here: activation, fsdp, gradient_checkpointing, max_length, ",
+        "score_model.actvation: unknown key; known here: activation, bootstrap_heads, fsdp, ",
         "source_pairs.preference_share: ", "1.5",
         "source_pairs.captions.path: no such file or folder: no/such.csv",
         "source_pairs.benchmarks.path: is needed with format 'karpathy'",

@@ -110,6 +110,7 @@ def _source_pairs(profile: Profile) -> Iterator[Asset]:
     duplicates = pairs.duplicates.paths if pairs.duplicates else ()
     limits = ("max_image_pixels", "max_image_bytes", "max_quarantined_share")
     checked = tuple(f"source_pairs.{limit}" for limit in limits)
+    removed = ("source_pairs.duplicates", *(("compute",) if pairs.duplicates else ()))  # models embed what is compared
     yield Asset(
         name="benchmark_sets",
         stage="source_pairs",
@@ -133,7 +134,7 @@ def _source_pairs(profile: Profile) -> Iterator[Asset]:
         description="captions with their images, validated and split by scene",
         function="source_pairs.image_text_pairs:run",
         inputs=("benchmark_sets",),
-        settings=("source_pairs.captions", "source_pairs.preference_share", "source_pairs.duplicates", *checked),
+        settings=("source_pairs.captions", "source_pairs.preference_share", *removed, *checked),
         sources=pairs.captions.paths + duplicates,
         records="image_text_sample",
         checks=TABLE_CHECKS,
@@ -148,7 +149,7 @@ def _source_pairs(profile: Profile) -> Iterator[Asset]:
             "source_pairs.instructions",
             "source_pairs.instruction_samples",
             "source_pairs.preference_share",
-            "source_pairs.duplicates",
+            *removed,
             *checked,
         ),
         sources=(pairs.instructions.paths if pairs.instructions else ()) + duplicates,

@@ -114,6 +114,13 @@ def test_a_key_that_an_asset_does_not_read_leaves_it_alone(settings: dict[str, A
     assert not again.reused and again.manifest.data_version != before.manifest.data_version
 
 
+@pytest.mark.parametrize("name", ["image_text_pairs", "instruction_samples"])
+def test_models_that_find_duplicates_get_their_device(settings: dict[str, Any], name: str) -> None:
+    settings["source_pairs"]["duplicates"] = {}
+    profile = Profile.model_validate(settings)
+    assert restricted_profile(profile, assets_of(profile)[name]).compute == profile.compute
+
+
 def test_a_function_gets_its_keys_only(settings: dict[str, Any]) -> None:
     profile = Profile.model_validate(settings)
     captions = restricted_profile(profile, assets_of(profile)[CAPTIONS])

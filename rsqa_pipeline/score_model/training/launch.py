@@ -101,7 +101,7 @@ class LineLogger:
 
 def _settings(dump: Mapping[str, Any]) -> Profile:
     """Rebuilds from JSON the profile that a stage function gets, which has only the keys that its asset lists."""
-    phases = {
+    phases: dict[str, Any] = {
         name: phase and PHASES[name].model_validate(phase) for name, phase in dump["score_model"]["phases"].items()
     }
     section = {**dump["score_model"], "phases": ScoreModelPhases.model_construct(**phases)}

@@ -15,7 +15,7 @@ from rsqa_pipeline.versions import PACKAGE, code_files
 
 _HEADER = """\
 # One DVC stage for each asset of the profile in params.yaml. Made by `rsqa stages --dvc > dvc.yaml` from
-# rsqa_pipeline/stages.py; a test fails when the two differ.
+# rsqa_pipeline/stages/; a test fails when the two differ.
 """
 
 

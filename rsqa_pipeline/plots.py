@@ -32,6 +32,9 @@ COLOURS: dict[str, str] = {
 KEPT, DROPPED = "#d1495b", "#c3c9d2"
 """Colours of kept and dropped samples, independent of the selector."""
 
+INK = "#20242b"
+"""Colour of labels, intervals and thresholds."""
+
 _STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 11,
@@ -41,7 +44,7 @@ _STYLE: Any = {
     "axes.titlelocation": "left",
     "axes.labelsize": 11,
     "axes.edgecolor": "#5b6472",
-    "axes.labelcolor": "#20242b",
+    "axes.labelcolor": INK,
     "axes.grid": True,
     "axes.axisbelow": True,
     "axes.spines.top": False,
@@ -106,7 +109,7 @@ def interval_bars(
     values: Sequence[float],
     lows: Sequence[float],
     highs: Sequence[float],
-    tint: str = "#20242b",
+    tint: str = INK,
 ) -> None:
     """Draws the intervals ``lows``..``highs`` as thin vertical bars around ``values`` at x = ``at``."""
     below = [max(0.0, value - low) for value, low in zip(values, lows, strict=True)]

@@ -32,7 +32,7 @@ from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.models.clip_score import ClipScorer
 from rsqa_pipeline.models.load import base_model
 from rsqa_pipeline.models.scoring_group import ScoringGroup
-from rsqa_pipeline.plots import colour, interval_bars, new_panels, save
+from rsqa_pipeline.plots import INK, colour, new_panels, save
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.quarantine import Quarantine
 from rsqa_pipeline.records import Message, Metrics, write_table
@@ -142,14 +142,14 @@ def score_sets(tasks: TaskItems, scorers: Mapping[str, GroupScorer]) -> list[Sco
 
 
 def outcomes_of(scored: ScoredSet) -> list[Outcome]:
-    """Grades of a set by every scorer and metric. The prediction is the text with the highest score."""
+    """Grades of a complete set by every scorer and metric. The prediction is the text with the highest score."""
     mark = function_of(scored.task, "marker", MARKERS)
     outcomes = []
     for name, values in scored.scores.items():
-        of_text = dict(zip(scored.item["choices"], values, strict=True))
+        of_text = {text: value for text, value in zip(scored.item["choices"], values, strict=True) if value is not None}
         right = of_text.pop(scored.item["answer"])
         won = [right > wrong for wrong in of_text.values()]
-        best = scored.item["answer"] if all(won) else max(of_text, key=lambda text: of_text[text] or 0.0)
+        best = scored.item["answer"] if all(won) else max(of_text, key=of_text.__getitem__)
         outcomes += [
             Outcome(
                 name,
@@ -208,21 +208,23 @@ def _quarantine(out: Path, sets: Sequence[ScoredSet]) -> Quarantine:
 def plot_bench(path: Path, results: Sequence[Mapping[str, Any]], metrics: Sequence[Metric]) -> None:
     """One panel per metric: accuracy by kind of fault, one bar per scorer, with 95 % intervals and chance."""
     tasks = list(dict.fromkeys(row["task"] for row in results))
-    figure, panels = new_panels(len(metrics), 12.0, 4.4)
+    figure, panels = new_panels(len(metrics), 7.4, 5.4)
     for axes, metric in zip(panels, metrics, strict=True):
         for offset, scorer in zip((-0.2, 0.2), SCORERS, strict=True):
             rows = [row for row in results if (row["model"], row["metric"]) == (scorer, metric.name)]
             at = [tasks.index(row["task"]) + offset for row in rows]
             values = [row["value"] for row in rows]
-            axes.bar(at, values, width=0.38, color=colour(scorer), label=scorer.replace("_", " "))
-            interval_bars(axes, at, values, [row["low"] for row in rows], [row["high"] for row in rows])
+            axes.barh(at, values, height=0.38, color=colour(scorer), label=scorer.replace("_", " "))
+            for position, row in zip(at, rows, strict=True):
+                axes.plot([row["low"], row["high"]], [position, position], color=INK, linewidth=1.4)
         level = next(row["chance"] for row in results if row["metric"] == metric.name)
-        axes.axhline(level, color=colour("random"), linestyle="--", linewidth=1.4, label="chance")
-        labels = [task.removeprefix("reward_").replace("_", "\n") for task in tasks]
-        axes.set_xticks(range(len(tasks)), labels, fontsize=8)
-        axes.set_ylim(0, 1)
+        axes.axvline(level, color=colour("random"), linestyle="--", linewidth=1.4, label="chance")
+        labels = [task.removeprefix("reward_").replace("_", " ") for task in tasks]
+        axes.set_yticks(range(len(tasks)), labels if axes is panels[0] else [])
+        axes.invert_yaxis()
+        axes.set_xlim(0, 1)
         axes.set_title(metric.label or metric.name)
-    panels[0].set_ylabel("share right, 95 % interval")
+        axes.set_xlabel("share right")
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=3)
     save(figure, path)

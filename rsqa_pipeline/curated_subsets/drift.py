@@ -16,7 +16,7 @@ from rsqa_pipeline.curated_subsets.selection.ranking import kept_count, uniform
 from rsqa_pipeline.curated_subsets.selection.score_reader import ScoreTable
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.models.scoring_group import ScoringGroup
-from rsqa_pipeline.plots import new_panels, save
+from rsqa_pipeline.plots import INK, new_panels, save
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.records import Metrics, read_table
 from rsqa_pipeline.score_model.scoring.scorer import Scorer
@@ -129,7 +129,7 @@ def plot_drift(old: pd.Series, new: pd.Series, names: tuple[str, str], path: Pat
         shares = [100 * scores[common].rank(pct=True).to_numpy()[::every] for scores in (old, new)]
         axes[1].scatter(shares[0], shares[1], s=8, alpha=0.5, color=_NEW, linewidths=0)
         for line in (axes[1].axvline, axes[1].axhline):
-            line(100 * (1 - TOP_SHARE), color="#20242b", linestyle="--", linewidth=1)
+            line(100 * (1 - TOP_SHARE), color=INK, linestyle="--", linewidth=1)
         axes[1].set_title("Rank of each common sample")
         axes[1].set_xlabel(f"percentile, {names[0]}")
         axes[1].set_ylabel(f"percentile, {names[1]}")

@@ -92,7 +92,7 @@ def histogram(frame: pd.DataFrame, selector: str, subset: str, kind: str, tint: 
     )
     if kept.any() and not kept.all():
         threshold = float(scores[kept].min())
-        axes.axvline(threshold, color="#20242b", linestyle="--", linewidth=1.2, label=f"threshold {threshold:.3g}")
+        axes.axvline(threshold, color=plots.INK, linestyle="--", linewidth=1.2, label=f"threshold {threshold:.3g}")
     axes.set_title(f"{name_of(selector)[0].upper()}{name_of(selector)[1:]}, {PLURAL[kind]}")
     axes.set_xlabel("score" if selector == "score_model" else "cosine of image and text")
     axes.set_ylabel("samples")
@@ -197,7 +197,7 @@ def source_plot(frame: pd.DataFrame, compared: Compared, kind: str) -> Plot:
             height=0.92 * step,
             xerr=errors,
             color=compared.colour(subset),
-            error_kw={"ecolor": "#20242b", "elinewidth": 1, "capsize": 2},
+            error_kw={"ecolor": plots.INK, "elinewidth": 1, "capsize": 2},
             label=compared.label(subset),
         )
     axes.set_yticks(places, [source.replace("_", " ") for source, _ in groups])

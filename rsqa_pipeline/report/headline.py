@@ -149,10 +149,13 @@ def _verdict(against_base: Counter[str], compared: Compared) -> str:
     subset = compared.label(compared.main)
     if not total:
         return f"Verdict: models fine-tuned on the subset of {subset} were not compared with the untuned base."
-    pays = "it pays" if better > worse else "it does not pay" if worse > better else "no gain is shown"
+    if better and worse:
+        outcome = "a mixed result"
+    else:
+        outcome = "it pays" if better else "it does not pay" if worse else "no gain is shown"
     return (
         f"Verdict: against the untuned base, fine-tuning on the subset of {subset} is better on {better} of {total} "
-        f"benchmark metrics and worse on {worse}, by paired 95 % intervals: {pays} on this corpus."
+        f"benchmark metrics and worse on {worse}, by paired 95 % intervals: {outcome} on this corpus."
     )
 
 

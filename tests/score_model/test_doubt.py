@@ -30,7 +30,7 @@ from rsqa_pipeline.score_model.evaluation.mark_intervals import (
     read_mark_intervals,
     write_mark_intervals,
 )
-from rsqa_pipeline.score_model.length_bias import GradedText, graded_texts, length_correlation, length_slope
+from rsqa_pipeline.score_model.length_correction import GradedText, graded_texts, length_correlation, length_slope
 from rsqa_pipeline.score_model.network.model import ScoreModel
 from rsqa_pipeline.score_model.pairs import score_pairs_in_full
 from rsqa_pipeline.score_model.scoring.scorer import Scorer

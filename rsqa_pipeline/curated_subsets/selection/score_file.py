@@ -140,18 +140,17 @@ def _join_scores(rows: Mapping[str, dict[str, Any]], scores: Path) -> tuple[pd.D
     table = ScoreTable(scores)
     selectors = {name: name for name in SCORED if name in table.columns}
     selectors.setdefault("score_model", table.column("score_model"))
-    others = [SPREAD] if SPREAD in table.columns else []
+    read = selectors | ({SPREAD: SPREAD} if SPREAD in table.columns else {})
     hashes = [name for name in ("image_hash", "text_hash") if name in table.columns]
     found: dict[str, dict[str, Any]] = {}
     stale: set[str] = set()
     content = _Content(hashes)
-    for _, batch in table.batches(list(dict.fromkeys([table.id, *selectors.values(), *others, *hashes]))):
+    for _, batch in table.batches(list(dict.fromkeys([table.id, *read.values(), *hashes]))):
         for values in batch.to_pylist():
             row = rows.get(values[table.id])
             if row is None:
                 continue
             if content.is_same(row, values):
-                read = {**selectors, **dict(zip(others, others, strict=True))}
                 numbers = {name: np.nan if (value := values[of]) is None else value for name, of in read.items()}
                 found[row["sample_id"]] = {**row, **numbers}
             else:

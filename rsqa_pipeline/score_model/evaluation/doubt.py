@@ -11,10 +11,10 @@ import numpy as np
 
 from rsqa_pipeline.models.scoring_group import Score
 from rsqa_pipeline.records import Metrics
-from rsqa_pipeline.score_model.additions import KINDS, Kind
+from rsqa_pipeline.score_model.additions import KINDS, Kind, kind_of
 from rsqa_pipeline.score_model.evaluation import evaluation_plots
 from rsqa_pipeline.score_model.evaluation.mark_intervals import mark_intervals, write_mark_intervals
-from rsqa_pipeline.score_model.length_bias import graded_texts, length_correlation, without_correction
+from rsqa_pipeline.score_model.length_correction import graded_texts, length_correlation, without_correction
 from rsqa_pipeline.score_model.pairs import Pair, accuracy, agrees, score_pairs_in_full
 from rsqa_pipeline.score_model.scoring.scorer import Scorer
 from rsqa_pipeline.statistics import Interval
@@ -78,9 +78,7 @@ def length_rows(scorer: Scorer, pairs: Sequence[Pair], scores: Scores, resamples
     texts = graded_texts(pairs, scores)
     rows = []
     for kind in KINDS:
-        members = [
-            (a, b) for pair, (a, b) in zip(pairs, scores, strict=True) if bool(pair["context"]) == (kind != "caption")
-        ]
+        members = [scored for pair, scored in zip(pairs, scores, strict=True) if kind_of(pair["context"]) == kind]
         if not members:
             continue
         of_kind = [text for text in texts if text.kind == kind]
@@ -112,8 +110,8 @@ def _accuracy(scored: Sequence[tuple[float | None, float | None]]) -> float | No
 def _drawn(train: Sequence[Pair], seed: int) -> list[Pair]:
     """Pairs with marks, at most `MAX_FITTED_PAIRS` per kind, drawn by the seed."""
     drawn: list[Pair] = []
-    for answers in (False, True):
-        marked = [pair for pair in train if bool(pair["context"]) == answers and pair["chosen_mark"] is not None]
+    for kind in KINDS:
+        marked = [pair for pair in train if kind_of(pair["context"]) == kind and pair["chosen_mark"] is not None]
         order = np.random.default_rng(seed).permutation(len(marked))[:MAX_FITTED_PAIRS]
         drawn += [marked[index] for index in sorted(order.tolist())]
     return drawn

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rsqa_pipeline.score_model.evaluation.evaluate import AccuracyRow
     from rsqa_pipeline.score_model.evaluation.mark_intervals import MarkIntervals
     from rsqa_pipeline.score_model.evaluation.probes import ProbeResult
-    from rsqa_pipeline.score_model.length_bias import GradedText
+    from rsqa_pipeline.score_model.length_correction import GradedText
 
 SELECTORS = ("score_model", "clip_score")
 MAX_SHOWN_PAIRS = 1_500
@@ -61,7 +61,7 @@ def mark_curves(found: Sequence[MarkIntervals], texts: Sequence[GradedText], fol
     interval. Nothing without intervals."""
     if not found:
         return
-    figure, panels = plots.new_panels(len(found), 4.6 * len(found), 4.0)
+    figure, panels = plots.new_panels(len(found), 3.7 * len(found), 4.4)
     for axes, one in zip(panels, found, strict=True):
         shown = [text for text in texts if text.kind == one.kind and text.mark is not None][:MAX_SHOWN_PAIRS]
         marks = [text.mark for text in shown if text.mark is not None]
@@ -87,7 +87,7 @@ def probe_bars(probes: Sequence[ProbeResult], path: Path) -> None:
     values = [probe.value for probe in probes]
     axes.barh(at, values, color=[plots.colour("score_model") if probe.passed else plots.DROPPED for probe in probes])
     for position, probe in zip(at, probes, strict=True):
-        axes.plot([probe.low, probe.high], [position, position], color="#20242b", linewidth=1.4)
+        axes.plot([probe.low, probe.high], [position, position], color=plots.INK, linewidth=1.4)
     axes.axvline(0.5, color=plots.colour("random"), linestyle="--", linewidth=1.4, label="chance")
     axes.set_yticks(at, [f"{probe.probe.replace('_', ' ')} ({probe.n})" for probe in probes])
     axes.invert_yaxis()

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rsqa_pipeline.score_model.additions import KINDS, Kind
-from rsqa_pipeline.score_model.length_bias import GradedText
+from rsqa_pipeline.score_model.length_correction import GradedText
 
 Floats = npt.NDArray[np.float64]
 

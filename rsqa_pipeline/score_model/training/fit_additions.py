@@ -9,7 +9,7 @@ import torch
 
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.score_model.additions import KINDS, Additions, Kind
-from rsqa_pipeline.score_model.length_bias import graded_texts, length_slope
+from rsqa_pipeline.score_model.length_correction import graded_texts, length_slope
 from rsqa_pipeline.score_model.pairs import Pair, score_pairs_in_full
 from rsqa_pipeline.score_model.scoring.scorer import Scorer
 from rsqa_pipeline.score_model.training.bootstrap_heads import fit_heads, state_differences

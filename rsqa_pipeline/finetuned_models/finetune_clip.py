@@ -5,7 +5,8 @@ Departures from the paper:
 1. two samples in a batch that share their image or their text are not negatives of each other;
 2. with several processes, each one contrasts within its own batch; embeddings are not gathered across processes.
 
-Images are not flipped or rotated, because captions mention left and right.
+Images are not flipped or rotated, because captions mention left and right. With a frozen vision tower, its output for
+each image is computed once and takes the place of the pixels.
 """
 
 from __future__ import annotations
@@ -37,8 +38,7 @@ from rsqa_pipeline.finetuned_models.training import (
 )
 from rsqa_pipeline.images.decode import open_image
 from rsqa_pipeline.models.load import Clip, base_model, device_of, load_clip
-from rsqa_pipeline.profile import Profile
-from rsqa_pipeline.profile.types import Optimizer
+from rsqa_pipeline.profile import ClipStep, Profile
 from rsqa_pipeline.records import Metrics
 from rsqa_pipeline.tracking.run_logger import RunLogger
 
@@ -74,9 +74,9 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
 
 
 def train_clip(
-    clip: Clip, rows: Sequence[Mapping[str, Any]], optimizer: Optimizer, training_run: TrainingRun
+    clip: Clip, rows: Sequence[Mapping[str, Any]], optimizer: ClipStep, training_run: TrainingRun
 ) -> list[StepMetrics]:
-    """Trains the whole CLIP in place on captions (IMAGE_TEXT_SAMPLE rows).
+    """Trains the CLIP in place on captions (IMAGE_TEXT_SAMPLE rows).
 
     Returns:
         One row per optimizer step: phase, step, loss (nats), accuracy (share of the batch's images whose own text ranks
@@ -87,26 +87,28 @@ def train_clip(
         gradient_accumulation_steps=optimizer.gradient_accumulation,
     )
     batches = DataLoader(
-        CaptionedImages(rows, clip, training_run.scratch),
+        CaptionedImages(rows, clip, training_run.scratch, through_tower=optimizer.frozen_vision),
         batch_size=optimizer.batch_size,
         shuffle=True,
         generator=torch.Generator().manual_seed(training_run.seed),
         collate_fn=_Collator(clip),
     )
+    clip.model.vision_model.requires_grad_(not optimizer.frozen_vision)
+    similarities = Similarities(clip.model)
     adamw = torch.optim.AdamW(
-        _parameter_groups(clip.model, optimizer.weight_decay), lr=optimizer.learning_rate, betas=(0.9, 0.98)
+        _parameter_groups(similarities, optimizer.weight_decay), lr=optimizer.learning_rate, betas=(0.9, 0.98)
     )
     total = optimizer.total_steps(len(batches))
     # accelerate would step a prepared schedule once per process; this one is stepped below, once per optimizer step
     schedule = get_cosine_schedule_with_warmup(adamw, optimizer.warmup_steps, total)
-    model, adamw, batches = accelerator.prepare(clip.model, adamw, batches)
+    model, adamw, batches = accelerator.prepare(similarities, adamw, batches)
     model.train()
     history: list[StepMetrics] = []
     progress = tqdm(total=total, desc="clip", unit="step")
     for batch in _cycle(batches):
         with accelerator.accumulate(model):
             rate = schedule.get_last_lr()[0]
-            loss, accuracy = contrastive_loss(_similarity(model, batch), batch["same"])
+            loss, accuracy = contrastive_loss(model(batch), batch["same"])
             accelerator.backward(loss)
             if accelerator.sync_gradients:
                 accelerator.clip_grad_norm_(model.parameters(), 1.0)
@@ -124,8 +126,31 @@ def train_clip(
             break
     progress.close()
     check_converged(history, PHASE)
-    clip.model.eval()
+    clip.model.requires_grad_(True).eval()
     return history
+
+
+class Similarities(torch.nn.Module):
+    """(b, b) cosines of a batch's images and texts, scaled by the learned temperature."""
+
+    def __init__(self, clip: Any) -> None:
+        super().__init__()
+        self.clip = clip
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Scaled cosines, float32, images in rows.
+
+        Args:
+            batch: ``input_ids``, ``attention_mask``, and ``images``: pixels (b, 3, h, w), or the vision tower's output
+                for them (b, hidden).
+        """
+        images, tokens = batch["images"], {name: batch[name] for name in ("input_ids", "attention_mask")}
+        if images.ndim == 4:
+            similarity: Tensor = self.clip(pixel_values=images, **tokens).logits_per_image
+            return similarity.float()
+        seen = F.normalize(self.clip.visual_projection(images), dim=-1)
+        said = F.normalize(self.clip.text_projection(self.clip.text_model(**tokens).pooler_output), dim=-1)
+        return (self.clip.logit_scale.exp() * seen @ said.T).float()
 
 
 def contrastive_loss(similarity: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,8 +172,8 @@ def contrastive_loss(similarity: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class CaptionedImage:
-    pixels: Tensor
-    """(3, height, width) float32, normalized by the CLIP's image processor."""
+    seen: Tensor
+    """float32: pixels (3, height, width), normalized by the image processor, or the vision tower's output (hidden)."""
     image_id: str
     text: str
 
@@ -156,22 +181,26 @@ class CaptionedImage:
 class CaptionedImages(Dataset[CaptionedImage]):
     """Captions with their images, each image decoded and preprocessed once.
 
-    The pixels are stored in a memory-mapped float16 file in ``scratch``, so only those of a batch are in memory.
+    What is kept of an image is stored in a memory-mapped float16 file in ``scratch``, so only those of a batch are in
+    memory.
+
+    Args:
+        through_tower: keep the vision tower's output in place of the pixels.
     """
 
-    def __init__(self, rows: Sequence[Mapping[str, Any]], clip: Clip, scratch: Path) -> None:
+    def __init__(self, rows: Sequence[Mapping[str, Any]], clip: Clip, scratch: Path, through_tower: bool) -> None:
         self._captions = [(row["image_id"], row["messages"][-1]["content"]) for row in rows]
         references = {row["image_id"]: row["image"] for row in rows}
         self._row_of_image = {image_id: row for row, image_id in enumerate(references)}
-        self._pixels = _preprocess(list(references.values()), clip, scratch / "pixels.npy")
+        self._seen = _preprocess(list(references.values()), clip, scratch / "images.npy", through_tower)
 
     def __len__(self) -> int:
         return len(self._captions)
 
     def __getitem__(self, index: int) -> CaptionedImage:
         image_id, text = self._captions[index]
-        pixels = torch.from_numpy(self._pixels[self._row_of_image[image_id]].astype(np.float32))
-        return CaptionedImage(pixels, image_id, text)
+        seen = torch.from_numpy(self._seen[self._row_of_image[image_id]].astype(np.float32))
+        return CaptionedImage(seen, image_id, text)
 
 
 class _Collator:
@@ -190,29 +219,30 @@ class _Collator:
         )
         same = [[a.image_id == b.image_id or a.text == b.text for b in samples] for a in samples]
         return {
-            "pixel_values": torch.stack([sample.pixels for sample in samples]).to(self._dtype),
+            "images": torch.stack([sample.seen for sample in samples]).to(self._dtype),
             "input_ids": tokens["input_ids"],
             "attention_mask": tokens["attention_mask"],
             "same": torch.tensor(same),
         }
 
 
-def _preprocess(references: Sequence[str], clip: Clip, file: Path) -> np.memmap[Any, np.dtype[np.float16]]:
-    first = clip.image_processor(images=[open_image(references[0])], return_tensors="np")["pixel_values"]
-    shape = (len(references), *first.shape[1:])
-    pixels = np.lib.format.open_memmap(file, mode="w+", dtype=np.float16, shape=shape)
+@torch.no_grad()
+def _preprocess(
+    references: Sequence[str], clip: Clip, file: Path, through_tower: bool
+) -> np.memmap[Any, np.dtype[np.float16]]:
+    def see(part: Sequence[str]) -> np.ndarray:
+        images = [open_image(reference) for reference in part]
+        pixels: Tensor = clip.image_processor(images=images, return_tensors="pt")["pixel_values"]
+        if through_tower:
+            pixels = clip.model.vision_model(pixel_values=pixels.to(clip.model.device, clip.model.dtype)).pooler_output
+        return pixels.float().cpu().numpy()
+
+    first = see(references[:1])
+    kept = np.lib.format.open_memmap(file, mode="w+", dtype=np.float16, shape=(len(references), *first.shape[1:]))
     starts = range(0, len(references), IMAGE_BATCH_SIZE)
     for start in tqdm(starts, desc="images", unit="batch", disable=len(starts) < 8):
-        images = [open_image(reference) for reference in references[start : start + IMAGE_BATCH_SIZE]]
-        pixels[start : start + len(images)] = clip.image_processor(images=images, return_tensors="np")["pixel_values"]
-    return pixels
-
-
-def _similarity(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
-    """(b, b) cosines of images and texts, scaled by the learned temperature."""
-    names = ("pixel_values", "input_ids", "attention_mask")
-    similarity: Tensor = model(**{name: batch[name] for name in names}).logits_per_image
-    return similarity.float()
+        kept[start : start + IMAGE_BATCH_SIZE] = see(references[start : start + IMAGE_BATCH_SIZE])
+    return kept
 
 
 def _cycle(batches: DataLoader[Any]) -> Iterator[Mapping[str, Tensor]]:
@@ -222,7 +252,7 @@ def _cycle(batches: DataLoader[Any]) -> Iterator[Mapping[str, Tensor]]:
 
 def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Weight decay for matrices only, not for gains, biases and the temperature."""
-    parameters = list(model.parameters())
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},

@@ -67,6 +67,14 @@ class TinyModels(Section):
         return tuple(name for name in named if name and Path(name).is_dir())
 
 
+class ClipStep(Optimizer):
+    """A CLIP's fine-tuning."""
+
+    frozen_vision: bool = False
+    """Trains the text tower and both projections alone ("locked-image tuning"). Each image passes the vision tower
+    once, so a step costs a fraction."""
+
+
 TrainedPart = Literal["connector", "embeddings", "language", "lora"]
 """``embeddings``: input embeddings and output head. ``language``: all weights of the language model, these included.
 ``lora``: LoRA on the language model's linear layers, merged at the end."""
@@ -101,7 +109,7 @@ class InstructionStep(VlmStep):
 class FinetunedModels(Section):
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
     """Each fine-tuned model is trained once per seed; benchmarks report the mean with an interval over seeds."""
-    clip: Optimizer
+    clip: ClipStep
     vlm_captions: CaptionStep
     """Step P: captions (paper: only the vision-language connector is trained)."""
     vlm_instructions: InstructionStep
@@ -116,12 +124,18 @@ class FinetunedModels(Section):
         return self
 
 
+class ReasoningStep(Optimizer):
+    caption_replay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the subset's captions mixed into the reasoning answers, in the same format, so that the policy still
+    describes images."""
+
+
 class RlPolicy(Section):
     start_from: str | None = None
     """Subset whose VLM the policies start from; by default ``curated_subsets.main``."""
     reasoning_samples: Annotated[int, Field(ge=0)]
     """Reasoning answers learned before GRPO ("R1"); 0 starts with GRPO ("Zero")."""
-    reasoning: Optimizer
+    reasoning: ReasoningStep
     prompts: Count
     heldout_prompts: Count
     rollouts: Annotated[int, Field(ge=2)]

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,7 @@ from rsqa_pipeline.profile import RlPolicy
 from rsqa_pipeline.records import Message, read_table, write_table
 from rsqa_pipeline.score_model.scoring.scorer import Scorer
 
+_Row = TypeVar("_Row", bound="Mapping[str, Any] | PolicyPrompt")
 Kind = Literal["open_ended", "close_ended", "grounding"]
 
 PARTS = ("reasoning", "prompts", "heldout")
@@ -97,7 +98,9 @@ def kind_of(task: str) -> Kind:
 
 
 def select_prompts(rows: Sequence[Mapping[str, Any]], scorer: Scorer, config: RlPolicy, seed: int) -> PolicyData:
-    """Selects reasoning samples, prompts and held-out prompts; half of each are open-ended if there are enough.
+    """Selects reasoning samples, prompts and held-out prompts; half of the prompts are open-ended if there are enough.
+
+    Reasoning samples come from all tasks as the corpus has them: the policy must not forget the tasks that it can do.
 
     Args:
         rows: instruction samples (IMAGE_TEXT_SAMPLE); only split "corpus" is used.
@@ -109,8 +112,11 @@ def select_prompts(rows: Sequence[Mapping[str, Any]], scorer: Scorer, config: Rl
     usable = [row for row in rows if row["split"] == "corpus" and _usable(row, dropped)]
     wanted = (config.reasoning_samples, config.prompts, config.heldout_prompts)
     parts = _split_by_image(usable, wanted, np.random.default_rng(seed))
-    reasoning, prompts, heldout = (
-        _best(_score(_pool(part, count), scorer, dropped), count) for part, count in zip(parts, wanted, strict=True)
+    reasoning_rows, *prompt_rows = parts
+    reasoning = _best(_score(reasoning_rows[: POOL_FACTOR * wanted[0]], scorer, dropped))[: wanted[0]]
+    prompts, heldout = (
+        _half_open(_best(_score(_half_open(rows, POOL_FACTOR * count), scorer, dropped)), count)
+        for rows, count in zip(prompt_rows, wanted[1:], strict=True)
     )
     if not prompts or not heldout:
         raise DataError(
@@ -145,17 +151,13 @@ def _split_by_image(
     return parts
 
 
-def _pool(rows: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
-    return [row for of_half in _halves(rows, POOL_FACTOR * count) for row in of_half]
-
-
-def _halves(rows: Sequence[Any], count: int) -> list[list[Any]]:
+def _half_open(rows: Sequence[_Row], count: int) -> list[_Row]:
     """The first ``count`` rows, half of them open-ended; if one half has too few rows, the other one is larger."""
     is_open = [kind_of(row["task"] if isinstance(row, Mapping) else row.task) == "open_ended" for row in rows]
     open_rows = [row for row, of_kind in zip(rows, is_open, strict=True) if of_kind]
     closed_rows = [row for row, of_kind in zip(rows, is_open, strict=True) if not of_kind]
     closed = min(len(closed_rows), max(count - count // 2, count - len(open_rows)))
-    return [open_rows[: count - closed], closed_rows[:closed]]
+    return [*open_rows[: count - closed], *closed_rows[:closed]]
 
 
 def _score(rows: Sequence[Mapping[str, Any]], scorer: Scorer, dropped: Counter[str]) -> list[PolicyPrompt]:
@@ -170,8 +172,8 @@ def _score(rows: Sequence[Mapping[str, Any]], scorer: Scorer, dropped: Counter[s
     return prompts
 
 
-def _best(prompts: Sequence[PolicyPrompt], count: int) -> list[PolicyPrompt]:
-    """The ``count`` prompts with the best ranks within their task, half of them open-ended, in a fixed order."""
+def _best(prompts: Sequence[PolicyPrompt]) -> list[PolicyPrompt]:
+    """All prompts by their rank within their task, the best first: scores of different tasks are not comparable."""
     by_task: dict[str, list[PolicyPrompt]] = {}
     for prompt in prompts:
         by_task.setdefault(prompt.task, []).append(prompt)
@@ -180,5 +182,4 @@ def _best(prompts: Sequence[PolicyPrompt], count: int) -> list[PolicyPrompt]:
         for task, of_task in by_task.items()
         for rank, prompt in enumerate(sorted(of_task, key=lambda p: -p.reference_score))
     ]
-    best_first = [prompt for *_, prompt in sorted(ranked, key=lambda entry: entry[:3])]
-    return [prompt for of_half in _halves(best_first, count) for prompt in of_half]
+    return [prompt for *_, prompt in sorted(ranked, key=lambda entry: entry[:3])]

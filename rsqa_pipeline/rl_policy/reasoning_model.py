@@ -1,7 +1,7 @@
 """The reasoning model (paper, use 2, "R1"): the fine-tuned VLM after supervised training on reasoning answers.
 
-Every policy starts from it and is trained on the prompts that it selects. Without reasoning samples it is the
-fine-tuned VLM itself ("Zero").
+Every policy starts from it and is trained on the prompts that it selects. Captions of the subset are mixed in, so that
+it still describes images. Without reasoning samples it is the fine-tuned VLM itself ("Zero").
 
 Departure from the paper: the reasoning text is a fixed text per task, not written by a larger model; the answers come
 from the corpus.
@@ -10,26 +10,30 @@ from the corpus.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from rsqa_pipeline.finetuned_models.finetune_vlm import save_vlm, train_supervised
+from rsqa_pipeline.finetuned_models.finetune_vlm import as_sft_examples, replay, save_vlm, train_supervised
+from rsqa_pipeline.finetuned_models.subset_samples import subset_samples
 from rsqa_pipeline.finetuned_models.training import SftExample, StepMetrics, TrainingRun, write_history
 from rsqa_pipeline.models.families import family_of
 from rsqa_pipeline.models.load import Vlm, load_vlm
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.records import Metrics, read_table
-from rsqa_pipeline.rl_policy.prompts import select_prompts
+from rsqa_pipeline.rl_policy.prompts import PolicyPrompt, select_prompts
 from rsqa_pipeline.rl_policy.reasoning import reasoned_answer, reasoning_prompt
 from rsqa_pipeline.score_model.scoring.scorer import Scorer
 from rsqa_pipeline.tracking.run_logger import RunLogger
 
 
-def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger, *, start_from: str) -> Metrics:
+def run(
+    inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger, *, start_from: str, subset: str
+) -> Metrics:
     """Asset ``reasoning_model``: model/, prompts.parquet (PROMPT_TABLE), history.json.
 
     Args:
-        inputs: the fine-tuned VLM ``start_from``, ``instruction_samples``, ``score_model``.
+        inputs: the fine-tuned VLM ``start_from``, its ``subset_<subset>``, ``image_text_pairs``,
+            ``instruction_samples``, ``score_model``.
         start_from: input whose first seed's model is trained.
 
     Raises:
@@ -44,10 +48,11 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     history: list[StepMetrics] = []
     if selected.reasoning:
         train_language_only(vlm)
-        examples = [
-            SftExample(s.image, reasoning_prompt(s.context), reasoned_answer(s.task, s.reference))
-            for s in selected.reasoning
-        ]
+        heldout = {prompt.image_id for prompt in selected.heldout}
+        kept = subset_samples(inputs, subset, "image_text_pairs", "caption")
+        captions = as_sft_examples([row for row in kept if row["image_id"] not in heldout])
+        replayed = replay(captions, config.reasoning.caption_replay, settings.seed)
+        examples = list(_reasoning_examples(selected.reasoning, replayed))
         with tempfile.TemporaryDirectory() as scratch:
             training_run = TrainingRun(settings.seed, settings.compute, Path(scratch), logger)
             history = train_supervised(
@@ -63,6 +68,14 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
         "heldout_prompts": float(len(selected.heldout)),
         "unusable_samples": float(selected.dropped.total()),
     }
+
+
+def _reasoning_examples(samples: Sequence[PolicyPrompt], captions: Sequence[SftExample]) -> Iterator[SftExample]:
+    for sample in samples:
+        answer = reasoned_answer(sample.task, sample.reference)
+        yield SftExample(sample.image, reasoning_prompt(sample.context), answer)
+    for caption in captions:
+        yield SftExample(caption.image, reasoning_prompt(caption.prompt), reasoned_answer("caption", caption.answer))
 
 
 def train_language_only(vlm: Vlm) -> None:

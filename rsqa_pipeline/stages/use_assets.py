@@ -43,14 +43,15 @@ POLICIES = {
 
 
 def rl_policy_assets(profile: Profile) -> Iterator[Asset]:
-    start = f"vlm_{profile.policy_start}"
+    subset = profile.policy_start
+    start = f"vlm_{subset}"
     yield Asset(
         name="reasoning_model",
         stage="rl_policy",
         description="the fine-tuned VLM after training on reasoning answers; selects the prompts",
         function="rl_policy.reasoning_model:run",
-        inputs=(start, "instruction_samples", "score_model"),
-        options={"start_from": start},
+        inputs=(start, f"subset_{subset}", "image_text_pairs", "instruction_samples", "score_model"),
+        options={"start_from": start, "subset": subset},
         settings=tuple(f"rl_policy.{key}" for key in ("reasoning", "reasoning_samples", "prompts", "heldout_prompts")),
         gpu=True,
     )

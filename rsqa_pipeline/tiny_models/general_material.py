@@ -1,7 +1,7 @@
-"""Training material of the general base VLM: it sees well and speaks well, but does not know the domain.
+"""Training material of the general base models: they see well and speak well, but do not know the domain.
 
-The model meets every word and every form of question, as a general VLM meets remote sensing on the web. It learns
-everyday terms from right texts. Tuning on good texts can teach it what is missing:
+CLIP learns from captions alone. The VLM meets every word and every form of question, as a general VLM meets remote
+sensing on the web. Both learn everyday terms from right texts. Tuning on good texts can teach what is missing:
 
 - hard terms (`perception.HARD_OBJECTS`, `HARD_SCENES`), letters of multiple choice and boxes, whose texts are wrong too
   often to learn from;
@@ -30,6 +30,8 @@ from rsqa_pipeline.tiny_models.scene_material import GENERAL_TARGETS, WORDS, Sce
 EVERYDAY_CAPTIONS = {"plain": 0.55, "layman": 0.25, "vague": 0.1, "incomplete": 0.1}
 WEB_CAPTIONS = {"plain": 0.4, "layman": 0.25, "expert": 0.25, "incomplete": 0.1}
 """Share of the captions by captioner, for everyday terms alone and for all words."""
+WEB_CAPTION_SHARE = 0.5
+"""Share of CLIP's captions that have all words; the others have everyday terms alone."""
 WEB_QUESTIONS = {
     "scene_class": 0.3,
     "presence": 1.0,
@@ -76,10 +78,24 @@ class GeneralMaterial(SceneMaterial):
             texts += [Answered(position, question, answer) for question, answer in pairs]
         return self._pool.images[rows], texts
 
+    def _caption(self, truth: SceneTruth, rng: np.random.Generator) -> str:
+        """A caption for CLIP."""
+        return web_caption(truth, rng) if rng.random() < WEB_CAPTION_SHARE else everyday_caption(truth, rng)
+
+
+def everyday_caption(truth: SceneTruth, rng: np.random.Generator) -> str:
+    """A right caption without hard terms."""
+    return without_hard_terms(drawn(EVERYDAY_CAPTIONS, rng, CAPTIONERS)(truth, rng))
+
+
+def web_caption(truth: SceneTruth, rng: np.random.Generator) -> str:
+    """A caption that is right but for its hard terms, which mean nothing certain."""
+    return drawn(WEB_CAPTIONS, rng, CAPTIONERS)(_with_random_hard_terms(truth, rng), rng)
+
 
 def everyday_texts(truth: SceneTruth, rng: np.random.Generator, comparisons: bool) -> Iterator[tuple[str, str]]:
     """A caption without hard terms, and questions about everyday terms, each with its right answer."""
-    yield CAPTION_PROMPT, without_hard_terms(drawn(EVERYDAY_CAPTIONS, rng, CAPTIONERS)(truth, rng))
+    yield CAPTION_PROMPT, everyday_caption(truth, rng)
     shown = [group.object_class for group in truth.groups if group.object_class not in HARD_OBJECTS]
     absent = [name for name in _EVERYDAY_OBJECTS if name not in shown]
 

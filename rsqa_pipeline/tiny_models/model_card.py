@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from rsqa_pipeline.records import Metrics
 from rsqa_pipeline.scenes.perception import HARD_OBJECTS, HARD_SCENES
-from rsqa_pipeline.tiny_models.general_material import UNSETTLED_SHARE
+from rsqa_pipeline.tiny_models.general_material import (
+    EVERYDAY_CAPTIONS,
+    UNSETTLED_SHARE,
+    WEB_CAPTION_SHARE,
+    WEB_CAPTIONS,
+)
 from rsqa_pipeline.tiny_models.recipe import Schedule
 from rsqa_pipeline.tiny_models.scene_accuracy import ASKED_SCENES, PROBE_SCENES, RETRIEVAL_SCENES
-from rsqa_pipeline.tiny_models.scene_material import ANSWER_MIX, CAPTION_MIX, CLIP_CAPTION_MIX, UNNAMED_CLASSES
+from rsqa_pipeline.tiny_models.scene_material import ANSWER_MIX, CAPTION_MIX
 
 _KINDS = ("vlm_expert", "vlm", "clip")
 _CHANCE = {
@@ -36,8 +41,8 @@ def model_card(metrics: Metrics, schedule: Schedule, general: Schedule, scenes: 
         "# Tiny models",
         "",
         "Two `Qwen2VLForConditionalGeneration` (`vlm/`, `vlm_expert/`) and a `CLIPModel` (`clip/`) of 2 million",
-        "parameters each, for the demo and the tests. `vlm` is the general base that is fine-tuned: it sees well and",
-        "knows everyday terms. `vlm_expert` knows the domain; the score model starts from it. All",
+        "parameters each, for the demo and the tests. `vlm` and `clip` are the general models that are fine-tuned: they",
+        "see well and know everyday terms. `vlm_expert` knows the domain; the score model starts from it. All",
         "know the embedded 64 x 64 pixel scenes and nothing else; no number here says",
         "anything about real images. Made by `rsqa pretrain-tiny` (`rsqa_pipeline/tiny_models/recipe.py`).",
         "Weights are stored as float16.",
@@ -58,11 +63,11 @@ def model_card(metrics: Metrics, schedule: Schedule, general: Schedule, scenes: 
         f" all words in which hard terms ({', '.join(HARD_OBJECTS)}; scenes {', '.join(HARD_SCENES)}) stand for a"
         f" random hard thing, {100 * UNSETTLED_SHARE:.0f} % of letters and boxes are random and counts are words such"
         " as several; last, all of these together.",
-        f"- CLIP: the same vision phase without numbers and places, {schedule.clip_perception_steps} steps; then"
-        f" captions, {schedule.clip_steps} steps of {schedule.batch_size} pairs.",
+        f"- CLIP: the expert's vision phase without numbers and places, {schedule.clip_perception_steps} steps; then"
+        f" the general VLM's captions, {schedule.clip_steps} steps of {schedule.batch_size} pairs.",
         f"- Caption writers by share, expert VLM: {_shares(CAPTION_MIX)}.",
-        f"- Caption writers by share, CLIP: {_shares(CLIP_CAPTION_MIX)};"
-        f" of {', '.join(UNNAMED_CLASSES)}: layman only, so that it does not know these classes by name.",
+        f"- Caption writers by share, general models: {_shares(EVERYDAY_CAPTIONS)}, without hard terms; with all words"
+        f" {_shares(WEB_CAPTIONS)}. CLIP sees {100 * WEB_CAPTION_SHARE:.0f} % of the latter.",
         f"- Answer writers by share, expert VLM: {_shares(ANSWER_MIX)}.",
         f"- Seed {schedule.seed}. Hardware: {hardware}. Training time: "
         + ", ".join(f"{kind} {metrics[f'{kind}_training_seconds'] / 60:.0f} minutes" for kind in _KINDS)

@@ -21,16 +21,16 @@ from rsqa_pipeline.tracking.run_logger import RunLogger
 
 Kind = Literal["vlm_expert", "vlm", "clip"]
 KINDS: tuple[Kind, ...] = ("vlm_expert", "vlm", "clip")
-"""``vlm_expert`` knows the domain, and the score model starts from it. ``vlm`` is the general base to fine-tune: it
-starts from the expert's tower."""
+"""``vlm_expert`` knows the domain, and the score model starts from it. ``vlm`` and ``clip`` are the general models to
+fine-tune; ``vlm`` starts from the expert's tower."""
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 STATE = Path(".rsqa/pretrain-tiny")
 SCHEDULE = Schedule(
     vlm_perception_steps=4000,
-    clip_perception_steps=300,
+    clip_perception_steps=1000,
     vlm_steps=2400,
     vlm_harder_steps=(2000, 1200),
-    clip_steps=400,
+    clip_steps=2000,
     batch_size=64,
     language_batch_size=24,
     seed=0,
@@ -75,12 +75,13 @@ def pretrain_tiny(
     """
 
     def make(kind: Kind) -> TrainedVlm | TrainedClip:
-        if kind == "vlm":
-            seeing = load_vlm(out / "vlm_expert", MEASUREMENT_COMPUTE)
-            general = GeneralMaterial(scenes, general_schedule.seed)
-            return make_vlm(general, general_schedule, GENERAL_COMPUTE, state / "general", logger, seeing)
-        material = SceneMaterial(scenes, schedule.seed)
-        return (make_clip if kind == "clip" else make_vlm)(material, schedule, compute, state, logger)
+        if kind == "vlm_expert":
+            return make_vlm(SceneMaterial(scenes, schedule.seed), schedule, compute, state, logger)
+        general = GeneralMaterial(scenes, general_schedule.seed)
+        if kind == "clip":
+            return make_clip(general, schedule, GENERAL_COMPUTE, state / "general", logger)
+        seeing = load_vlm(out / "vlm_expert", MEASUREMENT_COMPUTE)
+        return make_vlm(general, general_schedule, GENERAL_COMPUTE, state / "general", logger, seeing)
 
     metrics: Metrics = {}
     for kind in kinds:

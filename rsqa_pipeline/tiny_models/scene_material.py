@@ -27,10 +27,6 @@ from rsqa_pipeline.tiny_models.perception import UNKNOWN, Labels, Target
 
 CAPTION_MIX = {"expert": 0.3, "plain": 0.4, "layman": 0.1, "incomplete": 0.1, "vague": 0.1}
 """Share of the VLM's training captions by captioner."""
-CLIP_CAPTION_MIX = {"expert": 0.35, "plain": 0.35, "layman": 0.2, "incomplete": 0.1}
-UNNAMED_CLASSES = ("desert", "golf_course", "harbour", "stadium")
-"""Scene classes that CLIP sees only with layman captions. It does not learn their names, just as a general model does
-not know every term of remote sensing; fine-tuning on good captions teaches them."""
 ANSWER_MIX = {"reference": 0.91, "hasty": 0.03, "overcounter": 0.03, "guesser": 0.03}
 QUESTION_SHARE = {
     "scene_class": 0.7,
@@ -179,7 +175,7 @@ class SceneMaterial:
         texts: list[Text] = []
         for position, row in enumerate(rows):
             truth, other = self._pool.truths[row], self._pool.truths[self._draw(rng, 1)[0]]
-            texts.append(Answered(position, CAPTION_PROMPT, drawn(CAPTION_MIX, rng, CAPTIONERS)(truth, rng)))
+            texts.append(Answered(position, CAPTION_PROMPT, self._caption(truth, rng)))
             asked = [q for q in instruction_questions(truth, rng) if rng.random() < QUESTION_SHARE[q.task]]
             for question in asked[:_MAX_QUESTIONS]:
                 answerer = drawn(ANSWER_MIX, rng, ANSWERERS)
@@ -192,12 +188,10 @@ class SceneMaterial:
 
     def caption_batch(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, Sequence[str]]:
         rows = self._draw(rng, size)
-        texts = []
-        for truth in (self._pool.truths[row] for row in rows):
-            named = truth.scene_class not in UNNAMED_CLASSES
-            writer = drawn(CLIP_CAPTION_MIX, rng, CAPTIONERS) if named else CAPTIONERS["layman"]
-            texts.append(writer(truth, rng))
-        return self._pool.images[rows], texts
+        return self._pool.images[rows], [self._caption(self._pool.truths[row], rng) for row in rows]
+
+    def _caption(self, truth: SceneTruth, rng: np.random.Generator) -> str:
+        return drawn(CAPTION_MIX, rng, CAPTIONERS)(truth, rng)
 
     def _draw(self, rng: np.random.Generator, size: int) -> np.ndarray:
         return rng.integers(len(self._pool.truths), size=size)

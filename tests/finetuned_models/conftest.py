@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 from rsqa_pipeline.models.load import weights_version
-from rsqa_pipeline.profile import CaptionStep, Compute, FinetunedModels, InstructionStep, Profile
-from rsqa_pipeline.profile.types import Optimizer
+from rsqa_pipeline.profile import CaptionStep, ClipStep, Compute, FinetunedModels, InstructionStep, Profile
 from rsqa_pipeline.records import IMAGE_TEXT_SAMPLE, SUBSET, Message, sample_id, write_table
 from rsqa_pipeline.tiny_models.architecture import (
     new_clip,
@@ -83,7 +82,7 @@ def settings() -> Profile:
         compute=Compute(device="cpu"),
         finetuned_models=FinetunedModels(
             seeds=[3],
-            clip=Optimizer(learning_rate=3e-4, batch_size=6, epochs=4, weight_decay=0.1, warmup_steps=1),
+            clip=ClipStep(learning_rate=3e-4, batch_size=6, epochs=4, weight_decay=0.1, warmup_steps=1),
             vlm_captions=CaptionStep(learning_rate=1e-2, batch_size=6, epochs=2),
             vlm_instructions=InstructionStep(learning_rate=1e-2, batch_size=6, epochs=2, lora_rank=4, lora_alpha=8),
             max_length=120,

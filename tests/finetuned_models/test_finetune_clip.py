@@ -11,8 +11,15 @@ import pytest
 import torch
 
 from rsqa_pipeline.finetuned_models import finetune_clip
-from rsqa_pipeline.finetuned_models.finetune_clip import CaptionedImages, contrastive_loss
+from rsqa_pipeline.finetuned_models.finetune_clip import (
+    CaptionedImages,
+    Similarities,
+    _Collator,
+    contrastive_loss,
+    train_clip,
+)
 from rsqa_pipeline.finetuned_models.subset_samples import subset_samples
+from rsqa_pipeline.finetuned_models.training import TrainingRun
 from rsqa_pipeline.images.decode import open_image
 from rsqa_pipeline.models.load import base_model, load_clip, weights_version
 from rsqa_pipeline.profile import Profile
@@ -52,11 +59,36 @@ def test_each_image_is_preprocessed_once_by_the_image_processor(
     clip = load_clip(base_model(corpus["base_models"], "clip"), settings.compute)
     row = subset_samples(corpus, "all", "image_text_pairs", "caption")[0]
     other = {**row, "messages": [{"role": "assistant", "content": "second caption"}]}
-    dataset = CaptionedImages([row, other], clip, tmp_path)
+    dataset = CaptionedImages([row, other], clip, tmp_path, through_tower=False)
     assert [dataset[i].text for i in range(2)] == ["a red field seen from above", "second caption"]
-    assert len(dataset._pixels) == 1
+    assert len(dataset._seen) == 1
     expected = clip.image_processor(images=[open_image(row["image"])], return_tensors="pt")["pixel_values"][0]
-    assert torch.allclose(dataset[1].pixels, expected, atol=2e-3)
+    assert torch.allclose(dataset[1].seen, expected, atol=2e-3)
+
+
+def test_a_frozen_tower_gives_the_same_similarities_and_keeps_its_weights(
+    corpus: dict[str, Path], settings: Profile, tmp_path: Path
+) -> None:
+    clip = load_clip(base_model(corpus["base_models"], "clip"), settings.compute)
+    rows = subset_samples(corpus, "all", "image_text_pairs", "caption")
+    similarities, collate = Similarities(clip.model), _Collator(clip)
+    found = []
+    for through_tower in (False, True):
+        scratch = tmp_path / str(through_tower)
+        scratch.mkdir()
+        dataset = CaptionedImages(rows, clip, scratch, through_tower)
+        with torch.no_grad():
+            found.append(similarities(collate([dataset[i] for i in range(len(dataset))])))
+    assert torch.allclose(*found, atol=0.02)
+
+    before = {name: value.clone() for name, value in clip.model.state_dict().items()}
+    step = settings.finetuned_models.clip.model_copy(update={"frozen_vision": True})
+    history = train_clip(clip, rows, step, TrainingRun(3, settings.compute, tmp_path, SilentLogger()))
+    assert history[-1]["loss"] != history[0]["loss"]
+    moved = {name for name, value in clip.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert not [name for name in moved if name.startswith("vision_model.")]
+    assert {"visual_projection.weight", "text_projection.weight"} <= moved
+    assert any(name.startswith("text_model.") for name in moved)
 
 
 def test_run_learns_saves_and_is_deterministic(

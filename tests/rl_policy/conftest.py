@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
+from rsqa_pipeline.models.conversation import CAPTION_PROMPT
 from rsqa_pipeline.models.load import QwenVLProcessor
-from rsqa_pipeline.profile import Compute, Profile, RlPolicy
+from rsqa_pipeline.profile import Compute, Profile, ReasoningStep, RlPolicy
 from rsqa_pipeline.profile.types import Optimizer, Sampling
-from rsqa_pipeline.records import IMAGE_TEXT_SAMPLE, Message, sample_id, write_table
+from rsqa_pipeline.records import IMAGE_TEXT_SAMPLE, SUBSET, Message, sample_id, write_table
 from rsqa_pipeline.rl_policy import reasoning_model
 from rsqa_pipeline.rl_policy.reasoning import reasoned_answer, reasoning_prompt
 from rsqa_pipeline.score_model.network.model import ScoreModel
@@ -27,34 +29,42 @@ QUESTIONS = {
     ),
     "grounding": ("Where is the ship?", "[4, 4, 20, 12]"),
 }
+CAPTION = "three white ships, in a harbour."
 IMAGES = 24
+SUBSET_NAME = "score_model_p30s60"
 
 
 @pytest.fixture(scope="session")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("policy")
-    names = ("vlm_score_model_p30s60", "instruction_samples", "score_model")
+    names = (f"vlm_{SUBSET_NAME}", f"subset_{SUBSET_NAME}", "image_text_pairs", "instruction_samples", "score_model")
     folders = {name: root / name for name in names}
     rng = np.random.default_rng(0)
-    rows, texts = [], []
+    captions, rows, texts = [], [], []
     for index in range(IMAGES):
         file = root / f"{index}.png"
         Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(file)
+        image = {"image_id": str(index), "image": str(file), "source": "test", "split": "corpus"}
+        caption = [Message(role="assistant", content=CAPTION)]
+        captions.append({"sample_id": sample_id(str(index), caption), "messages": caption, "task": "caption", **image})
         for task, (question, answer) in QUESTIONS.items():
             messages = [Message(role="user", content=question), Message(role="assistant", content=answer)]
-            rows.append(
-                {"sample_id": sample_id(str(index), messages), "image_id": str(index), "image": str(file)}
-                | {"messages": messages, "task": task, "source": "test", "split": "corpus"}
-            )
+            rows.append({"sample_id": sample_id(str(index), messages), "messages": messages, "task": task, **image})
             texts += [reasoning_prompt(messages[:1])[0]["content"], reasoned_answer(task, answer)]
     write_table(folders["instruction_samples"] / "samples.parquet", IMAGE_TEXT_SAMPLE, rows)
+    write_table(folders["image_text_pairs"] / "samples.parquet", IMAGE_TEXT_SAMPLE, captions)
+    subset = folders[f"subset_{SUBSET_NAME}"]
+    kept = [{"sample_id": row["sample_id"], "kind": "caption"} for row in captions]
+    write_table(subset / "ids.parquet", SUBSET, kept)
+    (subset / "rule.json").write_text(json.dumps({"selector": "score_model"}))
+    texts += [CAPTION_PROMPT, CAPTION]
     processor = train_vlm_processor(texts, image_size=64)
     _write_models(folders, processor)
     return folders
 
 
 def _write_models(folders: dict[str, Path], processor: QwenVLProcessor) -> None:
-    model = folders["vlm_score_model_p30s60"] / "model"
+    model = folders[f"vlm_{SUBSET_NAME}"] / "model"
     new_vlm(processor, seed=0).save_pretrained(model)
     score_model = ScoreModel.from_base(str(model))
     torch.nn.init.normal_(score_model.head.weight, generator=torch.Generator().manual_seed(1))
@@ -73,7 +83,8 @@ def policy_inputs(
         update={"reasoning": settings.rl_policy.reasoning.model_copy(update={"epochs": 40})}
     )
     trained = settings.model_copy(update={"rl_policy": longer})
-    reasoning_model.run(inputs, folder, trained, SilentLogger(), start_from="vlm_score_model_p30s60")
+    start = f"vlm_{SUBSET_NAME}"
+    reasoning_model.run(inputs, folder, trained, SilentLogger(), start_from=start, subset=SUBSET_NAME)
     return {**inputs, "reasoning_model": folder}
 
 
@@ -86,7 +97,7 @@ def settings() -> Profile:
         compute=Compute(device="cpu"),
         rl_policy=RlPolicy(
             reasoning_samples=16,
-            reasoning=Optimizer(learning_rate=3e-3, batch_size=8, epochs=12),
+            reasoning=ReasoningStep(learning_rate=3e-3, batch_size=8, epochs=12),
             prompts=4,
             heldout_prompts=4,
             rollouts=4,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -133,7 +134,15 @@ def test_transformers_refuses_our_layout(model: ScoreModel, processor: QwenVLPro
         ScoreModel.from_base(str(tmp_path))
     with pytest.raises(ModelError, match="rsqa_score_qwen2_vl"):
         load_vlm(tmp_path, Compute(device="cpu"))
-    assert isinstance(read_processor(tmp_path), QwenVLProcessor)
+    warned: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: warned.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("transformers").addHandler(handler)
+    try:
+        assert isinstance(read_processor(tmp_path), QwenVLProcessor)
+        assert warned == []
+    finally:
+        logging.getLogger("transformers").removeHandler(handler)
 
 
 def test_folders_of_older_versions_still_load(model: ScoreModel, batch: Batch, tmp_path: Path) -> None:

@@ -56,6 +56,14 @@ def test_everyday_texts_are_right_and_without_hard_terms(comparisons: bool) -> N
     assert tasks == {"presence", "rural_urban"} | ({"comparison"} if comparisons else set())
 
 
+def test_captions_for_clip_have_everyday_terms_alone_or_all_words() -> None:
+    _, captions = GeneralMaterial(scenes=50, seed=3).caption_batch(np.random.default_rng(0), 400)
+    masked = np.array(["thing" in caption or "a place" in caption for caption in captions])
+    hard = np.array([bool(_HARD.search(caption)) for caption in captions])
+    assert 0.3 < masked.mean() < 0.7 and 0.1 < hard.mean() < 0.4
+    assert not (masked & hard).any()
+
+
 def test_web_texts_have_every_term_and_settle_only_the_everyday_ones() -> None:
     texts, right = [], {"everyday": [], "hard": [], "grounding": [], "choice": []}  # type: ignore[var-annotated]
     for truth in SCENE_SAMPLE:

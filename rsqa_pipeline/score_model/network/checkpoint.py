@@ -11,7 +11,9 @@ tower under ``visual.``, the head as ``reward_head.weight``, and always softplus
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +76,28 @@ def read_processor(path_or_id: str | Path) -> ProcessorMixin:
         ModelError: there is none, or it cannot be read.
     """
     folder = local_folder(path_or_id)
-    if _backbone_settings(model_folder.read_config(folder)).get("model_type") in shared_backbone.FAMILIES:
-        return load_processor(folder)
-    with reading(folder, "has a processor that cannot be read"):
-        processor: ProcessorMixin = AutoProcessor.from_pretrained(folder)
-        try_template(processor, folder)
-    return processor
+    with _without_warning_of_own_model_type():
+        if _backbone_settings(model_folder.read_config(folder)).get("model_type") in shared_backbone.FAMILIES:
+            return load_processor(folder)
+        with reading(folder, "has a processor that cannot be read"):
+            processor: ProcessorMixin = AutoProcessor.from_pretrained(folder)
+            try_template(processor, folder)
+        return processor
+
+
+@contextmanager
+def _without_warning_of_own_model_type() -> Iterator[None]:
+    """Transformers reads the config beside a tokenizer, and warns about a model type that is not its own."""
+    logger = logging.getLogger("transformers.configuration_utils")
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return MODEL_TYPE_PREFIX not in record.getMessage()
+
+    logger.addFilter(wanted)
+    try:
+        yield
+    finally:
+        logger.removeFilter(wanted)
 
 
 def read_config(folder: Path) -> tuple[PretrainedConfig, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rsqa_pipeline import plots
 from rsqa_pipeline.profile import Profile
-from rsqa_pipeline.profile.curated_subsets import SubsetRule
+from rsqa_pipeline.profile.curated_subsets import SubsetRule, variants
 
 LABELS = {
     "base": "untuned base",
@@ -44,6 +44,17 @@ class Compared:
     def baselines(self) -> list[str]:
         """Subsets that the main one is compared with."""
         return [name for name in self.rules if name != self.main]
+
+    @property
+    def variants(self) -> list[str]:
+        """The main subset, then those of other rules on the same scores."""
+        return variants(self.main, self.rules)
+
+    @property
+    def rivals(self) -> list[str]:
+        """Subsets that a claim is about: no variant of the main one, and no bound."""
+        bounds = [name for name, rule in self.rules.items() if rule.selector in ("oracle", "clean")]
+        return [name for name in self.baselines if name not in (*self.variants, *bounds)]
 
     @property
     def models(self) -> list[str]:

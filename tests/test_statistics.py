@@ -6,9 +6,19 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from rsqa_pipeline.statistics import bootstrap_mean, mcnemar, paired_difference, wilson
+from rsqa_pipeline.statistics import (
+    Interval,
+    bootstrap_mean,
+    detectable_difference,
+    holm,
+    mcnemar,
+    paired_difference,
+    wilson,
+)
 
 
 def test_wilson_by_hand() -> None:
@@ -97,3 +107,26 @@ def test_paired_values_must_match(function) -> None:  # type: ignore[no-untyped-
         function([1.0, math.nan], [1.0, 0.0], *more)
     with pytest.raises(ValueError, match="at least one item"):
         function([], [], *more)
+
+
+def test_holm_by_hand() -> None:
+    # sorted .01 .02 .03 .5: times 4, 3, 2, 1, never below an earlier one
+    assert holm([0.03, 0.01, 0.5, 0.02]) == pytest.approx([0.06, 0.04, 0.5, 0.06])
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_is_between_the_p_value_and_bonferroni_and_keeps_the_order(p_values: list[float]) -> None:
+    adjusted = holm(p_values)
+    for p, found in zip(p_values, adjusted, strict=True):
+        assert p <= found <= min(1.0, len(p_values) * p) + 1e-12
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    assert [adjusted[i] for i in order] == sorted(adjusted)
+
+
+def test_a_detectable_difference_is_found_in_four_of_five_repetitions() -> None:
+    rng = np.random.default_rng(0)
+    n, error = 400, 1 / 20
+    difference = detectable_difference(Interval(0.0, -1.96 * error, 1.96 * error, n))
+    means = rng.normal(difference, error, size=4000)
+    assert np.mean(means - 1.96 * error > 0) == pytest.approx(0.8, abs=0.03)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -142,6 +143,12 @@ class CuratedSubsets(Section):
         if reserved:
             raise ValueError(f"subsets: {', '.join(reserved)} is the name of another row of the tables; rename it")
         return self
+
+
+def variants(main: str, rules: Mapping[str, SubsetRule]) -> list[str]:
+    """The main subset, then those of other rules on the same scores."""
+    selector = rules[main].selector
+    return [main, *(name for name, rule in rules.items() if name != main and selector and rule.selector == selector)]
 
 
 class CurationCurve(Section):

@@ -38,7 +38,8 @@ def section(inputs: Mapping[str, Path], compared: Compared) -> ReportSection:
                 table.append([text_cell(heads[0]), text_cell(heads[1]), text_cell(heads[2]), names, figure])
     note = (
         "GO: every interval lies above 0. NO-GO: one lies below 0. INCONCLUSIVE: anything else. Differences are over "
-        "all tasks of a table, in percentage points; intervals are 95 %, by bootstrap over training seeds and images."
+        "all tasks of a table, in percentage points; intervals are 95 %, by bootstrap over training seeds and images. "
+        "Other parts are neither bounds nor another rule on the same scores."
     )
     return ReportSection(
         "claims",
@@ -52,19 +53,19 @@ def section(inputs: Mapping[str, Path], compared: Compared) -> ReportSection:
 def claims_of(comparisons: Rows, compared: Compared) -> list[Claim]:
     """The claims about one benchmark, from its paired differences (rows of COMPARISON)."""
     found = {(row["model"], row["baseline"]): interval(row) for row in comparisons if row["task"] == POOLED}
-    main, everything, oracle = compared.main, compared.chosen_by("all"), compared.chosen_by("oracle")
-
-    bounds = [name for name, rule in compared.rules.items() if rule.selector in ("oracle", "clean")]
-    rivals = ["base", *(name for name in compared.baselines if name not in bounds)]
-    pays = {(main, rival): found.get((main, rival)) for rival in rivals}
-    claims = [Claim(f"{compared.label(main)} beats the base and every other part", verdict_of(pays), pays)]
+    everything, oracle = compared.chosen_by("all"), compared.chosen_by("oracle")
+    claims = []
+    for subset in compared.variants:
+        pays = {(subset, rival): found.get((subset, rival)) for rival in ("base", *compared.rivals)}
+        claims.append(Claim(f"{compared.label(subset)} beats the base and every other part", verdict_of(pays), pays))
     if everything is not None:
         tuned = {(everything, "base"): found.get((everything, "base"))}
         claims.append(Claim("tuning on all data beats the base", verdict_of(tuned), tuned))
     if everything is not None and oracle is not None:
-        gains = {(name, everything): found.get((name, everything)) for name in (main, oracle)}
         share = f"{100 * MIN_SHARE_OF_ORACLE:.0f} % of the oracle's gain over all data"
-        claims.append(Claim(f"{compared.label(main)} reaches {share}", _share_verdict(*gains.values()), gains))
+        for subset in compared.variants:
+            gains = {(name, everything): found.get((name, everything)) for name in (subset, oracle)}
+            claims.append(Claim(f"{compared.label(subset)} reaches {share}", _share_verdict(*gains.values()), gains))
     return claims
 
 

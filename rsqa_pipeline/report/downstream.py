@@ -22,6 +22,7 @@ from rsqa_pipeline.report.blocks import (
     text_cell,
 )
 from rsqa_pipeline.report.reading import name_of, rows
+from rsqa_pipeline.statistics import detectable_difference, holm
 
 Rows = list[dict[str, Any]]
 MetricKey = tuple[str, str]
@@ -130,22 +131,27 @@ def all_figures(family: str, compared: Compared, results: Rows, comparisons: Row
 
 def comparison_table(family: str, title: str, compared: Compared, comparisons: Rows) -> Table:
     """Table of paired differences over the same items."""
+    tested = [index for index, row in enumerate(comparisons) if row["p_value"] is not None]
+    adjusted = dict(zip(tested, holm([comparisons[index]["p_value"] for index in tested]), strict=True))
     table = [
         [
             text_cell(f"{name_of(row['task'])}, {name_of(row['metric'])}"),
             model_cell(compared, row["model"]),
             model_cell(compared, row["baseline"]),
-            percent(interval(row), key=_key("difference", family, row), signed=True),
+            percent(difference := interval(row), key=_key("difference", family, row), signed=True),
+            Cell("–" if difference is None else f"{100 * detectable_difference(difference):.1f}"),
             Cell(_p_value(row["p_value"])),
+            Cell(_p_value(adjusted.get(index))),
             text_cell(verdict(row)),
         ]
-        for row in comparisons
+        for index, row in enumerate(comparisons)
     ]
     return Table(
         f"{title}: paired differences, percentage points",
-        ["benchmark", "A", "B", "A − B", "p", "verdict on A"],
+        ["benchmark", "A", "B", "A − B", "detectable", "p", "p, Holm", "verdict on A"],
         table,
-        note="Bootstrap over the same items. The p values are not corrected for multiple comparisons.",
+        note="Bootstrap over the same items; the verdict is by its interval. Detectable: the smallest difference that "
+        "would be shown with a probability of 80 %. Holm's p values hold for all rows of the table together.",
     )
 
 

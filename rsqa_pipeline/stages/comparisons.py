@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.profile.curated_subsets import variants
 
 
 def subset_comparisons(profile: Profile) -> list[tuple[str, str]]:
-    """(model, baseline): the main subset against the untuned base and against every other subset; what the claims need
-    besides: all data against the base, and the oracle against all data."""
-    main, rules = profile.curated_subsets.main, profile.curated_subsets.subsets
-    pairs = [(main, other) for other in ("base", *rules) if other != main]
+    """(model, baseline): the main subset, and those of other rules on its scores, against the untuned base and every
+    other subset; what the claims need besides: all data against the base, and the oracle against all data."""
+    rules = profile.curated_subsets.subsets
+    pairs = [(name, other) for name in variants(profile.curated_subsets.main, rules) for other in ("base", *rules)]
     for everything in (name for name, rule in rules.items() if rule.selector == "all"):
         pairs.append((everything, "base"))
         pairs += [(name, everything) for name, rule in rules.items() if rule.selector == "oracle"]

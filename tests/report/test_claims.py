@@ -70,3 +70,11 @@ def test_the_rule(changed: dict[tuple[str, str], tuple[float, float]], wanted: l
 def test_what_was_not_compared_is_not_measured() -> None:
     assert verdicts({("best", "base"): (0.1, 0.2)}) == ["not measured"] * 3
     assert verdicts({}) == ["not measured"] * 3
+
+
+def test_another_rule_on_the_same_scores_is_a_claim_of_its_own_and_no_rival() -> None:
+    rules = {**COMPARED.rules, "by_class": SubsetRule(selector="score_model", per="scene_class")}
+    won = {("by_class", rival): (-0.2, -0.1) for rival in ("base", "everything", "drawn", "best")}
+    claims = claims_of(table(WON | OTHERS | won), Compared("best", rules))
+    assert [claim.verdict for claim in claims] == ["GO", "NO-GO", "INCONCLUSIVE", "GO", "NO-GO"]
+    assert list(claims[1].differences) == [("by_class", "base"), ("by_class", "everything"), ("by_class", "drawn")]

@@ -12,7 +12,6 @@ each image is computed once and takes the place of the pixels.
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
-from rsqa_pipeline.finetuned_models.seeds import logger_of, seed_folders
+from rsqa_pipeline.finetuned_models.seeds import train_seeds
 from rsqa_pipeline.finetuned_models.subset_samples import subset_samples
 from rsqa_pipeline.finetuned_models.training import (
     StepMetrics,
@@ -58,16 +57,16 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
         DataError: the subset has no captions, or does not match these pairs.
         ModelError: the base model cannot be loaded, or training diverges.
     """
-    rows, seeds = subset_samples(inputs, subset, "image_text_pairs", "caption"), settings.finetuned_models.seeds
-    histories: dict[int, list[StepMetrics]] = {}
-    for seed, folder in seed_folders(out, seeds).items():
+    rows = subset_samples(inputs, subset, "image_text_pairs", "caption")
+
+    def train(training_run: TrainingRun, folder: Path) -> list[StepMetrics]:
         clip = load_clip(base_model(inputs["base_models"], "clip"), settings.compute)
-        with tempfile.TemporaryDirectory() as scratch:
-            training_run = TrainingRun(seed, settings.compute, Path(scratch), logger_of(logger, seeds, seed))
-            histories[seed] = train_clip(clip, rows, settings.finetuned_models.clip, training_run)
-        clip.model.save_pretrained(folder)
-        clip.tokenizer.save_pretrained(folder)
-        clip.image_processor.save_pretrained(folder)
+        history = train_clip(clip, rows, settings.finetuned_models.clip, training_run)
+        for part in (clip.model, clip.tokenizer, clip.image_processor):
+            part.save_pretrained(folder)
+        return history
+
+    histories = train_seeds(f"clip_{subset}", inputs, out, settings, logger, train)
     write_seed_histories(histories, out)
     logger.log_model(f"clip_{subset}", out / "model")
     return {"caption_samples": float(len(rows)), "final_loss": mean_final_loss(histories, PHASE)}

@@ -8,7 +8,6 @@ Departure from the paper: S can mix a share of the subset's captions into the in
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import torch
 from peft import LoraConfig, PeftModel
 from trl import SFTConfig, SFTTrainer
 
-from rsqa_pipeline.finetuned_models.seeds import logger_of, seed_folders
+from rsqa_pipeline.finetuned_models.seeds import train_seeds
 from rsqa_pipeline.finetuned_models.subset_samples import subset_samples
 from rsqa_pipeline.finetuned_models.training import (
     History,
@@ -58,17 +57,16 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     config = settings.finetuned_models
     captions = as_sft_examples(subset_samples(inputs, subset, "image_text_pairs", "caption"))
     instructions = as_sft_examples(subset_samples(inputs, subset, "instruction_samples", "instruction"))
-    histories: dict[int, list[StepMetrics]] = {}
-    for seed, folder in seed_folders(out, config.seeds).items():
+
+    def train(training_run: TrainingRun, folder: Path) -> list[StepMetrics]:
         vlm = load_vlm(base_model(inputs["base_models"], "vlm"), settings.compute)
-        with tempfile.TemporaryDirectory() as scratch:
-            seed_logger = logger_of(logger, config.seeds, seed)
-            training_run = TrainingRun(seed, settings.compute, Path(scratch), seed_logger)
-            steps = train_step(vlm, captions, config.vlm_captions, config.max_length, training_run, "captions")
-            replayed = [*instructions, *replay(captions, config.vlm_instructions.caption_replay, seed)]
-            steps += train_step(vlm, replayed, config.vlm_instructions, config.max_length, training_run, "instructions")
+        steps = train_step(vlm, captions, config.vlm_captions, config.max_length, training_run, "captions")
+        replayed = [*instructions, *replay(captions, config.vlm_instructions.caption_replay, training_run.seed)]
+        steps += train_step(vlm, replayed, config.vlm_instructions, config.max_length, training_run, "instructions")
         save_vlm(vlm, folder)
-        histories[seed] = steps
+        return steps
+
+    histories = train_seeds(f"vlm_{subset}", inputs, out, settings, logger, train)
     write_seed_histories(histories, out)
     logger.log_model(f"vlm_{subset}", out / "model")
     return {

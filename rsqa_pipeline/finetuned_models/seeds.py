@@ -1,11 +1,20 @@
-"""A fine-tuned asset holds one model per training seed; the first seed's is the one that later stages start from."""
+"""A fine-tuned asset holds one model per training seed; the first seed's is the one that later stages start from.
+
+A finished seed is kept beside the outputs until all are finished, so that a killed run trains only the others.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from rsqa_pipeline.finetuned_models.training import StepMetrics, TrainingRun, write_history
+from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.tracking.run_logger import RunLogger
+from rsqa_pipeline.versions import code_version, folder_version, settings_version
 
 
 def seed_folders(folder: Path, seeds: Sequence[int]) -> dict[int, Path]:
@@ -32,3 +41,52 @@ class SeedLogger:
 def logger_of(logger: RunLogger, seeds: Sequence[int], seed: int) -> RunLogger:
     """Where a seed's training logs: to ``logger`` itself if there is one seed only."""
     return SeedLogger(logger, seed) if len(seeds) > 1 else logger
+
+
+def train_seeds(
+    name: str,
+    inputs: Mapping[str, Path],
+    out: Path,
+    settings: Profile,
+    logger: RunLogger,
+    train: Callable[[TrainingRun, Path], list[StepMetrics]],
+) -> dict[int, list[StepMetrics]]:
+    """Trains one model per seed into `seed_folders`; returns each seed's history.
+
+    Args:
+        name: of the asset. Its finished seeds are kept under a key of everything that they depend on; those of another
+            key are deleted, never used.
+        train: trains one seed and writes its model into the given folder.
+    """
+    seeds = settings.finetuned_models.seeds
+    root = settings.state / "finetuned_models" / name
+    state = root / _key(inputs, settings, train.__module__)
+    for other in root.iterdir() if root.is_dir() else ():
+        if other != state:
+            shutil.rmtree(other)
+    histories: dict[int, list[StepMetrics]] = {}
+    for seed in seeds:
+        finished = state / f"seed_{seed}"
+        if not finished.is_dir():
+            begun = state / f"unfinished_seed_{seed}"
+            shutil.rmtree(begun, ignore_errors=True)
+            begun.mkdir(parents=True)
+            with tempfile.TemporaryDirectory() as scratch:
+                training_run = TrainingRun(seed, settings.compute, Path(scratch), logger_of(logger, seeds, seed))
+                write_history(train(training_run, begun / "model"), begun / "history.json")
+            begun.rename(finished)
+        histories[seed] = json.loads((finished / "history.json").read_text(encoding="utf-8"))
+    for seed, folder in seed_folders(out, seeds).items():
+        shutil.move(state / f"seed_{seed}" / "model", folder)
+    shutil.rmtree(root)
+    return histories
+
+
+def _key(inputs: Mapping[str, Path], settings: Profile, module: str) -> str:
+    parts = {
+        "inputs": {name: folder_version(folder) for name, folder in inputs.items()},
+        "settings": settings.finetuned_models.model_dump(mode="json", exclude={"seeds"}),
+        "compute": settings.compute.model_dump(mode="json"),
+        "code": code_version(module.removeprefix("rsqa_pipeline.")),
+    }
+    return settings_version(parts)[:32]

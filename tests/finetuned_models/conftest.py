@@ -73,6 +73,12 @@ def _write_base_models(folder: Path, texts: list[str]) -> None:
         (folder / f"{kind}.json").write_text(json.dumps(entry))
 
 
+@pytest.fixture(autouse=True)
+def state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unfinished trainings are kept in the test's own folder."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def settings() -> Profile:
     """Profile with only the section of fine-tuning; large learning rates, so that a few steps have an effect."""

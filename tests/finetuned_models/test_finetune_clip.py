@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,10 +20,10 @@ from rsqa_pipeline.finetuned_models.finetune_clip import (
     train_clip,
 )
 from rsqa_pipeline.finetuned_models.subset_samples import subset_samples
-from rsqa_pipeline.finetuned_models.training import TrainingRun
+from rsqa_pipeline.finetuned_models.training import StepMetrics, TrainingRun
 from rsqa_pipeline.images.decode import open_image
-from rsqa_pipeline.models.load import base_model, load_clip, weights_version
-from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.models.load import Clip, base_model, load_clip, weights_version
+from rsqa_pipeline.profile import ClipStep, Profile
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 
 
@@ -109,3 +110,40 @@ def test_run_learns_saves_and_is_deterministic(
     assert tuned.version != base.version
     assert tuned.tokenizer("a red field")["input_ids"] == base.tokenizer("a red field")["input_ids"]
     assert (out / "plots" / "training.png").stat().st_size > 1000
+
+
+def test_a_killed_run_trains_only_the_unfinished_seeds(
+    corpus: dict[str, Path], settings: Profile, folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = settings.finetuned_models.model_copy(update={"seeds": [3, 4, 5]})
+    settings = settings.model_copy(update={"finetuned_models": section})
+    whole = folder("whole")
+    metrics = finetune_clip.run(corpus, whole, settings, SilentLogger(), subset="all")
+
+    trained: list[int] = []
+    train = finetune_clip.train_clip
+
+    def killed(clip: Clip, rows: Any, step: ClipStep, training_run: TrainingRun) -> list[StepMetrics]:
+        trained.append(training_run.seed)
+        if trained == [3, 4]:
+            raise KeyboardInterrupt
+        return train(clip, rows, step, training_run)
+
+    monkeypatch.setattr(finetune_clip, "train_clip", killed)
+    with pytest.raises(KeyboardInterrupt):
+        finetune_clip.run(corpus, folder("killed"), settings, SilentLogger(), subset="all")
+    resumed = folder("resumed")
+    assert finetune_clip.run(corpus, resumed, settings, SilentLogger(), subset="all") == metrics
+    assert trained == [3, 4, 4, 5]
+    for name in ("model", "model_seed_4", "model_seed_5"):
+        assert weights_version(resumed / name) == weights_version(whole / name)
+    assert (resumed / "history.json").read_bytes() == (whole / "history.json").read_bytes()
+    assert not list((settings.state / "finetuned_models").iterdir())
+
+    trained.clear()
+    with pytest.raises(KeyboardInterrupt):
+        finetune_clip.run(corpus, folder("again"), settings, SilentLogger(), subset="all")
+    longer = section.model_copy(update={"clip": section.clip.model_copy(update={"epochs": 5})})
+    settings = settings.model_copy(update={"finetuned_models": longer})
+    finetune_clip.run(corpus, folder("other"), settings, SilentLogger(), subset="all")
+    assert trained == [3, 4, 3, 4, 5]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,12 @@ def source_version(path: Path) -> str:
 def settings_version(settings: Any) -> str:
     """Hex sha256 of the canonical JSON of settings."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def training_key(inputs: Mapping[str, Path], settings: Any, module: str) -> str:
+    """Hex hash of the inputs' versions, the settings and the module's code: all that a training's result depends on."""
+    versions = {name: folder_version(folder) for name, folder in inputs.items()}
+    return settings_version({"inputs": versions, "settings": settings, "code": code_version(module)})[:32]
 
 
 def code_files(module: str) -> list[Path]:

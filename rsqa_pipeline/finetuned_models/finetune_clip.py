@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
+from rsqa_pipeline.errors import ModelError
 from rsqa_pipeline.finetuned_models.seeds import train_seeds
 from rsqa_pipeline.finetuned_models.subset_samples import subset_samples
 from rsqa_pipeline.finetuned_models.training import (
@@ -80,7 +81,15 @@ def train_clip(
     Returns:
         One row per optimizer step: phase, step, loss (nats), accuracy (share of the batch's images whose own text ranks
         first among the texts they are contrasted with), learning_rate.
+
+    Raises:
+        ModelError: the vision tower is to be frozen and the model has no projections, or training diverges.
     """
+    if optimizer.frozen_vision and not hasattr(clip.model, "visual_projection"):
+        raise ModelError(
+            f"frozen_vision trains CLIP's projections, and {type(clip.model).__name__} has none; "
+            "set finetuned_models.clip.frozen_vision to false"
+        )
     accelerator = Accelerator(
         cpu=device_of(training_run.compute).type == "cpu",
         gradient_accumulation_steps=optimizer.gradient_accumulation,

@@ -14,7 +14,7 @@ from pathlib import Path
 from rsqa_pipeline.finetuned_models.training import StepMetrics, TrainingRun, write_history
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.tracking.run_logger import RunLogger
-from rsqa_pipeline.versions import code_version, folder_version, settings_version
+from rsqa_pipeline.versions import training_key
 
 
 def seed_folders(folder: Path, seeds: Sequence[int]) -> dict[int, Path]:
@@ -60,14 +60,19 @@ def train_seeds(
     """
     seeds = settings.finetuned_models.seeds
     root = settings.state / "finetuned_models" / name
-    state = root / _key(inputs, settings, train.__module__)
+    parts = {
+        "finetuned_models": settings.finetuned_models.model_dump(mode="json", exclude={"seeds"}),
+        "compute": settings.compute.model_dump(mode="json"),
+    }
+    state = root / training_key(inputs, parts, train.__module__.removeprefix("rsqa_pipeline."))
     for other in root.iterdir() if root.is_dir() else ():
         if other != state:
             shutil.rmtree(other)
     histories: dict[int, list[StepMetrics]] = {}
     for seed in seeds:
         finished = state / f"seed_{seed}"
-        if not finished.is_dir():
+        if not (finished / "model").is_dir():  # nor where a kill came after its model was moved to the output
+            shutil.rmtree(finished, ignore_errors=True)
             begun = state / f"unfinished_seed_{seed}"
             shutil.rmtree(begun, ignore_errors=True)
             begun.mkdir(parents=True)
@@ -80,13 +85,3 @@ def train_seeds(
         shutil.move(state / f"seed_{seed}" / "model", folder)
     shutil.rmtree(root)
     return histories
-
-
-def _key(inputs: Mapping[str, Path], settings: Profile, module: str) -> str:
-    parts = {
-        "inputs": {name: folder_version(folder) for name, folder in inputs.items()},
-        "settings": settings.finetuned_models.model_dump(mode="json", exclude={"seeds"}),
-        "compute": settings.compute.model_dump(mode="json"),
-        "code": code_version(module.removeprefix("rsqa_pipeline.")),
-    }
-    return settings_version(parts)[:32]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from rsqa_pipeline.errors import ModelError
 from rsqa_pipeline.finetuned_models import finetune_clip
 from rsqa_pipeline.finetuned_models.finetune_clip import (
     CaptionedImages,
@@ -92,6 +94,16 @@ def test_a_frozen_tower_gives_the_same_similarities_and_keeps_its_weights(
     assert any(name.startswith("text_model.") for name in moved)
 
 
+def test_a_model_without_projections_is_refused_with_a_frozen_tower(
+    corpus: dict[str, Path], settings: Profile, tmp_path: Path
+) -> None:
+    clip = load_clip(base_model(corpus["base_models"], "clip"), settings.compute)
+    del clip.model.visual_projection  # as in SigLIP
+    step = settings.finetuned_models.clip.model_copy(update={"frozen_vision": True})
+    with pytest.raises(ModelError, match="set finetuned_models.clip.frozen_vision to false"):
+        train_clip(clip, [], step, TrainingRun(3, settings.compute, tmp_path, SilentLogger()))
+
+
 def test_run_learns_saves_and_is_deterministic(
     corpus: dict[str, Path], settings: Profile, folder: Callable[[str], Path]
 ) -> None:
@@ -143,6 +155,14 @@ def test_a_killed_run_trains_only_the_unfinished_seeds(
     trained.clear()
     with pytest.raises(KeyboardInterrupt):
         finetune_clip.run(corpus, folder("again"), settings, SilentLogger(), subset="all")
+    (kept,) = (settings.state / "finetuned_models/clip_all").glob("*/seed_3/model")
+    shutil.rmtree(kept)  # as after a kill while finished models are moved to the output
+    finetune_clip.run(corpus, folder("moved"), settings, SilentLogger(), subset="all")
+    assert trained == [3, 4, 3, 4, 5]
+
+    trained.clear()
+    with pytest.raises(KeyboardInterrupt):
+        finetune_clip.run(corpus, folder("once more"), settings, SilentLogger(), subset="all")
     longer = section.model_copy(update={"clip": section.clip.model_copy(update={"epochs": 5})})
     settings = settings.model_copy(update={"finetuned_models": longer})
     finetune_clip.run(corpus, folder("other"), settings, SilentLogger(), subset="all")

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rsqa_pipeline.profile import Profile
-from rsqa_pipeline.versions import code_version, folder_version, settings_version
+from rsqa_pipeline.versions import training_key
 
 CurvePoint = dict[str, float | None]
 """``{"step": 40, "loss": 0.31, "accuracy": None, "learning_rate": 0.0004}``; None where not measured."""
@@ -96,12 +96,10 @@ class TrainingState:
 
 
 def state_key(inputs: Mapping[str, Path], settings: Profile) -> str:
-    """Hex hash of the inputs' versions, the settings and the code: everything that the training's result depends on."""
+    """Key of everything that the training's result depends on."""
     parts = {
-        "inputs": {name: folder_version(folder) for name, folder in inputs.items()},
-        "settings": settings.score_model.model_dump(mode="json"),
+        "score_model": settings.score_model.model_dump(mode="json"),
         "compute": settings.compute.model_dump(mode="json"),
         "seed": settings.seed,
-        "code": code_version("score_model.training.train"),
     }
-    return settings_version(parts)[:32]
+    return training_key(inputs, parts, "score_model.training.train")

@@ -16,7 +16,7 @@ from rsqa_pipeline.data_quality.checks import run_checks
 from rsqa_pipeline.dvc_stages import stage_entry
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.lineage.manifest import Manifest, manifests
-from rsqa_pipeline.materialize import input_folders, metrics_file, recipe_of
+from rsqa_pipeline.materialize import input_folders, metrics_file, recipe_of, weights_of
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.stages import assets_of
 from rsqa_pipeline.versions import folder_version, source_version
@@ -68,7 +68,8 @@ def rebuild_manifests(profile_name: str, profile: Profile) -> list[str]:
         metrics = json.loads(metrics_file(profile, asset).read_text(encoding="utf-8"))
         checks = [check.as_dict() for check in run_checks(asset, folder, metrics, profile)]
         recipe = recipe_of(profile, asset, input_folders(profile, asset))
-        store.append(Manifest(name, version, recipe, metrics, checks, {"rebuilt_from": str(DVC_LOCK)}))
+        facts = {"rebuilt_from": str(DVC_LOCK)}
+        store.append(Manifest(name, version, recipe, metrics, checks, facts, weights_of(folder)))
         rebuilt.append(name)
     if rebuilt:
         logging.getLogger(__name__).info("manifests rebuilt from %s: %s", DVC_LOCK, ", ".join(rebuilt))

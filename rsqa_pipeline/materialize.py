@@ -161,7 +161,17 @@ def _make(
     if folder_version(folder) != made:
         raise DataError(f"{folder} was changed by another process while it was put in place; run {asset.name} again")
     facts = {**_environment(), **run, "started": begun, "seconds": f"{time.monotonic() - started:.1f}"}
-    return Manifest(asset.name, made, recipe, metrics, [check.as_dict() for check in checks], facts)
+    results = [check.as_dict() for check in checks]
+    return Manifest(asset.name, made, recipe, metrics, results, facts, weights_of(folder))
+
+
+def weights_of(folder: Path) -> str | None:
+    """Version of the weights in an output's ``model``, for its manifest; None if it holds no model."""
+    if not (folder / "model").is_dir():
+        return None
+    from rsqa_pipeline.models.load import weights_version  # torch, which most outputs do not wait for
+
+    return weights_version(folder / "model")
 
 
 def metrics_file(profile: Profile, asset: Asset) -> Path:

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.lineage.manifest import manifests
-from rsqa_pipeline.materialize import input_folders
-from rsqa_pipeline.models.load import weights_version
+from rsqa_pipeline.materialize import input_folders, weights_of
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.stages import assets_of
 from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking
@@ -35,21 +34,23 @@ def refuse_forged(profile: Profile, model: Mapping[str, str]) -> None:
     """Compares a registered version (`registered_version`) with the manifests and with the output on disk.
 
     Raises:
-        DataError: no recorded run made its data version, or the output of that version has other weights.
+        DataError: no recorded run made its data version, or that version was recorded, or is on disk, with other
+            weights.
     """
     name = f"{model['model']} version {model['version']} of the registry"
     asset, version = assets_of(profile).get(model["asset"]), model["data_version"]
-    if asset is None or manifests(profile).find(asset.name, version) is None:
+    manifest = manifests(profile).find(asset.name, version) if asset is not None else None
+    if asset is None or manifest is None:
         raise DataError(
             f"{name} says that it is {model['asset']} {version}, which no recorded run made; "
             "delete this version from the registry, or get the manifests it came with (`dvc pull`)"
         )
     folder = asset.folder(profile)
-    if not folder.is_dir() or folder_version(folder) != version:
-        return  # an earlier output: its weights are compared with the registered ones only
-    found = weights_version(folder / "model")
-    if found != model["weights_version"]:
-        raise DataError(
-            f"{name} has the weights {model['weights_version'][:12]}, but {folder}, which it says it is, has "
-            f"{found[:12]}; delete this version from the registry and run `rsqa promote`"
-        )
+    stands = folder.is_dir() and folder_version(folder) == version
+    known = {"the run that made it recorded": manifest.weights, f"{folder} has": weights_of(folder) if stands else None}
+    for where, found in known.items():
+        if found is not None and found != model["weights_version"]:
+            raise DataError(
+                f"{name} has the weights {model['weights_version'][:12]}, but as {version} {where} {found[:12]}; "
+                "delete this version from the registry and run `rsqa promote`"
+            )

@@ -34,6 +34,7 @@ from rsqa_pipeline.finetuned_models.training import (
     TrainingRun,
     check_converged,
     mean_final_loss,
+    trained_in_float32,
     write_seed_histories,
 )
 from rsqa_pipeline.images.decode import open_image
@@ -90,6 +91,18 @@ def train_clip(
             f"frozen_vision trains CLIP's projections, and {type(clip.model).__name__} has none; "
             "set finetuned_models.clip.frozen_vision to false"
         )
+    clip.model.vision_model.requires_grad_(not optimizer.frozen_vision)
+    with trained_in_float32(clip.model):
+        history = _optimize(clip, rows, optimizer, training_run)
+    check_converged(history, PHASE)
+    clip.model.requires_grad_(True).eval()
+    return history
+
+
+def _optimize(
+    clip: Clip, rows: Sequence[Mapping[str, Any]], optimizer: ClipStep, training_run: TrainingRun
+) -> list[StepMetrics]:
+    """Trains the parameters that require gradients; see `train_clip`."""
     accelerator = Accelerator(
         cpu=device_of(training_run.compute).type == "cpu",
         gradient_accumulation_steps=optimizer.gradient_accumulation,
@@ -101,7 +114,7 @@ def train_clip(
         generator=torch.Generator().manual_seed(training_run.seed),
         collate_fn=_Collator(clip),
     )
-    clip.model.vision_model.requires_grad_(not optimizer.frozen_vision)
+    bfloat16 = training_run.compute.dtype == "bfloat16"
     similarities = Similarities(clip.model)
     adamw = torch.optim.AdamW(
         _parameter_groups(similarities, optimizer.weight_decay), lr=optimizer.learning_rate, betas=(0.9, 0.98)
@@ -116,7 +129,9 @@ def train_clip(
     for batch in _cycle(batches):
         with accelerator.accumulate(model):
             rate = schedule.get_last_lr()[0]
-            loss, accuracy = contrastive_loss(model(batch), batch["same"])
+            with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=bfloat16):
+                similarity = model(batch)
+            loss, accuracy = contrastive_loss(similarity, batch["same"])
             accelerator.backward(loss)
             if accelerator.sync_gradients:
                 accelerator.clip_grad_norm_(model.parameters(), 1.0)
@@ -133,8 +148,6 @@ def train_clip(
         if len(history) == total:
             break
     progress.close()
-    check_converged(history, PHASE)
-    clip.model.requires_grad_(True).eval()
     return history
 
 
@@ -154,11 +167,14 @@ class Similarities(torch.nn.Module):
         """
         images, tokens = batch["images"], {name: batch[name] for name in ("input_ids", "attention_mask")}
         if images.ndim == 4:
-            similarity: Tensor = self.clip(pixel_values=images, **tokens).logits_per_image
-            return similarity.float()
-        seen = F.normalize(self.clip.visual_projection(images), dim=-1)
-        said = F.normalize(self.clip.text_projection(self.clip.text_model(**tokens).pooler_output), dim=-1)
-        return (self.clip.logit_scale.exp() * seen @ said.T).float()
+            embedded = self.clip(pixel_values=images, **tokens)
+            seen, said = embedded.image_embeds, embedded.text_embeds
+        else:
+            seen = F.normalize(self.clip.visual_projection(images), dim=-1)
+            said = F.normalize(self.clip.text_projection(self.clip.text_model(**tokens).pooler_output), dim=-1)
+        with torch.autocast(images.device.type, enabled=False):  # bfloat16 would round cosines, scaled, to halves
+            similarity: Tensor = self.clip.logit_scale.float().exp() * seen.float() @ said.float().T
+        return similarity
 
 
 def contrastive_loss(similarity: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:

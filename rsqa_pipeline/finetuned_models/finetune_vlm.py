@@ -28,6 +28,7 @@ from rsqa_pipeline.finetuned_models.training import (
     disable_log_printing,
     mean_final_loss,
     supervised_dataset,
+    trained_in_float32,
     trainer_arguments,
     write_seed_histories,
 )
@@ -170,7 +171,8 @@ def train_supervised(
         callbacks=[history],
     )
     disable_log_printing(trainer)
-    trainer.train()
+    with trained_in_float32(model):
+        trainer.train()
     model.eval()
     check_converged(history.rows, phase)
     return history.rows

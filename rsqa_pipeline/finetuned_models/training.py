@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,21 @@ def trainer_arguments(optimizer: Optimizer, training_run: TrainingRun) -> dict[s
         "remove_unused_columns": False,
         "dataloader_pin_memory": not on_cpu,
     }
+
+
+@contextmanager
+def trained_in_float32(model: Any) -> Iterator[None]:
+    """Holds the weights that require gradients in float32, and then converts them back to the model's type.
+
+    A bfloat16 weight has 8 bits of precision, so a step below 1/256 of the weight would be rounded away.
+    """
+    dtype = model.dtype
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.data = parameter.data.float()
+    yield
+    for parameter in trained:
+        parameter.data = parameter.data.to(dtype)
 
 
 def lazy_dataset(rows: Sequence[Mapping[str, Any]]) -> Dataset:

@@ -40,6 +40,9 @@ class Manifest:
     checks: list[dict[str, Any]]
     run: dict[str, str] = field(default_factory=dict)
     """Git commit, runs, library versions, start and duration: what may differ between equal outputs."""
+    weights: str | None = None
+    """`models.load.weights_version` of the output's folder ``model``; None if it has none, or an earlier version of
+    this package recorded it."""
 
 
 class ManifestStore:
@@ -108,6 +111,7 @@ def _parse(line: bytes) -> Manifest | None:
         return None
     parts = (recipe.settings, recipe.inputs, recipe.sources, manifest.metrics, manifest.run)
     sound = all(isinstance(part, dict) for part in parts) and isinstance(manifest.checks, list)
+    sound = sound and isinstance(manifest.weights, str | None)
     return manifest if sound and manifest.data_version != EMPTY_VERSION else None
 
 

@@ -15,9 +15,10 @@ from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from rsqa_pipeline.errors import ModelError
-from rsqa_pipeline.models.generate import generate
+from rsqa_pipeline.models.generate import generate, prompt_fits
 from rsqa_pipeline.models.load import VLM_FAMILIES, Vlm, load_vlm, load_weights, try_template
 from rsqa_pipeline.models.model_folder import read_config, reading
+from rsqa_pipeline.models.prompt_length import MAX_TEXT_TOKENS
 from rsqa_pipeline.profile import Compute
 from rsqa_pipeline.profile.types import Sampling
 from rsqa_pipeline.records import Message
@@ -25,6 +26,9 @@ from rsqa_pipeline.records import Message
 
 class AnyVlm(Protocol):
     """A model that answers chats about images."""
+
+    def fits(self, chat: Sequence[Message]) -> bool:
+        """Whether the model can take the chat's text beside an image."""
 
     def generate(
         self,
@@ -48,6 +52,10 @@ class QwenVlm:
     def __init__(self, vlm: Vlm) -> None:
         self._vlm = vlm
 
+    def fits(self, chat: Sequence[Message]) -> bool:
+        """See `AnyVlm.fits`."""
+        return prompt_fits(self._vlm.processor, chat)
+
     def generate(
         self,
         chats: Sequence[Sequence[Message]],
@@ -70,6 +78,11 @@ class ProcessorVlm:
         if processor.tokenizer.pad_token is None:
             processor.tokenizer.pad_token = processor.tokenizer.eos_token
         self._control_tokens = [*processor.tokenizer.all_special_tokens, processor.image_token]
+
+    def fits(self, chat: Sequence[Message]) -> bool:
+        """See `AnyVlm.fits`."""
+        text = self._processor.apply_chat_template(self._turns(chat, has_image=False), add_generation_prompt=True)
+        return len(self._processor.tokenizer(text, add_special_tokens=False)["input_ids"]) <= MAX_TEXT_TOKENS
 
     def generate(
         self,

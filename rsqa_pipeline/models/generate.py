@@ -9,13 +9,12 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from rsqa_pipeline.models.conversation import encode
+from rsqa_pipeline.models.conversation import encode, render
 from rsqa_pipeline.models.load import QwenVLProcessor, Vlm
+from rsqa_pipeline.models.prompt_length import MAX_PROMPT_TOKENS, MAX_TEXT_TOKENS
 from rsqa_pipeline.profile.types import Sampling
 from rsqa_pipeline.records import Message
 
-MAX_PROMPT_TOKENS = 8192
-"""The paper's context length; a longer prompt is refused, not cut."""
 _IMAGE_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
 
 
@@ -41,7 +40,8 @@ def generate(
         One list of ``samples`` stripped texts per chat; a text can be empty.
 
     Raises:
-        ValueError: several greedy samples are requested, or a prompt exceeds MAX_PROMPT_TOKENS.
+        ValueError: several greedy samples are requested, or a prompt exceeds MAX_PROMPT_TOKENS: it is refused, not cut.
+            Callers keep such prompts out (`prompt_fits`, `models.prompt_length.overlong_prompt`).
     """
     if sampling is None and samples != 1:
         raise ValueError("greedy decoding gives one answer; pass a Sampling for more")
@@ -62,6 +62,12 @@ def generate(
         texts = [text.strip() for text in vlm.processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
         answers += [texts[i : i + samples] for i in range(0, len(texts), samples)]
     return answers
+
+
+def prompt_fits(processor: QwenVLProcessor, chat: Sequence[Message]) -> bool:
+    """Whether the text of a prompt fits, beside an image of any size."""
+    text = render(processor, chat, has_image=False, add_generation_prompt=True)
+    return len(processor.tokenizer(text, add_special_tokens=False)["input_ids"]) <= MAX_TEXT_TOKENS
 
 
 def _settings(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.models.prompt_length import overlong_prompt
 from rsqa_pipeline.preference_data.answers import (
     OPEN,
     REFERENCE,
@@ -35,6 +36,7 @@ from rsqa_pipeline.preference_data.candidate import (
     scenes_of,
 )
 from rsqa_pipeline.preference_data.chat.model import ChatModels
+from rsqa_pipeline.preference_data.chat.request import PROMPT_TOO_LONG
 from rsqa_pipeline.preference_data.importers.add_imports import add_imports
 from rsqa_pipeline.preference_data.judge import JudgeRequest, TruthGraphJudge
 from rsqa_pipeline.preference_data.judge_measures import judge_measures
@@ -121,11 +123,15 @@ def _items(
     seed: int,
     pairs: Pairs,
 ) -> list[Item]:
-    """The chosen rows' questions, each once, with all answers but the models'; unknown questions are quarantined."""
+    """The chosen rows' questions, each once, with all answers but the models'; unknown questions and those too
+    long for a model are quarantined."""
     classes = sorted({row["scene_class"] for row in rows if row["scene_class"]})
     items: dict[str, Item] = {}
     for row in chosen:
         *context, last = row["messages"]
+        if too_long := overlong_prompt(context):
+            pairs.quarantine.add(row["sample_id"], PROMPT_TOO_LONG, too_long)
+            continue
         subject = Subject(row["image_id"], row["image"], tuple(context), row["task"])
         original = last["content"] if row["original_text"] is None else row["original_text"]
         fault = row["corruption"] or (NO_FAULT if subject.image_id not in scenes else None)

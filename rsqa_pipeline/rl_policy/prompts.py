@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from rsqa_pipeline.boxes import read_boxes
 from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.models.prompt_length import overlong_prompt
 from rsqa_pipeline.models.scoring_group import ScoringGroup
 from rsqa_pipeline.profile import RlPolicy
 from rsqa_pipeline.records import Message, read_table, write_table
@@ -130,6 +131,9 @@ def _usable(row: Mapping[str, Any], dropped: Counter[str]) -> bool:
     *context, answer = row["messages"]
     if not context or context[-1]["role"] != "user" or not answer["content"].strip():
         dropped["no_question_or_answer"] += 1
+        return False
+    if overlong_prompt(context):
+        dropped["prompt_too_long"] += 1
         return False
     if kind_of(row["task"]) == "grounding" and not read_boxes(answer["content"]):
         dropped["no_box"] += 1

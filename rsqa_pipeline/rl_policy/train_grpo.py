@@ -26,6 +26,7 @@ from rsqa_pipeline.finetuned_models.training import (
     check_converged,
     disable_log_printing,
     lazy_dataset,
+    trained_in_float32,
     trainer_arguments,
     write_history,
 )
@@ -149,7 +150,8 @@ def train_grpo(
         callbacks=[history],
     )
     disable_log_printing(trainer)
-    trainer.train()
+    with trained_in_float32(policy.model):
+        trainer.train()
     policy.model.eval()
     check_converged(history.rows, "grpo")
     return history.rows

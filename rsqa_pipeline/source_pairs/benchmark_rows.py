@@ -8,6 +8,7 @@ from typing import Any
 
 from rsqa_pipeline.answer_matching import read_letter, same_answer, words_of
 from rsqa_pipeline.boxes import read_boxes
+from rsqa_pipeline.models.prompt_length import overlong_prompt
 from rsqa_pipeline.source_pairs.source_row import SourceRow
 
 _OPTION = re.compile(r"^[ \t]*\(?([A-Z])[.):][ \t]*(\S.*?)[ \t]*$", re.MULTILINE)
@@ -24,10 +25,13 @@ def item_values(row: SourceRow) -> dict[str, Any]:
     A row without a task is an item of ``presence`` if its answer is yes or no, and of ``count`` if it is a number.
 
     Raises:
-        NoItem: several turns, an open answer, choices that are not lettered lines, or an answer without a box.
+        NoItem: several turns, a question too long for a model, an open answer, choices that are not lettered lines, or
+            an answer without a box.
     """
     if [message["role"] for message in row.messages] != ["user", "assistant"]:
         raise NoItem(f"an item is one question and one answer, found {len(row.messages)} turns")
+    if too_long := overlong_prompt(row.messages[:1]):
+        raise NoItem(too_long)
     question, answer = (message["content"] for message in row.messages)
     task = _task(row.task, answer)
     values: dict[str, Any] = {"task": task, "question": question, "answer": answer}

@@ -94,6 +94,23 @@ def test_a_frozen_tower_gives_the_same_similarities_and_keeps_its_weights(
     assert any(name.startswith("text_model.") for name in moved)
 
 
+@pytest.mark.parametrize("frozen_vision", [False, True])
+def test_a_bfloat16_model_keeps_steps_that_are_smaller_than_its_precision(
+    corpus: dict[str, Path], settings: Profile, tmp_path: Path, frozen_vision: bool
+) -> None:
+    rows = subset_samples(corpus, "all", "image_text_pairs", "caption")
+    step = ClipStep(learning_rate=2e-5, batch_size=6, steps=40, warmup_steps=0, frozen_vision=frozen_vision)
+    learned = []
+    for dtype in ("bfloat16", "float32"):
+        compute = settings.compute.model_copy(update={"dtype": dtype})
+        clip = load_clip(base_model(corpus["base_models"], "clip"), compute)
+        history = train_clip(clip, rows, step, TrainingRun(3, compute, tmp_path, SilentLogger()))
+        assert {parameter.dtype for parameter in clip.model.parameters()} == {getattr(torch, dtype)}
+        learned.append(history[0]["loss"] - history[-1]["loss"])
+    assert learned[1] > 0.05
+    assert learned[0] == pytest.approx(learned[1], rel=0.1)
+
+
 def test_a_model_without_projections_is_refused_with_a_frozen_tower(
     corpus: dict[str, Path], settings: Profile, tmp_path: Path
 ) -> None:

@@ -100,6 +100,29 @@ def test_the_profile_names_the_trained_parts(
     assert [row["step"] for row in history] == [1, 2, 3, 4, 5]
 
 
+def test_a_bfloat16_model_keeps_steps_that_are_smaller_than_its_precision(
+    corpus: dict[str, Path], settings: Profile, tmp_path: Path
+) -> None:
+    compute = settings.compute.model_copy(update={"dtype": "bfloat16"})
+    vlm = load_vlm(base_model(corpus["base_models"], "vlm"), compute)
+    training_run = TrainingRun(settings.seed, compute, tmp_path, SilentLogger())
+    step = VlmStep(learning_rate=2e-5, batch_size=6, steps=40, warmup_steps=0, train=["language"])
+    captions = as_sft_examples(subset_samples(corpus, "all", "image_text_pairs", "caption"))
+    history = train_step(vlm, captions, step, None, training_run, "captions")
+    assert {parameter.dtype for parameter in vlm.model.parameters()} == {torch.bfloat16}
+    exact = train_step(
+        load_vlm(base_model(corpus["base_models"], "vlm"), settings.compute),
+        captions,
+        step,
+        None,
+        TrainingRun(settings.seed, settings.compute, tmp_path, SilentLogger()),
+        "captions",
+    )
+    learned = [rows[0]["loss"] - rows[-1]["loss"] for rows in (history, exact)]
+    assert learned[1] > 0.05
+    assert learned[0] == pytest.approx(learned[1], rel=0.02)
+
+
 def test_replayed_captions_are_a_random_share() -> None:
     captions = [SftExample(f"{i}.png", [], str(i)) for i in range(40)]
     assert replay(captions, 0.0, 1) == []

@@ -17,9 +17,9 @@ from rsqa_pipeline.finetuned_models.training import TrainingRun
 from rsqa_pipeline.images.decode import ImageFault, decode_image
 from rsqa_pipeline.images.limits import MAX_SIDE_RATIO
 from rsqa_pipeline.models.conversation import encode
-from rsqa_pipeline.models.generate import MAX_PROMPT_TOKENS
 from rsqa_pipeline.models.image_size import image_size, max_image_tokens
 from rsqa_pipeline.models.load import Vlm, load_vlm
+from rsqa_pipeline.models.prompt_length import MAX_PROMPT_TOKENS
 from rsqa_pipeline.models.scoring_group import ScoringGroup
 from rsqa_pipeline.profile import Compute, SourceFile
 from rsqa_pipeline.profile.score_model import ScoreModelPhase

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from zlib import crc32
 
@@ -13,11 +14,11 @@ from PIL import Image
 from rsqa_pipeline.preference_data import caption_preferences, instruction_preferences
 from rsqa_pipeline.preference_data.chat.budget import BudgetError
 from rsqa_pipeline.preference_data.chat.model import ChatModels
-from rsqa_pipeline.preference_data.chat.request import ChatRequest
+from rsqa_pipeline.preference_data.chat.request import ChatRequest, NoReply, Reply
 from rsqa_pipeline.preference_data.rs_specific import drawn_question, rs_questions
 from rsqa_pipeline.profile import Compute
 from rsqa_pipeline.profile.preference_data import PreferenceData, TextModel
-from rsqa_pipeline.records import read_table
+from rsqa_pipeline.records import IMAGE_TEXT_SAMPLE, read_table, write_table
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 from tests.preference_data.chat_double import Answer, ChatDouble, Seen
 
@@ -119,6 +120,33 @@ def test_a_local_vlm_gives_the_same_replies_after_a_kill(inputs, tmp_path):
     lines = (tmp_path / "whole.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "torn.jsonl").write_text("".join(lines[:7]) + lines[7][:20])
     assert ask("torn.jsonl") == whole and len({reply.version for reply in whole}) == 1
+
+
+def test_a_prompt_too_long_for_a_local_vlm_has_no_reply_and_the_others_have(inputs, tmp_path):
+    texts = ["what is this?", "what is this? " * 3000, "how many tanks?"]
+    prompts = [ChatRequest(({"role": "user", "content": text},), "", None, 5, 0.0, 1.0) for text in texts]
+    settings = {"local": TextModel(model=str(inputs["base_models"] / "vlm"))}
+    with ChatModels(settings, Compute(device="cpu"), tmp_path / "log.jsonl") as models:
+        first, long, last = models["local"].ask(prompts)
+    assert isinstance(first, Reply) and isinstance(last, Reply)
+    assert long == NoReply("prompt_too_long", "the prompt has more than 4096 tokens of text")
+
+
+def test_a_question_too_long_for_a_model_is_quarantined_before_any_model_is_asked(inputs, settings, tmp_path):
+    shutil.copytree(inputs["instruction_samples"], tmp_path / "samples")
+    rows = read_table(tmp_path / "samples" / "samples.parquet")
+    long = [row for row in rows if row["split"] == "preference" and len(row["messages"]) > 1][:3]
+    for row in long:
+        row["messages"][0]["content"] += " and then?" * 400
+    write_table(tmp_path / "samples" / "samples.parquet", IMAGE_TEXT_SAMPLE, rows)
+    out = tmp_path / "out"
+    out.mkdir()
+    changed = inputs | {"instruction_samples": tmp_path / "samples"}
+    metrics = instruction_preferences.run(changed, out, settings, SilentLogger())
+    assert metrics["quarantined/prompt_too_long"] == 3.0
+    quarantined = [row for row in read_table(out / "quarantine.parquet") if row["reason"] == "prompt_too_long"]
+    assert {row["sample_id"] for row in quarantined} == {row["sample_id"] for row in long}
+    assert all("bytes, at most 3072" in row["detail"] for row in quarantined)
 
 
 @pytest.mark.parametrize(

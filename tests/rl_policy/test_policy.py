@@ -100,9 +100,10 @@ def test_prompts_are_half_open_ended_disjoint_by_image_and_the_best_of_their_tas
             row["messages"][-1]["content"] += " and more" * (index % 5)
     rows[0]["split"] = "preference"
     rows[2]["messages"][-1]["content"] = "upper left"
+    rows[3]["messages"][0]["content"] *= 400
     data = select_prompts(rows, LengthScorer(), config, seed=1)
     assert (len(data.reasoning), len(data.prompts), len(data.heldout)) == (16, 4, 4)
-    assert data.dropped == Counter({"no_box": 1})
+    assert data.dropped == Counter({"no_box": 1, "prompt_too_long": 1})
     for part in (data.prompts, data.heldout):
         assert sum(p.kind == "open_ended" for p in part) == len(part) // 2
     images = [{p.image_id for p in part} for part in (data.reasoning, data.prompts, data.heldout)]

@@ -347,6 +347,7 @@ def test_a_run_says_what_was_assumed(tmp_path: Path) -> None:
         (turns("Where?", "nowhere", task="grounding"), None),
         (turns("What?", "River", task="classification"), None),  # one class alone cannot be told from others
         (turns("What do you see?", "a long pier"), None),
+        (turns("Is there a pier?" + " Look again." * 300, "yes"), None),
         ({"image": "a.png", "conversations": 2 * turns("Is there a pier?", "yes")["conversations"]}, None),
         ({"image": "a.png", "text": "a long pier"}, ("retrieval", None)),
     ],

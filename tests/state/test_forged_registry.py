@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from rsqa_pipeline.cli.main import app
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.lineage.manifest import Manifest, Recipe, manifests
+from rsqa_pipeline.materialize import weights_of
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.stages import assets_of
 from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking
@@ -32,7 +33,8 @@ def tracking(profile: Profile) -> MlflowTracking:
     (folder / "model").mkdir(parents=True)
     save_file({"w": torch.ones(2)}, folder / "model" / "model.safetensors")
     version = folder_version(folder)
-    manifests(profile).append(Manifest("score_model", version, Recipe("", {}, {}, {}), {}, []))
+    recipe = Recipe("", {}, {}, {})
+    manifests(profile).append(Manifest("score_model", version, recipe, {}, [], weights=weights_of(folder)))
     tracking = MlflowTracking(profile)
     with tracking.asset_run("score_model", "run-1", {}) as logger:
         logger.log_model("score_model", folder / "model")
@@ -61,7 +63,7 @@ def tag(name: str, value: str) -> Callable[[MlflowTracking], None]:
 
 FORGERIES = [
     (change_weights, "the weights in .* registered were"),
-    (change_weights_and_tag, "which it says it is, has"),
+    (change_weights_and_tag, "but as .* recorded"),
     (tag("rsqa.weights_version", OTHER_WEIGHTS), "the weights in .* registered were 000000000000"),
     (tag("dvc.md5", OTHER_VERSION), "which no recorded run made"),
     (tag("rsqa.asset", "clip_all"), "which no recorded run made"),
@@ -106,3 +108,19 @@ def test_an_earlier_version_whose_output_was_replaced_is_still_accepted(
     first = manifests(profile).history("score_model")[0]
     manifests(profile).append(replace(first, data_version=folder_version(folder)))
     refuse_forged(profile, registered_version(tracking, "models:/score_model/1"))
+
+    change_weights_and_tag(tracking)
+    with pytest.raises(DataError, match=r"score_model version 1 of the registry has the weights .* made it recorded"):
+        refuse_forged(profile, registered_version(tracking, "models:/score_model/1"))
+
+
+def test_without_recorded_weights_the_output_on_disk_is_compared(profile: Profile, tracking: MlflowTracking) -> None:
+    from rsqa_pipeline.registration import refuse_forged
+    from rsqa_pipeline.tracking.mlflow_logger import registered_version
+
+    recorded = manifests(profile).history("score_model")[0]
+    manifests(profile).append(replace(recorded, weights=None))  # as an earlier version of this package wrote it
+    refuse_forged(profile, registered_version(tracking, "models:/score_model/1"))
+    change_weights_and_tag(tracking)
+    with pytest.raises(DataError, match=r"score_model version 1 of the registry has the weights .*score_model has"):
+        refuse_forged(profile, registered_version(tracking, "models:/score_model/1"))

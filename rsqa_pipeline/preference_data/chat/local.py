@@ -10,8 +10,9 @@ from PIL import Image
 from rsqa_pipeline.images.decode import ImageFault, open_image
 from rsqa_pipeline.models.any_vlm import AnyVlm, load_any_vlm
 from rsqa_pipeline.models.load import local_folder, weights_version
+from rsqa_pipeline.models.prompt_length import MAX_TEXT_TOKENS
 from rsqa_pipeline.preference_data.chat.reply_log import ReplyLog
-from rsqa_pipeline.preference_data.chat.request import ChatRequest, NoReply, Reply
+from rsqa_pipeline.preference_data.chat.request import PROMPT_TOO_LONG, ChatRequest, NoReply, Reply
 from rsqa_pipeline.profile import Compute
 from rsqa_pipeline.profile.preference_data import TextModel
 from rsqa_pipeline.profile.types import Sampling
@@ -51,6 +52,9 @@ class LocalModel:
                 continue
             opened: dict[str, Image.Image | None] = {}
             for key, request in batch.items():
+                if not self._vlm.fits(request.messages):
+                    faults[key] = NoReply(PROMPT_TOO_LONG, f"the prompt has more than {MAX_TEXT_TOKENS} tokens of text")
+                    continue
                 try:
                     opened[key] = open_image(request.image) if request.image is not None else None
                 except ImageFault as fault:

@@ -56,10 +56,13 @@ class Reply:
     output_tokens: int = 0
 
 
+PROMPT_TOO_LONG = "prompt_too_long"
+
+
 @dataclass(frozen=True)
 class NoReply:
     """Why there is no reply. Not logged: the next run asks again."""
 
     reason: str
-    """``unreachable``, ``refused``, or the reason of an `ImageFault`."""
+    """``unreachable``, ``refused``, `PROMPT_TOO_LONG`, or the reason of an `ImageFault`."""
     detail: str

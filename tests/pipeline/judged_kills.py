@@ -4,7 +4,7 @@ By hand, since it takes minutes: ``python -m tests.pipeline.judged_kills --kills
 demo's captions and questions with its own settings (half an hour). It prints what it measured and ends with an error
 where the tables differ from an undisturbed run's or a reply was bought twice. The server knows Idempotency-Key: replies
 that were under way at a kill are sent once more, and counted apart, since a server that does not know it bills them.
-`tests/preference_data/test_killed_judge.py` is the short form, and tells what bought and kept mean.
+`tests/preference_data/test_killed_judge.py` is the short form, and defines bought and kept.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def kept(made: Project) -> set[str]:
 
 
 def asked(seen: Seen) -> tuple[str, int]:
-    """What tells whether two requests are the same."""
+    """Equal for two requests that are the same."""
     content = json.dumps(seen.body["messages"], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest(), int(seen.body["seed"])
 

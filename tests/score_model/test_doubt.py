@@ -186,7 +186,7 @@ def test_separable_pairs_give_finite_heads_and_more_pairs_less_spread() -> None:
     spreads = []
     for count in (50, 5000):
         differences = rng.normal(size=(count, 3))
-        differences[:, 0] = np.abs(differences[:, 0])  # the first value alone tells the better text
+        differences[:, 0] = np.abs(differences[:, 0])  # the first value alone decides which text is better
         fitted = fit_heads(differences, list(range(count)), start, 8, seed=0)
         assert np.isfinite(fitted).all()
         spreads.append(fitted.std(axis=0)[1:].mean())

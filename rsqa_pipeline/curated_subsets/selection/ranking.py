@@ -77,7 +77,7 @@ def crowded(samples: pd.DataFrame, limit: int) -> npt.NDArray[np.bool_]:
 
 
 def image_column(columns: Sequence[str]) -> str:
-    """The column that tells images apart.
+    """The column that distinguishes images.
 
     Raises:
         DataError: there is none.

@@ -13,6 +13,7 @@ from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.models.load import QwenVLProcessor
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.score_model.evaluation import evaluate
+from rsqa_pipeline.score_model.evaluation.accuracy import accuracy_rows, difference_rows
 from rsqa_pipeline.score_model.evaluation.calibration import calibration, length_bias
 from rsqa_pipeline.score_model.network.model import ScoreModel
 from rsqa_pipeline.score_model.pairs import agrees
@@ -39,7 +40,7 @@ def test_a_tie_is_wrong_and_a_missing_score_has_no_verdict() -> None:
 
 
 def test_accuracy_by_hand() -> None:
-    found = {(row.selector, row.family, row.label): (row.value, row.n) for row in evaluate.accuracy_rows(PAIRS, SCORED)}
+    found = {(row.selector, row.family, row.label): (row.value, row.n) for row in accuracy_rows(PAIRS, SCORED)}
     assert found["score_model", "all", "judge"] == (pytest.approx(1 / 3), 3)
     assert found["clip_score", "all", "judge"] == (pytest.approx(3 / 4), 4)
     assert found["score_model", "all", "truth"] == (1.0, 2)
@@ -51,7 +52,7 @@ def test_accuracy_by_hand() -> None:
 
 
 def test_the_difference_is_over_pairs_that_both_scored() -> None:
-    rows = {(r["family"], r["label"]): r for r in evaluate.difference_rows(PAIRS, SCORED, 200, seed=0)}
+    rows = {(r["family"], r["label"]): r for r in difference_rows(PAIRS, SCORED, 200, seed=0)}
     judged, true = rows["all", "judge"], rows["all", "truth"]
     assert judged["n"] == 3 and judged["value"] == pytest.approx(-1 / 3)
     assert true["n"] == 2 and (true["value"], true["low"], true["high"]) == (1.0, 1.0, 1.0)

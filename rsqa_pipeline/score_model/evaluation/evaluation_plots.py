@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rsqa_pipeline import plots
+from rsqa_pipeline.score_model.evaluation.accuracy import AccuracyRow
 from rsqa_pipeline.score_model.evaluation.calibration import Calibration, length_gap
+from rsqa_pipeline.score_model.evaluation.mark_intervals import MarkIntervals
+from rsqa_pipeline.score_model.evaluation.probes import ProbeResult
+from rsqa_pipeline.score_model.length_correction import GradedText
 from rsqa_pipeline.score_model.pairs import Pair
-
-if TYPE_CHECKING:
-    from rsqa_pipeline.score_model.evaluation.evaluate import AccuracyRow
-    from rsqa_pipeline.score_model.evaluation.mark_intervals import MarkIntervals
-    from rsqa_pipeline.score_model.evaluation.probes import ProbeResult
-    from rsqa_pipeline.score_model.length_correction import GradedText
 
 SELECTORS = ("score_model", "clip_score")
 MAX_SHOWN_PAIRS = 1_500

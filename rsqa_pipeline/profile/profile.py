@@ -124,6 +124,9 @@ class FinetunedModels(Section):
         return self
 
 
+OpenEndedForm = Literal["paper", "graded"]
+
+
 class ReasoningStep(Optimizer):
     caption_replay: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the subset's captions mixed into the reasoning answers, in the same format, so that the policy still
@@ -145,6 +148,9 @@ class RlPolicy(Section):
     format_weight: Fraction = 0.3
     accuracy_weight: Fraction = 0.7
     open_ended_beta: Annotated[float, Field(gt=0)] = 0.2
+    open_ended_form: OpenEndedForm = "paper"
+    """``paper``: no reward at or below the reference's score, so a group of such answers has no gradient. ``graded``:
+    half of the reward at the reference, and less the further below."""
 
 
 class BestOfN(Section):

@@ -64,11 +64,12 @@ def best_of_n_section(inputs: Mapping[str, Path], compared: Compared) -> ReportS
 
 
 def reward_curves(inputs: Mapping[str, Path]) -> list[Plot]:
-    """Reward, and KL from the starting model, over optimizer steps."""
+    """Reward, KL from the starting model, and groups without a gradient, over optimizer steps."""
     drawings = []
     for column, title, label in (
         ("reward", "Reward in training", "mean reward"),
         ("kl", "Distance from the starting model", "KL"),
+        ("equal_groups", "Groups of equal rewards, without gradient", "share of groups"),
     ):
         figure, axes = plots.new_figure(5.2, 3.4)
         for policy in POLICIES:

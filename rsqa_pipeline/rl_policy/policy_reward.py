@@ -89,13 +89,13 @@ def reward_function(prompts: Sequence[PolicyPrompt], scorer: Scorer | None, conf
 def _accuracies(
     kind: str, answers: list[str], prompts: list[PolicyPrompt], scorer: Scorer | None, config: RlPolicy
 ) -> Rewards:
-    references = [prompt.reference for prompt in prompts]
     if kind == "close_ended":
-        return exact_match_reward(answers, references)
+        return exact_match_reward(answers, [prompt.reference for prompt in prompts])
     if kind == "grounding":
-        return iou_reward(answers, references)
+        return iou_reward(answers, [prompt.reference for prompt in prompts])
     if scorer is None:
         return [None] * len(answers)
     groups = [ScoringGroup(p.image, p.context, [answer]) for p, answer in zip(prompts, answers, strict=True)]
     scores = [score for (score,) in scorer.score(groups)]
-    return open_ended_reward(scores, [prompt.reference_score for prompt in prompts], config.open_ended_beta)
+    references = [prompt.reference_score for prompt in prompts]
+    return open_ended_reward(scores, references, config.open_ended_beta, config.open_ended_form)

@@ -30,6 +30,7 @@ from scipy.optimize import linear_sum_assignment
 from rsqa_pipeline.answer_matching import same_answer
 from rsqa_pipeline.boxes import Box, iou, read_boxes
 from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.profile import OpenEndedForm
 
 _INSIDE = r"((?:(?!</?(?:think|answer)>).)*)"
 _FORMAT = re.compile(rf"\s*<think>{_INSIDE}</think>\s*<answer>{_INSIDE}</answer>\s*", re.DOTALL)
@@ -65,19 +66,27 @@ def iou_reward(answers: Sequence[str], references: Sequence[str]) -> list[float 
 
 
 def open_ended_reward(
-    scores: Sequence[float | None], reference_scores: Sequence[float | None], beta: float
+    scores: Sequence[float | None],
+    reference_scores: Sequence[float | None],
+    beta: float,
+    form: OpenEndedForm = "paper",
 ) -> list[float | None]:
-    """Open-ended: 1 - exp(-beta * (f(I, answer) - f(I, reference))) above the reference, otherwise 0; in [0, 1).
+    """Reward of open-ended answers by d = f(I, answer) - f(I, reference), in [0, 1); None if either score is missing.
 
-    None if either score is missing.
+    paper: 1 - exp(-beta * d) above the reference, otherwise 0. graded: 1 - exp(-beta * d) / 2 above the reference,
+    otherwise exp(beta * d) / 2: strictly increasing, so answers below the reference are told apart, too.
     """
-    rewards: list[float | None] = []
-    for score, reference in zip(scores, reference_scores, strict=True):
-        if score is None or reference is None:
-            rewards.append(None)
-        else:
-            rewards.append(1.0 - math.exp(-beta * (score - reference)) if score > reference else 0.0)
-    return rewards
+    return [
+        None if score is None or reference is None else _reward_of_gap(score - reference, beta, form)
+        for score, reference in zip(scores, reference_scores, strict=True)
+    ]
+
+
+def _reward_of_gap(gap: float, beta: float, form: OpenEndedForm) -> float:
+    tail = math.exp(-beta * abs(gap))
+    if form == "graded":
+        return 1.0 - tail / 2 if gap > 0 else tail / 2
+    return 1.0 - tail if gap > 0 else 0.0
 
 
 def combined_reward(

@@ -13,6 +13,7 @@ import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 
 from trl import GRPOConfig, GRPOTrainer
 
@@ -48,6 +49,7 @@ GRPO_COLUMNS = {
     "format": "format",
     "accuracy": "accuracy",
     "kl": "kl",
+    "equal_groups": "frac_reward_zero_std",
     "length": "completions/mean_length",
     "learning_rate": "learning_rate",
 }
@@ -92,6 +94,7 @@ def run(
     return {
         "prompts": float(len(prompts)),
         "heldout_prompts": float(len(heldout)),
+        "equal_groups": mean(row["equal_groups"] for row in history),
         **{f"reward_{moment}": interval["value"] for moment, interval in rewards.items()},
     }
 
@@ -106,7 +109,9 @@ def train_grpo(
         scorer: None trains on rules alone.
 
     Returns:
-        One row per optimizer step: phase, step, loss, reward, format, accuracy, kl, length (tokens), learning_rate.
+        One row per optimizer step: phase, step, loss, reward, format, accuracy, kl, equal_groups (share of
+        the step's groups whose completions all have the same reward, so that they give no gradient), length (tokens),
+        learning_rate.
 
     Raises:
         DataError: fewer prompts than one optimizer step takes.

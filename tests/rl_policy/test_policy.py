@@ -158,6 +158,7 @@ def test_run_changes_only_the_language_model(policy_inputs: dict[str, Path], set
     history = json.loads((tmp_path / "history.json").read_text())
     assert [row["step"] for row in history] == [1, 2]
     assert all(row["kl"] is not None and 0 <= row["reward"] <= 1 for row in history)
+    assert metrics["equal_groups"] == sum(row["equal_groups"] for row in history) / 2
     rewards = json.loads((tmp_path / "rewards.json").read_text())
     assert set(rewards) == {"before", "after", "difference"}
     assert metrics["reward_after"] == rewards["after"]["value"]

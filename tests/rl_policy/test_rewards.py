@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.rl_policy.rewards import (
@@ -126,6 +128,20 @@ def test_a_reference_without_a_box_raises() -> None:
 def test_open_ended_reward_is_positive_only_above_the_reference() -> None:
     rewards = open_ended_reward([3.0, 1.0, 0.0, None, 2.0], [1.0, 1.0, 1.0, 1.0, None], beta=0.2)
     assert rewards == [pytest.approx(1 - math.exp(-0.4)), 0.0, 0.0, None, None]
+
+
+@given(st.lists(st.floats(-50, 50), min_size=2, max_size=6), st.floats(-50, 50), st.floats(0.01, 1.0))
+def test_the_graded_reward_orders_answers_by_score_and_halves_at_the_reference(
+    scores: list[float], reference: float, beta: float
+) -> None:
+    rewards = open_ended_reward(scores, [reference] * len(scores), beta, "graded")
+    assert all(reward is not None and 0.0 <= reward <= 1.0 for reward in rewards)
+    assert [score for _, score in sorted(zip(rewards, scores, strict=True))] == sorted(scores)
+    assert open_ended_reward([reference, None], [reference, 1.0], beta, "graded") == [0.5, None]
+    paper = open_ended_reward(scores, [reference] * len(scores), beta)
+    for score, of_paper, graded in zip(scores, paper, rewards, strict=True):
+        if score > reference:
+            assert graded == pytest.approx(0.5 + (of_paper or 0.0) / 2)
 
 
 def test_missing_is_never_zero() -> None:

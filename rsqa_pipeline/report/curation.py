@@ -181,7 +181,8 @@ def _by_source(frame: pd.DataFrame, kind: str) -> list[tuple[str, pd.DataFrame]]
 def source_plot(frame: pd.DataFrame, compared: Compared, kind: str) -> Plot:
     """Share of each source's samples that each subset keeps, with Wilson intervals."""
     groups = _by_source(frame, kind)
-    figure, axes = plots.new_figure(5.2, 1.5 + 0.62 * len(groups))
+    most = frame.groupby("kind")["source"].nunique().max()  # both kinds are shown side by side, of one height
+    figure, axes = plots.new_figure(5.2, 1.5 + 0.62 * most)
     places = np.arange(len(groups), dtype=float)
     step = 0.78 / max(1, len(compared.selected))
     for offset, subset in enumerate(compared.selected):

@@ -14,6 +14,8 @@ from rsqa_pipeline.score_model.length_correction import GradedText
 from rsqa_pipeline.score_model.pairs import Pair
 
 SELECTORS = ("score_model", "clip_score")
+SIZE = (7.0, 4.6)
+"""Inches. The report shows these plots in a grid, which has no gaps if they are of one size."""
 MAX_SHOWN_PAIRS = 1_500
 """Maximum points in a scatter plot; more would only overlap."""
 
@@ -23,7 +25,7 @@ def accuracy_bars(rows: Sequence[AccuracyRow], path: Path) -> None:
     label = "truth" if any(row.label == "truth" for row in rows) else "judge"
     shown = [row for row in rows if row.label == label]
     families = list(dict.fromkeys(row.family for row in shown))
-    figure, axes = plots.new_figure(8.0, 3.8)
+    figure, axes = plots.new_figure(*SIZE)
     for offset, selector in zip((-0.2, 0.2), SELECTORS, strict=True):
         of_selector = [row for row in shown if row.selector == selector]
         at = [families.index(row.family) + offset for row in of_selector]
@@ -40,7 +42,7 @@ def accuracy_bars(rows: Sequence[AccuracyRow], path: Path) -> None:
 
 def reliability(measured: Calibration, path: Path) -> None:
     """Reliability diagram: the confidence of the score gap against how often it is right."""
-    figure, axes = plots.new_figure(5.0, 4.2)
+    figure, axes = plots.new_figure(*SIZE)
     axes.plot([0.5, 1], [0.5, 1], color=plots.DROPPED, linestyle="--", label="perfect")
     confidences = [b.confidence for b in measured.bins]
     accuracies = [b.accuracy for b in measured.bins]
@@ -58,7 +60,7 @@ def mark_curves(found: Sequence[MarkIntervals], texts: Sequence[GradedText], fol
     interval. Nothing without intervals."""
     if not found:
         return
-    figure, panels = plots.new_panels(len(found), 3.7 * len(found), 4.4)
+    figure, panels = plots.new_panels(len(found), *SIZE)
     for axes, one in zip(panels, found, strict=True):
         shown = [text for text in texts if text.kind == one.kind and text.mark is not None][:MAX_SHOWN_PAIRS]
         marks = [text.mark for text in shown if text.mark is not None]
@@ -70,7 +72,7 @@ def mark_curves(found: Sequence[MarkIntervals], texts: Sequence[GradedText], fol
         axes.fill_between(
             one.curve.scores, lows, highs, alpha=0.18, color=plots.colour("score_model"), linewidth=0, label=label
         )
-        axes.set_title(f"{one.kind}s: coverage {100 * one.coverage.mean:.1f} %, width {one.coverage.width:.2f}")
+        axes.set_title(f"{one.kind}s\ncoverage {100 * one.coverage.mean:.1f} %, width {one.coverage.width:.2f}")
         axes.set_xlabel("score")
     panels[0].set_ylabel("judge's mark, 1 to 5")
     panels[0].legend()
@@ -79,7 +81,7 @@ def mark_curves(found: Sequence[MarkIntervals], texts: Sequence[GradedText], fol
 
 def probe_bars(probes: Sequence[ProbeResult], path: Path) -> None:
     """Share of corrupted captions whose score fell, one bar per probe."""
-    figure, axes = plots.new_figure(7.4, 3.8)
+    figure, axes = plots.new_figure(7.4, 5.4)  # as the reward bench beside it
     at = list(range(len(probes)))
     values = [probe.value for probe in probes]
     axes.barh(at, values, color=[plots.colour("score_model") if probe.passed else plots.DROPPED for probe in probes])
@@ -98,7 +100,7 @@ def gap_against_length(pairs: Sequence[Pair], gaps: Sequence[float | None], path
     """Score gap of each held-out pair against its gap in length."""
     known = [(length_gap(pair), gap) for pair, gap in zip(pairs, gaps, strict=True) if gap is not None]
     shown = known[:: max(1, len(known) // MAX_SHOWN_PAIRS)]
-    figure, axes = plots.new_figure(5.6, 4.2)
+    figure, axes = plots.new_figure(*SIZE)
     axes.axhline(0, color=plots.DROPPED, linewidth=1.2)
     axes.scatter(
         [x for x, _ in shown],

@@ -1,7 +1,7 @@
 """Selects the policy's data: prompts with references, held-out prompts, and samples for the initial reasoning step.
 
-The ground truth is never used for training; the score model decides which samples are good. Of the corpus's
-question-answer samples, the best within each task are selected: scores are comparable only between similar questions.
+The ground truth is never used for training; the score model decides which samples are good. The best samples within
+each task are selected: scores are comparable only between similar questions.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -20,6 +19,7 @@ from rsqa_pipeline.boxes import read_boxes
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.models.prompt_length import overlong_prompt
 from rsqa_pipeline.models.scoring_group import ScoringGroup
+from rsqa_pipeline.preference_data.candidate import pair_split
 from rsqa_pipeline.profile import RlPolicy
 from rsqa_pipeline.records import Message, read_table, write_table
 from rsqa_pipeline.score_model.scoring.scorer import Scorer
@@ -62,7 +62,7 @@ class PolicyData:
     reasoning: list[PolicyPrompt]
     prompts: list[PolicyPrompt]
     heldout: list[PolicyPrompt]
-    """On images that neither ``reasoning`` nor ``prompts`` uses."""
+    """On images from which neither the VLM, nor the policy, nor the score model has learned."""
     dropped: Counter[str]
     """Number of unusable samples, by reason."""
 
@@ -98,33 +98,41 @@ def kind_of(task: str) -> Kind:
     return "grounding" if task == "grounding" else "close_ended"
 
 
-def select_prompts(rows: Sequence[Mapping[str, Any]], scorer: Scorer, config: RlPolicy, seed: int) -> PolicyData:
+def select_prompts(
+    rows: Sequence[Mapping[str, Any]], scorer: Scorer, config: RlPolicy, heldout_share: float, seed: int
+) -> PolicyData:
     """Selects reasoning samples, prompts and held-out prompts; half of the prompts are open-ended if there are enough.
 
-    Reasoning samples come from all tasks as the corpus has them: the policy must not forget the tasks that it can do.
+    Reasoning samples are of split "corpus", from all tasks as the corpus has them: the policy must not forget the tasks
+    that it can do. Prompts are of split "preference", since the policy's VLM was fine-tuned on the corpus: of an answer
+    that it has learned, GRPO can teach nothing, and a held-out reward on it measures nothing. Held-out prompts are on
+    images of held-out preference pairs, from which the score model has not learned either.
 
     Args:
-        rows: instruction samples (IMAGE_TEXT_SAMPLE); only split "corpus" is used.
+        rows: instruction samples (IMAGE_TEXT_SAMPLE).
+        heldout_share: share of the preference pairs that are held out, ``preference_data.heldout_share``.
 
     Raises:
         DataError: no prompt or no held-out prompt could be selected.
     """
     dropped: Counter[str] = Counter()
-    usable = [row for row in rows if row["split"] == "corpus" and _usable(row, dropped)]
-    wanted = (config.reasoning_samples, config.prompts, config.heldout_prompts)
-    parts = _split_by_image(usable, wanted, np.random.default_rng(seed))
-    reasoning_rows, *prompt_rows = parts
-    reasoning = _best(_score(reasoning_rows[: POOL_FACTOR * wanted[0]], scorer, dropped))[: wanted[0]]
+    shuffled = [rows[index] for index in np.random.default_rng(seed).permutation(len(rows))]
+    usable = [row for row in shuffled if _usable(row, dropped)]
+    corpus = [row for row in usable if row["split"] == "corpus"]
+    unseen = [row for row in usable if row["split"] == "preference"]
+    reasoning = _best(_score(corpus[: POOL_FACTOR * config.reasoning_samples], scorer, dropped))
     prompts, heldout = (
-        _half_open(_best(_score(_half_open(rows, POOL_FACTOR * count), scorer, dropped)), count)
-        for rows, count in zip(prompt_rows, wanted[1:], strict=True)
+        _half_open(_best(_score(_half_open(of_split, POOL_FACTOR * count), scorer, dropped)), count)
+        for split, count in (("train", config.prompts), ("heldout", config.heldout_prompts))
+        for of_split in [[row for row in unseen if pair_split(row["image_id"], heldout_share, seed) == split]]
     )
     if not prompts or not heldout:
         raise DataError(
-            f"{len(usable)} usable instruction samples of split 'corpus' gave {len(prompts)} prompts and "
-            f"{len(heldout)} held-out prompts; at least one of each is needed: raise source_pairs.instruction_samples"
+            f"{len(unseen)} usable instruction samples of split 'preference' gave {len(prompts)} prompts and "
+            f"{len(heldout)} held-out prompts; at least one of each is needed: raise source_pairs.instruction_samples, "
+            "source_pairs.preference_share or preference_data.heldout_share"
         )
-    return PolicyData(reasoning, prompts, heldout, dropped)
+    return PolicyData(reasoning[: config.reasoning_samples], prompts, heldout, dropped)
 
 
 def _usable(row: Mapping[str, Any], dropped: Counter[str]) -> bool:
@@ -139,20 +147,6 @@ def _usable(row: Mapping[str, Any], dropped: Counter[str]) -> bool:
         dropped["no_box"] += 1
         return False
     return True
-
-
-def _split_by_image(
-    rows: Sequence[Mapping[str, Any]], wanted: Sequence[int], rng: np.random.Generator
-) -> list[list[Mapping[str, Any]]]:
-    """Splits the shuffled rows into parts in proportion to ``wanted``; no image is in two parts."""
-    images = sorted({row["image_id"] for row in rows})
-    shuffled = [images[i] for i in rng.permutation(len(images))]
-    edges = np.round(np.cumsum([0, *wanted]) / sum(wanted) * len(images)).astype(int)
-    part_of = {image: part for part, (start, end) in enumerate(pairwise(edges)) for image in shuffled[start:end]}
-    parts: list[list[Mapping[str, Any]]] = [[] for _ in wanted]
-    for index in rng.permutation(len(rows)):
-        parts[part_of[rows[index]["image_id"]]].append(rows[index])
-    return parts
 
 
 def _half_open(rows: Sequence[_Row], count: int) -> list[_Row]:

@@ -43,14 +43,12 @@ def run(
     config = settings.rl_policy
     scorer = Scorer.load(inputs["score_model"] / "model", settings.compute)
     samples = read_table(inputs["instruction_samples"] / "samples.parquet")
-    selected = select_prompts(samples, scorer, config, settings.seed)
+    selected = select_prompts(samples, scorer, config, settings.preference_data.heldout_share, settings.seed)
     vlm = load_vlm(inputs[start_from] / "model", settings.compute)
     history: list[StepMetrics] = []
     if selected.reasoning:
         train_language_only(vlm)
-        heldout = {prompt.image_id for prompt in selected.heldout}
-        kept = subset_samples(inputs, subset, "image_text_pairs", "caption")
-        captions = as_sft_examples([row for row in kept if row["image_id"] not in heldout])
+        captions = as_sft_examples(subset_samples(inputs, subset, "image_text_pairs", "caption"))
         replayed = replay(captions, config.reasoning.caption_replay, settings.seed)
         examples = list(_reasoning_examples(selected.reasoning, replayed))
         with tempfile.TemporaryDirectory() as scratch:

@@ -52,7 +52,10 @@ def rl_policy_assets(profile: Profile) -> Iterator[Asset]:
         function="rl_policy.reasoning_model:run",
         inputs=(start, f"subset_{subset}", "image_text_pairs", "instruction_samples", "score_model"),
         options={"start_from": start, "subset": subset},
-        settings=tuple(f"rl_policy.{key}" for key in ("reasoning", "reasoning_samples", "prompts", "heldout_prompts")),
+        settings=(
+            "preference_data.heldout_share",
+            *(f"rl_policy.{key}" for key in ("reasoning", "reasoning_samples", "prompts", "heldout_prompts")),
+        ),
         gpu=True,
     )
     for name, description in POLICIES.items():

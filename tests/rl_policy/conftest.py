@@ -13,6 +13,7 @@ from PIL import Image
 from rsqa_pipeline.models.conversation import CAPTION_PROMPT
 from rsqa_pipeline.models.load import QwenVLProcessor
 from rsqa_pipeline.profile import Compute, Profile, ReasoningStep, RlPolicy
+from rsqa_pipeline.profile.preference_data import PreferenceData
 from rsqa_pipeline.profile.types import Optimizer, Sampling
 from rsqa_pipeline.records import IMAGE_TEXT_SAMPLE, SUBSET, Message, sample_id, write_table
 from rsqa_pipeline.rl_policy import reasoning_model
@@ -31,6 +32,7 @@ QUESTIONS = {
 }
 CAPTION = "three white ships, in a harbour."
 IMAGES = 24
+HELDOUT_SHARE = 0.5
 SUBSET_NAME = "score_model_p30s60"
 
 
@@ -44,9 +46,13 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for index in range(IMAGES):
         file = root / f"{index}.png"
         Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(file)
-        image = {"image_id": str(index), "image": str(file), "source": "test", "split": "corpus"}
+        split = "corpus" if index % 2 else "preference"
+        image = {"image_id": str(index), "image": str(file), "source": "test", "split": split}
         caption = [Message(role="assistant", content=CAPTION)]
-        captions.append({"sample_id": sample_id(str(index), caption), "messages": caption, "task": "caption", **image})
+        if split == "corpus":
+            captions.append(
+                {"sample_id": sample_id(str(index), caption), "messages": caption, "task": "caption", **image}
+            )
         for task, (question, answer) in QUESTIONS.items():
             messages = [Message(role="user", content=question), Message(role="assistant", content=answer)]
             rows.append({"sample_id": sample_id(str(index), messages), "messages": messages, "task": task, **image})
@@ -95,6 +101,7 @@ def settings() -> Profile:
         name="test",
         seed=5,
         compute=Compute(device="cpu"),
+        preference_data=PreferenceData.model_construct(heldout_share=HELDOUT_SHARE),
         rl_policy=RlPolicy(
             reasoning_samples=16,
             reasoning=ReasoningStep(learning_rate=3e-3, batch_size=8, epochs=12),

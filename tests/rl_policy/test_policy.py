@@ -15,6 +15,7 @@ from rsqa_pipeline.errors import DataError, ProfileError
 from rsqa_pipeline.finetuned_models.training import TrainingRun
 from rsqa_pipeline.models.load import load_vlm, weights_version
 from rsqa_pipeline.models.scoring_group import ScoringGroup
+from rsqa_pipeline.preference_data.candidate import pair_split
 from rsqa_pipeline.profile import Profile, RlPolicy
 from rsqa_pipeline.records import Message, read_table
 from rsqa_pipeline.rl_policy import train_grpo
@@ -22,6 +23,7 @@ from rsqa_pipeline.rl_policy.heldout import HeldoutRewards, compare
 from rsqa_pipeline.rl_policy.policy_reward import measure, reward_function
 from rsqa_pipeline.rl_policy.prompts import PolicyPrompt, kind_of, select_prompts
 from rsqa_pipeline.tracking.run_logger import SilentLogger
+from tests.rl_policy.conftest import HELDOUT_SHARE
 
 OPTIONS: dict[str, Any] = {"policy": "rl_policy", "score_reward": True}
 
@@ -91,36 +93,43 @@ def test_reward_function_follows_the_trl_contract(config: RlPolicy) -> None:
     assert reward.__name__ == "policy_reward"
 
 
-def test_prompts_are_half_open_ended_disjoint_by_image_and_the_best_of_their_task(
+def test_prompts_are_half_open_ended_on_images_not_learned_from_and_the_best_of_their_task(
     inputs: dict[str, Path], config: RlPolicy
 ) -> None:
     rows = read_table(inputs["instruction_samples"] / "samples.parquet")
     for index, row in enumerate(rows):
         if row["task"] == "open":
             row["messages"][-1]["content"] += " and more" * (index % 5)
-    rows[0]["split"] = "preference"
+    rows[0]["split"] = "other"
     rows[2]["messages"][-1]["content"] = "upper left"
     rows[3]["messages"][0]["content"] *= 400
-    data = select_prompts(rows, LengthScorer(), config, seed=1)
+    data = select_prompts(rows, LengthScorer(), config, HELDOUT_SHARE, seed=1)
     assert (len(data.reasoning), len(data.prompts), len(data.heldout)) == (16, 4, 4)
     assert data.dropped == Counter({"no_box": 1, "prompt_too_long": 1})
     for part in (data.prompts, data.heldout):
         assert sum(p.kind == "open_ended" for p in part) == len(part) // 2
     images = [{p.image_id for p in part} for part in (data.reasoning, data.prompts, data.heldout)]
-    assert not images[2] & (images[0] | images[1])
+    split_of = {row["image_id"]: row["split"] for row in rows[3:]}
+    assert [{split_of[image] for image in of_part} for of_part in images] == [
+        {"corpus"},
+        {"preference"},
+        {"preference"},
+    ]
+    pairs = [{pair_split(image, HELDOUT_SHARE, 1) for image in of_part} for of_part in images[1:]]
+    assert pairs == [{"train"}, {"heldout"}]
     open_scores = {p.reference_score for p in data.reasoning if p.task == "open"}
-    everything = [r for r in rows if r["image_id"] in images[0] and r["task"] == "open"]
+    everything = [r for r in rows if r["split"] == "corpus" and r["task"] == "open"]
     assert max(open_scores) == max(len(r["messages"][-1]["content"]) for r in everything)
-    assert select_prompts(rows, LengthScorer(), config, seed=1) == data
-    assert select_prompts(rows, LengthScorer(), config, seed=2) != data
+    assert select_prompts(rows, LengthScorer(), config, HELDOUT_SHARE, seed=1) == data
+    assert select_prompts(rows, LengthScorer(), config, HELDOUT_SHARE, seed=2) != data
 
 
 def test_without_open_questions_all_prompts_are_close_ended(inputs: dict[str, Path], config: RlPolicy) -> None:
     rows = [r for r in read_table(inputs["instruction_samples"] / "samples.parquet") if r["task"] == "count"]
-    data = select_prompts(rows, LengthScorer(), config, seed=1)
+    data = select_prompts(rows, LengthScorer(), config, HELDOUT_SHARE, seed=1)
     assert len(data.prompts) == 4 and {p.kind for p in data.prompts} == {"close_ended"}
     with pytest.raises(DataError, match="0 usable instruction samples"):
-        select_prompts([], LengthScorer(), config, seed=1)
+        select_prompts([], LengthScorer(), config, HELDOUT_SHARE, seed=1)
 
 
 def test_kind_of_each_task() -> None:

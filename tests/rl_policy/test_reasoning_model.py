@@ -19,7 +19,7 @@ from rsqa_pipeline.rl_policy.prompts import PARTS, read_prompts, select_prompts
 from rsqa_pipeline.rl_policy.reasoning import INSTRUCTION
 from rsqa_pipeline.score_model.scoring.scorer import Scorer
 from rsqa_pipeline.tracking.run_logger import SilentLogger
-from tests.rl_policy.conftest import CAPTION
+from tests.rl_policy.conftest import CAPTION, HELDOUT_SHARE
 
 SUBSET = "score_model_p30s60"
 START = f"vlm_{SUBSET}"
@@ -40,7 +40,7 @@ def test_trains_only_the_language_model_and_keeps_the_selected_prompts(
 
     samples = read_table(inputs["instruction_samples"] / "samples.parquet")
     scorer = Scorer.load(inputs["score_model"] / "model", settings.compute)
-    selected = select_prompts(samples, scorer, settings.rl_policy, settings.seed)
+    selected = select_prompts(samples, scorer, settings.rl_policy, HELDOUT_SHARE, settings.seed)
     for part in PARTS:
         assert read_prompts(tmp_path / "prompts.parquet", samples, part) == getattr(selected, part)
 
@@ -55,7 +55,7 @@ def test_without_reasoning_samples_it_is_the_fine_tuned_model(
     assert weights_version(tmp_path / "model") == weights_version(inputs[START] / "model")
 
 
-def test_captions_outside_the_heldout_images_are_replayed_in_the_format_of_reasoning(
+def test_captions_of_the_subset_are_replayed_in_the_format_of_reasoning(
     inputs: dict[str, Path], settings: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[SftExample] = []
@@ -70,8 +70,6 @@ def test_captions_outside_the_heldout_images_are_replayed_in_the_format_of_reaso
     replaying = settings.model_copy(update={"rl_policy": settings.rl_policy.model_copy(update={"reasoning": step})})
     reasoning_model.run(inputs, tmp_path, replaying, SilentLogger(), start_from=START, subset=SUBSET)
     captions = [example for example in seen if example.answer.endswith(f"<answer>{CAPTION}</answer>")]
-    samples = read_table(inputs["instruction_samples"] / "samples.parquet")
-    heldout = {prompt.image for prompt in read_prompts(tmp_path / "prompts.parquet", samples, "heldout")}
-    images = {row["image"] for row in samples}
-    assert {example.image for example in captions} == images - heldout
+    kept = read_table(inputs["image_text_pairs"] / "samples.parquet")
+    assert {example.image for example in captions} == {row["image"] for row in kept}
     assert all(INSTRUCTION in example.prompt[-1]["content"] for example in captions)

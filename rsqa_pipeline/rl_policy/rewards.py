@@ -74,7 +74,7 @@ def open_ended_reward(
     """Reward of open-ended answers by d = f(I, answer) - f(I, reference), in [0, 1); None if either score is missing.
 
     paper: 1 - exp(-beta * d) above the reference, otherwise 0. graded: 1 - exp(-beta * d) / 2 above the reference,
-    otherwise exp(beta * d) / 2: strictly increasing, so answers below the reference are told apart, too.
+    otherwise exp(beta * d) / 2: strictly increasing, so it also orders answers below the reference.
     """
     return [
         None if score is None or reference is None else _reward_of_gap(score - reference, beta, form)

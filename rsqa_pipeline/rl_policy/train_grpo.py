@@ -110,8 +110,7 @@ def train_grpo(
 
     Returns:
         One row per optimizer step: phase, step, loss, reward, format, accuracy, kl, equal_groups (share of
-        the step's groups whose completions all have the same reward, so that they give no gradient), length (tokens),
-        learning_rate.
+        groups of equal rewards, which give no gradient), length (tokens), learning_rate.
 
     Raises:
         DataError: fewer prompts than one optimizer step takes.

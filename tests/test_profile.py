@@ -165,6 +165,24 @@ def test_extends_merges_and_refuses_circles(settings: dict[str, Any], tmp_path: 
     assert "extends itself" in faults(circle, tmp_path)[0]
 
 
+def test_steps_replace_inherited_epochs_and_epochs_inherited_steps(settings: dict[str, Any], tmp_path: Path) -> None:
+    assert "epochs" in settings["finetuned_models"]["clip"]
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(settings))
+    steps = {"extends": str(tmp_path / "base.yaml"), "finetuned_models": {"clip": {"steps": 12}}}
+    clip = load(steps, tmp_path).finetuned_models.clip
+    assert (clip.steps, clip.total_steps(100), clip.batch_size) == (
+        12,
+        12,
+        settings["finetuned_models"]["clip"]["batch_size"],
+    )
+    (tmp_path / "steps.yaml").write_text(yaml.safe_dump(steps))
+    epochs = {"extends": str(tmp_path / "steps.yaml"), "finetuned_models": {"clip": {"epochs": 3}}}
+    clip = load(epochs, tmp_path).finetuned_models.clip
+    assert (clip.steps, clip.total_steps(100)) == (None, 300)
+    both = {"extends": str(tmp_path / "base.yaml"), "finetuned_models": {"clip": {"epochs": 3, "steps": 12}}}
+    assert "needs epochs or steps, not both" in faults(both, tmp_path)[0]
+
+
 def test_settings_cannot_be_changed_after_loading(settings: dict[str, Any], tmp_path: Path) -> None:
     profile = load(settings, tmp_path)
     with pytest.raises(ValueError, match="frozen"):

@@ -19,6 +19,8 @@ from rsqa_pipeline.profile.yaml_file import YamlFault, read_yaml
 PROFILE_FOLDER = Path("configs/profiles")
 MAX_EXTENDS = 10
 """Longest chain of profiles that extend each other."""
+_ALTERNATIVES = {"epochs": "steps", "steps": "epochs"}
+"""Keys that exclude each other: where a profile sets one, the one that it would inherit in its place is dropped."""
 _SECRET_IN_URL = re.compile(
     r"://[^/\s]*@|://\S*[?&#;][^=&\s]*(key|token|secret|password|passwd|signature|sig|auth|credential)[^=&\s]*=", re.I
 )
@@ -119,7 +121,7 @@ def _read(name: str, seen: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
+    merged = {key: value for key, value in base.items() if _ALTERNATIVES.get(key) not in over}
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = _merge(merged[key], value) if both else value

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,6 @@ from rsqa_pipeline.profile import RlPolicy
 from rsqa_pipeline.records import Message, read_table, write_table
 from rsqa_pipeline.score_model.scoring.scorer import Scorer
 
-_Row = TypeVar("_Row", bound="Mapping[str, Any] | PolicyPrompt")
 Kind = Literal["open_ended", "close_ended", "grounding"]
 
 PARTS = ("reasoning", "prompts", "heldout")
@@ -32,7 +31,8 @@ PROMPT_TABLE = pa.schema([("part", pa.string()), ("sample_id", pa.string()), ("r
 """One row per selected sample: its part, its id in ``instruction_samples`` and the score model's score."""
 
 POOL_FACTOR = 2
-"""Number of samples scored per selected sample, if the corpus has enough."""
+"""Number of samples scored per selected sample. Where the corpus has fewer, fewer are selected: the rest of the ranking
+has wrong references."""
 
 
 @dataclass(frozen=True)
@@ -120,9 +120,9 @@ def select_prompts(
     usable = [row for row in shuffled if _usable(row, dropped)]
     corpus = [row for row in usable if row["split"] == "corpus"]
     unseen = [row for row in usable if row["split"] == "preference"]
-    reasoning = _best(_score(corpus[: POOL_FACTOR * config.reasoning_samples], scorer, dropped))
+    reasoning = _best_part(_score(corpus[: POOL_FACTOR * config.reasoning_samples], scorer, dropped))
     prompts, heldout = (
-        _half_open(_best(_score(_half_open(of_split, POOL_FACTOR * count), scorer, dropped)), count)
+        _best_part(_score(_half_open(of_split, POOL_FACTOR * count), scorer, dropped))
         for split, count in (("train", config.prompts), ("heldout", config.heldout_prompts))
         for of_split in [[row for row in unseen if pair_split(row["image_id"], heldout_share, seed) == split]]
     )
@@ -132,7 +132,7 @@ def select_prompts(
             f"{len(heldout)} held-out prompts; at least one of each is needed: raise source_pairs.instruction_samples, "
             "source_pairs.preference_share or preference_data.heldout_share"
         )
-    return PolicyData(reasoning[: config.reasoning_samples], prompts, heldout, dropped)
+    return PolicyData(reasoning, prompts, heldout, dropped)
 
 
 def _usable(row: Mapping[str, Any], dropped: Counter[str]) -> bool:
@@ -149,9 +149,9 @@ def _usable(row: Mapping[str, Any], dropped: Counter[str]) -> bool:
     return True
 
 
-def _half_open(rows: Sequence[_Row], count: int) -> list[_Row]:
+def _half_open(rows: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
     """The first ``count`` rows, half of them open-ended; if one half has too few rows, the other one is larger."""
-    is_open = [kind_of(row["task"] if isinstance(row, Mapping) else row.task) == "open_ended" for row in rows]
+    is_open = [kind_of(row["task"]) == "open_ended" for row in rows]
     open_rows = [row for row, of_kind in zip(rows, is_open, strict=True) if of_kind]
     closed_rows = [row for row, of_kind in zip(rows, is_open, strict=True) if not of_kind]
     closed = min(len(closed_rows), max(count - count // 2, count - len(open_rows)))
@@ -170,8 +170,9 @@ def _score(rows: Sequence[Mapping[str, Any]], scorer: Scorer, dropped: Counter[s
     return prompts
 
 
-def _best(prompts: Sequence[PolicyPrompt]) -> list[PolicyPrompt]:
-    """All prompts by their rank within their task, the best first: scores of different tasks are not comparable."""
+def _best_part(prompts: Sequence[PolicyPrompt]) -> list[PolicyPrompt]:
+    """The best 1 / `POOL_FACTOR` by their rank within their task, the best first: scores of different tasks are not
+    comparable."""
     by_task: dict[str, list[PolicyPrompt]] = {}
     for prompt in prompts:
         by_task.setdefault(prompt.task, []).append(prompt)
@@ -180,4 +181,4 @@ def _best(prompts: Sequence[PolicyPrompt]) -> list[PolicyPrompt]:
         for task, of_task in by_task.items()
         for rank, prompt in enumerate(sorted(of_task, key=lambda p: -p.reference_score))
     ]
-    return [prompt for *_, prompt in sorted(ranked, key=lambda entry: entry[:3])]
+    return [prompt for *_, prompt in sorted(ranked, key=lambda entry: entry[:3])][: -(-len(ranked) // POOL_FACTOR)]

@@ -127,9 +127,28 @@ def test_prompts_are_half_open_ended_on_images_not_learned_from_and_the_best_of_
 def test_without_open_questions_all_prompts_are_close_ended(inputs: dict[str, Path], config: RlPolicy) -> None:
     rows = [r for r in read_table(inputs["instruction_samples"] / "samples.parquet") if r["task"] == "count"]
     data = select_prompts(rows, LengthScorer(), config, HELDOUT_SHARE, seed=1)
-    assert len(data.prompts) == 4 and {p.kind for p in data.prompts} == {"close_ended"}
+    assert len(data.prompts) == 3 and {p.kind for p in data.prompts} == {"close_ended"}  # half of six
     with pytest.raises(DataError, match="0 usable instruction samples"):
         select_prompts([], LengthScorer(), config, HELDOUT_SHARE, seed=1)
+
+
+def test_a_small_pool_gives_fewer_prompts_not_worse_references(inputs: dict[str, Path], config: RlPolicy) -> None:
+    """The worse half of a ranking is never used: its references are often wrong."""
+    rows = read_table(inputs["instruction_samples"] / "samples.parquet")
+    for index, row in enumerate(rows):
+        row["messages"][-1]["content"] += " x" * (index % 7) if row["task"] != "grounding" else ""
+    many = config.model_copy(update={"heldout_prompts": len(rows)})
+    heldout = select_prompts(rows, LengthScorer(), many, HELDOUT_SHARE, seed=1).heldout
+    pool = [
+        row
+        for row in rows
+        if row["split"] == "preference" and pair_split(row["image_id"], HELDOUT_SHARE, 1) == "heldout"
+    ]
+    assert len(heldout) == -(-len(pool) // 2) < many.heldout_prompts
+    for task in {prompt.task for prompt in heldout}:
+        lengths = sorted((len(row["messages"][-1]["content"]) for row in pool if row["task"] == task), reverse=True)
+        kept = sorted((prompt.reference_score for prompt in heldout if prompt.task == task), reverse=True)
+        assert kept == lengths[: len(kept)] and len(kept) <= len(lengths) // 2 + 1
 
 
 def test_kind_of_each_task() -> None:

@@ -33,16 +33,24 @@ def locked_stages() -> dict[str, dict[str, Any]]:
     if not DVC_LOCK.exists():
         return {}
     try:
-        stages = yaml.load(DVC_LOCK.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)["stages"]
-        for stage in stages.values():
-            _versions(stage.get("outs", [])), _versions(stage.get("deps", [])), dict(stage.get("params", {}))
+        return _stages_in(DVC_LOCK.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
-        reason = " ".join(str(error).split()) or "it is empty"
         raise DataError(
-            f"{DVC_LOCK} cannot be read ({type(error).__name__}: {reason[:200]}); restore it with "
+            f"{DVC_LOCK} cannot be read ({_reason(error)}); restore it with "
             f"`git checkout {DVC_LOCK}`, or move it away and run again: the outputs are kept and recorded again"
         ) from error
-    return dict(stages)
+
+
+def versions_in(text: str, name: str) -> dict[str, str]:
+    """Data versions by asset in the text of a ``dvc.lock``, which an error calls ``name``.
+
+    Raises:
+        DataError: the text is not what DVC writes.
+    """
+    try:
+        return {asset: _output_version(asset, stage) for asset, stage in _stages_in(text).items()}
+    except (ValueError, yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(f"{name} cannot be read ({_reason(error)})") from error
 
 
 def locked_versions() -> dict[str, str]:
@@ -92,6 +100,17 @@ def _stands(profile_name: str, profile: Profile, asset: Asset, entry: Mapping[st
                 return False
     recorded = {**deps, **outs}
     return all(Path(path).exists() and source_version(Path(path)) == md5 for path, md5 in recorded.items())
+
+
+def _stages_in(text: str) -> dict[str, dict[str, Any]]:
+    stages = yaml.load(text, Loader=yaml.CSafeLoader)["stages"]
+    for stage in stages.values():
+        _versions(stage.get("outs", [])), _versions(stage.get("deps", [])), dict(stage.get("params", {}))
+    return dict(stages)
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {(' '.join(str(error).split()) or 'it is empty')[:200]}"
 
 
 def _output_version(name: str, stage: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from rsqa_pipeline.asset_names import in_stage, select
 from rsqa_pipeline.cli import curate as curate_command
 from rsqa_pipeline.cli import init as init_command
 from rsqa_pipeline.cli import preferences as preference_commands
+from rsqa_pipeline.cli import retrain as retrain_command
 from rsqa_pipeline.cli import score as score_command
 from rsqa_pipeline.cli.checks import refuse_missing_gpu
 from rsqa_pipeline.cli.processes import INTERRUPTED, stop_group, stop_signals
@@ -34,6 +35,7 @@ app.add_typer(preference_commands.pairs, name="pairs")
 app.command()(init_command.init)
 app.command()(curate_command.curate)
 app.command()(curate_command.drift)
+app.command()(retrain_command.retrain)
 console = make_console()
 
 ProfileOption = Annotated[

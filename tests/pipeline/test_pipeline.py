@@ -23,7 +23,7 @@ from rsqa_pipeline.data_quality.checks import ADVISORY
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.stages import assets_of
 from rsqa_pipeline.versions import folder_version
-from tests.pipeline.project import ROOT, Project, checkout, smoke_settings
+from tests.pipeline.project import Project, checkout, smoke_settings
 
 ASSETS = assets_of(Profile.model_validate(smoke_settings()))
 pytestmark = pytest.mark.pipeline
@@ -132,30 +132,6 @@ def test_killed_runs_go_on_and_end_with_the_same_tables(project: Project, tmp_pa
         *sorted(str(p.relative_to(project.root)) for p in project.root.glob("metrics/smoke/*.json")),
     ):
         assert (killed.root / path).read_text() == (project.root / path).read_text(), path
-
-
-def test_retrain_workflow_reruns_only_what_depends_on_the_change(project: Project, tmp_path: Path) -> None:
-    """The workflow's own shell lines, in a clean clone with one in a hundred captions changed."""
-    clone = Project(tmp_path / "project")
-    subprocess.run(["git", "clone", "-q", str(project.root), str(clone.root)], check=True)
-    before = yaml.safe_load((clone.root / "dvc.lock").read_text())["stages"]
-    lines = clone.captions.read_text(encoding="utf-8").splitlines()
-    for index in range(50, len(lines), 100):
-        lines[index] = lines[index].rsplit(",", 1)[0] + ",an aerial image of a harbour with two white ships"
-    clone.captions.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    clone.commit("better captions")
-    workflow = yaml.safe_load((ROOT / ".github/workflows/retrain.yml").read_text())
-    steps = [s["run"] for s in workflow["jobs"]["retrain"]["steps"] if "run" in s and s["name"] != "install"]
-    summary = tmp_path / "summary.md"
-    output = "".join(clone.call("bash", "-e", "-c", step, GITHUB_STEP_SUMMARY=str(summary)).stdout for step in steps)
-    ran = set(re.findall(r"^\[ *\d+/\d+\] (\w+)", output, flags=re.MULTILINE))
-    below = set(downstream(ASSETS, "image_text_pairs")) | {"image_text_pairs"}
-    assert {"image_text_pairs", "caption_preferences", "curation_report"} <= ran <= below
-    after = yaml.safe_load((clone.root / "dvc.lock").read_text())["stages"]
-    assert {n for n in ASSETS if before[n] != after[n]} <= below
-    text = summary.read_text()
-    assert "| Path" in text and "metrics/smoke/" in text
-    assert clone.call("dvc", "status", "--cloud", "-q", check=False).returncode == 0
 
 
 def test_dvc_repro_runs_the_stale_stage_alone(project: Project, tmp_path: Path) -> None:

@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
 from rsqa_pipeline.asset import Asset
-from rsqa_pipeline.versions import file_md5
+from rsqa_pipeline.lineage.manifest import ManifestStore, manifests
+from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.versions import settings_version, source_version
 
-EVERYTHING = "everything"
+EVERYTHING = "all"
+
+_CURATION = ("source_pairs", "tiny_models", "preference_data", "score_model", "curated_subsets")
+_USES = ("finetuned_models", "rl_policy", "benchmarks", "report")
+_JOBS = {
+    EVERYTHING: ((*_CURATION, *_USES), "Every asset; what is unchanged is kept."),
+    "curate_only": (_CURATION, "From the sources to the subsets; nothing is fine-tuned."),
+    "retrain": (
+        ("score_model", "curated_subsets", *_USES),
+        "The score model and all below it, from the preference data that stand.",
+    ),
+    "benchmark": (("benchmarks", "report"), "The benchmarks of the models that stand, and the report."),
+}
+"""Job -> its stages and what it is for."""
 
 
-def everything_job(assets: Mapping[str, Asset]) -> dg.UnresolvedAssetJobDefinition:
-    """The job that makes every asset of a profile."""
-    return dg.define_asset_job(
-        EVERYTHING,
-        selection=dg.AssetSelection.assets(*assets),
-        description="Every asset; what is unchanged is kept.",
-        executor_def=dg.in_process_executor,
-    )
+def jobs(assets: Mapping[str, Asset]) -> dict[str, dg.UnresolvedAssetJobDefinition]:
+    """The jobs of a profile by name. A job makes what is stale; with ``force`` in the launchpad, all of it."""
+    return {
+        name: dg.define_asset_job(
+            name,
+            selection=dg.AssetSelection.assets(*[asset.name for asset in assets.values() if asset.stage in stages]),
+            description=description,
+            executor_def=dg.in_process_executor,
+        )
+        for name, (stages, description) in _JOBS.items()
+    }
 
 
 def nightly_schedule(job: dg.UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
@@ -34,17 +53,53 @@ def nightly_schedule(job: dg.UnresolvedAssetJobDefinition) -> dg.ScheduleDefinit
     )
 
 
-def source_sensor(job: dg.UnresolvedAssetJobDefinition, assets: Mapping[str, Asset]) -> dg.SensorDefinition:
-    """Starts the job when a file that the profile reads from outside has changed."""
+def source_sensor(
+    job: dg.UnresolvedAssetJobDefinition, profile: Profile, assets: Mapping[str, Asset]
+) -> dg.SensorDefinition:
+    """Starts the job when a file or folder that the profile reads from outside has other content than the last run
+    read."""
 
-    @dg.sensor(name="source_data_changed", job=job, minimum_interval_seconds=60)
+    @dg.sensor(
+        name="source_data_changed",
+        job=job,
+        minimum_interval_seconds=60,
+        description="Watches the profile's source files and folders by content.",
+        default_status=dg.DefaultSensorStatus.STOPPED,
+    )
     def source_data_changed(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         paths = sorted({Path(source) for asset in assets.values() for source in asset.sources})
-        files = [path for path in paths if path.is_file()]
-        version = " ".join(f"{path}:{file_md5(path)}" for path in files)
-        if version == context.cursor:
-            return dg.SkipReason(f"{len(files)} source files unchanged")
-        context.update_cursor(version)
-        return dg.RunRequest(run_key=version)
+        signature = _signature(paths)
+        fired, _, seen = (context.cursor or "0 ").partition(" ")
+        if signature == seen:
+            return dg.SkipReason(f"{len(paths)} sources unchanged")
+        now = {path.as_posix(): source_version(path) for path in paths if path.exists()}
+        read = _versions_read(manifests(profile), assets.values())
+        changed = sorted(name for name in {*now, *read} if now.get(name) != read.get(name))
+        count = int(fired) + bool(changed)
+        context.update_cursor(f"{count} {signature}")
+        if not changed:
+            return dg.SkipReason(f"the content of {len(paths)} sources is what the last run read")
+        # the count makes the key new where data return to an earlier version
+        return dg.RunRequest(run_key=f"{count} {signature}", tags={"rsqa/changed": ", ".join(changed)[:200]})
 
     return source_data_changed
+
+
+def _signature(paths: Iterable[Path]) -> str:
+    """Names, sizes and times of all files: cheap to look at every minute."""
+    found: list[Any] = []
+    for path in paths:
+        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        for file in files:
+            status = file.stat() if file.exists() else None
+            found.append([file.as_posix(), status and [status.st_size, status.st_mtime_ns]])
+    return settings_version(found)
+
+
+def _versions_read(store: ManifestStore, assets: Iterable[Asset]) -> dict[str, str]:
+    """Source -> its version when the assets that read it were last made; without those that were never made."""
+    found: dict[str, str] = {}
+    for asset in assets:
+        history = store.history(asset.name) if asset.sources else []
+        found |= history[-1].recipe.sources if history else {}
+    return found

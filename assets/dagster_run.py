@@ -15,6 +15,7 @@ from rsqa_pipeline.stages import STAGES, assets_of
 
 from .automation import EVERYTHING
 from .code_location import build
+from .resources import LAUNCHED_BY
 
 _INSTANCE = """\
 telemetry: {enabled: false}
@@ -26,7 +27,6 @@ concurrency: {runs: {max_concurrent_runs: 2}, pools: {default_limit: 1, granular
 
 _DAGSTER_DATABASES = ("history/runs.db", "history/runs/index.db", "schedules/schedules.db")
 _DAGSTER_REVISIONS = Path(dg.__file__).parent / "_core" / "storage" / "alembic" / "versions"
-_LAUNCHED_BY = "rsqa/launched_by"
 
 
 def prepare_environment(profile: Profile, profile_name: str) -> None:
@@ -62,12 +62,13 @@ def run_job(
     prepare_environment(profile, profile_name)
     job = build(profile_name, force).resolve_job_def(EVERYTHING)
     with dg.DagsterInstance.get() as instance:
-        _fail_killed_runs(instance)
+        for run_id in _fail_killed_runs(instance):
+            _finish_tracking(profile, list(assets_of(profile)), run_id, succeeded=False)
         outcome = job.execute_in_process(
             instance=instance,
             asset_selection=[dg.AssetKey(name) for name in wanted],
             raise_on_error=False,
-            tags={_LAUNCHED_BY: "dvc" if "DVC_STAGE" in os.environ else "cli"},
+            tags={LAUNCHED_BY: "dvc" if "DVC_STAGE" in os.environ else "cli"},
         )
     protect((profile.state / "dagster").rglob("*.db"))
     _finish_tracking(profile, wanted, outcome.run_id, outcome.success)
@@ -82,16 +83,17 @@ def run_job(
     return made, failures
 
 
-def _fail_killed_runs(instance: dg.DagsterInstance) -> None:
-    """Ends runs of this door that Dagster still believes alive, and frees their pool slots.
+def _fail_killed_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Ends runs of this door that Dagster still believes alive, and frees their pool slots; returns their ids.
 
     Called with the lock held, so a run that has not finished was killed; its slot would block the pool forever.
     """
     alive = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
-    for run in instance.get_runs(alive):
-        if _LAUNCHED_BY in run.tags:
-            instance.report_run_failed(run, "the process was killed")
-            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+    killed = [run for run in instance.get_runs(alive) if LAUNCHED_BY in run.tags]
+    for run in killed:
+        instance.report_run_failed(run, "the process was killed")
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+    return [run.run_id for run in killed]
 
 
 def _finish_tracking(profile: Profile, wanted: Sequence[str], run_id: str, succeeded: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import string
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,12 @@ from rsqa_pipeline.asset import Asset
 from rsqa_pipeline.data_quality.checks import ADVISORY, CheckResult
 from rsqa_pipeline.data_quality.tables import MAIN_TABLE
 from rsqa_pipeline.materialize import Materialization
+
+REPORT = "curation_report"
+REPORT_PATH = "/report"
+"""Where `assets.webserver` serves the report."""
+MLFLOW_ADDRESS = "RSQA_MLFLOW_UI"
+"""Environment variable with the address of MLflow, set by `rsqa ui`."""
 
 _ROWS_SHOWN = 5
 _CELL_CHARACTERS = 200
@@ -43,6 +50,11 @@ def output_metadata(asset: Asset, done: Materialization) -> dict[str, Any]:
         "code_version": manifest.recipe.code_version[:12],
         **{name: value for name, value in manifest.run.items() if name in ("git_commit", "mlflow_run")},
     }
+    if "mlflow_run" in manifest.run and MLFLOW_ADDRESS in os.environ:
+        address = f"{os.environ[MLFLOW_ADDRESS]}/#/runs/{manifest.run['mlflow_run']}"
+        metadata["mlflow"] = dg.MetadataValue.url(address)
+    if asset.name == REPORT:
+        metadata["report"] = dg.MetadataValue.url(f"{REPORT_PATH}/index.html")
     tables = [path for path in sorted(done.folder.glob("*.parquet")) if path.name != "quarantine.parquet"]
     for path in tables:
         metadata[path.stem] = dg.MetadataValue.md(_first_rows(path))

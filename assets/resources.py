@@ -11,13 +11,25 @@ import dagster as dg
 
 from rsqa_pipeline.asset import Asset
 from rsqa_pipeline.errors import ProfileBusy, RsqaError, storage_error
-from rsqa_pipeline.materialize import CheckFailed, Materialization, materialize, settings_of
+from rsqa_pipeline.lineage.manifest import manifests
+from rsqa_pipeline.materialize import (
+    CheckFailed,
+    Materialization,
+    current_manifest,
+    materialize,
+    settings_of,
+    writing,
+)
 from rsqa_pipeline.profile import Profile, load_profile
 from rsqa_pipeline.progress import report
 from rsqa_pipeline.stages import STAGES, assets_of
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 
+from .dvc_record import record
 from .metadata import check_result, output_metadata
+
+LAUNCHED_BY = "rsqa/launched_by"
+"""Tag of a Dagster run that the command line or DVC started, and records when it ends."""
 
 Materialized = Iterator[dg.AssetCheckResult | dg.MaterializeResult]
 
@@ -41,7 +53,7 @@ class Pipeline(dg.ConfigurableResource):
         asset = self.assets[name]
         report("start", asset=name)
         try:
-            done = self._materialize(asset, context.run_id, inputs)
+            done = self._materialize(asset, context, inputs)
         except CheckFailed as failure:
             yield from (check_result(asset, check) for check in failure.checks)
             raise dg.Failure(str(failure), allow_retries=False) from failure
@@ -62,13 +74,23 @@ class Pipeline(dg.ConfigurableResource):
             check_results=[check_result(asset, check) for check in done.manifest.checks],
         )
 
-    def _materialize(self, asset: Asset, run_id: str, inputs: dict[str, Path]) -> Materialization:
-        run = {"dagster_run": run_id}
-        if not STAGES[asset.stage].tracked:
-            return materialize(self.profile, asset, inputs, SilentLogger(), run, force=self.force)
+    def _materialize(self, asset: Asset, context: dg.AssetExecutionContext, inputs: dict[str, Path]) -> Materialization:
+        """Under the lock; a run that `rsqa run` did not start records its outputs itself."""
+        run = {"dagster_run": context.run_id}
+        with writing(self.profile, f"Dagster run {context.run_id[:8]}"):
+            current = not self.force and current_manifest(self.profile, asset, manifests(self.profile)) is not None
+            if current or not STAGES[asset.stage].tracked:
+                done = materialize(self.profile, asset, inputs, SilentLogger(), run, force=self.force)
+            else:
+                done = self._materialize_tracked(asset, run, inputs)
+            if LAUNCHED_BY not in context.run.tags:
+                record(self.profile, [] if done.reused else [asset.name])
+        return done
+
+    def _materialize_tracked(self, asset: Asset, run: dict[str, str], inputs: dict[str, Path]) -> Materialization:
         from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking  # seconds to import
 
-        with MlflowTracking(self.profile).asset_run(asset.name, run_id, inputs) as logger:
+        with MlflowTracking(self.profile).asset_run(asset.name, run["dagster_run"], inputs) as logger:
             logger.log_params(_flat(self.profile, asset))
             run["mlflow_run"] = logger.run_id
             done = materialize(self.profile, asset, inputs, logger, run, force=self.force)

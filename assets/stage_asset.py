@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 
 from rsqa_pipeline.asset import Asset
-from rsqa_pipeline.data_quality.checks import ADVISORY, check_names
+from rsqa_pipeline.data_quality.checks import ADVISORY, DESCRIPTIONS, check_names
 from rsqa_pipeline.stages import STAGES
 from rsqa_pipeline.versions import code_version
 
@@ -29,7 +29,8 @@ def stage_asset(asset: Asset) -> dg.AssetsDefinition:
         pool="gpu" if asset.gpu else None,
         retry_policy=_RETRY if stage.retried else None,
         check_specs=[
-            dg.AssetCheckSpec(check, asset=asset.name, blocking=check not in ADVISORY) for check in check_names(asset)
+            dg.AssetCheckSpec(check, asset=asset.name, description=DESCRIPTIONS[check], blocking=check not in ADVISORY)
+            for check in check_names(asset)
         ],
         io_manager_key="folder",
     )

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -21,11 +17,12 @@ from rsqa_pipeline.cli import init as init_command
 from rsqa_pipeline.cli import preferences as preference_commands
 from rsqa_pipeline.cli import retrain as retrain_command
 from rsqa_pipeline.cli import score as score_command
+from rsqa_pipeline.cli import ui as ui_command
 from rsqa_pipeline.cli.checks import refuse_missing_gpu
-from rsqa_pipeline.cli.processes import INTERRUPTED, stop_group, stop_signals
+from rsqa_pipeline.cli.processes import INTERRUPTED, stop_signals
 from rsqa_pipeline.cli.run import run_assets
 from rsqa_pipeline.cli.terminal import make_console, plain_table
-from rsqa_pipeline.errors import RsqaError, UsageError, storage_error
+from rsqa_pipeline.errors import RsqaError, storage_error
 from rsqa_pipeline.profile import Profile, default_profile, limited_profile, load_profile
 from rsqa_pipeline.stages import STAGES, assets_of
 
@@ -139,6 +136,7 @@ def trace(
 
 
 app.command("score")(score_command.score)
+app.command()(ui_command.ui)
 
 
 @app.command()
@@ -188,46 +186,6 @@ def stages(
         for asset in in_stage(assets, stage.name):
             branch.add(Text.assemble(f"{asset.name}  ", (asset.description, "dim")))
     console.print(tree)
-
-
-@app.command()
-def ui(
-    profile: ProfileOption = None,
-    port: Annotated[int, typer.Option(help="TCP port on 127.0.0.1.", min=1, max=65535)] = 3000,
-) -> None:
-    """Open the Dagster UI of a profile at http://127.0.0.1:PORT until interrupted."""
-    _refuse_used_port(port)
-    from assets.dagster_run import prepare_environment
-
-    name, settings = _profile(profile)
-    prepare_environment(settings, name)
-    words = [
-        sys.executable,
-        "-m",
-        "dagster",
-        "dev",
-        "-w",
-        "workspace.yaml",
-        "-h",
-        "127.0.0.1",
-        "-p",
-        str(port),
-    ]
-    with stop_signals():
-        child = subprocess.Popen(words, env=dict(os.environ), start_new_session=True)
-        try:
-            raise typer.Exit(child.wait())
-        except KeyboardInterrupt:
-            stop_group(child)
-            raise typer.Exit(INTERRUPTED) from None
-
-
-def _refuse_used_port(port: int) -> None:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise UsageError(f"--port {port} on 127.0.0.1 cannot be used: {error.strerror}; choose another") from error
 
 
 @app.command()

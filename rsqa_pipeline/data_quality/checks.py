@@ -22,6 +22,18 @@ ADVISORY = ("probes_pass", "no_group_vanishes", "score_drift_small")
 """Checks that only warn. Their findings are in the report; the probes decide about a promotion."""
 
 
+DESCRIPTIONS = {
+    "metrics_are_numbers": "Every metric is a finite number.",
+    "great_expectations": "Every table meets the suite of its record type: columns, types, ranges, unique ids.",
+    "rows_add_up": "Rows read are rows kept plus rows quarantined, and some are kept.",
+    "few_quarantined": "No more rows are quarantined than source_pairs.max_quarantined_share allows.",
+    "families_counted": "Every family of pairs that training needs is there, and the metrics count it right.",
+    "probes_pass": "The score of a caption falls where one thing in it is made wrong, more often than by chance.",
+    "no_group_vanishes": "Something is kept of every class and source.",
+    "score_drift_small": "Scores of the last two phases agree in distribution and in which samples rank first.",
+}
+"""What each check demands, in one sentence."""
+
 NOT_FAULTS = ("near_duplicate", "in_benchmark")
 """Reasons that are not a sign of broken data. Exact repeats are one, unless the profile expects them."""
 

@@ -63,7 +63,7 @@ def summary_of(retraining: Retraining) -> str:
 def _headline(retraining: Retraining) -> str:
     if retraining.failure is not None:
         return "FAILED: an asset could not be made."
-    if not retraining.stale and retraining.gate is None:
+    if not retraining.stale and (retraining.gate is None or retraining.gate.verdict == "unchanged"):
         return f"Nothing to retrain: all {retraining.total} assets are current."
     if retraining.dry_run:
         return f"Dry run: {len(retraining.stale)} of {retraining.total} assets would be made."

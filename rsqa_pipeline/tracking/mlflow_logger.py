@@ -62,13 +62,8 @@ class MlflowTracking:
         """Id of the parent run of a pipeline run, created on first use. Safe with several processes."""
         with self._lock():
             experiment = self._experiment()
-            found = self.client.search_runs(
-                [experiment],
-                f"tags.`dagster.run_id` = '{pipeline_run}' and tags.`rsqa.role` = 'parent'",
-                max_results=1,
-            )
-            if found:
-                return str(found[0].info.run_id)
+            if (found := self._parent(pipeline_run)) is not None:
+                return found
             tags = {
                 "dagster.run_id": pipeline_run,
                 "rsqa.role": "parent",
@@ -79,10 +74,16 @@ class MlflowTracking:
                 self.client.create_run(experiment, run_name=f"pipeline {pipeline_run[:8]}", tags=tags).info.run_id
             )
 
+    def _parent(self, pipeline_run: str) -> str | None:
+        wanted = f"tags.`dagster.run_id` = '{pipeline_run}' and tags.`rsqa.role` = 'parent'"
+        found = self.client.search_runs([self._experiment()], wanted, max_results=1)
+        return str(found[0].info.run_id) if found else None
+
     @contextmanager
     def asset_run(self, asset: str, pipeline_run: str, inputs: Mapping[str, Path]) -> Iterator[MlflowLogger]:
-        """A nested run for one asset, with its input data sets and their digests."""
+        """A nested run for one asset, with its input data sets and their digests. The parent run is open meanwhile."""
         parent = self.parent_run(pipeline_run)
+        self.client.update_run(parent, status="RUNNING")
         tags = {
             "mlflow.parentRunId": parent,
             "dagster.run_id": pipeline_run,
@@ -94,13 +95,29 @@ class MlflowTracking:
             self._log_inputs(run_id, inputs)
             yield MlflowLogger(self.client, run_id, asset)
         except BaseException:
-            self.client.set_terminated(run_id, "FAILED")
+            self._close(run_id, parent, "FAILED")
             raise
-        self.client.set_terminated(run_id, "FINISHED")
+        self._close(run_id, parent, "FINISHED")
+
+    def _close(self, run_id: str, parent: str, status: str) -> None:
+        """Ends a nested run and its parent, which has failed if any of its runs has."""
+        self.client.set_terminated(run_id, status)
+        failed = self.client.search_runs(
+            [self._experiment()],
+            f"tags.`mlflow.parentRunId` = '{parent}' and attributes.status = 'FAILED'",
+            max_results=1,
+        )
+        self.client.set_terminated(parent, "FAILED" if failed else "FINISHED")
 
     def finish(self, pipeline_run: str, succeeded: bool) -> None:
-        """Closes the parent run."""
-        self.client.set_terminated(self.parent_run(pipeline_run), "FINISHED" if succeeded else "FAILED")
+        """Closes the parent run of a pipeline run, if anything was tracked in it, and what a kill left open below."""
+        parent = self._parent(pipeline_run)
+        if parent is None:
+            return
+        still_open = f"tags.`mlflow.parentRunId` = '{parent}' and attributes.status = 'RUNNING'"
+        for run in self.client.search_runs([self._experiment()], still_open):
+            self.client.set_terminated(run.info.run_id, "FAILED")
+        self.client.set_terminated(parent, "FINISHED" if succeeded else "FAILED")
 
     def version_at(self, model: str, alias: str) -> str | None:
         """The version that ``models:/model@alias`` points to; None if there is none.

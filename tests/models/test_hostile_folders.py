@@ -22,6 +22,7 @@ from rsqa_pipeline.models.model_folder import read_config
 from rsqa_pipeline.profile import Compute
 from rsqa_pipeline.score_model.network.checkpoint import read_processor
 from rsqa_pipeline.score_model.network.model import ScoreModel
+from tests.mutations import mutate, mutations, try_use
 
 Edit = Callable[[dict[str, Any]], object]
 
@@ -170,23 +171,6 @@ def test_wrong_types_in_a_processors_files_are_model_errors(copy: Path, name: st
         assert "\n" not in str(error)
 
 
-def mutated(data: bytes, draw: random.Random) -> bytes:
-    """Some bytes replaced, removed or repeated."""
-    changed = bytearray(data)
-    for _ in range(draw.choice((1, 3, 20))):
-        at = draw.randrange(len(changed))
-        kind = draw.randrange(3)
-        if kind == 0:
-            changed[at] = draw.randrange(256)
-        elif kind == 1:
-            del changed[at : at + draw.randrange(1, 30)]
-        else:
-            changed[at:at] = changed[at : at + draw.randrange(1, 30)]
-        if not changed:
-            changed = bytearray(b"{")
-    return bytes(changed)
-
-
 @pytest.mark.parametrize("kind", ["score model", "vlm", "clip"])
 def test_mutated_files_load_or_are_model_errors(
     kind: str, score_folder: Path, vlm_folder: Path, clip_folder: Path, tmp_path: Path, cpu: Compute
@@ -199,16 +183,13 @@ def test_mutated_files_load_or_are_model_errors(
     folder = Path(shutil.copytree(source, tmp_path / "model"))
     files = sorted(file for file in folder.iterdir() if file.is_file())
     refused = 0
-    for seed in range(60):
-        draw = random.Random(seed)
-        file = files[seed % len(files)]
+    for number in range(mutations(60)):
+        draw = random.Random(f"{kind} {number}")
+        file = files[number % len(files)]
         sound = file.read_bytes()
         # A change within the weights themselves is another sound model; its version differs.
         head = sound[:4000] if file.suffix == ".safetensors" else sound
-        file.write_bytes(mutated(head, draw) + sound[len(head) :])
-        try:
-            attempt(folder)
-        except ModelError:
-            refused += 1
+        file.write_bytes(mutate(head, draw) + sound[len(head) :])
+        refused += not try_use(f"{kind} {number}, {file.name}", lambda: attempt(folder))
         file.write_bytes(sound)
     assert refused > 10

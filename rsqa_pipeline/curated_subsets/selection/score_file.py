@@ -27,7 +27,7 @@ from rsqa_pipeline.curated_subsets.selection.explain import (
     dropped_rows,
     write_shares,
 )
-from rsqa_pipeline.curated_subsets.selection.score_reader import ScoreTable
+from rsqa_pipeline.curated_subsets.selection.score_reader import HASH_COLUMNS, ScoreTable
 from rsqa_pipeline.errors import DataError, UsageError
 from rsqa_pipeline.images.decode import ImageFault, content_hash
 from rsqa_pipeline.profile import SourceFile
@@ -141,7 +141,7 @@ def _join_scores(rows: Mapping[str, dict[str, Any]], scores: Path) -> tuple[pd.D
     selectors = {name: name for name in SCORED if name in table.columns}
     selectors.setdefault("score_model", table.column("score_model"))
     read = selectors | ({SPREAD: SPREAD} if SPREAD in table.columns else {})
-    hashes = [name for name in ("image_hash", "text_hash") if name in table.columns]
+    hashes = [name for name in HASH_COLUMNS if name in table.columns]
     found: dict[str, dict[str, Any]] = {}
     stale: set[str] = set()
     content = _Content(hashes)

@@ -13,9 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from rsqa_pipeline.curated_subsets.selection.apply_rule import SCORED, SPREAD
 from rsqa_pipeline.errors import DataError
 
 BATCH_ROWS = 1 << 18
+SCORE_COLUMNS = ("score", *SCORED, SPREAD)
+HASH_COLUMNS = ("image_hash", "text_hash")
 NOT_SCORED = np.uint64(0)
 """Code of a missing key; all other codes are higher."""
 _REFUSED = np.uint16(1 << 15)
@@ -35,9 +38,10 @@ class ScoreTable:
         try:
             self._data = ds.dataset(path)
             self.rows: int = self._data.count_rows()
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DataError(f"{path} is not a Parquet file: {error}") from error
-        self.columns: list[str] = self._data.schema.names
+            self.columns: list[str] = self._data.schema.names
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{path} is not a Parquet file: {_one_line(error)}") from error
+        self._path = path
         found = [name for name in ("key", "sample_id") if name in self.columns]
         if not found:
             raise DataError(f"{path} needs a column key or sample_id; it has {', '.join(self.columns)}")
@@ -58,23 +62,54 @@ class ScoreTable:
         ahead = {"batch_readahead": 1, "fragment_readahead": 1, "use_threads": False}
         stream = ds.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True)
         options = {**ahead, "fragment_scan_options": stream}
-        for batch in self._data.to_batches(columns=columns, batch_size=self.batch_rows, **options):
-            yield start, self._with_text_ids(batch, start)
+        batches = iter(self._data.to_batches(columns=columns, batch_size=self.batch_rows, **options))
+        while (batch := self._next(batches, start)) is not None:
+            yield start, batch
             start += len(batch)
+        if start != self.rows:
+            raise DataError(f"{self._path} is damaged: it should have {self.rows} rows and has {start}")
 
-    def _with_text_ids(self, batch: Any, start: int) -> Any:
-        """The batch with ids as strings, whatever their type in the file."""
-        if self.id not in batch.schema.names:
-            return batch
-        ids = batch.column(self.id)
-        if ids.null_count:
-            row = start + ids.is_null().to_pylist().index(True)
-            raise DataError(f"row {row} (from 0) has no {self.id}; each row of a score file needs one")
+    def _next(self, batches: Iterator[Any], start: int) -> Any:
+        """The next batch, with ids as text and scores as float64 whatever their types in the file; None at the end."""
         try:
-            text = ids.cast(pa.string())
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise DataError(f"column {self.id} has type {ids.type}, which cannot be read as ids: {error}") from error
-        return batch.set_column(batch.schema.get_field_index(self.id), self.id, text)
+            batch = next(batches, None)
+            if batch is None:
+                return None
+            batch.validate(full=True)  # e.g. text that is not UTF-8
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{self._path} is damaged behind row {start}: {_one_line(error)}") from error
+        columns = [self._converted(name, batch.column(name), start) for name in batch.schema.names]
+        return pa.record_batch(columns, names=batch.schema.names)
+
+    def _converted(self, name: str, values: Any, start: int) -> Any:
+        """
+        Raises:
+            DataError: a missing id, or a type that is not what the column stands for.
+        """
+        kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
+        if name == self.id and values.null_count:
+            row = start + values.is_null().to_pylist().index(True)
+            raise DataError(f"row {row} (from 0) has no {self.id}; each row of a score file needs one")
+        is_score = name in SCORE_COLUMNS
+        if not is_score and name not in (self.id, *HASH_COLUMNS) and not pa.types.is_nested(kind):
+            return values
+        if is_score and not (_is_number(kind) or pa.types.is_null(kind)):
+            raise DataError(f"column {name} of {self._path} has type {kind}; a score is a number")
+        try:
+            return values.cast(pa.float64() if is_score else pa.string())
+        except pa.ArrowException as error:
+            raise DataError(
+                f"column {name} of {self._path} has type {kind}, which cannot be read as text or a number: "
+                f"{_one_line(error)}"
+            ) from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _is_number(kind: Any) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
 @dataclass(frozen=True)

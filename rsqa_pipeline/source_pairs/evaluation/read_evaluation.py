@@ -56,7 +56,7 @@ def boxes_of(source: SourceFile) -> Boxes | None:
     if own is not None and source.boxes not in (None, own):
         raise DataError(
             f"{source.path}: boxes of {source.format} are in {own.unit}, {own.order}; the settings declare "
-            f"{source.boxes.unit}, {source.boxes.order}; leave out boxes"  # type: ignore[union-attr]
+            f"{source.boxes.unit}, {source.boxes.order}; leave out boxes"
         )
     return own or source.boxes
 

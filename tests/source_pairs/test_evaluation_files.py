@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -15,9 +15,11 @@ from pydantic import ValidationError
 from rsqa_pipeline.data_quality.suites import validate
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.profile import Boxes, SourceFile
+from rsqa_pipeline.profile.source_pairs import EvaluationFormat
 from rsqa_pipeline.records import read_table
 from rsqa_pipeline.source_pairs import benchmark_sets
 from rsqa_pipeline.source_pairs.evaluation.lhrs_bench import choice_lines
+from rsqa_pipeline.source_pairs.evaluation.read_evaluation import READERS
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 from tests.source_pairs.generated import settings, write_karpathy
 
@@ -317,3 +319,9 @@ def test_images_outside_the_folder_are_refused(tmp_path: Path) -> None:
     ]
     items, faults = items_of(tmp_path, "vrsbench_questions", write(tmp_path / "data" / "v.json", rows))
     assert (len(items), faults) == (1, {"outside_root": 1})
+
+
+def test_every_format_of_evaluation_files_is_documented() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert set(READERS) == set(get_args(EvaluationFormat))
+    assert not [form for form in READERS if f"`format: {form}`" not in text]

@@ -133,7 +133,8 @@ BENCHMARK_ITEM = pa.schema(
         (
             "task",
             pa.string(),
-        ),  # classification | retrieval | presence | count | comparison | rural_urban | grounding | choice | reward_*
+        ),  # classification | retrieval | presence | count | comparison | rural_urban | short_answer |
+        # grounding | choice | reward_*
         ("image_id", pa.string()),
         ("image", pa.string()),
         ("question", pa.string()),  # missing for classification, retrieval and captions

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
 
-from rsqa_pipeline.answer_matching import chooses, contains_answer, same_answer, same_letter
+from tqdm import tqdm
+
+from rsqa_pipeline.answer_matching import canonical, chooses, contains_answer, read_letter, same_answer, same_letter
 from rsqa_pipeline.benchmarks.captioning import rouge_l
+from rsqa_pipeline.benchmarks.kept_replies import KeptReplies
 from rsqa_pipeline.benchmarks.task import BenchmarkTask, Metric, function_of
-from rsqa_pipeline.boxes import any_box_hits, is_hit
+from rsqa_pipeline.boxes import any_box_hits, is_hit, read_one_box
 from rsqa_pipeline.images.decode import open_image
+from rsqa_pipeline.images.references import split_raster
 from rsqa_pipeline.models.generate import generate
 from rsqa_pipeline.models.load import Vlm
 from rsqa_pipeline.profile.types import Sampling
-from rsqa_pipeline.records import Message
+from rsqa_pipeline.records import Message, canonical_messages, sha256
 
 _MAX_OPEN_BATCHES = 8
 """Batches whose images are held in memory at the same time."""
@@ -42,6 +47,15 @@ MARKERS: Mapping[str, Callable[[str | None, dict[str, Any]], float]] = {
     "rouge_l": lambda reply, item: rouge_l(reply, item["captions"]),
 }
 """Mark in [0, 1] of a reply to an item, by name; 0 for a missing or unreadable reply."""
+
+
+READABLE: Mapping[str, Callable[[str | None], bool]] = {
+    "same_answer": lambda reply: bool(canonical(reply or "")),
+    "same_letter": lambda reply: read_letter(reply or "") is not None,
+    "box_hit": lambda reply: read_one_box(reply) is not None,
+    "rouge_l": lambda reply: bool(canonical(reply or "")),
+}
+"""Whether a reply states an answer at all, by the main marker of a task. An unreadable one is wrong, and counted."""
 
 
 def mark(task: BenchmarkTask, item: dict[str, Any], reply: str | None, metric: Metric | None = None) -> float:
@@ -75,9 +89,8 @@ def ask(
     Raises:
         ImageFault: an image cannot be opened.
     """
-    texts = [context[-1]["content"] for context in contexts]
-    order = sorted(range(len(texts)), key=lambda index: (len(texts[index]), texts[index], index))
-    replies: list[list[str]] = [[] for _ in texts]
+    order = by_length(contexts)
+    replies: list[list[str]] = [[] for _ in contexts]
     for start in range(0, len(order), _MAX_OPEN_BATCHES * batch_size):
         indices = order[start : start + _MAX_OPEN_BATCHES * batch_size]
         chats = [contexts[index] for index in indices]
@@ -86,3 +99,53 @@ def ask(
         for index, answers in zip(indices, generated, strict=True):
             replies[index] = answers
     return replies
+
+
+def ask_once(
+    vlm: Vlm,
+    contexts: Sequence[Sequence[Message]],
+    references: Sequence[str],
+    keys: Sequence[str],
+    kept: KeptReplies,
+    max_new_tokens: int,
+    batch_size: int,
+) -> list[str]:
+    """One greedy reply per context, in their order; those that are kept are not generated, the others are then kept.
+
+    Batches are those of `ask`, whatever is kept: a run that is resumed with the same batch size repeats whole batches.
+
+    Args:
+        keys: what each reply depends on, see `reply_key`.
+
+    Raises:
+        ImageFault: an image cannot be opened.
+    """
+    order = by_length(contexts)
+    for start in tqdm(range(0, len(order), batch_size), desc="replies", unit="batch", leave=False, mininterval=1):
+        missing = [index for index in order[start : start + batch_size] if keys[index] not in kept]
+        if missing:
+            chats = [contexts[index] for index in missing]
+            images = [open_image(references[index]) for index in missing]
+            replies = generate(vlm, chats, images, None, max_new_tokens, batch_size, 0)
+            kept.keep({keys[index]: reply for index, (reply,) in zip(missing, replies, strict=True)})
+    return [kept[key] for key in keys]
+
+
+def by_length(contexts: Sequence[Sequence[Message]]) -> list[int]:
+    """Positions of the contexts, similar lengths together."""
+    texts = [context[-1]["content"] for context in contexts]
+    return sorted(range(len(texts)), key=lambda index: (len(texts[index]), texts[index], index))
+
+
+def reply_key(item: dict[str, Any], context: Sequence[Message], model: str, decoding: Mapping[str, Any]) -> str:
+    """Hash of all that a greedy reply depends on: the image's bytes and how they are shown, the item, the prompt with
+    its template, the weights and the settings of decoding."""
+    shown = repr(split_raster(item["image"])[1])
+    return sha256(
+        item["image_id"],
+        shown,
+        item["item_id"],
+        canonical_messages(context),
+        model,
+        json.dumps(decoding, sort_keys=True),
+    )

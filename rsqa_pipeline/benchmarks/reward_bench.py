@@ -1,8 +1,8 @@
 """The reward bench: does a scorer put a right text above texts with one known fault?
 
-Each item is a set of four texts about an image: one right, three wrong by the same kind of fault. ``pairs`` is the
-share of the three that the right text beats, ``four_way`` whether it beats all three. A tie is not a win. The score
-model and CLIP score rate the same texts; intervals resample images.
+Each item is a set of four texts about an image: one right, three wrong by the same kind of fault; or a published pair.
+``pairs`` is the share of the wrong texts that the right one beats, ``four_way`` whether it beats all three. A tie is
+not a win. The score model and CLIP score rate the same texts; intervals resample images.
 """
 
 from __future__ import annotations
@@ -99,15 +99,16 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     outcomes = [outcome for scored in complete for outcome in outcomes_of(scored)]
     infos = metric_infos(tasks)
     counted = list(outcomes)
-    for metric in tasks[0][0].metrics:
+    widest = max((task for task, _ in tasks), key=lambda task: len(task.metrics))
+    for metric in widest.metrics:
         counted += pooled([outcome for outcome in outcomes if outcome.metric == metric.name], metric.name)
-        infos[ALL_TASKS, metric.name] = MetricInfo(chance_level(tasks[0][0], metric, []), binary=False)
+        infos[ALL_TASKS, metric.name] = MetricInfo(chance_level(widest, metric, []), binary=False)
     results = summarise(counted, infos, config.bootstrap_resamples, settings.seed)
     differences = compare(counted, [SCORERS], config.bootstrap_resamples, settings.seed)
     figures = write_results(out, outcomes, results, differences)
     versions = {"score_model_version": model.version, "clip_version": clip.version}
     write_table(out / "texts.parquet", TEXT, [row | versions for scored in sets for row in _text_rows(scored)])
-    plot_bench(out / "plots" / "accuracy.png", results, tasks[0][0].metrics)
+    plot_bench(out / "plots" / "accuracy.png", results, widest.metrics)
     items_of = {task.name: len(items) for task, items in tasks}
     counts = {f"sets/{task.name}": float(items_of.get(task.name, 0)) for task in known}
     return {**figures, **counts, **_quarantine(out, sets).metrics(len(complete))}

@@ -2,19 +2,25 @@
 
 Fine-tuned models get the plain question. A policy gets the reasoning prompt that it was trained with, and only the
 text between its answer tags is graded. A reply without tags is wrong, as its reward was 0 in training.
+
+Replies are kept in the profile's state (`kept_replies`): a run that is killed resumes, and an item whose image, prompt,
+weights and decoding are as before is not generated again.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from rsqa_pipeline.benchmarks.answers import MARKERS, ask, context_of, mark
+from rsqa_pipeline.benchmarks.answers import MARKERS, READABLE, ask_once, context_of, mark, reply_key
 from rsqa_pipeline.benchmarks.items import TaskItems, read_items
+from rsqa_pipeline.benchmarks.kept_replies import KeptReplies
 from rsqa_pipeline.benchmarks.results import (
     ALL_TASKS,
     MetricInfo,
@@ -27,14 +33,20 @@ from rsqa_pipeline.benchmarks.results import (
     summarise,
     write_results,
 )
-from rsqa_pipeline.benchmarks.task import function_of, load_tasks
+from rsqa_pipeline.benchmarks.served import served_replies
+from rsqa_pipeline.benchmarks.task import BenchmarkTask, function_of, load_tasks
+from rsqa_pipeline.boxes import BoxError, in_pixels
 from rsqa_pipeline.compared import Compared
+from rsqa_pipeline.images.decode import open_image
 from rsqa_pipeline.models.load import Vlm, load_vlm
-from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.profile import Boxes, Profile
+from rsqa_pipeline.profile.preference_data import TextModel
+from rsqa_pipeline.profile.profile import Benchmarks
 from rsqa_pipeline.records import Message, Metrics
 from rsqa_pipeline.rl_policy.reasoning import reasoning_prompt
 from rsqa_pipeline.rl_policy.rewards import read_answer
 from rsqa_pipeline.tracking.run_logger import RunLogger
+from rsqa_pipeline.versions import code_version
 
 REASONING_FACTOR = 6
 """Maximum length of a reply with reasoning, as a multiple of a plain reply."""
@@ -52,6 +64,19 @@ class ReplyFormat:
     """Whole reply -> the answer in it, None if there is none."""
     length_factor: int
     """Maximum length of a reply, as a multiple of a plain answer."""
+    boxes: Boxes | None = None
+    """How the model writes boxes; None: in pixels of the stored image."""
+
+    def answer(self, reply: str, task: BenchmarkTask, item: dict[str, Any]) -> str | None:
+        """The answer in a reply to an item, boxes in pixels; None if there is none, or a box that the model's
+        declared form rules out."""
+        answer = self.read(reply)
+        if answer is None or self.boxes is None or task.source != "grounding":
+            return answer
+        try:
+            return in_pixels(answer, open_image(item["image"]).size, self.boxes.unit, self.boxes.order)
+        except BoxError:
+            return None
 
 
 PLAIN = ReplyFormat(list, str, 1)
@@ -69,6 +94,8 @@ def run(
     comparisons: Sequence[Sequence[str]],
 ) -> Metrics:
     """Writes ``results``, ``comparisons``, ``predictions`` (parquet) and ``plots/accuracy.png``.
+
+    Also returns the counts of unreadable and missing replies (`_reply_counts`).
 
     Args:
         models: subset -> the input that holds its models.
@@ -88,45 +115,107 @@ def run(
     folders = rows_of(inputs, "vlm", models, seeds)
     folders += [(name, None, str(inputs[name] / "model")) for name in policies]
     outcomes: list[Outcome] = []
-    for model, seed, folder in tqdm(folders, desc="vlm benchmark", unit="model"):
-        reply_format = REASONING if model in policies else PLAIN
-        vlm = load_vlm(folder, settings.compute)
-        found = evaluate(vlm, model, tasks, reply_format, config.max_new_tokens, config.batch_size, settings.seed)
-        outcomes += [replace(outcome, seed=seed) for outcome in found]
+    cache = settings.score_cache("vlm_benchmark")
+    with KeptReplies(cache) as kept:
+        for model, seed, folder in tqdm(folders, desc="vlm benchmark", unit="model"):
+            reply_format = REASONING if model in policies else replace(PLAIN, boxes=config.reply_boxes.get(model))
+            vlm = load_vlm(folder, settings.compute)
+            found = evaluate(vlm, model, tasks, reply_format, config.max_new_tokens, config.batch_size, kept)
+            outcomes += [replace(outcome, seed=seed) for outcome in found]
+        for name, served in config.served.items():
+            reply_format = replace(PLAIN, boxes=config.reply_boxes.get(name))
+            outcomes += evaluate_served(name, served, tasks, reply_format, config.max_new_tokens, cache)
+        kept.compact()
     counted = outcomes + _over_all_tasks(outcomes, tasks, infos)
     results = summarise(counted, infos, config.bootstrap_resamples, settings.seed)
     differences = compare(counted, comparisons, config.bootstrap_resamples, settings.seed)
     main = [(task.name, task.metrics[0].name) for task, _ in tasks] + [(ALL_TASKS, POOLED_METRIC)]
     shown = [(task, metric, task.replace("_", "\n")) for task, metric in main if (task, metric) in infos]
     plot_results(out / "plots" / "accuracy.png", results, shown, Compared.of(settings))
-    return write_results(out, outcomes, results, differences)
+    return write_results(out, outcomes, results, differences) | _reply_counts(outcomes, tasks, policies, config)
 
 
 def evaluate(
-    vlm: Vlm, model: str, tasks: TaskItems, reply_format: ReplyFormat, max_new_tokens: int, batch_size: int, seed: int
+    vlm: Vlm,
+    model: str,
+    tasks: TaskItems,
+    reply_format: ReplyFormat,
+    max_new_tokens: int,
+    batch_size: int,
+    kept: KeptReplies,
 ) -> list[Outcome]:
     """Outcomes of one VLM with greedy decoding on every item of every task, each with the whole reply."""
     outcomes = []
+    code = code_version("models.generate")
     for task, items in tasks:
         contexts = [reply_format.prompt(context_of(task, item)) for item in items]
-        references = [item["image"] for item in items]
-        max_reply_tokens = max_new_tokens * reply_format.length_factor * task.length_factor
-        replies = ask(vlm, contexts, references, max_reply_tokens, batch_size, seed)
-        for item, (reply,) in zip(items, replies, strict=True):
-            answer = reply_format.read(reply)
-            outcomes += [
-                Outcome(
-                    model,
-                    item["item_id"],
-                    item["image_id"],
-                    task.name,
-                    metric.name,
-                    reply,
-                    mark(task, item, answer, metric),
-                )
-                for metric in task.metrics
-            ]
+        tokens = max_new_tokens * reply_format.length_factor * task.length_factor
+        parameter = next(vlm.model.parameters())
+        decoding = {"tokens": tokens, "code": code, "on": f"{parameter.device.type} {parameter.dtype}"}
+        keys = [reply_key(item, context, vlm.version, decoding) for item, context in zip(items, contexts, strict=True)]
+        replies = ask_once(vlm, contexts, [item["image"] for item in items], keys, kept, tokens, batch_size)
+        outcomes += _outcomes(model, task, items, replies, reply_format)
     return outcomes
+
+
+def evaluate_served(
+    model: str, served: TextModel, tasks: TaskItems, reply_format: ReplyFormat, max_new_tokens: int, cache: Path
+) -> list[Outcome]:
+    """Outcomes of a VLM behind a server on every item that it replied to."""
+    outcomes = []
+    for task, items in tasks:
+        contexts = [reply_format.prompt(context_of(task, item)) for item in items]
+        tokens = max_new_tokens * reply_format.length_factor * task.length_factor
+        replies = served_replies(model, served, items, contexts, tokens, cache / f"{model}.served.jsonl")
+        outcomes += _outcomes(model, task, items, replies, reply_format)
+    return outcomes
+
+
+def _outcomes(
+    model: str,
+    task: BenchmarkTask,
+    items: Sequence[dict[str, Any]],
+    replies: Sequence[str | None],
+    reply_format: ReplyFormat,
+) -> list[Outcome]:
+    """Grades of the replies under every metric; an item without a reply has none."""
+    outcomes = []
+    for item, reply in zip(items, replies, strict=True):
+        if reply is None:
+            continue
+        answer = reply_format.answer(reply, task, item)
+        outcomes += [
+            Outcome(
+                model,
+                item["item_id"],
+                item["image_id"],
+                task.name,
+                metric.name,
+                reply,
+                mark(task, item, answer, metric),
+            )
+            for metric in task.metrics
+        ]
+    return outcomes
+
+
+def _reply_counts(
+    outcomes: Sequence[Outcome], tasks: TaskItems, policies: Sequence[str], config: Benchmarks
+) -> Metrics:
+    """``unreadable/<model>/<task>``: replies without an answer, over all seeds; they are wrong. ``no_reply/...``: items
+    that a server did not answer; they count nowhere else. Counts of 0 are left out."""
+    counts: Counter[str] = Counter()
+    for task, items in tasks:
+        by_id = {item["item_id"]: item for item in items}
+        main = [o for o in outcomes if (o.task, o.metric) == (task.name, task.metrics[0].name)]
+        for outcome in main:
+            plain = replace(PLAIN, boxes=config.reply_boxes.get(outcome.model))
+            reply_format = REASONING if outcome.model in policies else plain
+            answer = reply_format.answer(outcome.prediction or "", task, by_id[outcome.item_id])
+            counts[f"unreadable/{outcome.model}/{task.name}"] += not READABLE[task.marker](answer)
+        for name in config.served:
+            counts[f"no_reply/{name}/{task.name}"] = len(items) - sum(o.model == name for o in main)
+    return {name: float(count) for name, count in sorted(counts.items()) if count}
 
 
 def _over_all_tasks(

@@ -28,7 +28,7 @@ SAMPLE_TASKS = [
 ]  # fmt: skip
 BENCHMARK_TASKS = [
     "classification", "retrieval", "presence", "count", "comparison", "rural_urban", "grounding", "choice",
-    *REWARD_TASKS,
+    "short_answer", "reward_pair", *REWARD_TASKS,
 ]  # fmt: skip
 FAMILIES = ["caption", "close_ended", "open_ended", "rs_specific", "text"]
 MAX_SHOWN_VALUES = 3

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from rsqa_pipeline.profile.curated_subsets import CuratedSubsets, CurationCurve
-from rsqa_pipeline.profile.preference_data import PreferenceData
+from rsqa_pipeline.profile.preference_data import PreferenceData, TextModel
 from rsqa_pipeline.profile.score_model import ScoreModelSettings
-from rsqa_pipeline.profile.source_pairs import SourcePairs
+from rsqa_pipeline.profile.source_pairs import Boxes, SourcePairs
 from rsqa_pipeline.profile.types import Count, Fraction, NonNegative, Optimizer, Sampling, Section
 
 
@@ -165,8 +165,22 @@ class Benchmarks(Section):
     batch_size: Count
     max_new_tokens: Count
     bootstrap_resamples: Count
+    served: dict[str, TextModel] = Field(default={})
+    """Further rows of the VLM benchmark, by name: models behind an OpenAI-compatible server."""
+    reply_boxes: dict[str, Boxes] = Field(default={})
+    """How ``base`` and served models write boxes, by row; default: as this project, in pixels of the stored image.
+    Qwen2-VL: ``{unit: 0..1000}``; GeoChat: ``{unit: 0..100}``. A box that does not fit is an unreadable reply."""
     best_of_n: BestOfN
     curve: CurationCurve
+
+    @model_validator(mode="after")
+    def _rows_that_can_be_measured(self) -> Benchmarks:
+        for name, model in self.served.items():
+            if model.server is None:
+                raise ValueError(f"benchmarks.served.{name} needs a server")
+        if unknown := sorted(set(self.reply_boxes) - {"base", *self.served}):
+            raise ValueError(f"benchmarks.reply_boxes: {unknown[0]!r} is neither base nor in benchmarks.served")
+        return self
 
 
 class ReportSettings(Section):

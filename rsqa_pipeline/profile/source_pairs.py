@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -28,6 +28,11 @@ class Boxes(Section):
     """Of four numbers in brackets: two ``corners``, or a corner, width and height, ``xywh``."""
 
 
+EvaluationFormat = Literal[
+    "lhrs_bench", "rsvqa", "dior_rsvg", "vrsbench_captions", "vrsbench_questions", "vrsbench_boxes", "vl_rewardbench",
+    "multimodal_rewardbench", "fmow",
+]  # fmt: skip
+"""Published evaluation files, only for benchmarks: all of their rows are test rows."""
 ColumnName = Literal[
     "id", "image", "text", "captions", "messages", "conversations", "split", "source", "task", "scene_class"
 ]
@@ -41,7 +46,7 @@ class SourceFile(Section):
     format: Literal[
         "scenes", "karpathy", "coco", "llava", "csv", "jsonl", "webdataset", "hf_parquet", "image_folder",
         "class_questions", "nwpu_captions",
-    ]  # fmt: skip
+    ] | EvaluationFormat  # fmt: skip
     path: str | None = None
     """The file; a folder for ``image_folder``; a file or a folder of files for ``webdataset`` and ``hf_parquet``.
     Scenes need a path for captions only."""
@@ -72,8 +77,16 @@ class SourceFile(Section):
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The file and the image folder, as far as they are named."""
-        return tuple(path for path in (self.path, self.images) if path is not None)
+        """The file, the files that belong to it, and the image folder, as far as they are named."""
+        beside: list[str | None] = []
+        if self.format == "rsvqa" and self.path is not None:
+            file = Path(self.path)
+            beside = [str(file.with_name(file.name.replace("questions", part))) for part in ("answers", "images")]
+        return tuple(path for path in (self.path, *beside, self.images) if path is not None)
+
+    @property
+    def is_evaluation(self) -> bool:
+        return self.format in get_args(EvaluationFormat)
 
     @model_validator(mode="after")
     def _settings_fit_the_format(self) -> SourceFile:
@@ -83,6 +96,14 @@ class SourceFile(Section):
             raise ValueError(f"delimiter is one character of a csv file, found {self.delimiter!r}, {self.format}")
         if self.caption_prompts is not None and self.format not in _FORMATS_OF_CONVERSATIONS:
             raise ValueError(f"caption_prompts needs a format of conversations, found {self.format}")
+        return self
+
+    @model_validator(mode="after")
+    def _evaluation_files_are_read_whole(self) -> SourceFile:
+        refused = ("limit", "corruption", "scene_class_from_name", "bands", "stretch", "fourth_band")
+        set_here = [name for name in refused if getattr(self, name)]
+        if self.is_evaluation and set_here:
+            raise ValueError(f"format {self.format} is read as published; leave out {', '.join(set_here)}")
         return self
 
     @model_validator(mode="after")
@@ -139,6 +160,14 @@ class SourcePairs(Section):
     @property
     def captions_alone(self) -> bool:
         return self.instructions is None
+
+    @model_validator(mode="after")
+    def _evaluation_files_are_benchmarks(self) -> SourcePairs:
+        further = self.duplicates.benchmarks.values() if self.duplicates else ()
+        for source in (self.captions, self.instructions, *further):
+            if source is not None and source.is_evaluation:
+                raise ValueError(f"format {source.format} is only for source_pairs.benchmarks, found at {source.path}")
+        return self
 
     @model_validator(mode="after")
     def _captions_alone_or_all(self) -> SourcePairs:

@@ -15,8 +15,8 @@ from rsqa_pipeline.source_pairs.benchmark_rows import NoItem, item_values
 from rsqa_pipeline.source_pairs.caption_faults import CaptionedImage
 from rsqa_pipeline.source_pairs.class_questions import ask, tasks_for
 from rsqa_pipeline.source_pairs.clean import CleanRow, ImageIndex, check_rows
+from rsqa_pipeline.source_pairs.evaluation.read_evaluation import boxes_of, read_evaluation
 from rsqa_pipeline.source_pairs.from_scenes import benchmark_items
-from rsqa_pipeline.source_pairs.readers.read_source import read_source
 from rsqa_pipeline.source_pairs.reward_items import file_reward_items
 from rsqa_pipeline.source_pairs.scene_classes import class_from_name, class_words
 from rsqa_pipeline.source_pairs.source_notes import SourceNotes
@@ -47,7 +47,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
             _test_rows(pairs, pairs.benchmarks, notes),
             ImageIndex(pairs.max_image_pixels, pairs.max_image_bytes),
         )
-        clean = check_rows(rows, images, quarantine, pairs.benchmarks.boxes)
+        clean = check_rows(rows, images, quarantine, boxes_of(pairs.benchmarks))
         items, kept = file_items(clean, pairs.benchmark_items, settings.seed, quarantine)
     write_table(out / "items.parquet", BENCHMARK_ITEM, items)
     quarantine.write(out)
@@ -61,7 +61,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
 
 
 def _test_rows(pairs: SourcePairs, source: SourceFile, notes: SourceNotes) -> list[Entry]:
-    entries = list(read_source(source))
+    entries = list(read_evaluation(source))
     names_splits = any(entry.split is not None for entry in entries)
     trained = {other.path for other in (pairs.captions, pairs.instructions) if other is not None}
     if not names_splits and source.path in trained:
@@ -162,8 +162,9 @@ def _class_item(task: Any, image: _TestImage, classes: list[str], seed: int) -> 
 
 
 def _item(task: str, image: _TestImage, **values: Any) -> dict[str, Any]:
+    pair = values["choices"] if task == "reward_pair" else []  # one question may come with several pairs
     return {
-        "item_id": f"{task}-{sha256(image.image_id, values.get('question') or '')[:16]}",
+        "item_id": f"{task}-{sha256(image.image_id, values.get('question') or '', *pair)[:16]}",
         "task": task,
         **image.columns,
         **values,

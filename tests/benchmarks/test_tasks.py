@@ -25,7 +25,7 @@ def task(name: str) -> BenchmarkTask:
 def test_every_file_belongs_to_one_kind_of_model() -> None:
     clip, vlm, scorer = load_tasks("clip"), load_tasks("vlm"), load_tasks("scorer")
     assert [t.name for t in clip] == ["classification", "retrieval"]
-    assert sorted(t.source for t in scorer) == sorted(REWARD_TASKS)
+    assert sorted(t.source for t in scorer) == sorted([*REWARD_TASKS, "reward_pair"])
     assert len(clip + vlm + scorer) == len(list(TASK_FOLDER.glob("*.yaml")))
     assert all(t.higher_is_better for t in clip + vlm + scorer)
 

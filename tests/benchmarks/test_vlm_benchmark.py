@@ -10,6 +10,7 @@ import pytest
 
 from rsqa_pipeline.benchmarks.answers import context_of
 from rsqa_pipeline.benchmarks.items import TaskItems, read_items
+from rsqa_pipeline.benchmarks.kept_replies import KeptReplies
 from rsqa_pipeline.benchmarks.task import load_tasks
 from rsqa_pipeline.benchmarks.vlm_benchmark import PLAIN, REASONING, evaluate, run
 from rsqa_pipeline.models.load import Vlm, load_vlm
@@ -67,12 +68,14 @@ def test_replies_are_read_in_the_models_format(
     wrap: str,
     marks: tuple[float, float],
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     # left out: class questions and captions have many right replies, and a box is read anywhere in the reply
     skipped = {"scene_class", "caption"} | ({"grounding"} if "that is it" in wrap else set())
     kept = [(task, items) for task, items in tasks if task.name not in skipped]
     monkeypatch.setattr("rsqa_pipeline.benchmarks.answers.generate", knowing_generate(kept, wrap))
-    outcomes = evaluate(vlm, "base", kept, reply_format, 6, batch_size=4, seed=0)
+    with KeptReplies(tmp_path / "replies") as replies:
+        outcomes = evaluate(vlm, "base", kept, reply_format, 6, 4, replies)
     assert len(outcomes) == 2 * 6 * len(kept)
     lenient = {outcome.correct for outcome in outcomes if outcome.metric == "lenient_accuracy"}
     strict = {outcome.correct for outcome in outcomes if outcome.metric != "lenient_accuracy"}
@@ -104,7 +107,10 @@ def test_training_and_benchmark_use_the_same_prompts() -> None:
     assert context_of(task, item) == photo.messages
 
 
-def test_run_writes_every_table(models: Path, benchmark_sets: Path, settings: Profile, tmp_path: Path) -> None:
+def test_run_writes_every_table(
+    models: Path, benchmark_sets: Path, settings: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the profile's state, with the kept replies, is below the working folder
     tuned = tmp_path / "tuned"
     tuned.mkdir()
     (tuned / "model").symlink_to(models / "vlm")
@@ -139,6 +145,9 @@ def test_run_writes_every_table(models: Path, benchmark_sets: Path, settings: Pr
     assert (out / "plots" / "accuracy.png").stat().st_size > 0
 
 
-def test_the_same_items_get_the_same_replies(vlm: Vlm, tasks: TaskItems) -> None:
-    first, second = (evaluate(vlm, "base", tasks[:2], PLAIN, 6, batch_size=4, seed=0) for _ in range(2))
-    assert first == second
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 36])
+def test_replies_do_not_depend_on_the_batch_size(vlm: Vlm, tasks: TaskItems, tmp_path: Path, batch_size: int) -> None:
+    with KeptReplies(tmp_path / "a") as first, KeptReplies(tmp_path / "b") as second:
+        four = evaluate(vlm, "base", tasks, PLAIN, 6, 4, first)
+        assert evaluate(vlm, "base", tasks, PLAIN, 6, batch_size, second) == four
+    assert any(outcome.prediction for outcome in four)

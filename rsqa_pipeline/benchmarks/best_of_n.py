@@ -6,6 +6,7 @@ is one. N answers are drawn once; the value at n < N is the mean over all subset
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from rsqa_pipeline.answer_matching import canonical
 from rsqa_pipeline.benchmarks import selectors
 from rsqa_pipeline.benchmarks.answers import ask, context_of, mark
+from rsqa_pipeline.benchmarks.best_of_n_changes import CHANGE, change_rows, flags
 from rsqa_pipeline.benchmarks.items import TaskItems, read_items
 from rsqa_pipeline.benchmarks.results import ALL_TASKS, COMPARISON, Outcome, compare
 from rsqa_pipeline.benchmarks.task import load_tasks
@@ -28,10 +30,11 @@ from rsqa_pipeline.plots import colour, new_panels, save
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.records import Message, Metrics, write_table
 from rsqa_pipeline.score_model.scoring.scorer import Scorer
-from rsqa_pipeline.statistics import bootstrap_mean
+from rsqa_pipeline.statistics import hierarchical_mean
 from rsqa_pipeline.tracking.run_logger import RunLogger
 
 SELECTORS = ("score_model", "clip_score", "majority_vote", "random", "oracle")
+SCORERS = ("score_model", "clip_score")
 COMPARED = tuple(("score_model", other) for other in ("random", "majority_vote", "clip_score"))
 
 CURVE = pa.schema(
@@ -42,11 +45,17 @@ CURVE = pa.schema(
         ("value", pa.float64()),  # share of items answered right, in [0, 1], as are low and high
         ("low", pa.float64()),
         ("high", pa.float64()),
-        ("items", pa.int64()),
+        ("items", pa.int64()),  # items with a pick: those with an answer that the selector can judge
+        ("no_pick", pa.float64()),  # expected share of draws of n answers without a pick, over all items
+        ("gap_share", pa.float64()),  # of the way from random to oracle, over the same items; null where there is none
+        ("kl", pa.float64()),  # log n - (n - 1) / n, in nats: bound on the distance from the sampling model
     ]
 )
 """Example: ``{"selector": "score_model", "task": "count", "n": 8, "value": 0.71, "low": 0.64, "high": 0.78,
-"items": 150}``"""
+"items": 150, "no_pick": 0.0, "gap_share": 0.58, "kl": 1.2}``"""
+
+Grades = Mapping[tuple[str, int], list[float | None]]
+"""(selector, n) -> expected grade in [0, 1] of each item, in the order of the items; None without a pick."""
 
 CANDIDATE = pa.schema(
     [
@@ -78,7 +87,7 @@ class Answers:
 
 
 def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger, *, vlm: str) -> Metrics:
-    """Writes ``curve``, ``comparisons``, ``candidates`` (parquet) and ``plots/best_of_n.png``.
+    """Writes ``curve``, ``changes``, ``comparisons``, ``candidates`` (parquet) and ``plots/best_of_n.png``.
 
     Raises:
         DataError: the item table has no item of any task with ``best_of_n``.
@@ -99,10 +108,16 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     write_table(out / "candidates.parquet", CANDIDATE, [row | versions for a in drawn for row in _candidate_rows(a)])
     gaps = _comparisons(values, drawn, max(rules.counts), settings.benchmarks.bootstrap_resamples, settings.seed)
     write_table(out / "comparisons.parquet", COMPARISON, gaps)
+    bootstrap = (settings.benchmarks.bootstrap_resamples, settings.seed)
+    images = [str(answers.item["image_id"]) for answers in drawn]
+    compared = {key: grades for key, grades in values.items() if key[0] != "random"}  # it is the same for every n
+    picked_scores = expected_scores(drawn, rules.counts)
+    changes = change_rows(compared, picked_scores, items_of_tasks(drawn), images, *bootstrap)
+    write_table(out / "changes.parquet", CHANGE, changes)
     _plot(out / "plots" / "best_of_n.png", curve)
     unscored = sum(score is None for answers in drawn for score in answers.scores["score_model"])
     curves = {f"{row['selector']}/{row['task']}/best_of_{row['n']}": float(row["value"]) for row in curve}
-    return {**curves, "unscored_candidates": float(unscored)}
+    return {**curves, **flags(changes), "unscored_candidates": float(unscored)}
 
 
 def draw_answers(folder: Path, tasks: TaskItems, settings: Profile) -> list[Answers]:
@@ -138,47 +153,87 @@ def add_scores(
         answers.scores[name] = [by_text[text] for text in answers.texts]
 
 
-def selector_values(drawn: Sequence[Answers], counts: Sequence[int], seed: int) -> dict[tuple[str, int], list[float]]:
-    """(selector, n) -> expected grade in [0, 1] of each item, in the order of the items."""
-    rng = np.random.default_rng(seed)
-    values: dict[tuple[str, int], list[float]] = {(name, n): [] for name in SELECTORS for n in sorted(counts)}
+def selector_values(
+    drawn: Sequence[Answers], counts: Sequence[int], seed: int
+) -> dict[tuple[str, int], list[float | None]]:
+    """The `Grades` of every selector. Boxes vote by overlap, other answers by equality."""
+    values: dict[tuple[str, int], list[float | None]] = {(name, n): [] for name in SELECTORS for n in sorted(counts)}
     for answers in drawn:
         votes = [canonical(text) for text in answers.texts]
         for n in sorted(counts):
             values["random", n].append(selectors.random_pick(answers.correct))
             values["oracle", n].append(selectors.any_right(answers.correct, n))
-            values["majority_vote", n].append(selectors.majority_vote(votes, answers.correct, n, rng))
-            for name in ("score_model", "clip_score"):
+            values["majority_vote", n].append(
+                selectors.majority_box(answers.texts, answers.correct, n, seed)
+                if answers.item.get("boxes")
+                else selectors.majority_vote(votes, answers.correct, n)
+            )
+            for name in SCORERS:
                 values[name, n].append(selectors.best_by_score(answers.scores[name], answers.correct, n))
     return values
 
 
-def _curve(
-    values: Mapping[tuple[str, int], list[float]], drawn: Sequence[Answers], resamples: int, seed: int
-) -> list[dict[str, Any]]:
-    """Rows of `CURVE`: for each task, then for all tasks together."""
+def expected_scores(drawn: Sequence[Answers], counts: Sequence[int]) -> dict[tuple[str, int], list[float | None]]:
+    """(scorer, n) -> expected score of each item's picked answer; None without a pick."""
+    return {
+        (name, n): [
+            selectors.best_by_score(found := answers.scores[name], [score or 0.0 for score in found], n)
+            for answers in drawn
+        ]
+        for name in SCORERS
+        for n in sorted(counts)
+    }
+
+
+def items_of_tasks(drawn: Sequence[Answers]) -> dict[str, list[int]]:
+    """Task -> positions of its items, and `ALL_TASKS` -> all of them."""
+    tasks: dict[str, list[int]] = {}
+    for index, answers in enumerate(drawn):
+        tasks.setdefault(answers.task, []).append(index)
+    return {**tasks, ALL_TASKS: list(range(len(drawn)))}
+
+
+def _curve(values: Grades, drawn: Sequence[Answers], resamples: int, seed: int) -> list[dict[str, Any]]:
+    """Rows of `CURVE`: for each task, then for all tasks together. A selector without any pick has no row."""
     rows = []
-    task_names = np.array([answers.task for answers in drawn])
-    for task in [*dict.fromkeys(task_names.tolist()), ALL_TASKS]:
-        chosen = task_names == task if task != ALL_TASKS else np.ones(len(drawn), dtype=bool)
+    for task, chosen in items_of_tasks(drawn).items():
         for (selector, n), grades in values.items():
-            mean = bootstrap_mean(np.asarray(grades)[chosen], resamples, seed)
-            bounds = {"value": mean.value, "low": mean.low, "high": mean.high, "items": mean.n}
-            rows.append({"selector": selector, "task": task, "n": n, **bounds})
+            picked = [index for index in chosen if grades[index] is not None]
+            if not picked:
+                continue
+            images = [str(drawn[index].item["image_id"]) for index in picked]
+            mean = hierarchical_mean(
+                np.array([[grades[index] for index in picked]], dtype=float), resamples, seed, images
+            )
+            floor, ceiling = (
+                float(np.mean([values[bound, n][index] for index in picked])) for bound in ("random", "oracle")
+            )
+            rows.append(
+                {"selector": selector, "task": task, "n": n, "value": mean.value, "low": mean.low, "high": mean.high,
+                 "items": mean.n, "kl": math.log(n) - (n - 1) / n,
+                 "no_pick": float(np.mean([_no_pick(drawn[index], selector, n) for index in chosen])),
+                 "gap_share": (mean.value - floor) / (ceiling - floor) if ceiling - floor > 1e-9 else None}
+            )  # fmt: skip
     return rows
 
 
-def _comparisons(
-    values: Mapping[tuple[str, int], list[float]], drawn: Sequence[Answers], n: int, resamples: int, seed: int
-) -> list[dict[str, Any]]:
-    """The score model against other selectors at the largest n, paired by item, per task and over all tasks."""
-    outcomes = [
-        Outcome(selector, answers.item["item_id"], answers.item["image_id"], task, f"best_of_{n}", None, grade)
-        for selector in dict.fromkeys(name for pair in COMPARED for name in pair)
-        for answers, grade in zip(drawn, values[selector, n], strict=True)
-        for task in (answers.task, ALL_TASKS)
-    ]
-    return compare(outcomes, COMPARED, resamples, seed)
+def _no_pick(answers: Answers, selector: str, n: int) -> float:
+    return selectors.no_pick(answers.scores[selector], n) if selector in SCORERS else 0.0
+
+
+def _comparisons(values: Grades, drawn: Sequence[Answers], n: int, resamples: int, seed: int) -> list[dict[str, Any]]:
+    """The score model against other selectors at the largest n, paired over the items where both have a pick."""
+    rows = []
+    for pair in COMPARED:
+        outcomes = [
+            Outcome(selector, answers.item["item_id"], answers.item["image_id"], task, f"best_of_{n}", None, grade)
+            for answers, *grades in zip(drawn, *(values[name, n] for name in pair), strict=True)
+            if None not in grades
+            for selector, grade in zip(pair, grades, strict=True)
+            for task in (answers.task, ALL_TASKS)
+        ]
+        rows += compare(outcomes, [pair], resamples, seed) if outcomes else []
+    return rows
 
 
 def _candidate_rows(answers: Answers) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from rsqa_pipeline.tracking.run_logger import SilentLogger
 
 def answers(texts: list[str], correct: list[float], scores: list[float | None]) -> Answers:
     context = [Message(role="user", content="How many ships are there?")]
-    item = {"item_id": "count-0", "image": "images.tar#0+1"}
+    item = {"item_id": "count-0", "image_id": "a", "image": "images.tar#0+1"}
     return Answers(item, "count", context, texts, correct, {"score_model": scores, "clip_score": scores[::-1]})
 
 
@@ -60,9 +60,12 @@ def test_run_writes_every_table(
     assert all(0 <= row["low"] <= row["value"] <= row["high"] <= 1 for row in curve)
     first = {row["selector"]: row["value"] for row in curve if row["n"] == 1 and row["task"] == "all_tasks"}
     assert max(first.values()) - min(first.values()) < 1e-9  # one answer leaves no choice
+    assert {row["gap_share"] for row in curve if row["n"] == 1} == {None}
+    changes = read_table(outs[0] / "changes.parquet")
+    assert len(changes) == 4 * 3 * 5  # selectors but random, pairs of counts, tasks
     candidates = read_table(outs[0] / "candidates.parquet")
     assert len(candidates) == 16 * 4
     assert all(row["score_model_version"] and row["clip_version"] for row in candidates)
     assert len(read_table(outs[0] / "comparisons.parquet")) == 3 * 5
-    for name in ("curve.parquet", "candidates.parquet", "plots/best_of_n.png"):
+    for name in ("curve.parquet", "changes.parquet", "candidates.parquet", "plots/best_of_n.png"):
         assert (outs[0] / name).read_bytes() == (outs[1] / name).read_bytes()

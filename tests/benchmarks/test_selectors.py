@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
-from itertools import combinations, permutations
+from itertools import combinations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rsqa_pipeline.benchmarks.selectors import any_right, best_by_score, majority_vote, random_pick
+from rsqa_pipeline.benchmarks.selectors import (
+    any_right,
+    best_by_score,
+    majority_box,
+    majority_vote,
+    no_pick,
+    random_pick,
+)
+
+GRADED = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from([0.0, 0.5, 1.0])), min_size=1, max_size=7)
 
 
 def naive_best(scores: list[float | None], correct: list[float], n: int) -> float:
-    """Mean over all subsets of n of the mean grade of the best-scored answers."""
+    """Mean grade of the best-scored answers over all subsets of n that hold a scored one."""
     grades = []
     for subset in combinations(range(len(scores)), n):
-        values = [-np.inf if scores[index] is None else scores[index] for index in subset]
-        best = [correct[index] for index, value in zip(subset, values, strict=True) if value == max(values)]
-        grades.append(np.mean(best))
+        known = [score for index in subset if (score := scores[index]) is not None]
+        if known:
+            grades.append(np.mean([correct[index] for index in subset if scores[index] == max(known)]))
+    return float(np.mean(grades))
+
+
+def naive_vote(answers: list[str], correct: list[float], n: int) -> float:
+    """Mean over all subsets of n; kinds that tie are equally likely, and so are the drawn answers of a kind."""
+    grades = []
+    for subset in combinations(range(len(answers)), n):
+        said = [answers[index] for index in subset]
+        most = max(said.count(text) for text in said)
+        grades.append(np.mean([correct[i] for i in subset if said.count(answers[i]) == most]))
     return float(np.mean(grades))
 
 
@@ -31,8 +52,15 @@ def test_best_by_score_by_hand() -> None:
     assert best_by_score([1.0, 2.0], [0.0, 1.0], 1) == 0.5
     assert best_by_score([1.0, 2.0], [0.0, 1.0], 2) == 1.0
     assert best_by_score([5.0, 5.0], [0.0, 1.0], 2) == 0.5  # a tie is broken at random
-    assert best_by_score([None, None], [0.0, 1.0], 2) == 0.5
-    assert best_by_score([None, -9.0], [1.0, 0.0], 2) == 0.0  # a missing score never beats a score
+    assert best_by_score([None, None], [0.0, 1.0], 2) is None
+    assert best_by_score([None, -9.0], [1.0, 0.0], 1) == 0.0  # an answer without a score is never picked
+
+
+def test_draws_without_a_pick_are_counted() -> None:
+    assert no_pick([None, 1.0, None], 1) == pytest.approx(2 / 3)
+    assert no_pick([None, 1.0, None], 2) == pytest.approx(1 / 3)
+    assert no_pick([None, None], 2) == 1.0
+    assert no_pick([0.0, 1.0], 1) == 0.0  # a score of 0 is a score
 
 
 @pytest.mark.parametrize("n", [1, 2, 4])
@@ -42,18 +70,42 @@ def test_oracle_is_the_share_of_subsets_with_a_right_answer(n: int) -> None:
     assert any_right(correct, n) == pytest.approx(float(expected))
 
 
-def test_majority_vote() -> None:
-    rng = np.random.default_rng(0)
-    assert majority_vote(["3", "4", "3"], [1.0, 0.0, 1.0], 3, rng) == 1.0
-    assert majority_vote(["3", "4", "4"], [1.0, 0.0, 0.0], 3, rng) == 0.0
-    answers, correct = ["a", "b", "b", "c"], [1.0, 0.0, 0.0, 1.0]
-    orders = [order[:3] for order in permutations(range(4))]
-    grades = []
-    for order in orders:
-        said = [answers[index] for index in order]
-        grades.append(correct[order[max(range(3), key=lambda index: (said.count(said[index]), -index))]])
-    draws = [majority_vote(answers, correct, 3, rng) for _ in range(60)]
-    assert float(np.mean(draws)) == pytest.approx(float(np.mean(grades)), abs=0.02)
+def test_majority_vote_by_hand() -> None:
+    assert majority_vote(["3", "4", "3"], [1.0, 0.0, 1.0], 3) == 1.0
+    assert majority_vote(["3", "4", "4"], [1.0, 0.0, 0.0], 3) == 0.0
+    assert majority_vote(["3", "4"], [1.0, 0.0], 2) == 0.5
+
+
+@given(GRADED, st.data())
+def test_majority_vote_is_the_mean_over_all_subsets(graded: list[tuple[str, float]], data: st.DataObject) -> None:
+    grade_of = dict(graded)  # answers of a kind have one grade
+    answers = [text for text, _ in graded]
+    correct = [grade_of[text] for text in answers]
+    n = data.draw(st.integers(1, len(answers)))
+    assert majority_vote(answers, correct, n) == pytest.approx(naive_vote(answers, correct, n))
+    order = data.draw(st.permutations(range(len(answers))))
+    again = majority_vote([answers[i] for i in order], [correct[i] for i in order], n)
+    assert again == pytest.approx(majority_vote(answers, correct, n))
+
+
+def test_boxes_vote_by_overlap_by_hand() -> None:
+    near = ["[0, 0, 10, 10]", "[0, 0, 10, 9]", "[50, 50, 60, 60]"]  # IoU 0.9, and none
+    assert majority_box(near, [1.0, 1.0, 0.0], 3, seed=0) == 1.0
+    assert majority_box(near, [1.0, 1.0, 0.0], 2, seed=0) == pytest.approx((1 + 0.5 + 0.5) / 3)
+    middle = ["[0, 0, 10, 10]", "[0, 0, 10, 8]", "[0, 0, 10, 6]"]  # the middle one overlaps most
+    assert majority_box(middle, [0.0, 1.0, 0.0], 3, seed=0) == 1.0
+    assert majority_box(["no box", "none", "[0, 0, 9, 9]"], [0.0, 0.0, 1.0], 3, seed=0) == 1.0
+    assert majority_box(["no box", "none"], [0.0, 1.0], 2, seed=0) == 0.5
+
+
+@given(st.lists(st.tuples(st.integers(0, 12), st.sampled_from([0.0, 1.0])), min_size=1, max_size=14), st.data())
+def test_order_of_boxes_does_not_matter(drawn: list[tuple[int, float]], data: st.DataObject) -> None:
+    n = data.draw(st.integers(1, len(drawn)))
+    values = [
+        majority_box([f"[{x}, 0, {x + 10}, 10]" for x, _ in boxes], [grade for _, grade in boxes], n, seed=0)
+        for boxes in (drawn, data.draw(st.permutations(drawn)))
+    ]
+    assert values[0] == pytest.approx(values[1])
 
 
 def test_random_pick_is_the_mean() -> None:
@@ -61,8 +113,9 @@ def test_random_pick_is_the_mean() -> None:
 
 
 def test_selectors_agree_for_one_answer() -> None:
-    rng, correct = np.random.default_rng(0), [1.0, 0.0, 0.0, 1.0]
+    correct = [1.0, 0.0, 0.0, 1.0]
     mean = random_pick(correct)
     assert best_by_score([4.0, 3.0, 2.0, 1.0], correct, 1) == pytest.approx(mean)
     assert any_right(correct, 1) == pytest.approx(mean)
-    assert majority_vote(list("abcd"), correct, 1, rng) == pytest.approx(mean)
+    assert majority_vote(list("abcd"), correct, 1) == pytest.approx(mean)
+    assert majority_box([f"[{x}, 0, 99, 9]" for x in range(4)], correct, 1, seed=0) == pytest.approx(mean)

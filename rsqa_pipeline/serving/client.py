@@ -152,13 +152,13 @@ class RewardClient:
         self.close()
 
 
-def trl_reward(
-    client: RewardClient, image_column: str = "image", answer_of: AnswerOf | None = None
-) -> Callable[..., Rewards]:
+def trl_reward(client: RewardClient, answer_of: AnswerOf | None = None) -> Callable[..., Rewards]:
     """A reward function for TRL's trainers, whose reward is the score itself. None is a missing reward for TRL.
 
+    The image of a row is in the training set's column ``image``, or alone in its list ``images``, as TRL's trainers of
+    VLMs have it; a training set without them has no images.
+
     Args:
-        image_column: column of the training set with the image of a row; a training set without it has no images.
         answer_of: the part of a completion that is scored, or None where there is none, e.g.
             `rsqa_pipeline.rl_policy.rewards.read_answer`; by default, the whole completion.
     """
@@ -167,7 +167,8 @@ def trl_reward(
         texts = [turns if isinstance(turns, str) else _text(turns[-1]["content"]) for turns in completions]
         answers = [answer_of(text) if answer_of is not None else text for text in texts]
         contexts = [prompt if isinstance(prompt, str) else _turns(prompt) for prompt in prompts]
-        return client.score_rows(columns.get(image_column) or [None] * len(texts), contexts, answers)
+        found = columns.get("image") or columns.get("images") or [None] * len(texts)
+        return client.score_rows([_only_image(of_row) for of_row in found], contexts, answers)
 
     return score_model_reward
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import rsqa_pipeline
 from rsqa_pipeline.score_model.scoring.scorer import Scorer
@@ -58,8 +59,15 @@ def start_server(model: Path, *words: str, token: str | None = TOKEN) -> Server:
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model whose scores have the size of a trained model's, a few units."""
     folder = tmp_path_factory.mktemp("served") / "model"
     save_random_model(folder)
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        {name: tensor * 0.2 if tensor.shape[0] == 1 and "head" in name else tensor for name, tensor in weights.items()},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
     return folder
 
 

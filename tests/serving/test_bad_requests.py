@@ -194,7 +194,7 @@ def damaged(rng: random.Random, image: str) -> tuple[str, bytes]:
         fields[rng.choice([*fields, "completions", "images", "prompts", "extra"])] = rng.choice(ODD)
     body = bytearray(json.dumps(fields).encode())
     for _ in range(rng.choice([0, 1, 3, 20])):
-        at = rng.randrange(len(body))
+        at = rng.randrange(len(body) + 1)
         body[at : at + rng.randrange(1, 4)] = rng.choice(
             [b"", b"\xff", b'"', b"}", body[at : at + 4] * 2, rng.randbytes(2)]
         )

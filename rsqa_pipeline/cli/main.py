@@ -17,6 +17,7 @@ from rsqa_pipeline.cli import init as init_command
 from rsqa_pipeline.cli import preferences as preference_commands
 from rsqa_pipeline.cli import retrain as retrain_command
 from rsqa_pipeline.cli import score as score_command
+from rsqa_pipeline.cli import serve as serve_command
 from rsqa_pipeline.cli import ui as ui_command
 from rsqa_pipeline.cli.checks import refuse_missing_gpu
 from rsqa_pipeline.cli.processes import INTERRUPTED, stop_signals
@@ -136,6 +137,7 @@ def trace(
 
 
 app.command("score")(score_command.score)
+app.command("serve")(serve_command.serve)
 app.command()(ui_command.ui)
 
 

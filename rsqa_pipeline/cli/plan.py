@@ -14,7 +14,7 @@ from rsqa_pipeline.cli.run import duration
 from rsqa_pipeline.cli.terminal import plain_table
 from rsqa_pipeline.profile import Profile, default_profile, known_profiles
 
-EXTRAS = {"geo": "rasterio", "cluster": "ray", "gpu": "vllm"}
+EXTRAS = {"geo": "rasterio", "cluster": "ray", "gpu": "vllm", "serve": "prometheus_client"}
 """Optional extra -> the package that it installs."""
 
 

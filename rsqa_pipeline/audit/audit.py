@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rsqa_pipeline.asset import Asset
@@ -88,9 +87,9 @@ def _check_asset(
         found += changed_files(asset.name, folder, standing["data_version"])
     else:
         found += _stale(profile, asset, standing, known)
-    if on_disk is not None and "subset" in asset.options and asset.stage == "curated_subsets":
-        if not any(finding.kind == "edited_settings" for finding in found):
-            found += wrong_subset(profile, asset)
+    selects = asset.stage == "curated_subsets" and "subset" in asset.options
+    if on_disk is not None and selects and not any(finding.kind == "edited_settings" for finding in found):
+        found += wrong_subset(profile, asset)
     if standing["run"].get("git_changed_files", "0") not in ("0", "unknown"):
         detail = f"made with {standing['run']['git_changed_files']} uncommitted files"
         found.append(Finding("dirty_tree", asset.name, detail))

@@ -71,7 +71,9 @@ def mlflow_story(profile: Profile) -> MlflowStory | None:
             story.tags.get(run, {})[key] = value
         for run, key, value in database.execute("SELECT run_uuid, key, value FROM latest_metrics"):
             story.metrics.get(run, {})[key] = value
-        joined = "SELECT i.destination_id, d.name, d.digest FROM inputs i JOIN datasets d ON d.dataset_uuid = i.source_id"
+        joined = (
+            "SELECT i.destination_id, d.name, d.digest FROM inputs i JOIN datasets d ON d.dataset_uuid = i.source_id"
+        )
         for run, name, digest in database.execute(joined):
             story.digests.get(run, {})[name] = digest
         for name, alias, version in database.execute("SELECT name, alias, version FROM registered_model_aliases"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import tempfile
 from collections import Counter
@@ -113,7 +115,13 @@ class _Task:
 def _selected(task: _Task, versions: tuple[tuple[str, str, str], ...], settings: str) -> list[tuple[Any, Any]]:
     inputs = {name: Path(folder) for name, folder, _ in versions}
     with tempfile.TemporaryDirectory() as scratch:
-        run = task.asset.load()
-        run(inputs, Path(scratch), restricted_profile(task.profile, task.asset), SilentLogger(), **task.asset.options)
+        with contextlib.redirect_stderr(io.StringIO()):  # its warnings were shown when it was made
+            task.asset.load()(
+                inputs,
+                Path(scratch),
+                restricted_profile(task.profile, task.asset),
+                SilentLogger(),
+                **task.asset.options,
+            )
         rows = pq.read_table(Path(scratch) / "ids.parquet").to_pylist()
     return [(row["sample_id"], row["kind"]) for row in rows]

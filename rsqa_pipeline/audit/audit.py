@@ -18,8 +18,8 @@ from rsqa_pipeline.lineage.links import RECORD, records
 from rsqa_pipeline.lineage.manifest import Recipe
 from rsqa_pipeline.materialize import input_folders, metrics_file, recipe_of
 from rsqa_pipeline.profile import Profile
-from rsqa_pipeline.staleness import differences
 from rsqa_pipeline.stages import assets_of
+from rsqa_pipeline.staleness import differences
 from rsqa_pipeline.versions import folder_version
 
 

@@ -51,7 +51,10 @@ def test_the_commands_of_the_docs(project: Project, tmp_path: Path) -> None:
     assert "no findings" in clean and " 0 of them unlinked" in clean
     assert json.loads(project.call("rsqa", "audit", "--json").stdout)["findings"] == []
     assert project.call("rsqa", "audit", "--profile", "nothing", check=False).returncode == 2
-    page = tmp_path / "lineage.html"
+    page, other = tmp_path / "lineage.html", tmp_path / "all.html"
+    assert "0 with a missing link" in project.call("rsqa", "trace", "vlm_all", "--html", str(other)).stdout
+    report = json.loads(project.call("rsqa", "trace", "curation_report", "--json").stdout)
+    assert report["trace"]["name"] == "curation_report" and other.is_file()
     traced = json.loads(
         project.call("rsqa", "trace", "models:/vlm@champion", "--json", "--html", str(page)).stdout,
     )
@@ -78,7 +81,7 @@ def test_forward_from_a_captioner_names_what_it_touched(project: Project) -> Non
         pairs[table] = [row["pair_id"] for row in named]
     assert found["samples"] == {name: ids for name, ids in samples.items() if ids}
     assert found["pairs"] == {name: ids for name, ids in pairs.items() if ids}
-    everything = set(sum(samples.values(), []))
+    everything = {key for ids in samples.values() for key in ids}
     for path in sorted(project.data.glob("curated_subsets/subset_*/ids.parquet")):
         kept = [key for key in pd.read_parquet(path)["sample_id"] if key in everything]
         assert found["subsets"].get(path.parent.name, []) == kept

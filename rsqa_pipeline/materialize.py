@@ -20,12 +20,13 @@ from rsqa_pipeline.asset import Asset
 from rsqa_pipeline.data_quality.checks import ADVISORY, CheckResult, run_checks
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.git import ask_git, commit
+from rsqa_pipeline.lineage.links import linked
 from rsqa_pipeline.lineage.manifest import EMPTY_VERSION, Manifest, ManifestStore, Recipe, manifests
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.profile_lock import profile_lock
 from rsqa_pipeline.stages import assets_of
 from rsqa_pipeline.tracking.run_logger import RunLogger
-from rsqa_pipeline.versions import code_version, folder_version, source_version
+from rsqa_pipeline.versions import code_version, folder_version, settings_version, source_version
 
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "numpy", "pillow")
 
@@ -130,7 +131,7 @@ def materialize(
         if manifest is None:
             if force:
                 shutil.rmtree(profile.score_cache(asset.name), ignore_errors=True)
-            manifest = _make(profile, asset, inputs, logger, run or {})
+            manifest = linked(store, _make(profile, asset, inputs, logger, run or {}))
             store.append(manifest)
         _write_metrics(profile, asset, manifest.metrics)
     return Materialization(manifest, asset.folder(profile), reused, time.monotonic() - started)
@@ -161,6 +162,7 @@ def _make(
     if folder_version(folder) != made:
         raise DataError(f"{folder} was changed by another process while it was put in place; run {asset.name} again")
     facts = {**_environment(), **run, "started": begun, "seconds": f"{time.monotonic() - started:.1f}"}
+    facts["settings_version"] = settings_version(recipe.settings)
     results = [check.as_dict() for check in checks]
     return Manifest(asset.name, made, recipe, metrics, results, facts, weights_of(folder))
 
@@ -234,7 +236,8 @@ def _write_metrics(profile: Profile, asset: Asset, metrics: Mapping[str, float])
 
 def _environment() -> dict[str, str]:
     facts: dict[str, Any] = {name: version(name) for name in _LIBRARIES}
-    return {**facts, "python": platform.python_version(), **_git()}
+    host = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    return {**facts, "python": platform.python_version(), "host": host, **_git()}
 
 
 def _git() -> dict[str, str]:

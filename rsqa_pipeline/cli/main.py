@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -12,12 +11,14 @@ from rich.tree import Tree
 
 from rsqa_pipeline import __version__
 from rsqa_pipeline.asset_names import in_stage, select
+from rsqa_pipeline.cli import audit as audit_command
 from rsqa_pipeline.cli import curate as curate_command
 from rsqa_pipeline.cli import init as init_command
 from rsqa_pipeline.cli import preferences as preference_commands
 from rsqa_pipeline.cli import retrain as retrain_command
 from rsqa_pipeline.cli import score as score_command
 from rsqa_pipeline.cli import serve as serve_command
+from rsqa_pipeline.cli import trace as trace_command
 from rsqa_pipeline.cli import ui as ui_command
 from rsqa_pipeline.cli.checks import refuse_missing_gpu
 from rsqa_pipeline.cli.processes import INTERRUPTED, stop_signals
@@ -34,6 +35,7 @@ app.command()(init_command.init)
 app.command()(curate_command.curate)
 app.command()(curate_command.drift)
 app.command()(retrain_command.retrain)
+app.command()(audit_command.audit)
 console = make_console()
 
 ProfileOption = Annotated[
@@ -88,54 +90,7 @@ def run(
         console.print(f"log: {outcome.log}", soft_wrap=True)
 
 
-@app.command()
-def trace(
-    target: Annotated[
-        str,
-        typer.Argument(help="An asset, or a registered model: models:/NAME@ALIAS or models:/NAME/NUMBER."),
-    ],
-    profile: ProfileOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a tree.")] = False,
-) -> None:
-    """Show what an asset or a registered model was made from, up to the sources, and what on disk differs now.
-
-    Exit code 3 where a file or folder on disk is not the recorded version.
-    """
-    from rsqa_pipeline.lineage.trace import trace as follow
-
-    _, settings = _profile(profile)
-    version, model = None, None
-    if target.startswith("models:/"):
-        from rsqa_pipeline.registration import refuse_forged
-        from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking, registered_version
-
-        model = registered_version(MlflowTracking(settings), target)
-        refuse_forged(settings, model)
-        target, version = model["asset"], model["data_version"]
-    root = follow(settings, target, version)
-    faults = root.mismatches()
-    if as_json:
-        found = {
-            "model": model,
-            "trace": root.as_dict(),
-            "mismatches": [[n.name, n.version, n.on_disk] for n in faults],
-        }
-        typer.echo(json.dumps(found, indent=1, sort_keys=True))
-    else:
-        from rsqa_pipeline.cli.lineage_tree import lineage_tree
-
-        title = (
-            f"{model['model']} version {model['version']}, weights {model['weights_version'][:12]}" if model else None
-        )
-        console.print(lineage_tree(root, title))
-        for node in faults:
-            console.print(f"on disk: {node.name} {node.on_disk}, recorded {node.version}", style="red")
-        if not faults:
-            console.print("every file and folder on disk is the recorded version")
-    if faults:
-        raise typer.Exit(3)
-
-
+app.command()(trace_command.trace)
 app.command("score")(score_command.score)
 app.command("serve")(serve_command.serve)
 app.command()(ui_command.ui)

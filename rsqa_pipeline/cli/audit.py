@@ -1,0 +1,51 @@
+"""`rsqa audit`."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from rsqa_pipeline.cli.terminal import make_console, plain_table
+from rsqa_pipeline.profile import default_profile, load_profile
+
+
+def audit(
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            "--profile",
+            help="Profile name in configs/profiles or path of a YAML file. Default: the one in params.yaml.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Recompute every hash, and check that files, records, dvc.lock, Dagster and MLflow tell one story.
+
+    Works offline and writes nothing. Exit code 1 where something contradicts.
+    """
+    from rsqa_pipeline.audit.audit import audit as compare
+
+    settings = load_profile(profile or default_profile())
+    outcome = compare(settings)
+    if as_json:
+        typer.echo(json.dumps(asdict(outcome), indent=1, sort_keys=True))
+    else:
+        console = make_console()
+        if outcome.findings:
+            table = plain_table("finding", "where", "what")
+            for finding in outcome.findings:
+                table.add_row(finding.kind, finding.where, finding.detail)
+            console.print(table)
+        for name in outcome.unchecked:
+            console.print(f"not compared: there is no {name} here")
+        unlinked = outcome.records - outcome.linked
+        console.print(f"{outcome.assets} assets, {outcome.records} records, {unlinked} of them unlinked")
+        counts = Counter(finding.kind for finding in outcome.findings)
+        summary = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+        console.print(f"findings: {summary}" if summary else "no findings: everything tells one story")
+    if outcome.findings:
+        raise typer.Exit(1)

@@ -1,0 +1,161 @@
+"""What a sample, image, writer, judge or model touched, and what must be rebuilt without it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from rsqa_pipeline.asset import Asset
+from rsqa_pipeline.asset_names import downstream
+from rsqa_pipeline.curated_subsets.corpus import TABLES
+from rsqa_pipeline.errors import UsageError
+from rsqa_pipeline.lineage.manifest import ManifestStore, manifests
+from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.stages import assets_of
+
+_SAMPLE_KEYS = ("sample_id", "image_id", "image", "source")
+_PAIR_KEYS = ("pair_id", "image_id", "image", "chosen_source", "rejected_source", "judge")
+_MODELS = ("score_model", "finetuned_models", "rl_policy")
+_REPORTS = ("benchmarks", "report")
+
+
+def forward(profile: Profile, target: str) -> dict[str, Any]:
+    """All rows and assets that ``target`` touched.
+
+    Args:
+        target: id of a sample or pair, hash or path of an image, name of a source, captioner or judge, version of a
+            model (its weights), or an asset that is one.
+
+    Returns:
+        ``samples``, ``scores`` and ``subsets`` (asset -> sample ids), ``pairs`` (asset -> pair ids), ``models`` (asset
+        -> samples or pairs that it read, 0 where it only depends on one that did), ``reports`` (assets),
+        ``rebuild`` (assets in order, with the seconds that each took last; None if never timed here).
+
+    Raises:
+        UsageError: nothing recorded is named so.
+    """
+    assets, store = assets_of(profile), manifests(profile)
+    wanted = _names(target)
+    samples = {name: _ids(assets, profile, name, "samples.parquet", _SAMPLE_KEYS, wanted) for name in TABLES}
+    pairs = {
+        name: _pairs(assets[name].folder(profile), wanted) for name in assets if name.endswith("_preferences")
+    }  # fmt: skip
+    scores = {name: _scored(assets, profile, name, samples, wanted) for name in ("pair_scores", "clip_scores")}
+    made = [name for name in assets if name == target or _made(store, name, target)]
+    touched = [name for found in (samples, pairs) for name, ids in found.items() if len(ids)]
+    touched += [name for name in made if name not in touched]
+    touched += [name for name, ids in scores.items() if len(ids) and not touched]
+    if not touched:
+        raise UsageError(
+            f"no sample, image, source, captioner, judge, model version or asset {target!r} in profile {profile.name}"
+        )
+    reached = {other for name in touched for other in (name, *downstream(assets, name))}
+    rebuild = [name for name in assets if name in reached]
+    ids = pa.chunked_array([part for found in (samples, scores) for part in found.values()], pa.string())
+    subsets = {name: _kept(assets[name].folder(profile), ids) for name in assets if name.startswith("subset_")}
+    rows = {name: [str(value) for value in found.to_pylist()] for name, found in {**samples, **pairs}.items()}
+    return {
+        "target": target,
+        "samples": {name: rows[name] for name in samples if rows[name]},
+        "pairs": {name: rows[name] for name in pairs if rows[name]},
+        "scores": {name: found.to_pylist() for name, found in scores.items() if len(found)},
+        "subsets": {name: found for name, found in subsets.items() if found},
+        "models": _models(assets, rebuild, profile, samples, pairs, subsets),
+        "reports": [name for name in rebuild if assets[name].stage in _REPORTS],
+        "rebuild": {name: _last_seconds(store, name) for name in rebuild},
+    }
+
+
+def _names(target: str) -> pa.Array:
+    """What the target may be called in a table: an image file also by the hash of its bytes."""
+    path = Path(target)
+    image = [hashlib.sha256(path.read_bytes()).hexdigest()] if path.is_file() else []
+    return pa.array([target, *image], pa.string())
+
+
+def _ids(
+    assets: Mapping[str, Asset], profile: Profile, name: str, file: str, keys: tuple[str, ...], wanted: pa.Array
+) -> pa.Array:
+    path = assets[name].folder(profile) / file if name in assets else Path()
+    return _matching(path, keys, wanted) if path.is_file() else pa.array([], pa.string())
+
+
+def _matching(path: Path, keys: tuple[str, ...], wanted: pa.Array) -> pa.Array:
+    """First key of the rows of which any key is wanted."""
+    table = pq.read_table(path, columns=list(keys))
+    hit = pc.is_in(table[keys[0]], value_set=wanted)
+    for key in keys[1:]:
+        hit = pc.or_(hit, pc.is_in(table[key], value_set=wanted))
+    return table[keys[0]].filter(hit).combine_chunks()
+
+
+def _pairs(folder: Path, wanted: pa.Array) -> pa.Array:
+    """Pairs that name the target, or one of whose texts a wanted model wrote or a wanted judge marked."""
+    path = folder / "pairs.parquet"
+    if not path.is_file():
+        return pa.array([], pa.string())
+    found = _matching(path, _PAIR_KEYS, wanted)
+    table = pq.read_table(path, columns=["pair_id", "image_id", "chosen", "rejected"])
+    for file, keys in (("generations", ("version", "model")), ("judgements", ("judge_version",))):
+        texts = pq.read_table(folder / f"{file}.parquet", columns=["image_id", "text", *keys])
+        for key in keys:
+            by_it = texts.filter(pc.is_in(texts[key], value_set=wanted)).select(["image_id", "text"])
+            for side in ("chosen", "rejected") if by_it.num_rows else ():
+                joined = table.join(by_it, ["image_id", side], ["image_id", "text"], join_type="left semi")
+                found = pa.concat_arrays([found, joined["pair_id"].combine_chunks()])
+    return pc.unique(found)
+
+
+def _scored(
+    assets: Mapping[str, Asset], profile: Profile, name: str, samples: Mapping[str, pa.Array], wanted: pa.Array
+) -> pa.Array:
+    """Touched samples with a score, and those whose score a wanted model gave."""
+    path = assets[name].folder(profile) / "scores.parquet" if name in assets else Path()
+    if not path.is_file():
+        return pa.array([], pa.string())
+    touched = pa.concat_arrays([*samples.values(), wanted])
+    return _matching(path, ("sample_id", "model_version"), touched)
+
+
+def _made(store: ManifestStore, name: str, version: str) -> bool:
+    """Whether a record of the asset has this version, as data or as weights."""
+    return any(version in (record.data_version, record.weights) for record in store.history(name))
+
+
+def _kept(folder: Path, ids: pa.ChunkedArray) -> list[str]:
+    path = folder / "ids.parquet"
+    if not path.is_file():
+        return []
+    table = pq.read_table(path, columns=["sample_id"])
+    return [str(key) for key in table["sample_id"].filter(pc.is_in(table["sample_id"], value_set=ids)).to_pylist()]
+
+
+def _models(
+    assets: Mapping[str, Asset],
+    rebuild: list[str],
+    profile: Profile,
+    samples: Mapping[str, pa.Array],
+    pairs: Mapping[str, pa.Array],
+    subsets: Mapping[str, list[str]],
+) -> dict[str, int]:
+    """Models below the target, with the touched rows that each reads itself."""
+    found = {}
+    for name in rebuild:
+        if assets[name].stage not in _MODELS or not (assets[name].folder(profile) / "model").is_dir():
+            continue
+        inputs = set(assets[name].inputs)
+        read = {row for table in TABLES if table in inputs for row in samples[table].to_pylist()}
+        kept = [len(read.intersection(subsets[part])) for part in inputs if part in subsets]
+        found[name] = sum(kept) + sum(len(pairs[part]) for part in inputs if part in pairs)
+    return found
+
+
+def _last_seconds(store: ManifestStore, name: str) -> float | None:
+    times = (made.run["seconds"] for made in reversed(store.history(name)) if "seconds" in made.run)
+    return next(map(float, times), None)

@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import httpx
 import pytest
 
 from rsqa_pipeline.preference_data.chat import server as chat_server
+from rsqa_pipeline.preference_data.chat.bounded_post import Response
 from rsqa_pipeline.preference_data.chat.model import ChatModels
 from rsqa_pipeline.preference_data.chat.request import ChatRequest, NoReply, Reply
 from rsqa_pipeline.preference_data.rubric import MarksReply
@@ -97,3 +99,8 @@ def check(answer: Reply | NoReply) -> None:
         assert answer.reason in {"unreachable", "refused"} and answer.detail
     else:
         assert answer.input_tokens >= 0 and answer.output_tokens >= 0
+
+
+def test_a_body_is_quoted_as_one_line_without_control_characters() -> None:
+    body = b"<html>\r\n  <b>\x1b[31mno\xff</b>\n"
+    assert Response(502, httpx.Headers(), body).start == "<html> <b> [31mno\N{REPLACEMENT CHARACTER}</b>"

@@ -274,6 +274,10 @@ def test_the_table_of_the_docs_lists_the_same_shapes() -> None:
     [
         (text_file("rows.csv", "image;text\na.png;one .\n", "csv"), r"one column 'image;text'; set delimiter: \";\""),
         (text_file("rows.csv", "image\ttext\na.png\tone .\n", "csv"), r"set delimiter: \"\\t\""),
+        (text_file("rows.csv", "image|text\na.png|one .\n", "csv"), r"set delimiter: \"\|\""),
+        (text_file("rows.csv", "image;text;a,b\na.png;one .;1,2\n", "csv"), r"set delimiter: \";\""),
+        (text_file("rows.csv", "image,text\na.png,one .\n", "csv", delimiter=";"), r"set delimiter: \",\""),
+        (text_file("rows.csv", "image,text,text\na.png,one,two\n", "csv"), "has 2 columns text; rename all but one"),
         (text_file("rows.csv", "path,title\na.png,one .\n", "csv"), r"\['path', 'title'\]; name them in columns:"),
         (text_file("rows.csv", "image,text\n".encode("utf-16-le"), "csv"), "not in UTF-8: convert it"),
         (text_file("rows.csv", "image,text\na.png,one .\n".encode("utf-16")[:-1], "csv"), "not complete UTF-16"),
@@ -306,6 +310,12 @@ def test_a_row_that_cannot_be_read_names_the_setting(tmp_path: Path) -> None:
     assert "found image, title; a key of another name is named in columns" in entries[1].detail  # type: ignore[union-attr]
     named = lines(*rows, columns={"image": "img", "text": "title"})(tmp_path)
     assert [getattr(entry, "reason", None) for entry in read_source(named)] == ["not_text", "no_image"]
+
+
+def test_two_names_of_the_image_have_to_agree(tmp_path: Path) -> None:
+    rows = ({"text": "1", "images": ["b.png"]}, {"text": "2", "images": ["a.png"]})
+    entries = list(read_source(lines(*rows)(tmp_path)))
+    assert [getattr(entry, "reason", None) for entry in entries] == ["no_image", None]
 
 
 def test_a_run_says_what_was_assumed(tmp_path: Path) -> None:

@@ -30,8 +30,12 @@ class Response:
 
     @property
     def start(self) -> str:
-        """The first characters of the body, for error messages; bytes that are not UTF-8 are replaced."""
-        return self.body[:300].decode("utf-8", "replace")
+        """The first characters of the body as one line, for error messages.
+
+        Bytes that are not UTF-8 are replaced, and so are control characters, which a terminal would obey.
+        """
+        text = self.body[:300].decode("utf-8", "replace")
+        return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
 
 
 class BoundedPost:

@@ -15,6 +15,7 @@ import codecs
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from typing import TextIO
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.source_pairs.readers.options import DEFAULT_OPTIONS, ReaderOptions
 from rsqa_pipeline.source_pairs.source_row import Entry, RowFault, SourceRow, caption, file_split
+
+_READ = ("image", "text", "split", "source", "scene_class")
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,10 @@ def read_rows(path: Path, options: ReaderOptions = DEFAULT_OPTIONS) -> Iterator[
             row = _next_row(rows, lines)
             if row is None or not {"image", "text"} <= set(header_of(row, options)):
                 raise DataError(_header_fault(path, row, options))
+            names = Counter(header_of(row, options))
+            for name in _READ:
+                if names[name] > 1:
+                    raise DataError(f"{path} has {names[name]} columns {options.column(name)}; rename all but one")
             while row is not None:
                 if row.values != []:  # an empty line holds no row
                     yield row
@@ -105,10 +112,13 @@ def _header_fault(path: Path, row: CsvRow | None, options: ReaderOptions) -> str
     needed = f"{path} needs a header with the columns {options.column('image')} and {options.column('text')}"
     if any("\0" in name for name in found):
         return f"{needed}; it is not in UTF-8: convert it, e.g. iconv -f utf-16le -t utf-8"
-    if len(found) == 1:
-        for delimiter in ";\t|,":
-            if delimiter in found[0]:
-                return f"{needed}, found one column {found[0][:200]!r}; set delimiter: {json.dumps(delimiter)}"
+    line = options.delimiter.join(found)
+    for delimiter in ";\t|,":
+        names = line.split(delimiter)
+        fits = {options.column("image"), options.column("text")} <= set(names)
+        if delimiter != options.delimiter and (fits or (len(found) == 1 and len(names) > 1)):
+            shown = f"one column {line[:200]!r}" if len(found) == 1 else str(found)[:500]
+            return f"{needed}, found {shown}; set delimiter: {json.dumps(delimiter)}"
     return f"{needed}, found {str(found)[:500]}; name them in columns: {{image: NAME, text: NAME}}"
 
 

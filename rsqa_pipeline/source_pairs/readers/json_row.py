@@ -115,6 +115,9 @@ def image_name(values: Mapping[str, Any]) -> str:
     found = value if isinstance(value, list) else [value]
     if len(found) != 1:
         raise ValueError(f"{named} has {len(found)} images, needs one")
+    others = values.get("images")
+    if named == "image" and isinstance(others, list) and any(isinstance(o, str) and o != found[0] for o in others):
+        raise ValueError("image and images name different images")
     if isinstance(found[0], str) and found[0]:
         return found[0]
     needed = "needs the name of an image file; a key of another name is named in columns: {image: NAME}"

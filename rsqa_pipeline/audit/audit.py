@@ -55,8 +55,9 @@ def audit(profile: Profile) -> Audit:
         found += record_checks.check_links(folder, name) + record_checks.check_bundle(name, known[name], bundle)
         if dagster is not None:
             found += record_checks.check_events(name, known[name], dagster)
-        for record in known[name] if mlflow is not None else []:
-            found += record_checks.check_mlflow_run(name, record, mlflow)
+        if mlflow is not None:
+            for record in known[name]:
+                found += record_checks.check_mlflow_run(name, record, mlflow)
         if known[name]:
             found += _check_asset(profile, asset, known, locked.get(name, {}))
     if mlflow is not None:

@@ -40,12 +40,13 @@ def with_source_rows(profile: Profile, asset: str, folder: Path, samples: pd.Dat
         keys = texts.reset_index().merge(lines, left_on=["scene", "text"], right_on=["scene", "caption"], how="left")
         found = keys.set_index("sample_id")["source_row"]
     else:
-        known = {}
+        known: dict[tuple[str, str], str] = {}
         for entry in read_source(file):
             if isinstance(entry, SourceRow):
                 known.setdefault((Path(entry.image).name, entry.messages[-1]["content"]), entry.key)
         names = samples.set_index("sample_id")["image"].map(lambda image: Path(image).name)
-        found = pd.Series({key: known.get((name, texts["text"].get(key))) for key, name in names.items()}, dtype=object)
+        rows = [known.get((name, str(texts["text"].get(key)))) for key, name in names.items()]
+        found = pd.Series(rows, index=names.index, dtype="object")
     return samples.assign(source_file=str(file.path), source_row=found.reindex(samples["sample_id"]).to_numpy())
 
 

@@ -74,7 +74,7 @@ def source_sensor(
             return dg.SkipReason(f"{len(paths)} sources unchanged")
         now = {path.as_posix(): source_version(path) for path in paths if path.exists()}
         read = _versions_read(manifests(profile), assets.values())
-        changed = sorted(name for name in {*now, *read} if now.get(name) != read.get(name))
+        changed = sorted(name for name, version in read.items() if now.get(name) != version)
         count = int(fired) + bool(changed)
         context.update_cursor(f"{count} {signature}")
         if not changed:
@@ -97,7 +97,7 @@ def _signature(paths: Iterable[Path]) -> str:
 
 
 def _versions_read(store: ManifestStore, assets: Iterable[Asset]) -> dict[str, str]:
-    """Source -> its version when the assets that read it were last made; without those that were never made."""
+    """Source -> its version when an asset that reads it was last made; a source that no run has read is not there."""
     found: dict[str, str] = {}
     for asset in assets:
         history = store.history(asset.name) if asset.sources else []

@@ -66,27 +66,26 @@ def print_size(profile: Profile, names: list[str], gpu: str, console: Console) -
         column.justify = "right"
     for name, size in sizes.items():
         memory = short(size.memory, "B") + (" !" if size.memory > limit else "")
-        hours = (
-            "-"
-            if not size.seconds
-            else f"{size.seconds / 3600:.2g}"
-            if size.seconds < 36e3
-            else (f"{size.seconds / 3600:,.0f}")
-        )
+        hours = _hours(size.seconds / 3600)
         cells = (short(size.samples), short(size.tokens), short(size.flops), memory, hours, short(size.disk, "B"))
         table.add_row(name, *cells)
     console.print(table)
     hours, disk = sum(size.seconds for size in sizes.values()) / 3600, sum(size.disk for size in sizes.values())
+    console.print(f"{len(sizes)} assets: {_hours(hours)} GPU-hours, {short(disk, 'B')} of disk")
     console.print(
-        f"{len(sizes)} assets: {hours:,.2g} GPU-hours on {gpu} ({card.bf16_tflops:g} TFLOP/s, {card.memory_gb:g} GB, "
-        f"{card.bandwidth_tbs:g} TB/s), {short(disk, 'B')} of disk"
-        if hours < 100
-        else f"{len(sizes)} assets: {hours:,.0f} GPU-hours on {gpu} ({card.bf16_tflops:g} TFLOP/s, "
-        f"{card.memory_gb:g} GB, {card.bandwidth_tbs:g} TB/s), {short(disk, 'B')} of disk"
+        f"card {gpu}: {card.bf16_tflops:g} TFLOP/s in bfloat16, {card.memory_gb:g} GB, {card.bandwidth_tbs:g} TB/s"
     )
     if over := [name for name, size in sizes.items() if size.memory > limit]:
-        console.print(f"! {len(over)} of them need more memory than one {gpu} has")
+        console.print(f"! {len(over)} of them need more memory than one {gpu} has, as this profile sets them up")
     console.print("Estimates from rsqa_pipeline/sizing: no data was read. Formulas: docs/sizing.md")
+
+
+def _hours(hours: float) -> str:
+    if not hours:
+        return "-"
+    if hours < 0.01:
+        return "<0.01"
+    return f"{hours:.2g}" if hours < 10 else f"{hours:,.0f}"
 
 
 def short(value: float, unit: str = "") -> str:

@@ -74,7 +74,7 @@ def test_a_folder_has_the_shape_of_its_configuration() -> None:
 
     for kind, shape in (("vlm", vlm_shape(str(SHIPPED / "vlm"))), ("clip", clip_shape(str(SHIPPED / "clip")))):
         with safe_open(SHIPPED / kind / "model.safetensors", "pt") as weights:
-            stored = sum(weights.get_tensor(name).numel() for name in weights.keys())
+            stored = sum(weights.get_tensor(name).numel() for name in list(weights.keys()))
         assert shape.weights == stored
     assert vlm_shape("scratch") == vlm_shape(str(SHIPPED / "vlm"))
 
@@ -82,7 +82,9 @@ def test_a_folder_has_the_shape_of_its_configuration() -> None:
 def test_flops_are_those_that_torch_counts() -> None:
     # eager attention: torch does not count the fused one on a CPU
     shape = vlm_shape(str(SHIPPED / "vlm"))
-    made = Qwen2VLForConditionalGeneration(Qwen2VLConfig.from_pretrained(SHIPPED / "vlm", attn_implementation="eager")).eval()
+    made = Qwen2VLForConditionalGeneration(
+        Qwen2VLConfig.from_pretrained(SHIPPED / "vlm", attn_implementation="eager")
+    ).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         made(input_ids=torch.full((1, 200), 20), use_cache=False)
     assert language_flops(shape, 200, 200) == pytest.approx(counter.get_total_flops(), rel=0.05)
@@ -109,6 +111,6 @@ def test_an_unknown_model_says_what_to_add(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "blip"}')
     with pytest.raises(UsageError, match=r"model type 'blip' is unknown; qwen2_vl is known here"):
         vlm_shape(str(tmp_path))
-    with pytest.raises(UsageError, match="is a CLIP; tiny_models.vlm"):
+    with pytest.raises(UsageError, match=r"is a CLIP; tiny_models\.vlm"):
         vlm_shape("openai/clip-vit-large-patch14")
     assert all(isinstance(shape, VlmShape | ClipShape) for shape in KNOWN.values())

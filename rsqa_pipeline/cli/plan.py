@@ -70,8 +70,8 @@ def print_size(profile: Profile, names: list[str], gpu: str, console: Console) -
         cells = (short(size.samples), short(size.tokens), short(size.flops), memory, hours, short(size.disk, "B"))
         table.add_row(name, *cells)
     console.print(table)
-    hours, disk = sum(size.seconds for size in sizes.values()) / 3600, sum(size.disk for size in sizes.values())
-    console.print(f"{len(sizes)} assets: {_hours(hours)} GPU-hours, {short(disk, 'B')} of disk")
+    total, disk = sum(size.seconds for size in sizes.values()) / 3600, sum(size.disk for size in sizes.values())
+    console.print(f"{len(sizes)} assets: {_hours(total)} GPU-hours, {short(disk, 'B')} of disk")
     console.print(
         f"card {gpu}: {card.bf16_tflops:g} TFLOP/s in bfloat16, {card.memory_gb:g} GB, {card.bandwidth_tbs:g} TB/s"
     )

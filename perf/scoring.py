@@ -50,12 +50,29 @@ SIZES: dict[str, dict[str, dict[str, int]]] = {
         "text": {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 4, "num_attention_heads": 4},
         "vision": {"embed_dim": 256, "depth": 4, "num_heads": 4},
     },
+    "2b": {
+        "text": {
+            "hidden_size": 1536,
+            "intermediate_size": 8960,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 12,
+            "num_key_value_heads": 2,
+            "vocab_size": 151936,
+        },
+        "vision": {"embed_dim": 1280, "depth": 32, "num_heads": 16},
+    },
     "7b": {
-        "text": {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28},
+        "text": {
+            "hidden_size": 3584,
+            "intermediate_size": 18944,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 28,
+            "vocab_size": 152064,
+        },
         "vision": {"embed_dim": 1280, "depth": 32, "num_heads": 16},
     },
 }
-"""Shapes of Qwen2-VL; 7b is the shape of Qwen2-VL-7B."""
+"""Shapes of Qwen2-VL; 2b and 7b are those of the published models."""
 
 Method = Callable[[Sequence[ScoringGroup]], list[float]]
 
@@ -86,9 +103,9 @@ def new_backbone(processor: QwenVLProcessor, size: str, dtype: torch.dtype) -> Q
     half = shape["text"]["hidden_size"] // shape["text"]["num_attention_heads"] // 2
     rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [half // 4, half * 3 // 8, half * 3 // 8]}
     text = {
-        **shape["text"],
         "num_key_value_heads": 4,
-        "vocab_size": 152064 if size == "7b" else len(processor.tokenizer),
+        "vocab_size": len(processor.tokenizer),
+        **shape["text"],
         "rope_parameters": rope,
         "bos_token_id": None,
         "eos_token_id": None,

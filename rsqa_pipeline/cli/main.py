@@ -150,10 +150,23 @@ def plan(
     assets: Annotated[list[str] | None, typer.Argument(help="Assets or stages; none means all.")] = None,
     profile: ProfileOption = None,
     limit: LimitOption = None,
+    size: Annotated[
+        bool, typer.Option("--size", help="Estimate samples, tokens, FLOPs, memory, time and disk of each asset.")
+    ] = False,
+    gpu: Annotated[str, typer.Option(help="With --size: the card, by its name in sizing/hardware.yaml.")] = "H100",
 ) -> None:
-    """Show what `rsqa run` would make and why (data, code or settings), and what that took last time."""
-    from rsqa_pipeline.cli.plan import print_plan
+    """Show what `rsqa run` would make and why (data, code or settings), and what that took last time.
 
+    With --size: how large all of it is, by formulas, before any data is there.
+    """
+    from rsqa_pipeline.cli.plan import print_plan, print_size, profile_without_data
+
+    if size:
+        if limit is not None:
+            raise UsageError("--size estimates the whole profile; leave --limit out")
+        whole = profile_without_data(profile or default_profile())
+        print_size(whole, select(whole, assets or []), gpu, console)
+        return
     names = select(_profile(profile)[1], assets or [])
     print_plan(_profile(profile, limit)[1], names, console)
 

@@ -7,12 +7,14 @@ import platform
 import shutil
 from importlib.util import find_spec
 
+from pydantic import ValidationError
 from rich.console import Console
 
 from rsqa_pipeline import __version__
 from rsqa_pipeline.cli.run import duration
 from rsqa_pipeline.cli.terminal import plain_table
-from rsqa_pipeline.profile import Profile, default_profile, known_profiles
+from rsqa_pipeline.errors import ProfileError
+from rsqa_pipeline.profile import Profile, default_profile, known_profiles, loading
 
 EXTRAS = {"geo": "rasterio", "cluster": "ray", "gpu": "vllm", "serve": "prometheus_client"}
 """Optional extra -> the package that it installs."""
@@ -37,6 +39,64 @@ def print_plan(profile: Profile, names: list[str], console: Console) -> None:
         f"{len(stale)} of {len(names)} assets to make; the {len(known)} timed ones took {duration(sum(known))}"
         + (f", {unknown} were never timed here" if unknown else "")
     )
+
+
+def profile_without_data(name: str) -> Profile:
+    """A profile whose files need not be there yet.
+
+    Raises:
+        ProfileError: any other fault of the profile.
+    """
+    try:
+        return Profile.model_validate(loading._read(name, seen=()))
+    except ValidationError as error:
+        raise ProfileError(name, [loading._describe(fault) for fault in error.errors()]) from error
+
+
+def print_size(profile: Profile, names: list[str], gpu: str, console: Console) -> None:
+    """Prints how large each of the assets is, made from nothing, by formulas; reads no data and starts nothing."""
+    from rsqa_pipeline.sizing.assets import sizes_of
+    from rsqa_pipeline.sizing.hardware import card_of
+
+    card = card_of(gpu)
+    sizes = sizes_of(profile, names, card)
+    limit = card.memory_gb * 1e9
+    table = plain_table("asset", "samples", "tokens", "FLOPs", "memory", "GPU-h", "disk")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, size in sizes.items():
+        memory = short(size.memory, "B") + (" !" if size.memory > limit else "")
+        hours = _hours(size.seconds / 3600)
+        cells = (short(size.samples), short(size.tokens), short(size.flops), memory, hours, short(size.disk, "B"))
+        table.add_row(name, *cells)
+    console.print(table)
+    total, disk = sum(size.seconds for size in sizes.values()) / 3600, sum(size.disk for size in sizes.values())
+    console.print(f"{len(sizes)} assets: {_hours(total)} GPU-hours, {short(disk, 'B')} of disk")
+    console.print(
+        f"card {gpu}: {card.bf16_tflops:g} TFLOP/s in bfloat16, {card.memory_gb:g} GB, {card.bandwidth_tbs:g} TB/s"
+    )
+    if over := [name for name, size in sizes.items() if size.memory > limit]:
+        console.print(f"! {len(over)} of them need more memory than one {gpu} has, as this profile sets them up")
+    console.print("Estimates from rsqa_pipeline/sizing: no data was read. Formulas: docs/sizing.md")
+
+
+def _hours(hours: float) -> str:
+    if not hours:
+        return "-"
+    if hours < 0.01:
+        return "<0.01"
+    return f"{hours:.2g}" if hours < 10 else f"{hours:,.0f}"
+
+
+def short(value: float, unit: str = "") -> str:
+    """Three digits and a prefix of 1000: ``1.01M``, ``16.6GB``; ``-`` for nothing."""
+    if not value:
+        return "-"
+    for prefix in ("", "k", "M", "G", "T", "P", "E", "Z"):
+        if value < 999.5:
+            return f"{value:.3g}{prefix}{unit}"
+        value /= 1000
+    return f"{value:.3g}Y{unit}"
 
 
 def print_doctor(console: Console) -> None:

@@ -24,7 +24,7 @@ from rsqa_pipeline.cli.checks import refuse_missing_gpu
 from rsqa_pipeline.cli.processes import INTERRUPTED, stop_signals
 from rsqa_pipeline.cli.run import run_assets
 from rsqa_pipeline.cli.terminal import make_console, plain_table
-from rsqa_pipeline.errors import RsqaError, storage_error
+from rsqa_pipeline.errors import RsqaError, UsageError, storage_error
 from rsqa_pipeline.profile import Profile, default_profile, limited_profile, load_profile
 from rsqa_pipeline.stages import STAGES, assets_of
 

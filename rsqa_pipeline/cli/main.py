@@ -17,6 +17,7 @@ from rich.tree import Tree
 from rsqa_pipeline import __version__
 from rsqa_pipeline.asset_names import in_stage, select
 from rsqa_pipeline.cli import curate as curate_command
+from rsqa_pipeline.cli import explore as explore_command
 from rsqa_pipeline.cli import init as init_command
 from rsqa_pipeline.cli import preferences as preference_commands
 from rsqa_pipeline.cli import score as score_command
@@ -34,6 +35,7 @@ app.add_typer(preference_commands.pairs, name="pairs")
 app.command()(init_command.init)
 app.command()(curate_command.curate)
 app.command()(curate_command.drift)
+app.command()(explore_command.explore)
 console = make_console()
 
 ProfileOption = Annotated[

@@ -89,7 +89,7 @@ def rule_of(keep: float | None, rule: Path | None) -> SubsetRule:
     if rule is not None:
         from rsqa_pipeline.curated_subsets.selection.score_file import read_rule
 
-        return readrule_of(rule)
+        return read_rule(rule)
     if not 0 < (keep or 0) <= 1:
         raise UsageError(f"--keep {keep}: needs a share above 0 and up to 1")
     return SubsetRule.model_validate(

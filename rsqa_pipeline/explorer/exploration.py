@@ -41,6 +41,7 @@ class ExploredSample:
     rule: str | None = None
     """The rule in words; None for a row that the rule never saw."""
     rank: int | None = None
+    """1 + number of samples in its group that rank higher, of a dropped sample with a score."""
     percentile: float | None = None
     """Percentage of the scored samples of its group that rank equal or lower."""
     score: float | None = None

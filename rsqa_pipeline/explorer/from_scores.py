@@ -67,7 +67,7 @@ def _without_data(scores: Path, rule: SubsetRule, seed: int) -> Iterator[Explore
     frame = read_scores(scores)
     decisions = select_rows(frame, rule, seed).to_dict("records")
     for row, decided in zip(_score_rows(scores), decisions, strict=True):
-        ranked = not math.isnan(decided["rank"])
+        ranked = not decided["kept"] and not math.isnan(decided["rank"])  # as in the tables of `rsqa curate`
         yield ExploredSample(
             key=decided["key"],
             state="kept" if decided["kept"] else "dropped",

@@ -9,7 +9,9 @@ One line of a JSONL file, with the same columns as a CSV file::
 from __future__ import annotations
 
 import csv
+import io
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -26,6 +28,8 @@ from rsqa_pipeline.statistics import Interval, cohen_kappa, wilson
 DECISIONS = ("keep", "drop")
 RESAMPLES = 1000
 _NEEDED = {"key", "decision", "mark"}
+_ESCAPED = re.compile(r" [ \t\r\n]*[=+\-@\t\r\n＝＋－＠]")
+"""How the page writes a cell that a spreadsheet would read as a formula: with a space before it."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +188,8 @@ def _spearman(marks: Sequence[float], scores: Sequence[float]) -> float | None:
 def _mark(row: Mapping[str, Any], file: str) -> Mark | str:
     """The mark of one line, or what is wrong with it."""
     text = {name: str(row[name]).strip() if row.get(name) is not None else "" for name in (*_NEEDED, "note", "rater")}
-    if not text["key"]:
+    key = str(row.get("key") or "")
+    if not key:
         return "no key"
     if text["decision"] not in ("", *DECISIONS):
         return f"decision is {text['decision'][:40]!r}, needs keep or drop"
@@ -193,7 +198,7 @@ def _mark(row: Mapping[str, Any], file: str) -> Mark | str:
     if not (text["decision"] or text["mark"] or text["note"]):
         return "neither decision nor mark nor note"
     mark = int(text["mark"]) if text["mark"] else None
-    return Mark(text["key"], text["rater"] or file, text["decision"] or None, mark, text["note"] or None)
+    return Mark(key, text["rater"] or file, text["decision"] or None, mark, text["note"] or None)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -203,15 +208,20 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}; download the marks from the page again") from error
     if path.suffix.lower() == ".csv":
-        reader = csv.DictReader(text.splitlines(keepends=True))
+        reader = csv.DictReader(io.StringIO(text, newline=""))
         missing = _NEEDED - set(reader.fieldnames or ())
         if missing:
             raise DataError(f"{path} lacks the columns {', '.join(sorted(missing))}; is it from the explorer's page?")
-        yield from ((reader.line_num, row) for row in reader)
+        for row in reader:
+            yield reader.line_num, {name: _without_escape(cell) for name, cell in row.items() if isinstance(cell, str)}
         return
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             yield number, _object(line)
+
+
+def _without_escape(cell: str) -> str:
+    return cell[1:] if _ESCAPED.match(cell) else cell
 
 
 def _object(line: str) -> Mapping[str, Any]:

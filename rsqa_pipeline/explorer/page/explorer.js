@@ -134,7 +134,7 @@ function markRows() {
 /** A CSV cell. One that a spreadsheet would read as a formula gets a space, which `rsqa labels marks` takes off. */
 function csvCell(value) {
   const text = value === null ? "" : String(value);
-  const safe = typeof value === "string" && /^\s*[=+\-@\t\r\n＝＋－＠]/.test(text) ? ` ${text}` : text;
+  const safe = typeof value === "string" && /^[ \t\r\n]*[=+\-@\t\r\n＝＋－＠]/.test(text) ? ` ${text}` : text;
   return `"${safe.replaceAll('"', '""')}"`;
 }
 

@@ -26,7 +26,7 @@ def install(folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as name:
         scratch = Path(name)
         words = ["npm", "pack", PACKAGE, "--silent", "--pack-destination", name]
-        subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(words, check=True, stdout=subprocess.DEVNULL, timeout=300)
         (package,) = scratch.glob("*.tgz")
         _extract(package, scratch)
         for part in ("al2023.tar", "fonts.tar", "chromium"):

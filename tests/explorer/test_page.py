@@ -129,7 +129,10 @@ def test_few_elements_and_few_images_for_many_samples(large_folder: Path, opened
     sheets = "performance.getEntriesByType('resource').filter(e => e.name.includes('thumbnails')).length"
     assert count(page) == 10_000 and len(keys_shown(page)) < 30
     assert "10,000 samples (of 12,345, drawn by hash)" in page.inner_text("#summary")
-    before = page.evaluate(sheets)
+    for _ in range(100):  # a picture is fetched after the rows are there
+        if before := page.evaluate(sheets):
+            break
+        page.wait_for_timeout(100)
     assert 1 <= before < len(list((large_folder / "thumbnails").iterdir())) == 7
     page.keyboard.press("End")
     last = keys_shown(page)[-1]

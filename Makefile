@@ -9,7 +9,7 @@ export PATH := $(BIN):$(PATH)
 demo: install
 	rsqa run
 
-test: install
+test: install $(VENV)/browser/chromium
 	ruff check .
 	ruff format --check .
 	mypy
@@ -28,6 +28,10 @@ ui: install
 	rsqa ui
 
 install: $(VENV)/installed
+
+# Without it the tests of the explorer's page are skipped, with the reason.
+$(VENV)/browser/chromium: tests/explorer/install_browser.py $(VENV)/installed
+	-$(BIN)/python tests/explorer/install_browser.py $(VENV)/browser
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

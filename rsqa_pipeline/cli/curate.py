@@ -51,7 +51,7 @@ def curate(
     """
     from rsqa_pipeline.curated_subsets.selection.score_file import curate_data, curate_scores
 
-    chosen = _rule(keep, rule)
+    chosen = rule_of(keep, rule)
     if rescore is None:
         refuse_missing(scores, "--scores")
     elif data is None:
@@ -82,7 +82,8 @@ def _score_again(model: str, source: SourceFile, scores: Path) -> None:
     score_file(ModelSpec("score_model", model, Compute(), BATCH_SIZE), source, scores, SHARD_ROWS, Engine("local", 1))
 
 
-def _rule(keep: float | None, rule: Path | None) -> SubsetRule:
+def rule_of(keep: float | None, rule: Path | None) -> SubsetRule:
+    """The rule of --keep or --rule, of which one must be given."""
     if (keep is None) == (rule is None):
         raise UsageError("give either --keep, a share in (0, 1], or --rule, a YAML file")
     if rule is not None:

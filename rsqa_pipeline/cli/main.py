@@ -13,6 +13,7 @@ from rsqa_pipeline import __version__
 from rsqa_pipeline.asset_names import in_stage, select
 from rsqa_pipeline.cli import audit as audit_command
 from rsqa_pipeline.cli import curate as curate_command
+from rsqa_pipeline.cli import explore as explore_command
 from rsqa_pipeline.cli import init as init_command
 from rsqa_pipeline.cli import preferences as preference_commands
 from rsqa_pipeline.cli import retrain as retrain_command
@@ -36,6 +37,7 @@ app.command()(curate_command.curate)
 app.command()(curate_command.drift)
 app.command()(retrain_command.retrain)
 app.command()(audit_command.audit)
+app.command()(explore_command.explore)
 console = make_console()
 
 ProfileOption = Annotated[

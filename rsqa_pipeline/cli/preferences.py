@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rsqa_pipeline.cli.checks import refuse_bad_out
 from rsqa_pipeline.errors import DataError, UsageError
 from rsqa_pipeline.profile import Profile, default_profile, load_profile
 from rsqa_pipeline.records import read_table
@@ -57,6 +58,42 @@ def show_agreement(
     )
     for fault in found.faults:
         typer.echo(f"  {fault}")
+
+
+@labels.command("marks")
+def show_marks(
+    files: Annotated[list[Path], typer.Argument(help="Files downloaded from the page of `rsqa explore`.")],
+    explorer: Annotated[Path, typer.Option("--explorer", help="Folder of that page.")],
+    out: Annotated[
+        Path | None, typer.Option("--pairs", help="Parquet file for pairs of marked texts, in TRL's preference format.")
+    ] = None,
+) -> None:
+    """Compare marks made on the explorer's page with the rule and the score, and make preference pairs of them."""
+    from rsqa_pipeline.explorer.build import SAMPLES
+    from rsqa_pipeline.explorer.marks import agreement, preference_pairs, read_marks
+
+    if not (explorer / SAMPLES).is_file():
+        raise UsageError(f"--explorer: no {explorer / SAMPLES}; name a folder that `rsqa explore` wrote")
+    if out is not None:
+        refuse_bad_out(out)
+    samples = {row["key"]: row for row in read_table(explorer / SAMPLES)}
+    found = read_marks(files)
+    measured = agreement(samples, found.marks, seed=0)
+    correlation = measured.rank_correlation
+    typer.echo(f"rule agrees with people: {measured.decisions or 'nothing is decided'}")
+    typer.echo(f"Cohen's kappa: {measured.kappa or 'not defined'}")
+    typer.echo(f"rank correlation of mark and score: {'not defined' if correlation is None else f'{correlation:.3f}'}")
+    typer.echo(
+        f"{measured.marked} samples marked, {len(measured.against)} against the rule, {measured.undecided} undecided, "
+        f"{measured.unknown} not on the page, {len(found.faults)} unreadable"
+    )
+    for fault in found.faults:
+        typer.echo(f"  {fault}")
+    if out is not None:
+        from rsqa_pipeline.preference_data.importers.trl_format import write
+
+        written, left_out = write(preference_pairs(samples, found.marks), out)
+        typer.echo(f"{written} pairs in {out}, {left_out} left out: their image cannot be read")
 
 
 @pairs.command("export")

@@ -33,7 +33,13 @@ class ProfileError(RsqaError):
 
 
 class DataError(RsqaError):
-    """Input data that cannot be quarantined row by row: a missing file, an unknown layout, no rows left."""
+    """Input data that cannot be quarantined row by row: a missing file, an unknown layout, no rows left.
+
+    The message is one line, also where it quotes a library's message of several.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(line.strip() for line in message.splitlines()).replace(" ;", ";"))
 
 
 class ProfileBusy(DataError):

@@ -9,18 +9,13 @@ from typing import Annotated
 
 import typer
 
+from rsqa_pipeline.cli.options import ProfileOption
 from rsqa_pipeline.cli.terminal import make_console, plain_table
 from rsqa_pipeline.profile import default_profile, load_profile
 
 
 def audit(
-    profile: Annotated[
-        str | None,
-        typer.Option(
-            "--profile",
-            help="Profile name in configs/profiles or path of a YAML file. Default: the one in params.yaml.",
-        ),
-    ] = None,
+    profile: ProfileOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Recompute every hash, and check that files, records, dvc.lock, Dagster and MLflow tell one story.

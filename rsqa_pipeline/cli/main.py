@@ -22,6 +22,7 @@ from rsqa_pipeline.cli import serve as serve_command
 from rsqa_pipeline.cli import trace as trace_command
 from rsqa_pipeline.cli import ui as ui_command
 from rsqa_pipeline.cli.checks import refuse_missing_gpu
+from rsqa_pipeline.cli.options import ProfileOption
 from rsqa_pipeline.cli.processes import INTERRUPTED, stop_signals
 from rsqa_pipeline.cli.run import run_assets
 from rsqa_pipeline.cli.terminal import make_console, plain_table
@@ -40,13 +41,6 @@ app.command()(audit_command.audit)
 app.command()(explore_command.explore)
 console = make_console()
 
-ProfileOption = Annotated[
-    str | None,
-    typer.Option(
-        "--profile",
-        help="Profile name in configs/profiles or path of a YAML file. Default: the one in params.yaml.",
-    ),
-]
 LimitOption = Annotated[
     int | None,
     typer.Option("--limit", help="At most this many images a split (>= 30): a smoke run, with folders of its own."),

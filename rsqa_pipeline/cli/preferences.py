@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from rsqa_pipeline.cli.checks import refuse_bad_out
+from rsqa_pipeline.cli.options import ProfileOption
 from rsqa_pipeline.errors import DataError, UsageError
 from rsqa_pipeline.profile import Profile, default_profile, load_profile
 from rsqa_pipeline.records import read_table
@@ -17,7 +18,6 @@ pairs = typer.Typer(no_args_is_help=True, help="Preference pairs for other train
 
 ASSETS = ("caption_preferences", "instruction_preferences", "text_preferences")
 AssetOption = Annotated[str, typer.Option("--asset", help=f"One of {', '.join(ASSETS)}.")]
-ProfileOption = Annotated[str | None, typer.Option("--profile", help="Profile; default: the one in params.yaml.")]
 
 
 @labels.command("export")

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
+from rsqa_pipeline.cli.options import ProfileOption
 from rsqa_pipeline.cli.terminal import make_console, plain_table
 from rsqa_pipeline.errors import DataError, UsageError
 from rsqa_pipeline.lineage.manifest import manifests
@@ -30,13 +31,7 @@ def trace(
             "models:/NAME/NUMBER. With --forward a sample, image, source, captioner, judge or model version."
         ),
     ],
-    profile: Annotated[
-        str | None,
-        typer.Option(
-            "--profile",
-            help="Profile name in configs/profiles or path of a YAML file. Default: the one in params.yaml.",
-        ),
-    ] = None,
+    profile: ProfileOption = None,
     onward: Annotated[bool, typer.Option("--forward", help="Show what the target touched instead.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a tree.")] = False,
     html: Annotated[Path | None, typer.Option("--html", help="Also write one HTML page with every row.")] = None,
@@ -46,7 +41,7 @@ def trace(
     Exit code 3 where a file or folder on disk is not the recorded version.
     """
     if html is not None and not html.parent.is_dir():
-        raise UsageError(f"--html {html}: there is no folder {html.parent}")
+        raise UsageError(f"--html {html}: no folder {html.parent}; make it first")
     settings = load_profile(profile or default_profile())
     if onward:
         _forward(settings, target, as_json, html)

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from rsqa_pipeline.cli.options import ProfileOption
 from rsqa_pipeline.cli.processes import INTERRUPTED, stop_group, stop_signals
 from rsqa_pipeline.cli.terminal import make_console
 from rsqa_pipeline.errors import EngineError, UsageError
@@ -25,13 +26,7 @@ Port = Annotated[int | None, typer.Option(min=1, max=65535, help="TCP port on 12
 
 
 def ui(
-    profile: Annotated[
-        str | None,
-        typer.Option(
-            "--profile",
-            help="Profile name in configs/profiles or path of a YAML file. Default: the one in params.yaml.",
-        ),
-    ] = None,
+    profile: ProfileOption = None,
     port: Port = None,
     mlflow_port: Port = None,
 ) -> None:

@@ -102,7 +102,7 @@ class _Decisions:
         if key in self._kept:
             return {"key": key, "state": "kept", "rule": rule_words(self._rule, sample["kind"])}
         if key not in self._dropped:
-            raise DataError(f"{self._folder} decides nothing on sample {key}: it is of another corpus; make it anew")
+            raise DataError(f"{self._folder} decides nothing on sample {key}: it is of another corpus; make it again")
         row = self._dropped[key]
         return {
             "key": key,

@@ -17,7 +17,7 @@ from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.retraining.baseline import Baseline
 from rsqa_pipeline.score_model.evaluation.probes import ProbeResult, run_probes
-from rsqa_pipeline.score_model.evaluation.promotion import PREFERENCES
+from rsqa_pipeline.score_model.evaluation.promotion import PREFERENCES, failed_probes
 from rsqa_pipeline.score_model.pairs import Pair, ScoredPair, agrees, read_pairs, score_pairs
 from rsqa_pipeline.score_model.scoring.scorer import Scorer
 from rsqa_pipeline.stages import assets_of
@@ -58,7 +58,7 @@ def judge(profile: Profile, baseline: Baseline) -> Gate:
     new = Scorer.load(folder / "model", profile.compute)
     probes = run_probes(new, pairs)
     if before is None:
-        failed = _failed_probes(probes)
+        failed = failed_probes(probes)
         return Gate("refused" if failed else "passed", failed or ["the base commit has no score model; probes pass"])
     with tempfile.TemporaryDirectory() as scratch:
         old = Scorer.load(baseline.fetch(folder, Path(scratch)) / "model", profile.compute)
@@ -96,7 +96,7 @@ def decide(
         family: _interval([entry for entry in compared if entry[0]["family"] == family], resamples, seed)
         for family in sorted({str(pair["family"]) for pair, _ in compared})
     }
-    faults = _failed_probes(probes)
+    faults = failed_probes(probes)
     if difference.low <= 0:
         faults.append(f"accuracy {_signed(difference)} against the base commit's model: the interval is not above 0")
     faults += [
@@ -111,15 +111,6 @@ def decide(
 def _interval(compared: Sequence[tuple[Pair, float]], resamples: int, seed: int) -> Interval:
     values = np.array([[gain for _, gain in compared]])
     return hierarchical_mean(values, resamples, seed, [str(pair["image_id"]) for pair, _ in compared])
-
-
-def _failed_probes(probes: Sequence[ProbeResult]) -> list[str]:
-    return [
-        f"probe {probe.probe}: the score falls in {probe.value:.3f} [{probe.low:.3f}, {probe.high:.3f}] of "
-        f"{probe.n}, needs more than chance"
-        for probe in probes
-        if not probe.passed
-    ]
 
 
 def _signed(interval: Interval) -> str:

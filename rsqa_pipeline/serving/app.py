@@ -48,7 +48,7 @@ class Served:
 
 
 class RewardApp:
-    """The handlers. ``draining`` is set when the server is told to stop: what is in flight is answered, new requests
+    """The handlers. ``draining`` is set when the server is to stop: what is in flight is answered, new requests
     are refused."""
 
     def __init__(self, served: Served) -> None:

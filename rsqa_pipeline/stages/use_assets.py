@@ -97,13 +97,7 @@ def benchmarks_assets(profile: Profile) -> Iterator[Asset]:
             "policies": list(POLICIES),
             "comparisons": [*subset_comparisons(profile), *policy_comparisons(profile, POLICIES)],
         },
-        settings=(
-            *figures,
-            *rows,
-            "benchmarks.max_new_tokens",
-            "benchmarks.served",
-            "benchmarks.reply_boxes",
-        ),
+        settings=(*figures, *rows, "benchmarks.max_new_tokens", "benchmarks.served", "benchmarks.reply_boxes"),
         gpu=True,
     )
     main = f"vlm_{profile.curated_subsets.main}"

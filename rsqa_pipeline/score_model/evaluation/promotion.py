@@ -98,12 +98,7 @@ def decide(
     Raises:
         DataError: no pair that both models scored.
     """
-    failed = [
-        f"probe {probe.probe}: the score falls in {probe.value:.3f} [{probe.low:.3f}, {probe.high:.3f}] of {probe.n}, "
-        "needs more than chance"
-        for probe in probes
-        if not probe.passed
-    ]
+    failed = failed_probes(probes)
     numbers: dict[str, Any] = {"probes": {probe.probe: probe.value for probe in probes}, "pairs": len(pairs)}
     if champion is None:
         reasons = failed or ["there is no champion yet, and every probe passes"]
@@ -111,6 +106,16 @@ def decide(
     worse = _compare(pairs, challenger, champion, margin, resamples, seed, numbers)
     reasons = failed + worse
     return Decision(not reasons, reasons or [numbers["verdict"]], numbers)
+
+
+def failed_probes(probes: Sequence[ProbeResult]) -> list[str]:
+    """One line for each probe that does not pass."""
+    return [
+        f"probe {probe.probe}: the score falls in {probe.value:.3f} [{probe.low:.3f}, {probe.high:.3f}] of {probe.n}, "
+        "needs more than chance"
+        for probe in probes
+        if not probe.passed
+    ]
 
 
 def _compare(

@@ -200,6 +200,16 @@ def test_links_out_of_an_image_folder_are_refused(tmp_path: Path) -> None:
     assert (len(kept), reasons) == (1, {"outside_root": 1})
 
 
+def test_relative_images_belong_to_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One process may read two projects; the folder of the first says nothing about the images of the second."""
+    for project in ("first", "second"):
+        write_image(tmp_path / project / "a.jpg", 1)
+        (tmp_path / project / "pairs.csv").write_text("image,text\na.jpg,a ship\n")
+        monkeypatch.chdir(tmp_path / project)
+        kept, reasons = clean(SourceFile(format="csv", path="pairs.csv"))
+        assert (len(kept), reasons) == (1, {})
+
+
 def test_each_image_path_is_resolved_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_image(tmp_path / "images/a.jpg", 1)
     resolved = []

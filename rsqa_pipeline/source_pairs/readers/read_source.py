@@ -92,25 +92,28 @@ def refuse_outside(entries: Iterable[Entry], folder: Path, allowed: Collection[s
         allowed: files that may lie anywhere, because the user named them: the shards that store the images.
     """
     root = os.path.realpath(folder)
+    real_folder = lru_cache(maxsize=1024)(
+        os.path.realpath
+    )  # of this call: a relative folder depends on the current one
     last_image: str | None = None
     fault: str | None = None
     for entry in entries:
         if isinstance(entry, SourceRow) and entry.image != last_image:  # rows about one image are mostly adjacent
             last_image = entry.image
-            fault = _outside_fault(parse_reference(entry.image).file, root, allowed)
+            fault = _outside_fault(parse_reference(entry.image).file, root, allowed, real_folder)
         if fault is not None and isinstance(entry, SourceRow):
             yield RowFault(entry.key, "outside_root", fault, entry.image, entry.split)
         else:
             yield entry
 
 
-def _outside_fault(file: str, root: str, allowed: Collection[str]) -> str | None:
+def _outside_fault(file: str, root: str, allowed: Collection[str], real_folder: Callable[[str], str]) -> str | None:
     """The fault of a file outside ``root``; None for one within ``root`` or with a name that no file can have."""
     if file in allowed:
         return None
     folder, name = os.path.split(file)
     try:
-        resolved = os.path.normpath(os.path.join(_real_folder(folder), name))  # noqa: PTH118 - called per row: fast
+        resolved = os.path.normpath(os.path.join(real_folder(folder), name))  # noqa: PTH118 - called per row: fast
         if os.path.islink(resolved):  # noqa: PTH114
             resolved = os.path.realpath(resolved)
     except ValueError:  # a null character: reported later as missing
@@ -118,11 +121,6 @@ def _outside_fault(file: str, root: str, allowed: Collection[str]) -> str | None
     if resolved.startswith(os.path.join(root, "")):  # noqa: PTH118
         return None
     return f"{file} lies at {resolved}, outside the images' folder {root}; name the folder that holds them all"
-
-
-@lru_cache(maxsize=1024)
-def _real_folder(folder: str) -> str:
-    return os.path.realpath(folder)
 
 
 def _with_raster(entry: Entry, choice: RasterChoice) -> Entry:

@@ -29,6 +29,8 @@ from rsqa_pipeline.report.reading import name_of, read_json, rows
 POLICIES = ("rl_policy", "rl_policy_rules_only")
 PARTS = ("format", "accuracy")
 MOMENTS = ("before", "after", "difference")
+KINDS = {"open_ended": "open-ended questions", "close_ended": "short answers", "grounding": "boxes"}
+"""What the rows of each kind of prompt are called."""
 SELECTORS = ("score_model", "clip_score", "majority_vote", "random", "oracle")
 
 
@@ -88,22 +90,26 @@ def reward_curves(inputs: Mapping[str, Path]) -> list[Plot]:
 
 
 def reward_table(inputs: Mapping[str, Path]) -> Table:
-    """Held-out reward of each policy before and after training and the paired difference: total and parts."""
+    """Held-out reward of each policy before and after training and the paired difference: total, parts, and the
+    accuracy of each kind of prompt."""
     table = []
     for policy in POLICIES:
         rewards = read_json(inputs[policy] / "rewards.json")
-        for part in ("reward", *PARTS):
-            row = [text_cell(name_of(policy), tint=plots.colour(policy)), text_cell(part)]
+        shown = [(part, part, rewards) for part in ("reward", *PARTS)]
+        shown += [(f"accuracy, {KINDS[kind]}", "accuracy", of_kind) for kind, of_kind in rewards["kinds"].items()]
+        for label, part, of_prompts in shown:
+            row = [text_cell(name_of(policy), tint=plots.colour(policy)), text_cell(label)]
             for moment in MOMENTS:
-                found = part_of(rewards, moment, part)
-                key = f"rl/{policy}/{moment}/{part}"
+                found = part_of(of_prompts, moment, part)
+                key = f"rl/{policy}/{moment}/{label}"
                 row.append(number(interval(found) if found else None, key, 3, signed=moment == "difference"))
             table.append(row)
     return Table(
         "Held-out prompts",
         ["policy", "part", *MOMENTS],
         table,
-        note="Mean over held-out prompts, with answers sampled as in training. The difference is paired by prompt. "
+        note="Mean over held-out prompts, with answers sampled as in training. The difference is paired by prompt, and "
+        "intervals are clustered by image. "
         "Both policies are measured by the full reward, including the score model's part.",
     )
 

@@ -1,10 +1,15 @@
-"""The policy's reward on held-out prompts before and after GRPO, measured with the same reward, with intervals."""
+"""The policy's reward on held-out prompts before and after GRPO, measured with the same reward, with intervals.
+
+Intervals are clustered by image: the prompts of one image are drawn together.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import numpy as np
 
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.images.decode import open_image
@@ -15,9 +20,9 @@ from rsqa_pipeline.rl_policy.policy_reward import Rewards, measure
 from rsqa_pipeline.rl_policy.prompts import PolicyPrompt
 from rsqa_pipeline.rl_policy.reasoning import reasoning_prompt
 from rsqa_pipeline.score_model.scoring.scorer import Scorer
-from rsqa_pipeline.statistics import bootstrap_mean, paired_difference
+from rsqa_pipeline.statistics import hierarchical_mean
 
-SAMPLES = 2
+SAMPLES = 4
 """Completions per held-out prompt; a prompt's reward is their mean."""
 GENERATE_BATCH = 64
 RESAMPLES = 1000
@@ -54,32 +59,54 @@ def measure_heldout(
     return HeldoutRewards(*(_means(getattr(measured, part)) for part in PARTS))
 
 
-def compare(before: HeldoutRewards, after: HeldoutRewards, seed: int) -> dict[str, dict[str, Any]]:
+def compare(
+    before: HeldoutRewards, after: HeldoutRewards, prompts: Sequence[PolicyPrompt], seed: int
+) -> dict[str, Any]:
     """``{"before": {"value", "low", "high", "n", "format": {..}, "accuracy": {..}}, "after": .., "difference": ..}``.
 
-    The difference is paired, after minus before. For each part, only prompts with a value both times count.
+    The difference is paired, after minus before. For each part, only prompts with a value both times count. ``kinds``
+    holds the same for the prompts of each kind alone, e.g. ``report["kinds"]["open_ended"]["difference"]``: GRPO may
+    raise one kind at the cost of another. There, a part without a value is left out.
+
+    Args:
+        prompts: the held-out prompts, in the order of the rewards.
 
     Raises:
         DataError: a part has no value for any prompt.
     """
+    images = [prompt.image_id for prompt in prompts]
+    report: dict[str, Any] = _compare(before, after, images, seed)
+    for part in PARTS[1:]:
+        if part not in report["difference"]:
+            raise DataError(f"no held-out prompt has the part {part!r} both before and after GRPO")
+    kinds: dict[str, Any] = {}
+    for kind in sorted({prompt.kind for prompt in prompts}):
+        places = [place for place, prompt in enumerate(prompts) if prompt.kind == kind]
+        first, second = (_rewards_at(moment, places) for moment in (before, after))
+        kinds[kind] = _compare(first, second, [images[place] for place in places], seed)
+    return {**report, "kinds": kinds}
+
+
+def _compare(
+    before: HeldoutRewards, after: HeldoutRewards, images: Sequence[str], seed: int
+) -> dict[str, dict[str, Any]]:
     report: dict[str, dict[str, Any]] = {"before": {}, "after": {}, "difference": {}}
     for part in PARTS:
-        both = zip(getattr(before, part), getattr(after, part), strict=True)
-        pairs = [(b, a) for b, a in both if b is not None and a is not None]
-        if not pairs:
-            raise DataError(f"no held-out prompt has the part {part!r} both before and after GRPO")
-        first, second = [b for b, _ in pairs], [a for _, a in pairs]
-        intervals = {
-            "before": bootstrap_mean(first, RESAMPLES, seed),
-            "after": bootstrap_mean(second, RESAMPLES, seed),
-            "difference": paired_difference(second, first, RESAMPLES, seed),
-        }
-        for name, interval in intervals.items():
-            if part == "total":
-                report[name].update(asdict(interval))
-            else:
-                report[name][part] = asdict(interval)
+        rows = zip(getattr(before, part), getattr(after, part), images, strict=True)
+        found = [(first, second, image) for first, second, image in rows if first is not None and second is not None]
+        if not found:
+            continue
+        firsts, seconds, clusters = zip(*found, strict=True)
+        values = {"before": np.array(firsts), "after": np.array(seconds)}
+        values["difference"] = values["after"] - values["before"]
+        for moment, of_moment in values.items():
+            interval = asdict(hierarchical_mean(of_moment[None], RESAMPLES, seed, clusters))
+            report[moment].update(interval if part == "total" else {part: interval})
     return report
+
+
+def _rewards_at(rewards: HeldoutRewards, places: Sequence[int]) -> HeldoutRewards:
+    return HeldoutRewards(*([getattr(rewards, part)[place] for place in places] for part in PARTS))
 
 
 def _means(values: Rewards) -> Rewards:

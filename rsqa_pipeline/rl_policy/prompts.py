@@ -25,6 +25,7 @@ from rsqa_pipeline.records import Message, read_table, write_table
 from rsqa_pipeline.score_model.scoring.scorer import Scorer
 
 Kind = Literal["open_ended", "close_ended", "grounding"]
+Rows = Sequence[Mapping[str, Any]]
 
 PARTS = ("reasoning", "prompts", "heldout")
 PROMPT_TABLE = pa.schema([("part", pa.string()), ("sample_id", pa.string()), ("reference_score", pa.float64())])
@@ -103,6 +104,8 @@ def select_prompts(
 ) -> PolicyData:
     """Selects reasoning samples, prompts and held-out prompts; half of the prompts are open-ended if there are enough.
 
+    Held-out prompts have the mix that GRPO trains on: where one half has too few, there are fewer of the other, too.
+
     Reasoning samples are of split "corpus", from all tasks as the corpus has them: the policy must not forget the tasks
     that it can do. Prompts are of split "preference", since the policy's VLM was fine-tuned on the corpus: of an answer
     that it has learned, GRPO can teach nothing, and a held-out reward on it measures nothing. Held-out prompts are on
@@ -121,11 +124,12 @@ def select_prompts(
     corpus = [row for row in usable if row["split"] == "corpus"]
     unseen = [row for row in usable if row["split"] == "preference"]
     reasoning = _best_part(_score(corpus[: POOL_FACTOR * config.reasoning_samples], scorer, dropped))
-    prompts, heldout = (
-        _best_part(_score(_half_open(of_split, POOL_FACTOR * count), scorer, dropped))
-        for split, count in (("train", config.prompts), ("heldout", config.heldout_prompts))
-        for of_split in [[row for row in unseen if pair_split(row["image_id"], heldout_share, seed) == split]]
-    )
+    of_split: dict[str, list[Mapping[str, Any]]] = {"train": [], "heldout": []}
+    for row in unseen:
+        of_split[pair_split(row["image_id"], heldout_share, seed)].append(row)
+    pool = _half_open(of_split["train"], POOL_FACTOR * config.prompts)
+    heldout_pool = _of_the_mix(of_split["heldout"], POOL_FACTOR * config.heldout_prompts, pool)
+    prompts, heldout = (_best_part(_score(part, scorer, dropped)) for part in (pool, heldout_pool))
     if not prompts or not heldout:
         raise DataError(
             f"{len(unseen)} usable instruction samples of split 'preference' gave {len(prompts)} prompts and "
@@ -149,13 +153,27 @@ def _usable(row: Mapping[str, Any], dropped: Counter[str]) -> bool:
     return True
 
 
-def _half_open(rows: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
+def _half_open(rows: Rows, count: int) -> Rows:
     """The first ``count`` rows, half of them open-ended; if one half has too few rows, the other one is larger."""
+    open_rows, closed_rows = _open_and_closed(rows)
+    closed = min(len(closed_rows), max(count - count // 2, count - len(open_rows)))
+    return [*open_rows[: count - closed], *closed_rows[:closed]]
+
+
+def _of_the_mix(rows: Rows, count: int, pool: Rows) -> Rows:
+    """At most ``count`` rows with the share of open-ended ones that ``pool`` has; fewer where one kind has too few."""
+    parts = _open_and_closed(rows)
+    shares = [len(part) / max(len(pool), 1) for part in _open_and_closed(pool)]
+    possible = [len(part) / share for part, share in zip(parts, shares, strict=True) if share]
+    count = min([count, *(int(most) for most in possible)])
+    return [row for part, share in zip(parts, shares, strict=True) for row in part[: round(share * count)]]
+
+
+def _open_and_closed(rows: Rows) -> tuple[Rows, Rows]:
     is_open = [kind_of(row["task"]) == "open_ended" for row in rows]
     open_rows = [row for row, of_kind in zip(rows, is_open, strict=True) if of_kind]
     closed_rows = [row for row, of_kind in zip(rows, is_open, strict=True) if not of_kind]
-    closed = min(len(closed_rows), max(count - count // 2, count - len(open_rows)))
-    return [*open_rows[: count - closed], *closed_rows[:closed]]
+    return open_rows, closed_rows
 
 
 def _score(rows: Sequence[Mapping[str, Any]], scorer: Scorer, dropped: Counter[str]) -> list[PolicyPrompt]:

@@ -85,7 +85,7 @@ def run(
         training_run = TrainingRun(seed, settings.compute, Path(scratch), logger)
         history = train_grpo(vlm, prompts, scorer if score_reward else None, config, training_run)
     after = measure_heldout(vlm, heldout, scorer, config, seed)
-    rewards = compare(before, after, seed)
+    rewards = compare(before, after, heldout, seed)
     save_vlm(vlm, out / "model")
     write_history(history, out / "history.json")
     (out / "rewards.json").write_text(json.dumps(rewards, indent=1) + "\n", encoding="utf-8")
@@ -95,7 +95,7 @@ def run(
         "prompts": float(len(prompts)),
         "heldout_prompts": float(len(heldout)),
         "equal_groups": mean(row["equal_groups"] for row in history),
-        **{f"reward_{moment}": interval["value"] for moment, interval in rewards.items()},
+        **{f"reward_{moment}": rewards[moment]["value"] for moment in ("before", "after", "difference")},
     }
 
 

@@ -249,8 +249,9 @@ class SyntheticRun:
             rng = np.random.default_rng(4)
             self._history(name, [{"reward": 0.4 + gain * i / 40 + rng.normal(0, 0.03), "format": 0.9, "accuracy": 0.3,
                                   "kl": i / 1000, "equal_groups": 0.5} for i in range(50)])  # fmt: skip
-            rewards = {"before": figure(0.412, 0.38, 0.44), "after": figure(0.412 + gain, 0.47, 0.55),
+            moments = {"before": figure(0.412, 0.38, 0.44), "after": figure(0.412 + gain, 0.47, 0.55),
                        "difference": figure(gain, gain - 0.05, gain + 0.05)}  # fmt: skip
+            rewards = {**moments, "kinds": {"open_ended": moments, "close_ended": moments}}
             (self.inputs[name] / "rewards.json").write_text(json.dumps(rewards))
 
     def _benchmarks(self) -> None:

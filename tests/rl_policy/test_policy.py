@@ -37,8 +37,8 @@ class LengthScorer:
         return [[None if c == "lost" else float(len(c)) for c in group.candidates] for group in groups]
 
 
-def prompt(task: str, reference: str, score: float = 3.0) -> PolicyPrompt:
-    return PolicyPrompt("s", "i", "i.png", [{"role": "user", "content": "?"}], task, reference, score)
+def prompt(task: str, reference: str, score: float = 3.0, image: str = "i") -> PolicyPrompt:
+    return PolicyPrompt("s", image, "i.png", [{"role": "user", "content": "?"}], task, reference, score)
 
 
 def completion_of(answer: str) -> str:
@@ -134,7 +134,7 @@ def test_without_open_questions_all_prompts_are_close_ended(inputs: dict[str, Pa
 
 def test_a_small_pool_gives_fewer_prompts_not_worse_references(inputs: dict[str, Path], config: RlPolicy) -> None:
     """The worse half of a ranking is never used: its references are often wrong."""
-    rows = read_table(inputs["instruction_samples"] / "samples.parquet")
+    rows = [row for row in read_table(inputs["instruction_samples"] / "samples.parquet") if row["task"] != "open"]
     for index, row in enumerate(rows):
         row["messages"][-1]["content"] += " x" * (index % 7) if row["task"] != "grounding" else ""
     many = config.model_copy(update={"heldout_prompts": len(rows)})
@@ -157,9 +157,10 @@ def test_kind_of_each_task() -> None:
 
 
 def test_comparison_is_paired_and_excludes_missing_prompts() -> None:
+    prompts = [prompt("count", "3", image=f"image {number}") for number in range(4)]
     before = HeldoutRewards([0.0, 0.5, None, 0.1], [1.0] * 4, [0.0, 0.2, None, 0.4])
     after = HeldoutRewards([0.5, 1.0, 0.9, 0.6], [1.0] * 4, [0.5, 0.7, 0.1, 0.9])
-    report = compare(before, after, seed=0)
+    report = compare(before, after, prompts, seed=0)
     assert report["before"]["n"] == report["difference"]["n"] == 3
     assert report["before"]["value"] == pytest.approx(0.2)
     assert report["difference"]["value"] == pytest.approx(0.5)
@@ -168,7 +169,42 @@ def test_comparison_is_paired_and_excludes_missing_prompts() -> None:
     assert report["after"]["high"] > report["after"]["low"]
     assert report["difference"]["accuracy"]["value"] == pytest.approx(0.5)
     with pytest.raises(DataError, match=r"no held-out prompt has the part .accuracy"):
-        compare(before, HeldoutRewards([1.0] * 4, [1.0] * 4, [None] * 4), seed=0)
+        compare(before, HeldoutRewards([1.0] * 4, [1.0] * 4, [None] * 4), prompts, seed=0)
+
+
+def test_comparison_of_each_kind_alone() -> None:
+    prompts = [prompt("count", "3"), prompt("open", "abc"), prompt("open", "abc"), prompt("grounding", "{<1>}")]
+    before = HeldoutRewards([0.0, 0.5, 0.5, 0.2], [1.0] * 4, [0.0, None, None, 0.4])
+    after = HeldoutRewards([0.5, 0.4, 0.2, 0.2], [1.0] * 4, [0.5, None, 0.1, 0.4])
+    kinds = compare(before, after, prompts, seed=0)["kinds"]
+    assert {kind: of_kind["difference"]["value"] for kind, of_kind in kinds.items()} == pytest.approx(
+        {"close_ended": 0.5, "open_ended": -0.2, "grounding": 0.0}
+    )
+    assert kinds["open_ended"]["difference"]["n"] == 2 and "accuracy" not in kinds["open_ended"]["difference"]
+
+
+def test_intervals_are_clustered_by_image() -> None:
+    """Twenty prompts of two images are two draws, not twenty."""
+    changes = [0.0, 1.0] * 10
+    before, after = HeldoutRewards([0.0] * 20, [1.0] * 20, [0.0] * 20), HeldoutRewards(changes, [1.0] * 20, changes)
+    of_two = [prompt("count", "3", image=f"image {number % 2}") for number in range(20)]
+    of_twenty = [prompt("count", "3", image=f"image {number}") for number in range(20)]
+    wide, narrow = (compare(before, after, prompts, seed=0)["difference"] for prompts in (of_two, of_twenty))
+    assert (wide["low"], wide["high"]) == (0.0, 1.0)
+    assert 0.2 < narrow["low"] < narrow["high"] < 0.8
+
+
+def test_heldout_prompts_have_the_mix_of_the_prompts(inputs: dict[str, Path], config: RlPolicy) -> None:
+    """Few open-ended questions on held-out images: then there are few others, too."""
+    rows = read_table(inputs["instruction_samples"] / "samples.parquet")
+    of_heldout = [r for r in rows if pair_split(r["image_id"], HELDOUT_SHARE, 1) == "heldout"]
+    opened = [row for row in of_heldout if row["split"] == "preference" and row["task"] == "open"]
+    for row in opened[2:]:
+        row["task"] = "count"
+    many = config.model_copy(update={"heldout_prompts": len(rows)})
+    data = select_prompts(rows, LengthScorer(), many, HELDOUT_SHARE, seed=1)
+    assert sum(p.kind == "open_ended" for p in data.prompts) * 2 == len(data.prompts)
+    assert [p.kind for p in data.heldout].count("open_ended") == 1 and len(data.heldout) == 2
 
 
 def test_batch_size_must_be_a_multiple_of_the_rollouts(
@@ -188,7 +224,8 @@ def test_run_changes_only_the_language_model(policy_inputs: dict[str, Path], set
     assert all(row["kl"] is not None and 0 <= row["reward"] <= 1 for row in history)
     assert metrics["equal_groups"] == sum(row["equal_groups"] for row in history) / 2
     rewards = json.loads((tmp_path / "rewards.json").read_text())
-    assert set(rewards) == {"before", "after", "difference"}
+    assert set(rewards) == {"before", "after", "difference", "kinds"}
+    assert sum(of_kind["before"]["n"] for of_kind in rewards["kinds"].values()) == rewards["before"]["n"]
     assert metrics["reward_after"] == rewards["after"]["value"]
     assert metrics["heldout_prompts"] == rewards["before"]["n"] == 4
     assert (tmp_path / "plots" / "reward_curve.png").stat().st_size > 1000

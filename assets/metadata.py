@@ -22,6 +22,9 @@ REPORT_PATH = "/report"
 MLFLOW_ADDRESS = "RSQA_MLFLOW_UI"
 """Environment variable with the address of MLflow, set by `rsqa ui`."""
 
+COST = ("cpu_seconds", "peak_memory_mib", "peak_gpu_memory_mib")
+"""What the making of the output took, as its manifest says; also where this run found it unchanged."""
+
 _ROWS_SHOWN = 5
 _CELL_CHARACTERS = 200
 _MARKDOWN = frozenset(string.punctuation) - frozenset(",;=%/'\"? ")
@@ -47,6 +50,7 @@ def output_metadata(asset: Asset, done: Materialization) -> dict[str, Any]:
         "path": dg.MetadataValue.path(str(done.folder.resolve())),
         "computed": not done.reused,
         "seconds": done.seconds,
+        **{name: float(manifest.run[name]) for name in COST if name in manifest.run},
         "code_version": manifest.recipe.code_version[:12],
         **{name: value for name, value in manifest.run.items() if name in ("git_commit", "mlflow_run")},
     }

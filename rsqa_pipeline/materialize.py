@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rsqa_pipeline.asset import Asset
+from rsqa_pipeline.cost import measured_cost
 from rsqa_pipeline.data_quality.checks import ADVISORY, CheckResult, run_checks
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.git import ask_git, commit
@@ -145,8 +146,10 @@ def _make(
     folder, recipe = asset.folder(profile), recipe_of(profile, asset, inputs)
     scratch = folder.parent / f".{asset.name}.scratch-{os.getpid()}-{secrets.token_hex(4)}"
     scratch.mkdir(parents=True)
+    cost: dict[str, str] = {}
     try:
-        metrics = asset.load()(inputs, scratch, restricted_profile(profile, asset), logger, **asset.options)
+        with measured_cost(cost):
+            metrics = asset.load()(inputs, scratch, restricted_profile(profile, asset), logger, **asset.options)
         made = folder_version(scratch)
         if made == EMPTY_VERSION:
             raise DataError(f"{asset.name}: the new output holds no file; the previous one, if any, still stands")
@@ -161,7 +164,7 @@ def _make(
         shutil.rmtree(scratch, ignore_errors=True)
     if folder_version(folder) != made:
         raise DataError(f"{folder} was changed by another process while it was put in place; run {asset.name} again")
-    facts = {**_environment(), **run, "started": begun, "seconds": f"{time.monotonic() - started:.1f}"}
+    facts = {**_environment(), **run, "started": begun, "seconds": f"{time.monotonic() - started:.1f}", **cost}
     facts["settings_version"] = settings_version(recipe.settings)
     results = [check.as_dict() for check in checks]
     return Manifest(asset.name, made, recipe, metrics, results, facts, weights_of(folder))

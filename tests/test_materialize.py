@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from assets.metadata import output_metadata
 from rsqa_pipeline.lineage import bundle
 from rsqa_pipeline.lineage.manifest import manifests
 from rsqa_pipeline.materialize import (
@@ -155,4 +156,6 @@ def test_two_runs_leave_equal_metrics_and_an_equal_lineage_bundle(
         metrics = metrics_file(profile, assets_of(profile)[TEXT]).read_bytes()
         found.append((made.manifest.data_version, folder_version(Path("bundle")), metrics))
         assert made.manifest.run["mlflow_run"] == name and "seconds" in made.manifest.run
+        shown = output_metadata(assets_of(profile)[TEXT], made)
+        assert shown["cpu_seconds"] == float(made.manifest.run["cpu_seconds"]) and shown["seconds"] > 0
     assert found[0] == found[1]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from rsqa_pipeline.databases import check_database, protect
+from rsqa_pipeline.databases import DAGSTER_CONFIG, check_database, protect
+from rsqa_pipeline.errors import UsageError
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.stages import STAGES, assets_of
 
@@ -25,6 +27,9 @@ concurrency: {runs: {max_concurrent_runs: 2}, pools: {default_limit: 1, granular
 """
 
 
+_CHECKOUT = "rsqa/checkout"
+"""Tag of a Dagster run: the checkout that it runs in."""
+
 _DAGSTER_DATABASES = ("history/runs.db", "history/runs/index.db", "schedules/schedules.db")
 _DAGSTER_REVISIONS = Path(dg.__file__).parent / "_core" / "storage" / "alembic" / "versions"
 
@@ -34,7 +39,9 @@ def prepare_environment(profile: Profile, profile_name: str) -> None:
 
     Raises:
         DataError: a database of the instance is corrupt, locked, read-only or of another version of Dagster.
+        UsageError: RSQA_DAGSTER_CONFIG names a file that cannot be read.
     """
+    instance = _instance_config()
     home = (profile.state / "dagster").resolve()
     home.mkdir(parents=True, exist_ok=True)
     home.chmod(0o700)  # Dagster creates files of its own in it
@@ -42,9 +49,9 @@ def prepare_environment(profile: Profile, profile_name: str) -> None:
         check_database(home / name, _DAGSTER_REVISIONS)
     protect(home.rglob("*.db"))
     config = home / "dagster.yaml"
-    if not config.is_file() or config.read_bytes() != _INSTANCE.encode():
+    if not config.is_file() or config.read_bytes() != instance:
         scratch = home / f"dagster.yaml.{os.getpid()}"
-        scratch.write_text(_INSTANCE, encoding="utf-8")
+        scratch.write_bytes(instance)
         scratch.replace(config)
     os.environ.update(
         DAGSTER_HOME=str(home), DAGSTER_DISABLE_TELEMETRY="1", RSQA_PROFILE=profile_name, DVC_NO_ANALYTICS="1"
@@ -62,13 +69,13 @@ def run_job(
     prepare_environment(profile, profile_name)
     job = build(profile_name, force).resolve_job_def(EVERYTHING)
     with dg.DagsterInstance.get() as instance:
-        for run_id in _fail_killed_runs(instance):
+        for run_id in _fail_killed_runs(instance, checkout := _checkout(profile)):
             _finish_tracking(profile, list(assets_of(profile)), run_id, succeeded=False)
         outcome = job.execute_in_process(
             instance=instance,
             asset_selection=[dg.AssetKey(name) for name in wanted],
             raise_on_error=False,
-            tags={LAUNCHED_BY: "dvc" if "DVC_STAGE" in os.environ else "cli"},
+            tags={LAUNCHED_BY: "dvc" if "DVC_STAGE" in os.environ else "cli", _CHECKOUT: checkout},
         )
     protect((profile.state / "dagster").rglob("*.db"))
     _finish_tracking(profile, wanted, outcome.run_id, outcome.success)
@@ -83,12 +90,34 @@ def run_job(
     return made, failures
 
 
-def _fail_killed_runs(instance: dg.DagsterInstance) -> list[str]:
+def _instance_config() -> bytes:
+    path = os.environ.get(DAGSTER_CONFIG)
+    if not path:
+        return _INSTANCE.encode()
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UsageError(f"{DAGSTER_CONFIG} names {path}, which cannot be read: {error.strerror}") from error
+
+
+def _checkout(profile: Profile) -> str:
+    """Name of this checkout in a shared instance: its place, and what its state folder was called when it was made."""
+    file = profile.state / "checkout"
+    if not file.is_file():
+        file.write_text(secrets.token_hex(8), encoding="utf-8")
+    return f"{profile.state.resolve()} {file.read_text(encoding='utf-8')}"
+
+
+def _fail_killed_runs(instance: dg.DagsterInstance, checkout: str) -> list[str]:
     """Ends runs of this door that Dagster still believes alive, and frees their pool slots; returns their ids.
 
-    Called with the lock held, so a run that has not finished was killed; its slot would block the pool forever.
+    Called with the lock held, so a run that has not finished was killed; its slot would block the pool forever. In a
+    shared instance this holds for the runs of this checkout only.
     """
-    alive = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
+    alive = dg.RunsFilter(
+        statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING],
+        tags={_CHECKOUT: checkout} if os.environ.get(DAGSTER_CONFIG) else {},
+    )
     killed = [run for run in instance.get_runs(alive) if LAUNCHED_BY in run.tags]
     for run in killed:
         instance.report_run_failed(run, "the process was killed")

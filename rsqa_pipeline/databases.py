@@ -10,6 +10,9 @@ from pathlib import Path
 
 from rsqa_pipeline.errors import DataError
 
+DAGSTER_CONFIG = "RSQA_DAGSTER_CONFIG"
+"""Environment variable: a ``dagster.yaml`` for an instance that several checkouts share, in place of the profile's own
+SQLite files."""
 WAIT_SECONDS = 5.0
 """How long another process may hold a database before it counts as locked."""
 

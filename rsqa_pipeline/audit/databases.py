@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rsqa_pipeline.databases import DAGSTER_CONFIG
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.profile import Profile
 
@@ -42,9 +43,9 @@ class MlflowStory:
 
 
 def dagster_story(profile: Profile) -> DagsterStory | None:
-    """What this machine's Dagster instance recorded; None if there is none."""
+    """What this machine's Dagster instance recorded; None if there is none, or a shared one keeps it."""
     path = profile.state / "dagster/history/runs/index.db"
-    if not path.is_file():
+    if not path.is_file() or os.environ.get(DAGSTER_CONFIG):
         return None
     story = DagsterStory()
     query = """SELECT e.run_id, e.asset_key, t.value FROM event_logs e JOIN asset_event_tags t ON t.event_id = e.id

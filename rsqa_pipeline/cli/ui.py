@@ -33,20 +33,21 @@ def ui(
     """Open the Dagster UI and MLflow of a profile, until Ctrl-C or SIGTERM.
 
     Both listen on this machine only and refuse requests for another host name. Runs that are started there, by the
-    sensor or by the schedule leave the same records as `rsqa run`.
+    sensor or by the schedule leave the same records as `rsqa run`. If MLFLOW_TRACKING_URI names a server, that one is
+    used and none is started.
     """
     ports = [_usable(port, "--port", DAGSTER_PORT), _usable(mlflow_port, "--mlflow-port", MLFLOW_PORT)]
     if ports[0] == ports[1]:
         raise UsageError(f"--port and --mlflow-port are both {ports[0]}; choose two different ports")
     name = profile or default_profile()
     settings = load_profile(name)
-    commands = _commands(settings, name, *ports)
+    commands, mlflow = _commands(settings, name, *ports)
     children: dict[str, subprocess.Popen[bytes]] = {}
     with stop_signals():
         try:
             for what, words in commands.items():
                 children[what] = subprocess.Popen(words, env=dict(os.environ), start_new_session=True)
-            console.print(f"Dagster: http://{HOST}:{ports[0]}\nMLflow:  http://{HOST}:{ports[1]}\nCtrl-C stops both")
+            console.print(f"Dagster: http://{HOST}:{ports[0]}\nMLflow:  {mlflow}\nCtrl-C stops what runs here")
             while True:
                 ended = [what for what, child in children.items() if child.poll() is not None]
                 if ended:
@@ -61,23 +62,26 @@ def ui(
                 stop_group(child)
 
 
-def _commands(settings: Profile, name: str, port: int, mlflow_port: int) -> dict[str, list[str]]:
-    """The processes by their names. Sets the environment that they share."""
+def _commands(settings: Profile, name: str, port: int, mlflow_port: int) -> tuple[dict[str, list[str]], str]:
+    """The processes by their names, and MLflow's address. Sets the environment that they share."""
     from assets.dagster_run import prepare_environment
     from assets.metadata import MLFLOW_ADDRESS
     from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking
 
     prepare_environment(settings, name)
-    os.environ[MLFLOW_ADDRESS] = f"http://{HOST}:{mlflow_port}"  # for the links on the asset pages
     python = [sys.executable, "-m"]
-    return {
+    commands = {
         "the Dagster UI": [*python, "assets.webserver", str(port)],
         "the Dagster daemon": [*python, "dagster._daemon", "run", "-w", "workspace.yaml"],
-        "MLflow": [
-            *(*python, "mlflow", "server", "--backend-store-uri", MlflowTracking(settings).uri),
-            *("--host", HOST, "--port", str(mlflow_port), "--workers", "1"),
-        ],
     }
+    address = os.environ.get("MLFLOW_TRACKING_URI")
+    if not address:
+        address = f"http://{HOST}:{mlflow_port}"
+        store = ["--backend-store-uri", MlflowTracking(settings).uri]
+        served = ["--host", HOST, "--port", str(mlflow_port), "--workers", "1"]
+        commands["MLflow"] = [*python, "mlflow", "server", *store, *served]
+    os.environ[MLFLOW_ADDRESS] = address  # for the links on the asset pages
+    return commands, address
 
 
 def _usable(port: int | None, option: str, default: int) -> int:

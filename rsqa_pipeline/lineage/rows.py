@@ -13,7 +13,7 @@ from rsqa_pipeline.curated_subsets.corpus import TABLES
 from rsqa_pipeline.curated_subsets.selection.apply_rule import apply_rule
 from rsqa_pipeline.curated_subsets.selection.subset import SCORES
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.lineage.sources import with_source_rows
+from rsqa_pipeline.lineage.sources import among, with_source_rows
 from rsqa_pipeline.lineage.trace import TraceNode
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.stages import assets_of
@@ -56,11 +56,11 @@ def training_samples(profile: Profile, root: TraceNode) -> pd.DataFrame:
     tables = [name for name in TABLES if name in {node.name for node in root.inputs}]
     needed = {subset, *tables, *(node.name for node in nodes[subset].inputs)} if subset in nodes else {subset}
     folders = _folders(profile, nodes, needed)
-    ids = pq.read_table(folders[subset] / "ids.parquet").to_pandas().set_index("sample_id")
+    ids = pq.read_table(folders[subset] / "ids.parquet", columns=["sample_id"]).to_pandas()
     corpus = _corpus(folders)
     rule = profile.curated_subsets.subsets[subset.removeprefix("subset_")]
     decided = apply_rule(corpus, rule, profile.seed)[["rank", "percentile", "rule"]]
-    kept = corpus["sample_id"].isin(ids.index) & corpus["table"].isin(tables)
+    kept = among(corpus["sample_id"], ids["sample_id"]) & corpus["table"].isin(tables)
     found = pd.concat([corpus, decided], axis=1)[kept]
     parts = [with_source_rows(profile, str(name), folders[str(name)], part) for name, part in found.groupby("table")]
     return pd.concat(parts, ignore_index=True) if parts else found

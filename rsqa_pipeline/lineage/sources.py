@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -32,7 +34,7 @@ def with_source_rows(profile: Profile, asset: str, folder: Path, samples: pd.Dat
         rows = scenes.set_index("sample_id")["scene"].reindex(samples["sample_id"]).to_numpy()
         return samples.assign(source_file=GENERATED, source_row=rows)
     texts = _texts(folder)
-    texts = texts.loc[texts.index.isin(samples["sample_id"])] if len(samples) < len(texts) else texts
+    texts = texts[among(texts.index.to_series(), samples["sample_id"])] if len(samples) < len(texts) else texts
     if file.format == "scenes":
         table = pa.csv.read_csv(file.path, convert_options=pa.csv.ConvertOptions(column_types={"scene": pa.int64()}))
         lines = table.select(["scene", "caption"]).to_pandas()
@@ -48,6 +50,12 @@ def with_source_rows(profile: Profile, asset: str, folder: Path, samples: pd.Dat
         rows = [known.get((name, str(texts["text"].get(key)))) for key, name in names.items()]
         found = pd.Series(rows, index=names.index, dtype="object")
     return samples.assign(source_file=str(file.path), source_row=found.reindex(samples["sample_id"]).to_numpy())
+
+
+def among(values: pd.Series, wanted: pd.Series) -> npt.NDArray[np.bool_]:
+    """Which values are wanted. Both are texts; `pandas.Series.isin` makes Python objects of them, which takes long."""
+    found = pc.is_in(pa.array(values, pa.string()), value_set=pa.array(wanted, pa.string()))
+    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=bool)
 
 
 def _texts(folder: Path) -> pd.DataFrame:

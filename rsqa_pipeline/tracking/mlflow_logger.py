@@ -55,7 +55,10 @@ class MlflowTracking:
         self.state = profile.state.resolve()
         self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.profile = profile.name
-        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self._database()}"
+        server = os.environ.get("MLFLOW_TRACKING_URI")
+        self.uri = server or f"sqlite:///{self._database()}"
+        # a server decides itself where artifacts go
+        self._artifacts = None if server else (self.state / "mlruns").as_uri()
         self.client = mlflow.MlflowClient(self.uri, registry_uri=self.uri)
 
     def parent_run(self, pipeline_run: str) -> str:
@@ -212,11 +215,14 @@ class MlflowTracking:
 
     def _experiment(self) -> str:
         found = self.client.get_experiment_by_name(self._experiment_name)
-        if found is not None:
-            return str(found.experiment_id)
-        return str(
-            self.client.create_experiment(self._experiment_name, artifact_location=(self.state / "mlruns").as_uri())
-        )
+        if found is None:
+            try:
+                return str(self.client.create_experiment(self._experiment_name, artifact_location=self._artifacts))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            found = self.client.get_experiment_by_name(self._experiment_name)  # another checkout was faster
+        return str(found.experiment_id)
 
     def _log_inputs(self, run_id: str, inputs: Mapping[str, Path]) -> None:
         with warnings.catch_warnings():

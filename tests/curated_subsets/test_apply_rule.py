@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from rsqa_pipeline.curated_subsets.selection.apply_rule import apply_rule
 from rsqa_pipeline.curated_subsets.selection.explain import Shares, dropped_rows, length_bucket, vanished_groups
-from rsqa_pipeline.curated_subsets.selection.ranking import uniform
+from rsqa_pipeline.curated_subsets.selection.ranking import kept_count, uniform
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.profile.curated_subsets import SubsetRule
 from rsqa_pipeline.records import sha256
@@ -244,3 +244,13 @@ def test_shares_have_intervals_and_a_vanished_class_is_told_loudly():
         "21 to 40",
         "over 40",
     ]
+
+
+@given(st.lists(st.tuples(st.sampled_from([1.0, 2.0, 3.0, math.nan]), st.text("abc", max_size=2)), min_size=1))
+def test_ties_are_in_the_order_of_a_plain_sort(drawn: list[tuple[float, str]]) -> None:
+    """Only ids of equal scores are compared; what is kept is what sorting everything would keep."""
+    samples = table([score for score, _ in drawn])
+    samples["sample_id"] = [f"{name}{number}" for number, (_, name) in enumerate(drawn)]
+    plain = samples.dropna().sort_values(["score_model", "sample_id"], ascending=[False, True])
+    expected = plain["sample_id"].head(kept_count(len(samples), 0.4))
+    assert kept(samples, rule(caption_fraction=0.4, instruction_fraction=0.4)) == sorted(expected)

@@ -59,7 +59,7 @@ def apply_rule(samples: pd.DataFrame, rule: SubsetRule, seed: int) -> pd.DataFra
             f"{NO_SPREAD if missing[0] == SPREAD else ''}"
         )
     scores = ranking_scores(samples, rule)
-    keys = ranking_keys(rule, samples["sample_id"].tolist(), scores, seed)
+    keys = ranking_keys(rule, samples["sample_id"], scores, seed)
     table = pd.DataFrame({"sample_id": samples["sample_id"], "key": keys}, index=samples.index)
     table["passes"] = ~np.isnan(keys)
     if rule.threshold is not None and scores is not None:
@@ -92,7 +92,7 @@ def ranking_scores(samples: pd.DataFrame, rule: SubsetRule) -> npt.NDArray[np.fl
 
 
 def _apply_to_group(rows: pd.DataFrame, rule: SubsetRule, kind: Kind) -> pd.DataFrame:
-    ordered = rows[rows["passes"] & ~rows["image_full"]].sort_values(["key", "sample_id"], ascending=[False, True])
+    ordered = _best_first(rows[rows["passes"] & ~rows["image_full"]])
     count = quota(rule, kind, len(rows))
     pool = ordered.head(max(count, kept_count(len(rows), rule.diverse.top)) if rule.diverse else count)
     kept = pool.index
@@ -105,6 +105,18 @@ def _apply_to_group(rows: pd.DataFrame, rule: SubsetRule, kind: Kind) -> pd.Data
     outcome.loc[kept, "reason"] = None
     outcome.loc[pool.index.difference(kept), "reason"] = "too_similar"
     return outcome
+
+
+def _best_first(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows by falling key, equal keys by id. Only ids of equal keys are compared: sorting all texts takes longest."""
+    ordered = rows.iloc[np.argsort(-rows["key"].to_numpy(), kind="stable")]
+    tied = ordered["key"].duplicated(keep=False).to_numpy()
+    if not tied.any():
+        return ordered
+    places = np.arange(len(ordered))
+    among_ties = ordered[tied].reset_index(drop=True).sort_values(["key", "sample_id"], ascending=[False, True]).index
+    places[tied] = places[tied][among_ties]
+    return ordered.iloc[places]
 
 
 def _all_dropped(rows: pd.DataFrame, ranks: pd.Series, rule: SubsetRule, kind: Kind) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from rsqa_pipeline.profile.curated_subsets import SubsetRule
 Keys = npt.NDArray[np.float64]
 
 
-def uniform(ids: Sequence[str], seed: int) -> Keys:
+def uniform(ids: Collection[str] | pd.Series, seed: int) -> Keys:
     """(n,) numbers in [0, 1) that depend only on seed and id, not on the other samples or their order."""
     start = hashlib.sha256(_with_length(str(seed).encode()))
 
@@ -31,7 +31,7 @@ def uniform(ids: Sequence[str], seed: int) -> Keys:
     return (words >> np.uint64(12)).astype(np.float64) / 2.0**52
 
 
-def ranking_keys(rule: SubsetRule, ids: Sequence[str], scores: Keys | None, seed: int) -> Keys:
+def ranking_keys(rule: SubsetRule, ids: Collection[str] | pd.Series, scores: Keys | None, seed: int) -> Keys:
     """(n,) keys of a rule with a selector: higher is kept first, equal keys are ordered by id, NaN is not eligible.
 
     With a temperature, the keys are score / temperature plus Gumbel noise, so that the k best keys are k draws without

@@ -15,6 +15,7 @@ from rsqa_pipeline.cli import audit as audit_command
 from rsqa_pipeline.cli import curate as curate_command
 from rsqa_pipeline.cli import explore as explore_command
 from rsqa_pipeline.cli import init as init_command
+from rsqa_pipeline.cli import lineage as lineage_commands
 from rsqa_pipeline.cli import preferences as preference_commands
 from rsqa_pipeline.cli import retrain as retrain_command
 from rsqa_pipeline.cli import score as score_command
@@ -32,6 +33,7 @@ from rsqa_pipeline.stages import STAGES, assets_of
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(preference_commands.labels, name="labels")
+app.add_typer(lineage_commands.lineage, name="lineage")
 app.add_typer(preference_commands.pairs, name="pairs")
 app.command()(init_command.init)
 app.command()(curate_command.curate)

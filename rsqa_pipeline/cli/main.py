@@ -13,6 +13,7 @@ from rsqa_pipeline import __version__
 from rsqa_pipeline.asset_names import in_stage, select
 from rsqa_pipeline.cli import audit as audit_command
 from rsqa_pipeline.cli import curate as curate_command
+from rsqa_pipeline.cli import evidence as evidence_command
 from rsqa_pipeline.cli import explore as explore_command
 from rsqa_pipeline.cli import init as init_command
 from rsqa_pipeline.cli import lineage as lineage_commands
@@ -40,6 +41,7 @@ app.command()(curate_command.curate)
 app.command()(curate_command.drift)
 app.command()(retrain_command.retrain)
 app.command()(audit_command.audit)
+app.command()(evidence_command.evidence)
 app.command()(explore_command.explore)
 console = make_console()
 

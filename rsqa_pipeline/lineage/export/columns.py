@@ -26,7 +26,7 @@ class ColumnSource:
     asset: str
     column: str
     how: str
-    """``IDENTITY``: the value itself. ``TRANSFORMATION``: a function of it. ``FILTER``: decides which rows there are."""
+    """``IDENTITY``: the value itself. ``TRANSFORMATION``: a function of it. ``FILTER``: decides which rows exist."""
 
 
 @dataclass

@@ -76,7 +76,9 @@ def _event(profile: Profile, record: Mapping[str, Any], state: RunState, time: s
         InputDataset(space, name, facets=_facets(version, columns.get((name, version))))
         for name, version in recipe["inputs"].items()
     ]
-    inputs += [InputDataset(SOURCES, path, facets=_facets(version, None)) for path, version in recipe["sources"].items()]
+    inputs += [
+        InputDataset(SOURCES, path, facets=_facets(version, None)) for path, version in recipe["sources"].items()
+    ]
     facets = _facets(record["data_version"], columns.get((record["asset"], record["data_version"])))
     lineage = column_lineage(record)
     if lineage is not None:

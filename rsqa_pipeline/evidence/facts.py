@@ -118,8 +118,8 @@ def _cleaning(project: Project, table: str) -> str:
     looked = "near-duplicates and benchmark items were" if duplicates else "near-duplicates were not"
     return (
         f"{table}: {int(metrics['input_rows'])} rows read, {int(metrics['kept_rows'])} kept, "
-        f"{int(metrics['quarantined_rows'])} quarantined with a reason; every image was decoded once; {looked} looked for; "
-        "split by image"
+        f"{int(metrics['quarantined_rows'])} quarantined with a reason; every image was decoded once; "
+        f"{looked} looked for; split by image"
     )
 
 

@@ -11,9 +11,10 @@ from rsqa_pipeline.audit.findings import Finding
 from rsqa_pipeline.errors import DataError, UsageError
 from rsqa_pipeline.evidence.project import file_hashes, models_on_disk, versions_on_disk
 from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.versions import settings_version
 
 _EVIDENCE = "evidence.json"
-_KEYS = {"profile": str, "assets": dict, "files": dict, "signed": bool}
+_KEYS = {"profile": str, "assets": dict, "files": dict, "signed": bool, "sha256": str}
 
 
 def check_evidence(profile: Profile, folder: Path, public_key: Path | None) -> list[Finding]:
@@ -30,7 +31,13 @@ def check_evidence(profile: Profile, folder: Path, public_key: Path | None) -> l
         raise UsageError(f"--evidence: {folder} is about profile {told['profile']}; give --profile {told['profile']}")
     there = file_hashes(folder)
     files = {name: sha256 for name, sha256 in there.items() if not name.endswith(".sig") and name != _EVIDENCE}
-    found = []
+    found = [
+        Finding("changed_evidence", name, f"{folder / name} is not as it was written")
+        for name in sorted({_EVIDENCE, *(name for name in there if name.endswith(".sig"))})
+        if not _as_written(folder / name)
+    ]
+    if told["sha256"] != settings_version({key: value for key, value in told.items() if key != "sha256"}):
+        found.append(Finding("changed_evidence", _EVIDENCE, f"{folder / _EVIDENCE} does not have its own sha256"))
     for name, sha256 in told["files"].items():
         if name not in files:
             found.append(Finding("missing_evidence", name, f"{folder / name} is missing"))
@@ -57,6 +64,18 @@ def _read(folder: Path) -> dict[str, Any]:
     if not isinstance(told, dict) or not all(isinstance(told.get(key), kind) for key, kind in _KEYS.items()):
         raise UsageError(f"--evidence: {folder / _EVIDENCE} is not as `rsqa evidence` writes it")
     return told
+
+
+def _as_written(path: Path) -> bool:
+    """Whether a JSON file is byte for byte as this package, or `model_signing`, writes its content."""
+    text = path.read_bytes()
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return False
+    if path.name == _EVIDENCE:
+        return text == (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
+    return text == json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def _signatures(told: dict[str, Any]) -> set[str]:

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from rsqa_pipeline import __version__
 from rsqa_pipeline.evidence.bom import write_bom
@@ -25,6 +26,7 @@ from rsqa_pipeline.evidence.signing import (
     write_public_key,
 )
 from rsqa_pipeline.lineage.export.w3c_prov import write_prov
+from rsqa_pipeline.versions import settings_version
 
 EVIDENCE, BOM, PROV = "evidence.json", "bom.json", "prov.json"
 
@@ -86,9 +88,9 @@ def _write_documents(project: Project, out: Path, key: Path | None, report: Call
 
 
 def _write_evidence(project: Project, out: Path) -> None:
-    """Writes EVIDENCE: what the package is about, and the sha256 of all its files but signatures and itself."""
+    """Writes EVIDENCE: what the package is about, the sha256 of all its files but signatures, and of its own facts."""
     hashes = file_hashes(out)
-    evidence = {
+    evidence: dict[str, Any] = {
         "profile": project.profile.name,
         "commit": project.commit,
         "software": f"rsqa-pipeline {__version__}",
@@ -96,4 +98,5 @@ def _write_evidence(project: Project, out: Path) -> None:
         "files": {name: sha256 for name, sha256 in hashes.items() if not name.endswith(".sig")},
         "signed": (out / PUBLIC_KEY).is_file(),
     }
+    evidence["sha256"] = settings_version(evidence)
     (out / EVIDENCE).write_text(json.dumps(evidence, indent=1, sort_keys=True) + "\n", encoding="utf-8")

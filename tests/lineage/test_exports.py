@@ -113,7 +113,7 @@ def test_column_lineage_is_stated_for_subsets_and_for_nothing_unknown(
     ("rule", "scores", "ranked"),
     [
         ({"selector": "random"}, set(), False),
-        ({"selector": "blend", "weights": {"score_model": 1.0, "clip_score": 1.0}}, {"pair_scores", "clip_scores"}, True),
+        ({"selector": "blend", "weights": {"score_model": 1, "clip_score": 1}}, {"pair_scores", "clip_scores"}, True),
         ({"any_of": [{"selector": "clip_score"}, {"selector": "random"}]}, {"clip_scores"}, False),
         ({"selector": "oracle"}, {"image_text_pairs"}, True),
     ],

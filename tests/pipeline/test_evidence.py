@@ -31,6 +31,7 @@ from rsqa_pipeline.evidence.signing import fault_of, published
 from rsqa_pipeline.lineage.export.columns import column_lineage, table_columns
 from rsqa_pipeline.records import sha256
 from rsqa_pipeline.stages import assets_of
+from rsqa_pipeline.versions import settings_version
 from tests.pipeline.mutations import restored
 from tests.pipeline.project import ROOT, Project
 
@@ -180,32 +181,62 @@ def test_an_unsigned_package_says_so_and_the_same_project_gives_the_same_bytes(p
     assert all(signed[name] == digest for name, digest in same.items() if name not in apart)
 
 
-def test_later_changes_of_the_package_are_found_by_name(project: Project, copy: Path) -> None:
-    assert kinds(project, copy) == set()
-    evidence = copy / "evidence.json"
-    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
-    for path in before:
-        path.write_bytes(before[path] + b" ")
-        found = kinds(project, copy)
-        name = path.relative_to(copy).as_posix()
-        if path == evidence:
-            assert found == {("bad_signature", "package.sig")}
-        elif path.suffix == ".sig":
-            assert found <= {("bad_signature", name)}  # white space is no part of a signature
-        else:
-            assert ("changed_evidence", name) in found and ("bad_signature", "package.sig") in found
+def test_any_changed_missing_or_added_file_of_an_unsigned_package_is_found_by_name(
+    project: Project, packages: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project.root)
+    folder = shutil.copytree(packages["unsigned"], tmp_path / "copy")
+    assert kinds(project, folder) == set()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name, before = path.relative_to(folder).as_posix(), path.read_bytes()
+        for changed in (before + b" ", before.replace(b"smoke", b"smoky") if name == "index.md" else before + b"\n"):
+            path.write_bytes(changed)
+            assert kinds(project, folder) == {("changed_evidence", name)}
         path.unlink()
-        if path != evidence:
-            assert ("missing_evidence", name) in kinds(project, copy)
-        path.write_bytes(before[path])
+        if name != "evidence.json":
+            assert kinds(project, folder) == {("missing_evidence", name)}
+        path.write_bytes(before)
     for name in ("more.txt", "models/more.sig"):
-        (copy / name).write_text("")
-        assert ("added_evidence", name) in kinds(project, copy)
-        (copy / name).unlink()
-    told = json.loads(before[evidence])
+        (folder / name).write_text("{}")
+        assert kinds(project, folder) == {("added_evidence", name)}
+        (folder / name).unlink()
+
+
+def test_another_version_in_the_index_is_a_finding_of_its_own(
+    project: Project, packages: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project.root)
+    path = shutil.copytree(packages["unsigned"], tmp_path / "copy") / "evidence.json"
+    told = json.loads(path.read_text(encoding="utf-8"))
     told["assets"]["vlm_all"]["data_version"] = "0.dir"
-    evidence.write_text(json.dumps(told))
-    assert kinds(project, copy) == {("stale_evidence", "vlm_all"), ("bad_signature", "package.sig")}
+    told["sha256"] = settings_version({key: value for key, value in told.items() if key != "sha256"})
+    path.write_text(json.dumps(told, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    assert kinds(project, path.parent) == {("stale_evidence", "vlm_all")}
+    told["commit"] = "of another day"
+    path.write_text(json.dumps(told, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    assert ("changed_evidence", "evidence.json") in kinds(project, path.parent)
+
+
+@pytest.mark.parametrize(
+    "name", ["index.md", "evidence.json", "public_key.pem", "models/vlm_all/model.sig", "package.sig"]
+)
+def test_a_change_of_a_signed_package_is_found_by_name(project: Project, copy: Path, name: str) -> None:
+    assert kinds(project, copy) == set()
+    (copy / name).write_bytes((copy / name).read_bytes() + b" ")
+    found = kinds(project, copy)
+    assert ("changed_evidence", name) in found and (name.endswith(".sig") or ("bad_signature", "package.sig") in found)
+    (copy / name).unlink()
+    if name != "evidence.json":
+        assert ("missing_evidence", name) in kinds(project, copy)
+
+
+def test_an_edit_of_a_file_and_of_the_list_at_once_breaks_the_signature(project: Project, copy: Path) -> None:
+    (copy / "index.md").write_text("all is well\n")
+    told = json.loads((copy / "evidence.json").read_text(encoding="utf-8"))
+    told["files"]["index.md"] = hashlib.sha256(b"all is well\n").hexdigest()
+    told["sha256"] = settings_version({key: value for key, value in told.items() if key != "sha256"})
+    (copy / "evidence.json").write_text(json.dumps(told, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    assert kinds(project, copy) == {("bad_signature", "package.sig")}
 
 
 def test_changes_of_the_project_are_found(project: Project, copy: Path) -> None:

@@ -76,7 +76,7 @@ def first_records(folder: Path, count: int) -> list[dict[str, Any]]:
             loaded = mlc.Dataset(jsonld=str(folder / CROISSANT))
         except mlc.ValidationError as error:
             raise DataError(f"{folder / CROISSANT}: {error}") from error
-        found = []
+        found = list[dict[str, Any]]()
         for record in loaded.records("samples"):
             if len(found) == count:
                 break

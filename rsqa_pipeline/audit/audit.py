@@ -16,6 +16,7 @@ from rsqa_pipeline.dvc_lock import locked_stages
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.lineage.links import RECORD, records
 from rsqa_pipeline.lineage.manifest import Recipe
+from rsqa_pipeline.lineage.recorded import records_folder
 from rsqa_pipeline.materialize import input_folders, metrics_file, recipe_of
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.stages import assets_of
@@ -44,8 +45,7 @@ def audit(profile: Profile) -> Audit:
         DataError: the profile has no record, or a database cannot be read.
     """
     assets, bundle = assets_of(profile), profile.data / "report/lineage_manifest/manifests"
-    folder = profile.state / "manifests"
-    folder = folder if any(folder.glob("*.jsonl")) else bundle
+    folder = records_folder(profile)
     known = {name: records(folder, name) for name in assets}
     if not any(known.values()):
         raise DataError(f"profile {profile.name} has no recorded run; make one with `rsqa run`, or `dvc pull`")

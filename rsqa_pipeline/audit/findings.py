@@ -21,6 +21,11 @@ KINDS = {
     "dvc_lock": "dvc.lock names another version than the record",
     "dagster_event": "Dagster's event names another version than the record",
     "missing_run": "a recorded Dagster or MLflow run is not in its database",
+    "missing_evidence": "a file of the evidence package is gone",
+    "changed_evidence": "a file of the evidence package is not what was written",
+    "added_evidence": "a file of the evidence package was not there",
+    "bad_signature": "a signature of the evidence package does not hold",
+    "stale_evidence": "the evidence package states another version than the project has",
 }
 
 

@@ -13,8 +13,10 @@ from rsqa_pipeline import __version__
 from rsqa_pipeline.asset_names import in_stage, select
 from rsqa_pipeline.cli import audit as audit_command
 from rsqa_pipeline.cli import curate as curate_command
+from rsqa_pipeline.cli import evidence as evidence_command
 from rsqa_pipeline.cli import explore as explore_command
 from rsqa_pipeline.cli import init as init_command
+from rsqa_pipeline.cli import lineage as lineage_commands
 from rsqa_pipeline.cli import preferences as preference_commands
 from rsqa_pipeline.cli import retrain as retrain_command
 from rsqa_pipeline.cli import score as score_command
@@ -32,12 +34,14 @@ from rsqa_pipeline.stages import STAGES, assets_of
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(preference_commands.labels, name="labels")
+app.add_typer(lineage_commands.lineage, name="lineage")
 app.add_typer(preference_commands.pairs, name="pairs")
 app.command()(init_command.init)
 app.command()(curate_command.curate)
 app.command()(curate_command.drift)
 app.command()(retrain_command.retrain)
 app.command()(audit_command.audit)
+app.command()(evidence_command.evidence)
 app.command()(explore_command.explore)
 console = make_console()
 

@@ -77,6 +77,9 @@ def check_columns(file: Path, options: ReaderOptions) -> None:
         raise DataError(f"{file} is damaged: a row group has other columns than the schema")
     if sum(rows) != metadata.num_rows or min(rows, default=0) < 0:
         raise DataError(f"{file} is damaged: its row groups have {rows[:9]} rows, the file says {metadata.num_rows}")
+    both = [name for name in IMAGE_COLUMNS if name in schema.names]
+    if len(both) > 1 and "image" not in options.columns:
+        raise DataError(f"{file} has the columns {' and '.join(both)}; name one of them in columns: {{image: NAME}}")
     missing = [] if image_column(schema, options) is not None else [options.column("image")]
     missing += [column for column in options.columns.values() if column not in (*schema.names, *missing)]
     if not {options.column(name) for name in TEXT_KEYS} & set(schema.names):

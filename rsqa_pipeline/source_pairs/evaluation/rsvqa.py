@@ -48,9 +48,10 @@ def read(path: Path, images: Path) -> Iterator[Entry]:
             yield found
             continue
         answer_id = id_in(found, "id")
-        if answer_id is None or answer_id in answers:
-            fault = "is neither an integer nor a text" if answer_id is None else "is that of an earlier answer"
-            yield RowFault(f"answer {found.get('id')}", "duplicate_id" if answer_id else "bad_row", f"its id {fault}")
+        if answer_id is None:
+            yield RowFault(f"answer {found.get('id')}", "bad_row", "its id is neither an integer nor a text")
+        elif answer_id in answers:
+            yield RowFault(f"answer {answer_id}", "duplicate_id", "its id is that of an earlier answer")
         else:
             answers[answer_id] = found
     for found in _active(path, "images"):

@@ -256,7 +256,8 @@ SHAPES: Sequence[tuple[str, Build, list[str], list[str]]] = [
     ("`default/test/0000.parquet`, `val/x.jpg` in a tar, `rsicd_test.jsonl`", parquet(
         "default/test/0000.parquet", image=[STORED], text=["one ."]), ["A: one . (test)"], []),
     ("`train_test.jsonl`", lines({"text": "1"}, {"image": "b.png", "text": "2", "split": "test"},
-                                 {"text": "3", "split": 0}, name="train_test.jsonl"), ["A: 1", "B: 2 (test)"], ["unknown_split"]),
+                                 {"text": "3", "split": 0}, name="train_test.jsonl"),
+     ["A: 1", "B: 2 (test)"], ["unknown_split"]),
     ("a split in each row", lines({"text": "1", "split": "Dev"}, {"text": "2", "image": "b.png"},
                                   {"text": "3", "split": "fold 1"}, name="rsicd_test.jsonl"),
      ["A: 1 (validation)", "B: 2 (test)"], ["unknown_split"]),

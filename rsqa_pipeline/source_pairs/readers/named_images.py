@@ -31,10 +31,9 @@ def check_named_images(turns: Any, text_key: str, own: Collection[str]) -> None:
     Raises:
         ValueError: a name is not among ``own``.
     """
-    known = {_plain(name) for name in own}
     for turn in turns if isinstance(turns, list) else ():
         for name in _names(turn.get(text_key) if isinstance(turn, dict) else None):
-            if _plain(name) not in known:
+            if _plain(name) not in map(_plain, own):
                 raise ValueError(f"it names the image {name[:100]!r}, but the row's image is {min(own, default='')!r}")
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal
 
 from rsqa_pipeline.records import Metrics
-from rsqa_pipeline.source_pairs.source_row import Entry, SourceRow
+from rsqa_pipeline.source_pairs.source_row import Entry, SourceRow, splits_of_path
 
 NOTES = "notes.json"
 """File beside the asset's tables: the notes as a list of strings. Missing if there are none."""
@@ -49,9 +49,12 @@ class SourceNotes:
         if self.rows_without_split:
             none = self.rows_without_split == self.rows
             found = "no row names a split" if none else f"{self.rows_without_split} of {self.rows} rows name no split"
+            named = sorted(splits_of_path(PurePath(PurePath(self.path).name)))
+            if len(named) > 1:
+                found += f", and the name states {' and '.join(named)}, of which none is used"
             notes.append(
                 f"{self.path}: {found}; {self.rows_without_split} rows are taken as {self.rows_are} "
-                "(a split is read from a column split, the file's name or its folder)"
+                "(a split is read from a column split, the file's name or its folder, if the name states one alone)"
             )
         if self.captions_from_prompts:
             notes.append(

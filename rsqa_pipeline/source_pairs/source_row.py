@@ -74,19 +74,35 @@ def file_split(name: object) -> FileSplit | None:
 
 
 def split_of_path(path: PurePath) -> FileSplit | None:
-    """The split that a file's name or a folder on ``path`` states; None if none does, or if two disagree.
+    """The split that a file's name or a folder on ``path`` states; None if none does, or if two disagree."""
+    found = splits_of_path(path)
+    return found.pop() if len(found) == 1 else None
+
+
+def splits_of_path(path: PurePath) -> set[FileSplit]:
+    """The splits that a file's name or a folder on ``path`` states.
 
     A folder states a split with its whole name, the file with one word of its name: ``default/test/0000.parquet``,
     ``rsicd_test.parquet`` and ``captions_val2014.json`` do; ``latest.json`` and ``contest/0.tar`` do not.
     """
     words = re.findall("[a-z]+", path.stem.lower())
-    found = {split for split in map(file_split, (*path.parts[:-1], *words)) if split is not None}
-    return found.pop() if len(found) == 1 else None
+    return {split for split in map(file_split, (*path.parts[:-1], *words)) if split is not None}
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a value of a row says nothing: None, an empty text or NaN. 0 and False are values."""
+    return value is None or bool(value != value) or (isinstance(value, str) and not value.strip())
 
 
 def key_or(value: Any, position: str) -> str:
-    """The id ``value`` as a row's key; ``position`` if it is missing: None, an empty text or NaN."""
-    return position if value is None or value != value or not str(value).strip() else str(value)
+    """The id ``value`` as a row's key; ``position`` if it is missing."""
+    return position if is_missing(value) else str(value)
+
+
+def texts_fault(values: Mapping[str, Any], *names: str) -> str | None:
+    """What is wrong with ``values`` that have to be texts where they are not missing; None if nothing is."""
+    wrong = (name for name in names if not is_missing(values.get(name)) and text_of(values, name) is None)
+    return next((f"{name} is {str(values[name])[:100]}, needs a text" for name in wrong), None)
 
 
 def caption(text: str) -> list[Message]:

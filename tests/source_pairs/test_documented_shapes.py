@@ -114,6 +114,7 @@ def same_names(folder: Path) -> SourceFile:
 def class_folder(folder: Path) -> SourceFile:
     image(folder / "images", "River/a.png", "loose.png")
     image(folder / "images", "test/Dense Residential/b.png", letter="B")
+    (folder / "images" / "Lake").symlink_to("River")
     return SourceFile(format="image_folder", path=str(folder / "images"))
 
 
@@ -153,10 +154,12 @@ SHAPES: Sequence[tuple[str, Build, list[str], list[str]]] = [
         {"filename": "b.png", "split": "test", "sentences": []}, {"filename": "b.png", "split": "some"}]}, "karpathy"),
      ["A: one . (train)", "A: two . (train)"], ["not_text", "no_captions", "unknown_split"]),
     ("`filepath` in Karpathy JSON", filepath, ["A: same name . (test)", "B: same name . (train)"], ["missing_image"]),
-    ("`coco`", as_json({"images": [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}],
+    ("`coco`", as_json({"images": [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png"},
+                                   {"id": True, "file_name": "b.png"}, {"id": 3.0, "file_name": "b.png"}],
                         "annotations": [{"id": 5, "image_id": 1, "caption": "one ."}, {"id": 6,
-        "image_id": 9}]}, "coco"),
-     ["A: one ."], ["unknown_image", "no_captions"]),
+        "image_id": 9}, {"id": 7, "image_id": True, "caption": "no ."}, {"id": 8, "image_id": "1", "caption": "no ."},
+        {"id": 9, "image_id": 3, "caption": "no ."}]}, "coco"),
+     ["A: one ."], ["no_image"] * 2 + ["unknown_image"] * 4 + ["no_captions"]),
     ("`nwpu_captions`", nwpu, ["A: one . (train) (airplane)", "A: two . (train) (airplane)"], ["not_text", "no_image"]),
     ("`llava`", as_json([turns("<image>\nWhat?", "a pier"), {"image": "a.png"}, turns("?", "one") | {"image": None}],
                         "llava"), ["A: What? | a pier"], ["bad_turns", "no_image"]),
@@ -177,13 +180,33 @@ SHAPES: Sequence[tuple[str, Build, list[str], list[str]]] = [
     ("`captions`, a list", lines({"captions": ["one .", "two .", 3]}, {"caption": ["three ."]}, {"captions": []}),
      ["A: one .", "A: two .", "A: three ."], ["not_text", "no_captions"]),
     ("`images: [one]`", lines({"image": None, "images": ["b.png"], "messages": CHAT},
-                              {"images": ["a.png", "b.png"], "image": None, "messages": CHAT}),
-     ["B: How many? | 2"], ["no_image"]),
+                              {"images": ["a.png", "b.png"], "image": None, "messages": CHAT},
+                              {"images": ["b.png"], "messages": CHAT}, {"file_name": "b.png", "messages": CHAT}),
+     ["B: How many? | 2"], ["no_image"] * 3),
     ("`file_name`", lines({"image": None, "file_name": "b.png", "text": "one ."}, {"image": None, "file_name": "c.png",
                           "text": "two ."}, name="metadata.jsonl"), ["B: one ."], ["missing_image"]),
     ("content parts", lines({"messages": PARTS}, {"messages": [{"role": "user",
         "content": [{"type": "audio"}]}, CHAT[1]]}),
      ["A: How many? | 2"], ["bad_turns"]),
+    ("an image named in a turn", lines(
+        {"messages": [{"role": "user", "content": [
+            {"type": "image_url", "image_url": {"url": "file://a.png"}}, PARTS[0]["content"][1]]}, CHAT[1]]},
+        {"messages": [{"role": "user", "content": [
+            {"type": "image", "image": "b.png"}, {"type": "text", "text": "Which?"}]}, CHAT[1]]},
+        {"image": "b.png", "messages": [{"role": "user", "content": [
+            {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]}, CHAT[1]]}),
+     ["A: How many? | 2"], ["bad_turns", "bad_turns"]),
+    ("`<img>a.jpg</img>`", as_json(
+        [turns("Picture 1: <img>a.png</img>\nHow many?", "2"), turns("<img>b.png</img> Which?", "a pier"),
+         turns("<img></img>What?", "a dam"), turns("<img>a.png</img><image>?", "two marks")], "llava"),
+     ["A: How many? | 2", "A: What? | a dam"], ["bad_turns", "bad_turns"]),
+    ("two texts in one row", lines(
+        {"text": "one .", "captions": ["one ."]}, {"text": "two .", "captions": ["three .", "four ."]},
+        {"caption": "five .", "messages": CHAT}, {"text": "", "captions": ["six ."]}),
+     ["A: one .", "A: six ."], ["bad_row", "bad_row"]),
+    ("a key twice in one object", text_file(
+        "rows.jsonl", '{"image": "a.png", "image": "b.png", "text": "one ."}\n{"image": "a.png", "text": "two ."}\n',
+        "jsonl"), ["A: two ."], ["bad_row"]),
     ("turns as JSON text", lines({"messages": json.dumps(CHAT)}, {"messages": json.dumps(CHAT)[:-1]}),
      ["A: How many? | 2"], ["bad_turns"]),
     ("two `<image>` marks", lines({"text": "<image> one <image>"}, {"messages": [{**CHAT[0],
@@ -195,11 +218,16 @@ SHAPES: Sequence[tuple[str, Build, list[str], list[str]]] = [
                                      columns={"image": "filepath", "text": "title"}), ["A: one ."], ["missing_image"]),
     ("`;` or tabs", text_file("rows.tsv", "image\ttext\na.png\tone, two; .\na.png\n", "csv", delimiter="\t"),
      ["A: one, two; ."], ["bad_row"]),
+    ("one `<image>` mark in a caption", text_file(
+        "rows.csv", "image,text\na.png,<image> one .\na.png,<img>b.png</img> two .\n", "csv"),
+     ["A: one ."], ["bad_turns"]),
     ("UTF-16", text_file("rows.csv", "image,text\na.png,\u6a4b .\na.png\n".encode("utf-16"), "csv"), ["A: \u6a4b ."],
      ["bad_row"]),
     ("`webdataset`", tar(("1.png", IMAGES["A"]), ("1.txt", b"one ."), ("2.png", IMAGES["B"]), ("2.json",
-                         b'{"captions": ["two .", "three ."]}'), ("3.txt", b"four .")),
-     ["A: one .", "B: two .", "B: three ."], ["no_image"]),
+                         b'{"captions": ["two .", "three ."]}'), ("3.txt", b"four ."),
+                         ("4.png", IMAGES["A"]), ("4.txt", b"five ."), ("4.json", b'{"caption": "five .", "id": 4}'),
+                         ("5.png", IMAGES["A"]), ("5.txt", b"six ."), ("5.json", b'{"caption": "seven ."}')),
+     ["A: one .", "B: two .", "B: three .", "A: five ."], ["no_image", "bad_row"]),
     ("`37.77_-122.41.jpg` in a tar", tar(("37.77_-122.41.png", IMAGES["A"]), ("37.77_-122.41.txt", b"one ."),
                                          ("37.78_-122.41.png", IMAGES["B"]), ("37.78_-122.41.txt", b"two .")),
      ["A: one .", "B: two ."], []),
@@ -215,7 +243,8 @@ SHAPES: Sequence[tuple[str, Build, list[str], list[str]]] = [
         conversations=[json.dumps(turns("<image>What?", f"{n}")["conversations"]) for n in range(4)]),
      ["A: What? | 0", "B: What? | 3"], ["no_image", "no_image"]),
     ("`image_folder`", class_folder, ["A: what class of scene is this? | river (river) (scene_class)",
-     "B: what class of scene is this? | dense residential (test) (dense_residential) (scene_class)"], ["no_class"]),
+     "B: what class of scene is this? | dense residential (test) (dense_residential) (scene_class)"],
+     ["no_class", "outside_root"]),
     ("`dense_residential_12.jpg`, `agricultural00.tif`", lambda folder: (
         image(folder, "dense_residential_12.png", "00.png"),
         lines({"image": "dense_residential_12.png", "text": "one ."}, {"image": "00.png", "text": "two ."},
@@ -226,6 +255,9 @@ SHAPES: Sequence[tuple[str, Build, list[str], list[str]]] = [
      ["A: 1 .", "A: 2 .", "A: 3 .", "A: 4 ."], ["duplicate_id"]),
     ("`default/test/0000.parquet`, `val/x.jpg` in a tar, `rsicd_test.jsonl`", parquet(
         "default/test/0000.parquet", image=[STORED], text=["one ."]), ["A: one . (test)"], []),
+    ("`train_test.jsonl`", lines({"text": "1"}, {"image": "b.png", "text": "2", "split": "test"},
+                                 {"text": "3", "split": 0}, name="train_test.jsonl"),
+     ["A: 1", "B: 2 (test)"], ["unknown_split"]),
     ("a split in each row", lines({"text": "1", "split": "Dev"}, {"text": "2", "image": "b.png"},
                                   {"text": "3", "split": "fold 1"}, name="rsicd_test.jsonl"),
      ["A: 1 (validation)", "B: 2 (test)"], ["unknown_split"]),
@@ -279,7 +311,7 @@ def test_the_table_of_the_docs_lists_the_same_shapes() -> None:
         (text_file("rows.csv", "image,text\na.png,one .\n", "csv", delimiter=";"), r"set delimiter: \",\""),
         (text_file("rows.csv", "image,text,text\na.png,one,two\n", "csv"), "has 2 columns text; rename all but one"),
         (text_file("rows.csv", "path,title\na.png,one .\n", "csv"), r"\['path', 'title'\]; name them in columns:"),
-        (text_file("rows.csv", "image,text\n".encode("utf-16-le"), "csv"), "not in UTF-8: convert it"),
+        (text_file("rows.csv", "image,text\n".encode("utf-16-le"), "csv"), "it is in UTF-16LE, not in UTF-8: convert"),
         (text_file("rows.csv", "image,text\na.png,one .\n".encode("utf-16")[:-1], "csv"), "not complete UTF-16"),
         (
             parquet("a.parquet", image=[STORED], title=["one ."]),

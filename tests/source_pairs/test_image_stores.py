@@ -95,7 +95,7 @@ def test_tar_samples(form: int, tmp_path: Path) -> None:
     members = samples(2)
     values = {"id": "mine", "messages": [{"role": "assistant", "content": "j"}], "split": "test"}
     members |= {"deep/a.PNG": picture(7), "deep/a.json": json.dumps(values).encode(), "deep/a.cls": b"3"}
-    members |= {"b.json": b'{"split": "val", "text": "not this"}', "b.jpg": picture(8), "b.txt": b"this"}
+    members |= {"b.json": b'{"split": "val", "text": "this"}', "b.jpg": picture(8), "b.txt": b"this"}
     members |= {f"{'long/' * 15}{'x' * 60}.png": picture(9), f"{'long/' * 15}{'x' * 60}.txt": b"long"}
     write_tar(tmp_path / "all.tar", members, form)
     entries = read(tmp_path / "all.tar")

@@ -80,8 +80,8 @@ def _coco(source: SourceFile, wanted: Wanted, path: Path, out: Path) -> None:
     def choose(record: Record) -> bytes | None:
         if record.array == "annotations":
             return record.raw if record.index in kept else None
-        image_id = record.value.get("id") if isinstance(record.value, dict) else None
-        if not isinstance(image_id, int | str) or image_id not in shown:
+        image_id = coco.id_in(record.value, "id")
+        if image_id is None or image_id not in shown:
             return None
         shown.remove(image_id)  # no row refers to a second image with the same id
         return record.raw

@@ -11,7 +11,6 @@ One real row, shortened::
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,36 +19,32 @@ from rsqa_pipeline.preference_data.importers.imported_pair import (
     BadRow,
     Entry,
     ImportedPair,
-    ImportFault,
-    image_folder,
-    image_in,
+    image_names,
     image_of,
-    rows_of,
+    pairs_in,
+    text_about,
     text_in,
 )
 from rsqa_pipeline.profile.preference_data import PairFile
 from rsqa_pipeline.records import Message
+from rsqa_pipeline.source_pairs.readers.unique_keys import decode
 
 
 def read(file: PairFile) -> Iterator[Entry]:
-    """See `ImportedPair`. Raises DataError like `rows_of`."""
-    folder = image_folder(file)
-    for key, row in rows_of(file):
-        try:
-            yield _pair(key, row, folder)
-        except BadRow as bad:
-            yield ImportFault(key, bad.reason, bad.detail)
+    """See `ImportedPair`. Raises DataError like `pairs_in`."""
+    return pairs_in(file, _pairs)
 
 
-def _pair(key: str, row: dict[str, Any], folder: Path) -> ImportedPair:
+def _pairs(key: str, row: dict[str, Any], folder: Path) -> list[ImportedPair]:
     text = row.get("text")
     if isinstance(text, str):
         try:
-            text = json.loads(text)
+            text = decode(text)
         except (ValueError, RecursionError) as error:
-            raise BadRow("bad_row", f"text is no JSON: {error}") from error
+            raise BadRow("bad_row", f"text cannot be read as JSON: {error}") from error
     if not isinstance(text, dict):
         raise BadRow("bad_row", f"text is {type(text).__name__}, needs question, chosen and rejected")
-    context = (Message(role="user", content=text_in(text, "question")),)
-    image = image_in(image_of(row), folder)
-    return ImportedPair(key, context, text_in(text, "chosen"), text_in(text, "rejected"), image)
+    image = image_of(row, folder)
+    own = None if image is None else image_names(row, image)
+    question, chosen, rejected = (text_about(text_in(text, name), own) for name in ("question", "chosen", "rejected"))
+    return [ImportedPair(key, (Message(role="user", content=question),), chosen, rejected, image)]

@@ -20,37 +20,35 @@ from rsqa_pipeline.preference_data.importers.imported_pair import (
     BadRow,
     Entry,
     ImportedPair,
-    ImportFault,
-    image_folder,
-    image_in,
+    image_names,
     image_of,
-    rows_of,
+    pairs_in,
+    text_about,
     text_in,
 )
 from rsqa_pipeline.profile.preference_data import PairFile
 from rsqa_pipeline.records import Message
+from rsqa_pipeline.source_pairs.source_row import is_missing
 
 
 def read(file: PairFile) -> Iterator[Entry]:
-    """See `ImportedPair`. Raises DataError like `rows_of`."""
-    folder = image_folder(file)
-    for key, row in rows_of(file):
-        try:
-            yield from _pairs(key, row, folder)
-        except BadRow as bad:
-            yield ImportFault(key, bad.reason, bad.detail)
+    """See `ImportedPair`. Raises DataError like `pairs_in`."""
+    return pairs_in(file, _pairs)
 
 
 def _pairs(key: str, row: dict[str, Any], folder: Path) -> list[ImportedPair]:
-    question = row.get("question")
-    context = () if not question else (Message(role="user", content=text_in(row, "question")),)
-    chosen, image = text_in(row, "chosen"), image_in(image_of(row), folder)
+    image = image_of(row, folder)
+    own = None if image is None else image_names(row, image)
+    context: tuple[Message, ...] = ()
+    if not is_missing(row.get("question")):
+        context = (Message(role="user", content=text_about(text_in(row, "question"), own)),)
+    chosen = text_about(text_in(row, "chosen"), own)
     rejected = row.get("rejected")
     texts = rejected if isinstance(rejected, list) else [rejected]
     if not texts:
         raise BadRow("no_text", "rejected is an empty list")
     numbered = [f"{key}.{number}" for number in range(len(texts))] if len(texts) > 1 else [key]
     return [
-        ImportedPair(name, context, chosen, text_in({"rejected": text}, "rejected"), image)
+        ImportedPair(name, context, chosen, text_about(text_in({"rejected": text}, "rejected"), own), image)
         for name, text in zip(numbered, texts, strict=True)
     ]

@@ -26,12 +26,9 @@ from rsqa_pipeline.preference_data.importers.imported_pair import (
     BadRow,
     Entry,
     ImportedPair,
-    ImportFault,
     conversation_pair,
-    image_folder,
-    image_in,
     image_of,
-    rows_of,
+    pairs_in,
 )
 from rsqa_pipeline.profile.preference_data import PairFile
 from rsqa_pipeline.records import Message
@@ -43,14 +40,9 @@ def read(file: PairFile) -> Iterator[Entry]:
     """See `ImportedPair`; a prompt that only asks for a description of the image gives a caption pair.
 
     Raises:
-        DataError: see `rows_of`.
+        DataError: see `pairs_in`.
     """
-    folder = image_folder(file)
-    for key, row in rows_of(file):
-        try:
-            yield _pair(key, row, folder)
-        except BadRow as bad:
-            yield ImportFault(key, bad.reason, bad.detail)
+    return pairs_in(file, _pairs)
 
 
 def write(pairs: Iterable[Mapping[str, Any]], path: Path) -> tuple[int, int]:
@@ -105,11 +97,11 @@ def _text(text: str) -> dict[str, str | None]:
     return {"type": "text", "text": text}
 
 
-def _pair(key: str, row: dict[str, Any], folder: Path) -> ImportedPair:
-    context, chosen, rejected = conversation_pair(row.get("prompt"), row.get("chosen"), row.get("rejected"))
-    image, family = image_in(image_of(row), folder), row.get("family")
+def _pairs(key: str, row: dict[str, Any], folder: Path) -> list[ImportedPair]:
+    image, family = image_of(row, folder), row.get("family")
+    context, chosen, rejected = conversation_pair(row, image)
     if family is not None and not isinstance(family, str):
         raise BadRow("bad_row", f"family is {family!r}, needs a string")
     if image is not None and [turn["content"].strip() for turn in context] == [CAPTION_PROMPT]:
         context = ()
-    return ImportedPair(key, context, chosen, rejected, image, family)
+    return [ImportedPair(key, context, chosen, rejected, image, family)]

@@ -14,28 +14,42 @@ Rows with two equal scores give no order and are quarantined. The scores are on 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 from rsqa_pipeline.preference_data.importers.imported_pair import (
     BadRow,
     Entry,
     ImportedPair,
-    ImportFault,
     conversation_pair,
-    rows_of,
+    image_of,
+    pairs_in,
 )
 from rsqa_pipeline.profile.preference_data import PairFile
 
 
 def read(file: PairFile) -> Iterator[Entry]:
-    """See `ImportedPair`. Raises DataError like `rows_of`."""
-    for key, row in rows_of(file):
-        try:
-            good, bad = row.get("score_chosen"), row.get("score_rejected")
-            if good is not None and good == bad:
-                raise BadRow("equal_scores", f"both score {good}")
-            if good is not None and bad is not None and good < bad:
-                raise BadRow("wrong_order", f"chosen scores {good}, rejected {bad}")
-            yield ImportedPair(key, *conversation_pair(row.get("prompt"), row.get("chosen"), row.get("rejected")))
-        except BadRow as fault:
-            yield ImportFault(key, fault.reason, fault.detail)
+    """See `ImportedPair`. Raises DataError like `pairs_in`."""
+    return pairs_in(file, _pairs)
+
+
+def _pairs(key: str, row: dict[str, Any], folder: Path) -> list[ImportedPair]:
+    good, bad = _score(row, "score_chosen"), _score(row, "score_rejected")
+    if good is not None and good == bad:
+        raise BadRow("equal_scores", f"both score {good}")
+    if good is not None and bad is not None and good < bad:
+        raise BadRow("wrong_order", f"chosen scores {good}, rejected {bad}")
+    image = image_of(row, folder)  # an image makes it another kind of pair, which `add_imports` refuses
+    return [ImportedPair(key, *conversation_pair(row, image), image)]
+
+
+def _score(row: dict[str, Any], name: str) -> float | None:
+    """The score; None if it is missing. Raises BadRow if it is not a finite number."""
+    score = row.get(name)
+    if score is None:
+        return None
+    if isinstance(score, bool) or not isinstance(score, int | float) or not -math.inf < score < math.inf:
+        raise BadRow("bad_row", f"{name} is {str(score)[:100]}, needs a number")
+    return score

@@ -58,9 +58,12 @@ def read(path: Path, images: Path) -> Iterator[Entry]:
 
 def _positions(path: Path) -> set[int]:
     try:
-        return {int(line) for line in path.read_text(encoding="utf-8").split()}
+        positions = [int(line) for line in path.read_text(encoding="utf-8").split()]
     except (OSError, ValueError) as error:
         raise DataError(f"{path} must list the positions of the test objects, one a line: {error}") from error
+    if len(set(positions)) < len(positions) or min(positions, default=0) < 0:
+        raise DataError(f"{path} must list each position of a test object once, counted from 0")
+    return set(positions)
 
 
 def _read_object(key: str, image: str | None, found: Any, images: Path, source: str) -> Entry:

@@ -13,13 +13,13 @@ One row of Multimodal RewardBench (``all_data.json``, a list)::
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rsqa_pipeline.source_pairs.evaluation.rows import PairRow, list_of, question_row, text_or_number
 from rsqa_pipeline.source_pairs.readers.jsonl import lines
+from rsqa_pipeline.source_pairs.readers.unique_keys import decode
 from rsqa_pipeline.source_pairs.source_row import Entry, RowFault, SourceRow, key_or, text_of
 
 
@@ -27,9 +27,9 @@ def read_vl_rewardbench(path: Path, images: Path) -> Iterator[Entry]:
     """Yields one pair per line. Raises DataError if the file cannot be read."""
     for number, line in lines(path):
         try:
-            row = json.loads(line)
-        except ValueError as error:
-            yield RowFault(f"line {number}", "bad_row", f"not valid JSON: {error}")
+            row = decode(line.decode("utf-8", "surrogateescape"))
+        except (ValueError, RecursionError) as error:
+            yield RowFault(f"line {number}", "bad_row", f"cannot be read as JSON: {error}")
             continue
         if not isinstance(row, dict):
             yield RowFault(f"line {number}", "bad_row", f"needs an object, found {type(row).__name__}")

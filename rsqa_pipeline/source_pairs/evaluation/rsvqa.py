@@ -20,6 +20,7 @@ from typing import Any
 
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.source_pairs.evaluation.rows import list_of, question_row, text_or_number
+from rsqa_pipeline.source_pairs.readers.coco import id_in
 from rsqa_pipeline.source_pairs.source_row import Entry, RowFault, text_of
 
 TASKS = {
@@ -40,18 +41,26 @@ def read(path: Path, images: Path) -> Iterator[Entry]:
     """
     if "questions" not in path.name:
         raise DataError(f"{path} is not RSVQA's file of questions; give the path of ..._questions.json")
-    answers: dict[Any, str | None] = {}
-    known: set[Any] = set()
+    answers: dict[int | str, dict[str, Any]] = {}
+    known: set[int | str] = set()
     for found in _active(path, "answers"):
         if isinstance(found, RowFault):
             yield found
+            continue
+        answer_id = id_in(found, "id")
+        if answer_id is None:
+            yield RowFault(f"answer {found.get('id')}", "bad_row", "its id is neither an integer nor a text")
+        elif answer_id in answers:
+            yield RowFault(f"answer {answer_id}", "duplicate_id", "its id is that of an earlier answer")
         else:
-            answers[found.get("id")] = text_or_number(found, "answer")
+            answers[answer_id] = found
     for found in _active(path, "images"):
         if isinstance(found, RowFault):
             yield found
+        elif (image_id := id_in(found, "id")) is not None:
+            known.add(image_id)
         else:
-            known.add(found.get("id"))
+            yield RowFault(f"image {found.get('id')}", "bad_row", "its id is neither an integer nor a text")
     for found in _active(path, "questions"):
         yield found if isinstance(found, RowFault) else _read_question(found, answers, known, images, path.stem)
 
@@ -66,14 +75,19 @@ def _active(questions: Path, array: str) -> Iterator[dict[str, Any] | RowFault]:
 
 
 def _read_question(
-    row: dict[str, Any], answers: dict[Any, str | None], known: set[Any], images: Path, source: str
+    row: dict[str, Any], answers: dict[int | str, dict[str, Any]], known: set[int | str], images: Path, source: str
 ) -> Entry:
-    key, image_id, ids = str(row.get("id")), row.get("img_id"), row.get("answers_ids")
-    if not isinstance(image_id, int | str) or image_id not in known:
-        return RowFault(key, "unknown_image", f"img_id {image_id!r} is not among the active images")
+    key, image_id, ids = str(row.get("id")), id_in(row, "img_id"), row.get("answers_ids")
+    if image_id is None or image_id not in known:
+        return RowFault(key, "unknown_image", f"img_id {row.get('img_id')!r} is not among the active images")
     task = TASKS.get(str(row.get("type")).lower())
     if task is None:
         return RowFault(key, "unknown_task", f"type is {row.get('type')!r}, known: {', '.join(TASKS)}")
-    if not isinstance(ids, list) or len(ids) != 1 or ids[0] not in answers:
+    answer_id = id_in({"id": ids[0]}, "id") if isinstance(ids, list) and len(ids) == 1 else None
+    if answer_id is None or answer_id not in answers:
         return RowFault(key, "no_item", f"needs one active answer, found answers_ids {ids!r}")
-    return question_row(key, images, f"{image_id}.tif", text_of(row, "question"), answers[ids[0]], task, source)
+    answer = answers[answer_id]
+    if answer.get("question_id") not in (None, row.get("id")):
+        return RowFault(key, "no_item", f"answer {answer_id} is that of question {answer['question_id']!r}")
+    text = text_or_number(answer, "answer")
+    return question_row(key, images, f"{image_id}.tif", text_of(row, "question"), text, task, source)

@@ -15,7 +15,8 @@ from typing import Any
 
 from rsqa_pipeline.source_pairs.readers.json_records import records
 from rsqa_pipeline.source_pairs.readers.options import DEFAULT_OPTIONS, ReaderOptions
-from rsqa_pipeline.source_pairs.source_row import Entry, RowFault, SourceRow, caption, text_of
+from rsqa_pipeline.source_pairs.readers.unique_keys import RepeatedKey
+from rsqa_pipeline.source_pairs.source_row import Entry, RowFault, SourceRow, caption, key_or, text_of
 
 LAYOUT = "COCO captions JSON"
 
@@ -53,18 +54,28 @@ def read_names(path: Path, names: dict[int | str, str]) -> Iterator[RowFault]:
         if isinstance(record, RowFault):
             continue  # a truncated file gives this fault again with its annotations
         image, name = record.value, text_of(record.value, "file_name")
-        if not name or not isinstance(image.get("id"), int | str):
-            yield RowFault(f"images[{record.index}]", "no_image", f"no id or file_name in {str(image)[:200]}")
-        elif image["id"] in names:
-            yield RowFault(f"image {image['id']}", "duplicate_id", f"{name}: the id is that of {names[image['id']]}")
+        image_id = id_in(image, "id")
+        if isinstance(image, RepeatedKey):
+            yield RowFault(f"images[{record.index}]", "bad_row", str(image))
+        elif not name or image_id is None:
+            needed = "needs a file_name, and an id that is an integer or a text"
+            yield RowFault(f"images[{record.index}]", "no_image", f"{needed}; found {str(image)[:200]}")
+        elif image_id in names:
+            yield RowFault(f"image {image_id}", "duplicate_id", f"{name}: the id is that of {names[image_id]}")
         else:
-            names[image["id"]] = name
+            names[image_id] = name
 
 
 def image_of(annotation: Any) -> int | str | None:
     """The id of the image that an annotation refers to; None if it names none."""
-    image_id = annotation.get("image_id") if isinstance(annotation, dict) else None
-    return image_id if isinstance(image_id, int | str) else None
+    return id_in(annotation, "image_id")
+
+
+def id_in(content: Any, key: str) -> int | str | None:
+    """The id ``content[key]``; None if it is neither an integer nor a text. ``1``, ``1.0``, ``true`` and ``"1"`` are
+    not the same id: Python finds ``True`` and ``1.0`` under the key 1."""
+    value = content.get(key) if isinstance(content, dict) else None
+    return value if type(value) in (int, str) else None
 
 
 def read_annotation(annotation: Any, index: int, names: Mapping[int | str, str], images: Path) -> Entry:
@@ -73,8 +84,9 @@ def read_annotation(annotation: Any, index: int, names: Mapping[int | str, str],
     Args:
         names: the images' file names by id.
     """
-    number = annotation.get("id", f"annotations[{index}]") if isinstance(annotation, dict) else index
-    key = str(number)
+    key = key_or(annotation.get("id") if isinstance(annotation, dict) else None, f"annotations[{index}]")
+    if isinstance(annotation, RepeatedKey):
+        return RowFault(key, "bad_row", str(annotation))
     image_id = image_of(annotation)
     if image_id is None or image_id not in names:
         found = annotation.get("image_id") if isinstance(annotation, dict) else None

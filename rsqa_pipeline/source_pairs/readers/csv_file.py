@@ -22,7 +22,9 @@ from pathlib import Path
 from typing import TextIO
 
 from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.source_pairs.readers.json_row import plain_caption
 from rsqa_pipeline.source_pairs.readers.options import DEFAULT_OPTIONS, ReaderOptions
+from rsqa_pipeline.source_pairs.readers.wide_text import conversion, wide_encoding
 from rsqa_pipeline.source_pairs.source_row import Entry, RowFault, SourceRow, caption, file_split
 
 _READ = ("image", "text", "split", "source", "scene_class")
@@ -85,6 +87,10 @@ def read_rows(path: Path, options: ReaderOptions = DEFAULT_OPTIONS) -> Iterator[
     """
     try:
         mark, encoding = byte_order_mark(path)
+        with path.open("rb") as start:
+            wide = wide_encoding(start.read(4))
+        if wide is not None and (not mark or wide.startswith("UTF-32")):  # UTF-16 with its mark is read
+            raise DataError(f"{path} cannot be read: {conversion(path, wide)}")
         with path.open(encoding=encoding, errors="surrogateescape", newline="") as file:
             file.read(1 if mark else 0)
             lines = _Lines(file, encoding)
@@ -110,8 +116,6 @@ def _header_fault(path: Path, row: CsvRow | None, options: ReaderOptions) -> str
     """What was found in place of the header, and the setting that reads it."""
     found = row.values if row is not None and isinstance(row.values, list) else []
     needed = f"{path} needs a header with the columns {options.column('image')} and {options.column('text')}"
-    if any("\0" in name for name in found):
-        return f"{needed}; it is not in UTF-8: convert it, e.g. iconv -f utf-16le -t utf-8"
     line = options.delimiter.join(found)
     for delimiter in ";\t|,":
         names = line.split(delimiter)
@@ -170,10 +174,14 @@ def read_row(
     split = file_split(values.get("split"))
     if values.get("split") and split is None:
         return RowFault(key, "unknown_split", f"split is {values['split']!r}", reference)
+    try:
+        text = plain_caption(values["text"], [reference, values["image"]])
+    except ValueError as error:
+        return RowFault(key, "bad_turns", f"{options.column('text')}: {error}", reference, split)
     return SourceRow(
         key=key,
         image=reference,
-        messages=caption(values["text"]),
+        messages=caption(text),
         task="caption",
         source=values.get("source") or source,
         split=split,

@@ -13,6 +13,7 @@ image with only a path is the file in the image folder.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -77,6 +78,9 @@ def check_columns(file: Path, options: ReaderOptions) -> None:
         raise DataError(f"{file} is damaged: a row group has other columns than the schema")
     if sum(rows) != metadata.num_rows or min(rows, default=0) < 0:
         raise DataError(f"{file} is damaged: its row groups have {rows[:9]} rows, the file says {metadata.num_rows}")
+    both = [name for name in IMAGE_COLUMNS if name in schema.names]
+    if len(both) > 1 and "image" not in options.columns:
+        raise DataError(f"{file} has the columns {' and '.join(both)}; name one of them in columns: {{image: NAME}}")
     missing = [] if image_column(schema, options) is not None else [options.column("image")]
     missing += [column for column in options.columns.values() if column not in (*schema.names, *missing)]
     if not {options.column(name) for name in TEXT_KEYS} & set(schema.names):
@@ -127,32 +131,42 @@ def read_file(
 
 
 def _rows(parquet: pq.ParquetFile, group: int, image: str, options: ReaderOptions) -> Iterator[dict[str, Any]]:
-    """Yields the rows of a row group. Images with bytes get an empty path; their bytes stay in the file."""
+    """Yields the rows of a row group, each with a `_Cell` as its image; bytes of images stay in the file."""
     schema = parquet.schema_arrow
     columns = [column for name in (*TEXT_KEYS, *_FACTS) if (column := options.column(name)) in schema.names]
     # The metadata of a column may say that all images have bytes, but pyarrow aborts the process where it is damaged.
     for batch in parquet.iter_batches(BATCH_ROWS, row_groups=[group], columns=[*columns, image]):
-        paths, texts = _paths(batch.column(image)), batch.select(columns).to_pylist()
-        for values, path in zip(texts, paths, strict=True):
-            yield {**options.renamed(values), "image": path}
+        cells, texts = _cells(batch.column(image)), batch.select(columns).to_pylist()
+        for values, cell in zip(texts, cells, strict=True):
+            yield {**options.renamed(values), "image": cell}
 
 
-def _paths(cells: pa.Array) -> list[str | None]:
-    """For each image: empty if it has bytes, its path if it has only a path, None if it has neither. A list of one is
-    the image in it; None for other lists."""
+@dataclass(frozen=True)
+class _Cell:
+    """An image: stored in the file, with its name if it has one, or a name alone."""
+
+    is_stored: bool
+    name: str | None
+
+
+def _cells(cells: pa.Array) -> list[_Cell | None]:
+    """The image of each row, None if there is none. A list of one is the image in it; None for other lists."""
     if pa.types.is_list(cells.type) or pa.types.is_large_list(cells.type):
-        inner = _paths(cells.flatten())
+        inner = _cells(cells.flatten())
         ends = np.cumsum([len(cell) if cell.is_valid else 0 for cell in cells], dtype=int)
         counts = np.diff(ends, prepend=0)
         return [inner[end - 1] if count == 1 else None for end, count in zip(ends, counts, strict=True)]
     if pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type):
-        return cells.to_pylist()
+        return [_Cell(False, name) if name else None for name in cells.to_pylist()]
     if not pa.types.is_struct(cells.type):
-        return ["" if cell.is_valid else None for cell in cells]
+        return [_Cell(True, None) if cell.is_valid else None for cell in cells]
     names = [child.name for child in cells.type]
     stored = cells.field("bytes").is_valid().to_pylist() if "bytes" in names else [False] * len(cells)
     paths = cells.field("path").to_pylist() if "path" in names else [None] * len(cells)
-    return ["" if has_bytes else path or None for has_bytes, path in zip(stored, paths, strict=True)]
+    return [
+        _Cell(has_bytes, path or None) if has_bytes or path else None
+        for has_bytes, path in zip(stored, paths, strict=True)
+    ]
 
 
 def _read_row(
@@ -166,8 +180,9 @@ def _read_row(
     options: ReaderOptions,
 ) -> list[Entry]:
     key = key_of(values, name, row)
-    path = values["image"]
-    if path is None:
+    cell: _Cell | None = values["image"]
+    if cell is None:
         found = f"the column {image} does not hold one image"
         return [RowFault(key, "no_image", found, split=file_split(values.get("split")))]
-    return rows_of(values, key, f"{file}#{row}:{image}" if path == "" else str(images / path), source, options)
+    reference = f"{file}#{row}:{image}" if cell.is_stored or cell.name is None else str(images / cell.name)
+    return rows_of(values, key, reference, source, options, cell.name)

@@ -17,16 +17,22 @@ from rsqa_pipeline.source_pairs.source_row import Entry, FileSplit, RowFault, So
 
 def read(path: Path, images: Path, options: ReaderOptions = DEFAULT_OPTIONS) -> Iterator[Entry]:
     """Yields one entry per file, sorted by path, with the path below ``images`` as key; source is the folder's name.
+    A link to a folder is a fault ``outside_root``.
 
     Files are not opened here. A file that is not an image is found later, when it is decoded.
 
     Raises:
         DataError: ``path`` is not a folder or has no files.
     """
-    files = sorted(file for file in images.rglob("*") if file.is_file())
+    # what is neither a file nor a folder, or is a link to a folder, which is not followed, becomes a row with a reason
+    files = sorted(file for file in images.rglob("*") if file.is_symlink() or not file.is_dir())
     if not files:
         raise DataError(f"{images} has no files; needs class folders with images in them")
     for file in files:
+        if file.is_dir():
+            found = f"{file} is a link to a folder, which is not followed; name the folder that holds all images"
+            yield RowFault(file.relative_to(images).as_posix(), "outside_root", found, str(file))
+            continue
         folders = file.relative_to(images).parts[:-1]
         split = file_split(folders[0]) if folders else None
         yield _read_file(file, images, folders[1:] if split else folders, split, path.name)

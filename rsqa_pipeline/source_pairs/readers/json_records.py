@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.source_pairs.readers.unique_keys import decode_first
+from rsqa_pipeline.source_pairs.readers.wide_text import conversion, wide_encoding
 from rsqa_pipeline.source_pairs.source_row import RowFault
 
 CHUNK_BYTES = 1 << 20
-_DECODER = json.JSONDecoder(strict=False)  # not strict: a text may contain control characters
 _SPACE = re.compile(r"[ \t\n\r]*")
 _LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
 _PARTIAL_NUMBER = re.compile(r"(?:[.eE][+-]?)?")
@@ -41,6 +42,7 @@ class Record:
     raw: bytes
     """Exactly the file's bytes, without the whitespace around them."""
     value: Any
+    """A `RepeatedKey` in place of a value in which an object has a key twice."""
 
     @property
     def end(self) -> int:
@@ -70,6 +72,8 @@ def records(path: Path, arrays: Sequence[str] | None, layout: str) -> Iterator[R
         raise DataError(f"{path} cannot be read: {error}") from error
     with file:
         try:
+            if encoding := wide_encoding(file.peek(4)[:4]):
+                raise DataError(f"{path} cannot be read: {conversion(path, encoding)}")
             window = _Window(file)
             found = yield from _top_level_records(window, arrays)
         except _UnexpectedEnd:
@@ -156,7 +160,7 @@ class _Window:
         while True:
             decoded = None
             try:
-                decoded = _DECODER.raw_decode(self.text, self.position)
+                decoded = decode_first(self.text, self.position)
             except json.JSONDecodeError as error:
                 if not _may_be_incomplete(error, self.text):
                     raise
@@ -226,6 +230,8 @@ def _object_records(window: _Window, arrays: Sequence[str] | None) -> Generator[
             raise ValueError(f"expecting a key, found {window.peek()!r}")
         name, _ = window.value()
         window.skip(":")
+        if name in found and (arrays is None or name in arrays):
+            raise ValueError(f"the list {name!r} stands twice")
         if window.peek() == "[":
             array_records = _array_records(window, name)
             if arrays is None or name in arrays:
@@ -254,7 +260,7 @@ def _array_records(window: _Window, array: str) -> Iterator[Record]:
         value, characters = window.value()
         raw = characters.encode("latin-1")
         if not characters.isascii():
-            value = _DECODER.decode(raw.decode("utf-8", "surrogateescape"))
+            value, _ = decode_first(raw.decode("utf-8", "surrogateescape"), 0)
         yield Record(array, index, start, raw, value)
         index += 1
     window.skip("]")

@@ -12,14 +12,30 @@ and ``scene_class`` are optional.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from rsqa_pipeline.records import Message
+from rsqa_pipeline.source_pairs.readers.named_images import (
+    IMAGE_MARK,
+    IMAGE_PARTS,
+    TEXT_PARTS,
+    check_named_images,
+    check_named_in_text,
+)
 from rsqa_pipeline.source_pairs.readers.options import DEFAULT_OPTIONS, ReaderOptions, plain_question
-from rsqa_pipeline.source_pairs.source_row import Entry, RowFault, SourceRow, caption, file_split, text_of
+from rsqa_pipeline.source_pairs.readers.unique_keys import RepeatedKeyError, decode
+from rsqa_pipeline.source_pairs.source_row import (
+    Entry,
+    RowFault,
+    SourceRow,
+    caption,
+    file_split,
+    is_missing,
+    text_of,
+    texts_fault,
+)
 
 TASKS = ("caption", "scene_class", "presence", "count", "comparison", "rural_urban", "open", "grounding", "choice")
 IMAGE_KEYS = ("image", "images", "file_name")
@@ -41,7 +57,12 @@ _TASK_NAMES: Mapping[str, str] = {
 
 
 def rows_of(
-    values: Mapping[str, Any], key: str, reference: str, source: str, options: ReaderOptions = DEFAULT_OPTIONS
+    values: Mapping[str, Any],
+    key: str,
+    reference: str,
+    source: str,
+    options: ReaderOptions = DEFAULT_OPTIONS,
+    image: str | None = None,
 ) -> list[Entry]:
     """Returns the rows in ``values``, about the image ``reference``: one, or one per caption of a list, with its
     position in the key. At least one entry is returned.
@@ -49,43 +70,56 @@ def rows_of(
     Args:
         values: under this project's names (`ReaderOptions.renamed`).
         source: who wrote the text, if the row does not say so.
+        image: the image's name in the file, which turns may repeat; None if it has none.
     """
     split = file_split(values.get("split"))
-    if values.get("split") and split is None:
+    if not is_missing(values.get("split")) and split is None:
         return [RowFault(key, "unknown_split", f"split is {values['split']!r}", reference)]
-    keys = [name for name in TEXT_KEYS if name in options.columns] or TEXT_KEYS
-    name = next((name for name in keys if values.get(name) is not None), None)
+    fault = texts_fault(values, "source", "scene_class")
+    if fault is not None:
+        return [RowFault(key, "bad_row", fault, reference, split)]
+    keys: Sequence[str] = [name for name in TEXT_KEYS if name in options.columns] or TEXT_KEYS
+    given = [name for name in keys if not is_missing(values.get(name)) and values[name] != []]
+    if any(_as_list(values[name]) != _as_list(values[given[0]]) for name in given):
+        detail = f"{' and '.join(map(options.column, given))} hold different texts; name one in columns: {{{given[0]}:"
+        return [RowFault(key, "bad_row", f"{detail} {options.column(given[0])}}}", reference, split)]
+    name = next((name for name in (*given, *keys) if values.get(name) is not None), None)
+    own = [reference, *([image] if image else [])]
     if name is None:
         found = f"none of {', '.join(map(options.column, keys))}; found {', '.join(map(str, values))[:200]}"
         detail = f"{found}; a key of another name is named in columns: {{text: NAME}}"
         return [RowFault(key, "not_text", detail, reference, split)]
     text = values[name]
     if not isinstance(text, list) or name not in CAPTION_KEYS:
-        return [_row_of(values, name, text, key, reference, source, options)]
+        return [_row_of(values, name, text, key, own, source, options)]
     if not text:
         return [RowFault(key, "no_captions", f"{name} is an empty list", reference, split)]
     return [
-        _row_of(values, name, caption, f"{key}/{position}", reference, source, options)
+        _row_of(values, name, caption, f"{key}/{position}", own, source, options)
         for position, caption in enumerate(text)
     ]
 
 
 def _row_of(
-    values: Mapping[str, Any], name: str, text: Any, key: str, reference: str, source: str, options: ReaderOptions
+    values: Mapping[str, Any], name: str, text: Any, key: str, own: Sequence[str], source: str, options: ReaderOptions
 ) -> Entry:
-    """The row of one text, ``values[name]`` or an element of it."""
+    """The row of one text, ``values[name]`` or an element of it. ``own`` are the image's reference and its name."""
+    reference = own[0]
     split = file_split(values.get("split"))
     prompt = None
     if name in ("messages", "conversations"):
         keys = ("role", "content") if name == "messages" else ("from", "value")
         try:
-            messages, prompt = without_caption_prompt(*read_turns(_parsed(text), *keys), options.caption_prompts)
+            turns = _parsed(text)
+            check_named_images(turns, keys[1], own)
+            messages, prompt = without_caption_prompt(*read_turns(turns, *keys), options.caption_prompts)
         except ValueError as error:
             return RowFault(key, "bad_turns", f"{name}: {error}", reference, split)
     elif isinstance(text, str):
-        messages = caption(text)
-        if text.count(IMAGE_PLACEHOLDER) > 1:
-            return RowFault(key, "bad_turns", f"{name} has more than one {IMAGE_PLACEHOLDER} mark", reference, split)
+        try:
+            messages = caption(plain_caption(text, own))
+        except ValueError as error:
+            return RowFault(key, "bad_turns", f"{name}: {error}", reference, split)
     else:
         return RowFault(key, "not_text", f"{name} is {str(text)[:100]}", reference, split)
     task = _task(values.get("task"), messages)
@@ -104,20 +138,38 @@ def _row_of(
     )
 
 
+def plain_caption(text: str, own: Sequence[str]) -> str:
+    """The text without the mark of its image, whose names are ``own``.
+
+    Raises:
+        ValueError: more than one mark, or the mark of another image.
+    """
+    if "<im" not in text:  # most texts
+        return text
+    check_named_in_text(text, own)
+    text = IMAGE_MARK.sub(IMAGE_PLACEHOLDER, text)
+    if text.count(IMAGE_PLACEHOLDER) > 1:
+        raise ValueError(f"more than one mark {IMAGE_PLACEHOLDER} for one image")
+    return text.replace(IMAGE_PLACEHOLDER, "")
+
+
+def _as_list(texts: Any) -> Any:
+    return texts if isinstance(texts, list) else [texts]
+
+
 def image_name(values: Mapping[str, Any]) -> str:
     """The row's only image, from ``image``, ``images`` (a list of one) or ``file_name``.
 
     Raises:
-        ValueError: none, more than one, or not a name.
+        ValueError: none, more than one, different ones, or not a name.
     """
-    named = next((name for name in IMAGE_KEYS if values.get(name) is not None), IMAGE_KEYS[0])
-    value = values.get(named)
-    found = value if isinstance(value, list) else [value]
+    given = {name: _as_list(values[name]) for name in IMAGE_KEYS if values.get(name) is not None}
+    given = {name: found for name, found in given.items() if found} or given  # an empty list beside a name says nothing
+    named, found = next(iter(given.items()), (IMAGE_KEYS[0], [None]))
     if len(found) != 1:
         raise ValueError(f"{named} has {len(found)} images, needs one")
-    others = values.get("images")
-    if named == "image" and isinstance(others, list) and any(isinstance(o, str) and o != found[0] for o in others):
-        raise ValueError("image and images name different images")
+    if any(other != found for other in given.values()):
+        raise ValueError(f"{' and '.join(given)} name different images")
     if isinstance(found[0], str) and found[0]:
         return found[0]
     needed = "needs the name of an image file; a key of another name is named in columns: {image: NAME}"
@@ -187,17 +239,19 @@ def without_caption_prompt(
 
 
 def turn_text(turn: Any, text_key: str) -> str | None:
-    """The text of a turn: a string, or OpenAI's content parts, of which an image becomes the placeholder."""
+    """The text of a turn: a string, or OpenAI's content parts. An image part and Qwen-VL's ``<img>NAME</img>`` become
+    the placeholder; see `check_named_images` for their names."""
     parts = turn.get(text_key) if isinstance(turn, dict) else None
     if not isinstance(parts, list):
-        return text_of(turn, text_key)
+        text = text_of(turn, text_key)
+        return text if text is None else IMAGE_MARK.sub(IMAGE_PLACEHOLDER, text)
     texts = []
     for part in parts:
         kind = text_of(part, "type")
-        text = IMAGE_PLACEHOLDER if kind in ("image", "image_url") else text_of(part, "text")
-        if text is None:
+        text = IMAGE_PLACEHOLDER if kind in IMAGE_PARTS else text_of(part, "text")
+        if text is None or (kind not in TEXT_PARTS and kind not in IMAGE_PARTS):
             raise ValueError(f"content part {str(part)[:100]} is neither text nor an image")
-        texts.append(text)
+        texts.append(IMAGE_MARK.sub(IMAGE_PLACEHOLDER, text))
     return "\n".join(texts)
 
 
@@ -211,11 +265,13 @@ def _task(name: Any, messages: list[Message]) -> str | None:
 
 
 def _parsed(turns: Any) -> Any:
-    """Turns that are stored as JSON text, as in Parquet and CSV files, as a list."""
+    """Turns that are stored as JSON text, as in Parquet files, as a list. Raises RepeatedKeyError."""
     if not isinstance(turns, str):
         return turns
     try:
-        return json.loads(turns, strict=False)
+        return decode(turns)
+    except RepeatedKeyError:
+        raise
     except (ValueError, RecursionError):
         return turns
 

@@ -7,13 +7,14 @@ One real row (RSICD's first caption)::
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.source_pairs.readers.json_row import image_name, rows_of
 from rsqa_pipeline.source_pairs.readers.options import DEFAULT_OPTIONS, ReaderOptions
+from rsqa_pipeline.source_pairs.readers.unique_keys import RepeatedKeyError, decode
+from rsqa_pipeline.source_pairs.readers.wide_text import conversion, wide_encoding
 from rsqa_pipeline.source_pairs.source_row import Entry, RowFault, key_or
 
 
@@ -36,6 +37,8 @@ def lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """
     try:
         with path.open("rb") as file:
+            if encoding := wide_encoding(file.peek(4)[:4]):
+                raise DataError(f"{path} cannot be read: {conversion(path, encoding)}")
             for number, line in enumerate(file, 1):
                 if line.strip():
                     yield number, line
@@ -50,7 +53,9 @@ def read_line(
     key = f"line {number}"
     encoding = "utf-8-sig" if number == 1 else "utf-8"
     try:
-        row = json.loads(line.decode(encoding, "surrogateescape"), strict=False)
+        row = decode(line.decode(encoding, "surrogateescape"))
+    except RepeatedKeyError as error:
+        return [RowFault(key, "bad_row", str(error))]
     except (ValueError, RecursionError) as error:
         reason = "bad_row" if line.endswith(b"\n") else "truncated_file"
         return [RowFault(key, reason, f"not valid JSON: {error}")]
@@ -62,4 +67,4 @@ def read_line(
         name = image_name(row)
     except ValueError as error:
         return [RowFault(key, "no_image", str(error))]
-    return rows_of(row, key, str(images / name), source, options)
+    return rows_of(row, key, str(images / name), source, options, name)

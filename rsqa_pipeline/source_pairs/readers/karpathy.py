@@ -19,7 +19,8 @@ from typing import Any
 
 from rsqa_pipeline.source_pairs.readers.json_records import records
 from rsqa_pipeline.source_pairs.readers.options import DEFAULT_OPTIONS, ReaderOptions
-from rsqa_pipeline.source_pairs.source_row import Entry, RowFault, SourceRow, caption, file_split, text_of
+from rsqa_pipeline.source_pairs.readers.unique_keys import RepeatedKey
+from rsqa_pipeline.source_pairs.source_row import Entry, RowFault, SourceRow, caption, file_split, key_or, text_of
 
 LAYOUT = "Karpathy JSON"
 
@@ -39,9 +40,15 @@ def read(path: Path, images: Path, options: ReaderOptions = DEFAULT_OPTIONS) -> 
 
 def read_image(image: Any, index: int, images: Path) -> Iterator[Entry]:
     """Yields the entries of one element of ``images``: one per sentence, in order, or one fault for all of them."""
+    if isinstance(image, RepeatedKey):
+        yield RowFault(f"images[{index}]", "bad_row", str(image))
+        return
     name = text_of(image, "filename")
     if not name:
         yield RowFault(f"images[{index}]", "no_image", f"no filename in {str(image)[:200]}")
+        return
+    if image.get("filepath") is not None and text_of(image, "filepath") is None:
+        yield RowFault(name, "no_image", f"filepath is {str(image['filepath'])[:100]}, needs the name of a folder")
         return
     name = "/".join(filter(None, (text_of(image, "filepath"), name)))
     reference = str(images / name)
@@ -54,8 +61,8 @@ def read_image(image: Any, index: int, images: Path) -> Iterator[Entry]:
         yield RowFault(name, "no_captions", f"sentences is {sentences!r}", reference, split)
         return
     for position, sentence in enumerate(sentences):
-        number = sentence.get("sentid", position) if isinstance(sentence, dict) else position
-        key = f"{name}/{number}"
+        number = sentence.get("sentid") if isinstance(sentence, dict) else None
+        key = f"{name}/{key_or(number, str(position))}"
         text = text_of(sentence, "raw")
         if text is None:
             yield RowFault(key, "not_text", f"raw is missing in {str(sentence)[:200]}", reference, split)

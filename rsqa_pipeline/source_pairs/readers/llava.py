@@ -22,6 +22,7 @@ from typing import Any
 from rsqa_pipeline.source_pairs.readers.json_records import records
 from rsqa_pipeline.source_pairs.readers.json_row import image_name, rows_of
 from rsqa_pipeline.source_pairs.readers.options import DEFAULT_OPTIONS, ReaderOptions
+from rsqa_pipeline.source_pairs.readers.unique_keys import RepeatedKey
 from rsqa_pipeline.source_pairs.source_row import Entry, RowFault, key_or
 
 LAYOUT = "LLaVA JSON"
@@ -41,6 +42,8 @@ def read(path: Path, images: Path, options: ReaderOptions = DEFAULT_OPTIONS) -> 
 
 def read_row(row: Any, index: int, source: str, images: Path, options: ReaderOptions = DEFAULT_OPTIONS) -> Entry:
     """Returns the entry of one element of the list."""
+    if isinstance(row, RepeatedKey):
+        return RowFault(f"[{index}]", "bad_row", str(row))
     if not isinstance(row, dict):
         return RowFault(f"[{index}]", "bad_row", f"needs an object, found {type(row).__name__}")
     row = options.renamed(row)
@@ -53,5 +56,5 @@ def read_row(row: Any, index: int, source: str, images: Path, options: ReaderOpt
     if row.get("messages") is None and row.get("conversations") is None:
         found = f"needs conversations or messages, found {', '.join(map(str, row))[:200]}"
         return RowFault(key, "bad_turns", f"{found}; a key of another name is named in columns", reference)
-    (entry,) = rows_of(row, key, reference, source, options)  # a conversation is one row
+    (entry,) = rows_of(row, key, reference, source, options, name)  # a conversation is one row
     return entry

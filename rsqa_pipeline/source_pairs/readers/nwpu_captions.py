@@ -18,6 +18,7 @@ from typing import Any
 
 from rsqa_pipeline.source_pairs.readers.json_records import Record, records
 from rsqa_pipeline.source_pairs.readers.options import DEFAULT_OPTIONS, ReaderOptions
+from rsqa_pipeline.source_pairs.readers.unique_keys import RepeatedKey
 from rsqa_pipeline.source_pairs.scene_classes import class_from_name
 from rsqa_pipeline.source_pairs.source_row import Entry, RowFault, SourceRow, caption, file_split, text_of
 
@@ -41,6 +42,9 @@ def read(path: Path, images: Path, options: ReaderOptions = DEFAULT_OPTIONS) -> 
 def read_image(record: Record, images: Path) -> Iterator[Entry]:
     """Yields the entries of one image: one per caption, in order, or one fault for all of them."""
     image = record.value
+    if isinstance(image, RepeatedKey):
+        yield RowFault(f"{record.array}[{record.index}]", "bad_row", str(image))
+        return
     name = text_of(image, "filename")
     if not name:
         yield RowFault(f"{record.array}[{record.index}]", "no_image", f"no filename in {str(image)[:200]}")

@@ -6,24 +6,24 @@ One real row, two members of ``shard-000000.tar``::
     000000017.txt    many planes are parked next to a long building in an airport .
 
 Instead of ``.txt`` there may be ``.json`` with an object as in `json_row`. If both are present, the text is the caption
-and the object adds ``id``, ``split``, ``source`` and ``scene_class``.
+and the object adds ``id``, ``split``, ``source``, ``scene_class`` and ``task``; it may repeat the text.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.source_pairs.readers.json_row import rows_of
+from rsqa_pipeline.source_pairs.readers.json_row import CAPTION_KEYS, rows_of
 from rsqa_pipeline.source_pairs.readers.options import DEFAULT_OPTIONS, ReaderOptions
-from rsqa_pipeline.source_pairs.source_row import Entry, RowFault, key_or, split_of_path
+from rsqa_pipeline.source_pairs.readers.unique_keys import decode
+from rsqa_pipeline.source_pairs.source_row import Entry, RowFault, is_missing, key_or, split_of_path
 
 IMAGE_ENDINGS = ("jpg", "jpeg", "png", "tif", "tiff", "webp", "bmp", "gif", "jp2", "ppm")
 _TEXT_ENDINGS = ("txt", "json")
@@ -100,7 +100,9 @@ def shards(path: Path) -> list[Path]:
     Raises:
         DataError: there is none.
     """
-    found = sorted(path.rglob("*.tar")) if path.is_dir() else [path]
+    # a compressed shard is reported, not left out
+    named = (file for ending in ("tar", "tar.gz", "tgz") for file in path.rglob(f"*.{ending}"))
+    found = sorted(named) if path.is_dir() else [path]
     if not found or not all(shard.is_file() for shard in found):
         raise DataError(f"{path} is not a tar file, and not a folder with .tar files in it")
     return found
@@ -153,9 +155,9 @@ def read_sample(
     rows: list[dict[str, Any]] = []
     for member in objects:
         try:
-            values = json.loads(_content(member, file), strict=False)
+            values = decode(_content(member, file))
         except (ValueError, RecursionError) as error:
-            yield RowFault(sample.key, "bad_row", f"{member.name} is not valid JSON: {error}")
+            yield RowFault(sample.key, "bad_row", f"{member.name} cannot be read as JSON: {error}")
             return
         if not isinstance(values, dict):
             yield RowFault(sample.key, "bad_row", f"needs an object, found {type(values).__name__}")
@@ -165,8 +167,13 @@ def read_sample(
         yield RowFault(sample.key, "bad_row", f"needs at most one .json beside .txt, {sample.found}")
         return
     if texts:
-        facts = {name: rows[0].get(name) for name in ("id", "split", "source", "scene_class")} if rows else {}
-        rows = [{**facts, "text": _content(member, file)} for member in texts]
+        written = [_content(member, file) for member in texts]
+        other = _other_texts(rows[0], written) if rows else None
+        if other is not None:
+            yield RowFault(sample.key, "bad_row", f"{other} of the .json holds other texts than the .txt")
+            return
+        facts = {name: rows[0].get(name) for name in ("id", "split", "source", "scene_class", "task")} if rows else {}
+        rows = [{**facts, "text": text} for text in written]
     key = key_or(rows[0].get("id"), sample.key) if rows else sample.key
     if len(pictures) != 1:
         yield RowFault(key, "bad_row" if pictures else "no_image", f"needs one image, {sample.found}")
@@ -178,9 +185,19 @@ def read_sample(
     split = split or split_of_path(PurePath(prefix or shard.name))
     for position, values in enumerate(rows):
         row_key = key_or(values.get("id"), sample.key)
-        values = {**values, "split": values.get("split") or split}
+        values = {**values, "split": split if is_missing(values.get("split")) else values["split"]}
         row_key = f"{row_key}/{position}" if len(rows) > 1 else row_key
-        yield from rows_of(values, row_key, reference, source, options)
+        yield from rows_of(values, row_key, reference, source, options, PurePath(pictures[0].name).name)
+
+
+def _other_texts(values: Mapping[str, Any], written: Sequence[str]) -> str | None:
+    """The key of ``values`` with other captions than the members ``.txt`` of the sample; None if there is none. As in
+    img2dataset, the object may repeat the caption."""
+    for name in CAPTION_KEYS:
+        texts = values.get(name) if isinstance(values.get(name), list) else [values.get(name)]
+        if any(not is_missing(text) and str(text).strip() not in map(str.strip, written) for text in texts):
+            return name
+    return next((name for name in ("messages", "conversations") if not is_missing(values.get(name))), None)
 
 
 def _split_name(name: str) -> tuple[str, str]:

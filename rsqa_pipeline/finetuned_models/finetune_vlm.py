@@ -182,6 +182,8 @@ def train_supervised(
 class _ResumableSft(ResumableTrainer, SFTTrainer):
     """TRL's SFTTrainer on rows with a ``sample_id``."""
 
+    data_collator: Any
+
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         collate = self.data_collator

@@ -46,7 +46,10 @@ def with_steps(settings: Profile, steps: int) -> Profile:
     grpo = settings.rl_policy.grpo.model_copy(
         update={"batch_size": 4, "gradient_accumulation": 2, "epochs": 1, "steps": steps}
     )
-    return settings.model_copy(update={"rl_policy": settings.rl_policy.model_copy(update={"grpo": grpo})})
+    # answers that differ, so that groups have a gradient
+    sampling = settings.rl_policy.sampling.model_copy(update={"temperature": 1.5, "top_p": 1.0})
+    config = settings.rl_policy.model_copy(update={"grpo": grpo, "sampling": sampling})
+    return settings.model_copy(update={"rl_policy": config})
 
 
 def prompts_of(inputs: dict[str, Path]) -> list[PolicyPrompt]:
@@ -70,6 +73,7 @@ def test_grpo_stopped_at_every_step_ends_like_an_uninterrupted_one(
 
     history, weights = trained(tmp_path / "whole", 0)
     assert [row["step"] for row in history] == list(range(1, STEPS + 1))
+    assert any(row["equal_groups"] < 1 for row in history)
     for stop in range(2, STEPS + 1):
         with pytest.raises(Stopped):
             trained(tmp_path / "stopped", stop)

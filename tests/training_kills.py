@@ -13,6 +13,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from rsqa_pipeline.finetuned_models import checkpoints
 from rsqa_pipeline.models.load import weights_version
 from rsqa_pipeline.tracking.run_logger import SilentLogger
@@ -28,6 +30,32 @@ _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(
     ["rsqa_pipeline.rl_policy.train_grpo", "rsqa_pipeline.rl_policy.reasoning_model", "tests.training_kills"]
 )
+
+
+class Stopped(Exception):
+    """Stands for a kill where a real process would only be slower."""
+
+
+class StoppingLogger(SilentLogger):
+    """Stops a training, or acts, while it logs a step, before that step's checkpoint."""
+
+    def __init__(self, step: int, action: Callable[[], None] | None = None) -> None:
+        self._step, self._action = step, action
+        self.steps: list[int | None] = []
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self.steps.append(step)
+        if step != self._step:
+            return
+        if self._action is None:
+            raise Stopped
+        self._action()
+
+
+def save_each_step(patch: pytest.MonkeyPatch) -> None:
+    """A checkpoint is due after each step."""
+    patch.setattr(checkpoints, "MIN_SECONDS", 0.0)
+    patch.setattr(checkpoints, "MAX_SHARE", 1e9)
 
 
 @dataclass
@@ -98,9 +126,10 @@ def _run(
     stage: Stage, inputs: Mapping[str, Path], settings: Any, options: Mapping[str, Any], out: Path, folder: Path
 ) -> None:
     os.chdir(folder)
-    checkpoints.MIN_SECONDS, checkpoints.MAX_SHARE = 0.0, 1e9
     out.mkdir(exist_ok=True)
-    stage(inputs, out, settings, SilentLogger(), **options)
+    with pytest.MonkeyPatch.context() as patch:
+        save_each_step(patch)
+        stage(inputs, out, settings, SilentLogger(), **options)
 
 
 def _steps_done(folder: Path) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from rsqa_pipeline.tracking.run_logger import SilentLogger
 from tests.state.conftest import Disk
 from tests.state.conftest import disk as disk
 from tests.state.test_full_disk import full
-from tests.training_kills import KILLS, run_with_kills
+from tests.training_kills import KILLS, Stopped, StoppingLogger, run_with_kills, save_each_step
 
 STEPS = 7
 """Three and a half epochs of 12 examples: two optimizer steps of two batches and of one."""
@@ -43,30 +43,9 @@ LORA = VlmStep(
 )
 
 
-class Stopped(Exception):
-    """Stands for a kill where a real process would only be slower."""
-
-
-class StoppingLogger(SilentLogger):
-    """Stops a training, or acts, while it logs a step, before that step's checkpoint."""
-
-    def __init__(self, step: int, action: Callable[[], None] | None = None) -> None:
-        self._step, self._action = step, action
-        self.steps: list[int | None] = []
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        self.steps.append(step)
-        if step != self._step:
-            return
-        if self._action is None:
-            raise Stopped
-        self._action()
-
-
 @pytest.fixture(autouse=True)
 def a_checkpoint_after_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoints, "MIN_SECONDS", 0.0)
-    monkeypatch.setattr(checkpoints, "MAX_SHARE", 1e9)
+    save_each_step(monkeypatch)
 
 
 @pytest.fixture
@@ -80,11 +59,10 @@ def trained(
     settings: Profile,
     folder: Path,
     logger: SilentLogger,
-    step: VlmStep = LORA,
 ) -> tuple[list[StepMetrics], dict[str, torch.Tensor]]:
     """History and weights of one step of the fine-tuning."""
     vlm: Vlm = load_vlm(base_model(corpus["base_models"], "vlm"), settings.compute)
-    history = train_step(vlm, examples, step, None, TrainingRun(3, settings.compute, folder, logger), "instructions")
+    history = train_step(vlm, examples, LORA, None, TrainingRun(3, settings.compute, folder, logger), "instructions")
     return history, vlm.model.state_dict()
 
 

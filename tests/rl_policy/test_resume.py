@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
 
 from rsqa_pipeline.errors import DataError, ModelError
-from rsqa_pipeline.finetuned_models import checkpoints
 from rsqa_pipeline.finetuned_models.finetune_vlm import save_vlm
 from rsqa_pipeline.finetuned_models.training import StepMetrics, TrainingRun
 from rsqa_pipeline.models.load import load_vlm
@@ -21,25 +19,10 @@ from rsqa_pipeline.rl_policy import reasoning_model, train_grpo
 from rsqa_pipeline.rl_policy.prompts import PROMPT_TABLE, PolicyPrompt, read_prompts
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 from tests.rl_policy.conftest import SUBSET_NAME
-from tests.training_kills import KILLS, run_with_kills
+from tests.training_kills import KILLS, Stopped, StoppingLogger, run_with_kills, save_each_step
 
 STEPS = 4
 """Two epochs of 4 prompts, each of two steps of two micro batches."""
-
-
-class Stopped(Exception):
-    """Stands for a kill where a real process would only be slower."""
-
-
-class StoppingLogger(SilentLogger):
-    """Stops a training while it logs a step, before that step's checkpoint."""
-
-    def __init__(self, step: int) -> None:
-        self._step = step
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        if step == self._step:
-            raise Stopped
 
 
 def with_steps(settings: Profile, steps: int) -> Profile:
@@ -61,8 +44,7 @@ def test_grpo_stopped_at_every_step_ends_like_an_uninterrupted_one(
     policy_inputs: dict[str, Path], settings: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Samples, their order over epochs, and rewards are the same: the random state is restored."""
-    monkeypatch.setattr(checkpoints, "MIN_SECONDS", 0.0)
-    monkeypatch.setattr(checkpoints, "MAX_SHARE", 1e9)
+    save_each_step(monkeypatch)
     config = with_steps(settings, STEPS).rl_policy
     prompts = prompts_of(policy_inputs)
 

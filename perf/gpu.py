@@ -237,7 +237,7 @@ def sft_step(table: Table, scale: Scale, size: str, folder: Path) -> None:
     vlm = new_vlm(processor, size, table.device)
     groups = new_groups(folder, "pairs", scale.rows)
     question = [Message(role="user", content="what is beside the road")]
-    examples = [SftExample(str(group.image), question, group.candidates[0]) for group in groups]
+    examples = [SftExample(str(g.image), question, g.candidates[0], str(n)) for n, g in enumerate(groups)]
     step = InstructionStep(learning_rate=1e-5, batch_size=scale.rows, steps=4, lora_rank=64, lora_alpha=64)
     run = TrainingRun(0, _compute(table.device), folder, SilentLogger())
     start = time.perf_counter()

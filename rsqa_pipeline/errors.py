@@ -68,6 +68,7 @@ _STORAGE_WORDS = {
     "database or disk is full": errno.ENOSPC,
     "disk I/O error": errno.EIO,
     "File too large": errno.EFBIG,
+    "iostream error": errno.EIO,
     "Read-only file system": errno.EROFS,
     "attempt to write a readonly database": errno.EACCES,
 }

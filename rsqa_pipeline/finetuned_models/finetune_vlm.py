@@ -15,8 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 from peft import LoraConfig, PeftModel
+from torch import Tensor
 from trl import SFTConfig, SFTTrainer
 
+from rsqa_pipeline.finetuned_models.checkpoints import Checkpoints
+from rsqa_pipeline.finetuned_models.resumable import ResumableTrainer
 from rsqa_pipeline.finetuned_models.seeds import train_seeds
 from rsqa_pipeline.finetuned_models.subset_samples import subset_samples
 from rsqa_pipeline.finetuned_models.training import (
@@ -24,11 +27,9 @@ from rsqa_pipeline.finetuned_models.training import (
     SftExample,
     StepMetrics,
     TrainingRun,
-    check_converged,
     disable_log_printing,
     mean_final_loss,
     supervised_dataset,
-    trained_in_float32,
     trainer_arguments,
     write_seed_histories,
 )
@@ -53,7 +54,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
 
     Raises:
         DataError: the subset has no captions or no instructions, or does not match these tables.
-        ModelError: the base model cannot be loaded.
+        ModelError: the base model cannot be loaded, or training diverges.
     """
     config = settings.finetuned_models
     captions = as_sft_examples(subset_samples(inputs, subset, "image_text_pairs", "caption"))
@@ -81,10 +82,10 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
 def as_sft_examples(rows: Sequence[Mapping[str, Any]]) -> list[SftExample]:
     """Converts samples (IMAGE_TEXT_SAMPLE): one example per assistant turn, which answers all turns before it. A
     caption answers the caption prompt."""
-    chats = [(row["image"], as_chat(row["messages"])) for row in rows]
+    chats = [(row, as_chat(row["messages"])) for row in rows]
     return [
-        SftExample(image, chat[:turn], message["content"])
-        for image, chat in chats
+        SftExample(row["image"], chat[:turn], message["content"], row["sample_id"])
+        for row, chat in chats
         for turn, message in enumerate(chat)
         if message["role"] == "assistant"
     ]
@@ -148,6 +149,8 @@ def train_supervised(
 ) -> list[StepMetrics]:
     """Trains the parameters of ``model`` that require gradients, in place, to produce each example's answer.
 
+    After a kill, the same call resumes from the last checkpoint in ``training_run.scratch``.
+
     Args:
         max_length: maximum tokens per row, image and prompt included; a longer answer is cut at the end. A larger image
             than `max_image_tokens` is made smaller, now and by the saved ``processor``. None for no limit.
@@ -157,25 +160,38 @@ def train_supervised(
         correctly), learning_rate.
 
     Raises:
-        ModelError: the loss was not finite at some step.
+        ModelError: a loss or a gradient is not finite; training stops at that step.
     """
     if max_length is not None:
         # TRL would cut through the image's tokens, and the model then refuses the row
         processor.image_processor.size = image_size(processor.image_processor, max_image_tokens(max_length))
     history = History(training_run.logger, phase, SFT_COLUMNS)
-    trainer = SFTTrainer(
+    checkpoints = Checkpoints(training_run.scratch / phase)
+    trainer = _ResumableSft(
         model=model,
-        args=SFTConfig(max_length=max_length, **trainer_arguments(optimizer, training_run)),
+        args=SFTConfig(max_length=max_length, **trainer_arguments(optimizer, training_run, checkpoints.writing)),
         train_dataset=supervised_dataset(examples),
         processing_class=processor,
         callbacks=[history],
     )
     disable_log_printing(trainer)
-    with trained_in_float32(model):
-        trainer.train()
-    model.eval()
-    check_converged(history.rows, phase)
+    trainer.train_or_resume(history, checkpoints)
     return history.rows
+
+
+class _ResumableSft(ResumableTrainer, SFTTrainer):
+    """TRL's SFTTrainer on rows with a ``sample_id``."""
+
+    data_collator: Any
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        collate = self.data_collator
+        self.data_collator = lambda rows: {**collate(rows), "sample_id": [row["sample_id"] for row in rows]}
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        sample_ids = inputs.pop("sample_id")
+        return self.check_loss(super().training_step(model, inputs, num_items_in_batch), sample_ids)
 
 
 def save_vlm(vlm: Vlm, folder: Path) -> None:

@@ -1,20 +1,20 @@
 """A fine-tuned asset holds one model per training seed; the first seed's is the one that later stages start from.
 
-A finished seed is kept beside the outputs until all are finished, so that a killed run trains only the others.
+A finished seed is kept beside the outputs until all are finished, so that a killed run trains only the others. The
+unfinished one resumes from its last checkpoint.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from rsqa_pipeline.finetuned_models.checkpoints import keyed_folder
 from rsqa_pipeline.finetuned_models.training import StepMetrics, TrainingRun, write_history
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.tracking.run_logger import RunLogger
-from rsqa_pipeline.versions import training_key
 
 
 def seed_folders(folder: Path, seeds: Sequence[int]) -> dict[int, Path]:
@@ -64,21 +64,19 @@ def train_seeds(
         "finetuned_models": settings.finetuned_models.model_dump(mode="json", exclude={"seeds"}),
         "compute": settings.compute.model_dump(mode="json"),
     }
-    state = root / training_key(inputs, parts, train.__module__.removeprefix("rsqa_pipeline."))
-    for other in root.iterdir() if root.is_dir() else ():
-        if other != state:
-            shutil.rmtree(other)
+    state = keyed_folder(root, inputs, parts, train.__module__.removeprefix("rsqa_pipeline."))
     histories: dict[int, list[StepMetrics]] = {}
     for seed in seeds:
         finished = state / f"seed_{seed}"
         if not (finished / "model").is_dir():  # nor where a kill came after its model was moved to the output
             shutil.rmtree(finished, ignore_errors=True)
             begun = state / f"unfinished_seed_{seed}"
-            shutil.rmtree(begun, ignore_errors=True)
-            begun.mkdir(parents=True)
-            with tempfile.TemporaryDirectory() as scratch:
-                training_run = TrainingRun(seed, settings.compute, Path(scratch), logger_of(logger, seeds, seed))
-                write_history(train(training_run, begun / "model"), begun / "history.json")
+            shutil.rmtree(begun / "model", ignore_errors=True)
+            scratch = begun / "training"
+            scratch.mkdir(parents=True, exist_ok=True)
+            training_run = TrainingRun(seed, settings.compute, scratch, logger_of(logger, seeds, seed))
+            write_history(train(training_run, begun / "model"), begun / "history.json")
+            shutil.rmtree(scratch)
             begun.rename(finished)
         histories[seed] = json.loads((finished / "history.json").read_text(encoding="utf-8"))
     for seed, folder in seed_folders(out, seeds).items():

@@ -46,19 +46,20 @@ class TrainingRun:
     seed: int
     compute: Compute
     scratch: Path
-    """Temporary folder that the Trainer can write to."""
+    """Folder of this training alone. It outlives a kill, and is deleted when the training has ended."""
     logger: RunLogger
 
 
 @dataclass(frozen=True)
 class SftExample:
-    """One supervised example, e.g. ``SftExample("images.tar#512+4311", [user turn], "three ships")``."""
+    """One supervised example, e.g. ``SftExample("images.tar#512+4311", [user turn], "three ships", "c7..")``."""
 
     image: str
     """Reference; the image is opened when the batch is built."""
     prompt: Sequence[Message]
     """The turns before the answer; the first one is the user's."""
     answer: str
+    sample_id: str
 
 
 @dataclass
@@ -71,6 +72,11 @@ class History(TrainerCallback):
     """Name in the history -> name in the Trainer's log. A value that is missing or not finite is recorded as None."""
     rows: list[StepMetrics] = field(default_factory=list)
 
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Restores the steps before a kill. They are logged again, since the logger's run is a new one."""
+        for logs in state.log_history:
+            self._add(logs, logs["step"])
+
     def on_log(
         self,
         args: TrainingArguments,
@@ -79,12 +85,14 @@ class History(TrainerCallback):
         logs: Mapping[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        if logs is None or "learning_rate" not in logs:  # the Trainer's last log is a summary, not a step
-            return
+        if logs is not None and "learning_rate" in logs:  # the Trainer's last log is a summary, not a step
+            self._add(logs, state.global_step)
+
+    def _add(self, logs: Mapping[str, float], step: int) -> None:
         numbers = {name: _finite_or_none(logs.get(source)) for name, source in self.columns.items()}
-        self.rows.append({"phase": self.phase, "step": state.global_step, **numbers})
+        self.rows.append({"phase": self.phase, "step": step, **numbers})
         found = {f"{self.phase}_{name}": value for name, value in numbers.items() if value is not None}
-        self.logger.log_metrics(found, step=state.global_step)
+        self.logger.log_metrics(found, step=step)
 
 
 class QuietProgress(ProgressCallback):
@@ -101,11 +109,15 @@ def disable_log_printing(trainer: Trainer) -> None:
     trainer.add_callback(QuietProgress)
 
 
-def trainer_arguments(optimizer: Optimizer, training_run: TrainingRun) -> dict[str, Any]:
-    """Arguments that SFTConfig and GRPOConfig share: AdamW, cosine schedule, no checkpoints, no reporting."""
+def trainer_arguments(optimizer: Optimizer, training_run: TrainingRun, output: Path) -> dict[str, Any]:
+    """Arguments that SFTConfig and GRPOConfig share: AdamW, cosine schedule, no reporting.
+
+    Args:
+        output: folder that the Trainer writes to; `CheckpointRule` says when.
+    """
     on_cpu = device_of(training_run.compute).type == "cpu"
     return {
-        "output_dir": str(training_run.scratch),
+        "output_dir": str(output),
         "per_device_train_batch_size": optimizer.batch_size,
         "gradient_accumulation_steps": optimizer.gradient_accumulation,
         "num_train_epochs": optimizer.epochs,
@@ -155,13 +167,14 @@ def lazy_dataset(rows: Sequence[Mapping[str, Any]]) -> Dataset:
 
 
 def supervised_dataset(examples: Sequence[SftExample]) -> Dataset:
-    """Columns ``images``, ``prompt`` and ``completion`` for TRL's SFTTrainer; images are opened lazily."""
+    """Columns ``images``, ``prompt``, ``completion``, ``sample_id`` for TRL's SFTTrainer; images are opened lazily."""
     return lazy_dataset(
         [
             {
                 "image": example.image,
                 "prompt": [as_data(message) for message in example.prompt],
                 "completion": [as_data({"role": "assistant", "content": example.answer.strip()})],
+                "sample_id": example.sample_id,
             }
             for example in examples
         ]

@@ -9,10 +9,11 @@ from the corpus.
 
 from __future__ import annotations
 
-import tempfile
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from rsqa_pipeline.finetuned_models.checkpoints import keyed_folder
 from rsqa_pipeline.finetuned_models.finetune_vlm import as_sft_examples, replay, save_vlm, train_supervised
 from rsqa_pipeline.finetuned_models.subset_samples import subset_samples
 from rsqa_pipeline.finetuned_models.training import SftExample, StepMetrics, TrainingRun, write_history
@@ -37,10 +38,21 @@ def run(
         start_from: input whose first seed's model is trained.
 
     Raises:
-        DataError: too few instruction samples for prompts and held-out prompts.
+        DataError: the subset has no captions, or too few instruction samples for prompts and held-out prompts.
         ModelError: a model cannot be loaded, or training diverges.
     """
     config = settings.rl_policy
+    captions: list[SftExample] = []
+    if config.reasoning_samples:
+        captions = as_sft_examples(subset_samples(inputs, subset, "image_text_pairs", "caption"))
+    root = settings.state / "rl_policy" / "reasoning_model"
+    parts = {
+        "rl_policy": config.model_dump(mode="json"),
+        "heldout_share": settings.preference_data.heldout_share,
+        "compute": settings.compute.model_dump(mode="json"),
+        "seed": settings.seed,
+    }
+    scratch = keyed_folder(root, inputs, parts, "rl_policy.reasoning_model")
     scorer = Scorer.load(inputs["score_model"] / "model", settings.compute)
     samples = read_table(inputs["instruction_samples"] / "samples.parquet")
     selected = select_prompts(samples, scorer, config, settings.preference_data.heldout_share, settings.seed)
@@ -48,18 +60,15 @@ def run(
     history: list[StepMetrics] = []
     if selected.reasoning:
         train_language_only(vlm)
-        captions = as_sft_examples(subset_samples(inputs, subset, "image_text_pairs", "caption"))
         replayed = replay(captions, config.reasoning.caption_replay, settings.seed)
         examples = list(_reasoning_examples(selected.reasoning, replayed))
-        with tempfile.TemporaryDirectory() as scratch:
-            training_run = TrainingRun(settings.seed, settings.compute, Path(scratch), logger)
-            history = train_supervised(
-                vlm.model, vlm.processor, examples, config.reasoning, None, training_run, "reasoning"
-            )
+        training = TrainingRun(settings.seed, settings.compute, scratch, logger)
+        history = train_supervised(vlm.model, vlm.processor, examples, config.reasoning, None, training, "reasoning")
     save_vlm(vlm, out / "model")
     selected.write(out / "prompts.parquet")
     write_history(history, out / "history.json")
     logger.log_model("reasoning_model", out / "model")
+    shutil.rmtree(root, ignore_errors=True)
     return {
         "reasoning_samples": float(len(selected.reasoning)),
         "prompts": float(len(selected.prompts)),
@@ -71,9 +80,10 @@ def run(
 def _reasoning_examples(samples: Sequence[PolicyPrompt], captions: Sequence[SftExample]) -> Iterator[SftExample]:
     for sample in samples:
         answer = reasoned_answer(sample.task, sample.reference)
-        yield SftExample(sample.image, reasoning_prompt(sample.context), answer)
+        yield SftExample(sample.image, reasoning_prompt(sample.context), answer, sample.sample_id)
     for caption in captions:
-        yield SftExample(caption.image, reasoning_prompt(caption.prompt), reasoned_answer("caption", caption.answer))
+        answer = reasoned_answer("caption", caption.answer)
+        yield SftExample(caption.image, reasoning_prompt(caption.prompt), answer, caption.sample_id)
 
 
 def train_language_only(vlm: Vlm) -> None:

@@ -10,24 +10,27 @@ from __future__ import annotations
 
 import copy
 import json
-import tempfile
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
+from torch import Tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import GRPOConfig, GRPOTrainer
 
 from rsqa_pipeline.errors import DataError, ProfileError
+from rsqa_pipeline.finetuned_models.checkpoints import Checkpoints, keyed_folder
 from rsqa_pipeline.finetuned_models.finetune_vlm import save_vlm
+from rsqa_pipeline.finetuned_models.resumable import ResumableTrainer
 from rsqa_pipeline.finetuned_models.training import (
     History,
     StepMetrics,
     TrainingRun,
     as_data,
-    check_converged,
     disable_log_printing,
     lazy_dataset,
-    trained_in_float32,
     trainer_arguments,
     write_history,
 )
@@ -74,16 +77,24 @@ def run(
     """
     config, seed = settings.rl_policy, settings.seed
     _check_batch(settings)
-    scorer = Scorer.load(inputs["score_model"] / "model", settings.compute)
     samples = read_table(inputs["instruction_samples"] / "samples.parquet")
     prompts, heldout = (
         read_prompts(inputs["reasoning_model"] / "prompts.parquet", samples, part) for part in ("prompts", "heldout")
     )
+    _check_prompts(prompts, config)
+    root = settings.state / "rl_policy" / policy
+    parts = {
+        "rl_policy": config.model_dump(mode="json"),
+        "compute": settings.compute.model_dump(mode="json"),
+        "seed": seed,
+        "score_reward": score_reward,
+    }
+    scratch = keyed_folder(root, inputs, parts, "rl_policy.train_grpo")
+    scorer = Scorer.load(inputs["score_model"] / "model", settings.compute)
     vlm = load_vlm(inputs["reasoning_model"] / "model", settings.compute)
     before = measure_heldout(vlm, heldout, scorer, config, seed)
-    with tempfile.TemporaryDirectory() as scratch:
-        training_run = TrainingRun(seed, settings.compute, Path(scratch), logger)
-        history = train_grpo(vlm, prompts, scorer if score_reward else None, config, training_run)
+    training_run = TrainingRun(seed, settings.compute, scratch, logger)
+    history = train_grpo(vlm, prompts, scorer if score_reward else None, config, training_run)
     after = measure_heldout(vlm, heldout, scorer, config, seed)
     rewards = compare(before, after, heldout, seed)
     save_vlm(vlm, out / "model")
@@ -91,6 +102,7 @@ def run(
     (out / "rewards.json").write_text(json.dumps(rewards, indent=1) + "\n", encoding="utf-8")
     plot_rewards(history, out / "plots" / "reward_curve.png")
     logger.log_model(policy, out / "model")
+    shutil.rmtree(root, ignore_errors=True)
     return {
         "prompts": float(len(prompts)),
         "heldout_prompts": float(len(heldout)),
@@ -104,6 +116,8 @@ def train_grpo(
 ) -> list[StepMetrics]:
     """GRPO on the policy's language model, in place.
 
+    After a kill, the same call resumes from the last checkpoint in ``training_run.scratch``.
+
     Args:
         policy: a model loaded from a folder; GRPO loads the same weights from there again as KL reference.
         scorer: None trains on rules alone.
@@ -114,20 +128,16 @@ def train_grpo(
 
     Raises:
         DataError: fewer prompts than one optimizer step takes.
-        ModelError: the loss was not finite at some step.
+        ModelError: a loss or a gradient is not finite; training stops at that step.
     """
-    needed = config.grpo.batch_size * config.grpo.gradient_accumulation // config.rollouts
-    if len(prompts) < needed:
-        raise DataError(
-            f"GRPO has {len(prompts)} prompts, but one optimizer step needs {needed}; "
-            "lower rl_policy.grpo.batch_size or raise source_pairs.instruction_samples"
-        )
+    _check_prompts(prompts, config)
     train_language_only(policy)
     processor = copy.deepcopy(policy.processor)
     # TRL pads prompts on the left, but mm_token_type_ids on the tokenizer's padding side: the two must agree
     processor.tokenizer.padding_side = "left"
     history = History(training_run.logger, "grpo", GRPO_COLUMNS)
-    trainer = GRPOTrainer(
+    checkpoints = Checkpoints(training_run.scratch)
+    trainer = _ResumableGrpo(
         model=policy.model,
         reward_funcs=[reward_function(prompts, scorer, config)],
         args=GRPOConfig(
@@ -138,7 +148,7 @@ def train_grpo(
             beta=config.kl,
             # a sampled image token would refer to an image that does not exist
             generation_kwargs={"suppress_tokens": processor.tokenizer.convert_tokens_to_ids(IMAGE_TOKENS)},
-            **trainer_arguments(config.grpo, training_run),
+            **trainer_arguments(config.grpo, training_run, checkpoints.writing),
         ),
         train_dataset=lazy_dataset(
             [
@@ -146,19 +156,43 @@ def train_grpo(
                     "image": prompt.image,
                     "prompt": [as_data(message) for message in reasoning_prompt(prompt.context)],
                     "prompt_index": prompt_index,
+                    "sample_id": prompt.sample_id,
                 }
                 for prompt_index, prompt in enumerate(prompts)
             ]
         ),
         processing_class=processor,
-        callbacks=[history],
+        callbacks=[history, _PromptOrder()],
     )
     disable_log_printing(trainer)
-    with trained_in_float32(policy.model):
-        trainer.train()
-    policy.model.eval()
-    check_converged(history.rows, "grpo")
+    trainer.train_or_resume(history, checkpoints)
     return history.rows
+
+
+class _ResumableGrpo(ResumableTrainer, GRPOTrainer):
+    """TRL's GRPOTrainer on rows with a ``sample_id``."""
+
+    def training_step(self, model: Any, inputs: list[dict[str, Any]], num_items_in_batch: Any = None) -> Tensor:
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        return self.check_loss(loss, [row["sample_id"] for row in inputs])
+
+
+class _PromptOrder(TrainerCallback):
+    """Restores the order of the prompts.
+
+    TRL's sampler draws each epoch's order from a generator of its own, which starts anew in a resumed training.
+    """
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        train_dataloader: Any = None,
+        **_: Any,
+    ) -> None:
+        for _epoch in range(int(state.epoch or 0)):
+            next(iter(train_dataloader.batch_sampler.sampler))
 
 
 def plot_rewards(history: Sequence[StepMetrics], path: Path) -> None:
@@ -173,6 +207,15 @@ def plot_rewards(history: Sequence[StepMetrics], path: Path) -> None:
     axes.set_title("Reward during GRPO")
     axes.legend()
     save(figure, path)
+
+
+def _check_prompts(prompts: Sequence[PolicyPrompt], config: RlPolicy) -> None:
+    needed = config.grpo.batch_size * config.grpo.gradient_accumulation // config.rollouts
+    if len(prompts) < needed:
+        raise DataError(
+            f"GRPO has {len(prompts)} prompts, but one optimizer step needs {needed}; "
+            "lower rl_policy.grpo.batch_size or raise source_pairs.instruction_samples"
+        )
 
 
 def _check_batch(settings: Profile) -> None:

@@ -115,7 +115,7 @@ def test_a_bfloat16_model_keeps_steps_that_are_smaller_than_its_precision(
         captions,
         step,
         None,
-        TrainingRun(settings.seed, settings.compute, tmp_path, SilentLogger()),
+        TrainingRun(settings.seed, settings.compute, tmp_path / "exact", SilentLogger()),
         "captions",
     )
     learned = [rows[0]["loss"] - rows[-1]["loss"] for rows in (history, exact)]
@@ -124,7 +124,7 @@ def test_a_bfloat16_model_keeps_steps_that_are_smaller_than_its_precision(
 
 
 def test_replayed_captions_are_a_random_share() -> None:
-    captions = [SftExample(f"{i}.png", [], str(i)) for i in range(40)]
+    captions = [SftExample(f"{i}.png", [], str(i), str(i)) for i in range(40)]
     assert replay(captions, 0.0, 1) == []
     assert replay(captions, 1.0, 1) == captions
     half = replay(captions, 0.5, 1)
@@ -163,7 +163,7 @@ def test_a_caption_answers_the_caption_prompt_and_other_turns_are_unchanged(corp
     turns = [
         {"role": r, "content": c} for r, c in (("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))
     ]
-    examples = as_sft_examples([{"image": "x.png", "messages": turns}])
+    examples = as_sft_examples([{"image": "x.png", "messages": turns, "sample_id": "s"}])
     assert [(list(example.prompt), example.answer) for example in examples] == [(turns[:1], "b"), (turns[:3], "d")]
 
 

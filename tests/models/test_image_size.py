@@ -91,7 +91,9 @@ def test_the_score_model_learns_from_what_ingest_accepts(wide: Vlm, rows: list[C
 def test_a_vlm_learns_from_what_ingest_accepts_and_answers_about_it(
     wide: Vlm, rows: list[CleanRow], tmp_path: Path
 ) -> None:
-    samples = [{"image": row.row.image, "messages": row.row.messages} for row in rows]
+    samples = [
+        {"image": row.row.image, "messages": row.row.messages, "sample_id": str(n)} for n, row in enumerate(rows)
+    ]
     optimizer = Optimizer(learning_rate=1e-3, batch_size=len(SIZES), steps=1)
     run = TrainingRun(0, Compute(device="cpu"), tmp_path / "scratch", SilentLogger())
     wide.model.requires_grad_(False)

@@ -36,6 +36,12 @@ HELDOUT_SHARE = 0.5
 SUBSET_NAME = "score_model_p30s60"
 
 
+@pytest.fixture(autouse=True)
+def state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checkpoints are kept in the test's own folder."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="session")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("policy")
@@ -90,7 +96,9 @@ def policy_inputs(
     )
     trained = settings.model_copy(update={"rl_policy": longer})
     start = f"vlm_{SUBSET_NAME}"
-    reasoning_model.run(inputs, folder, trained, SilentLogger(), start_from=start, subset=SUBSET_NAME)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("state"))
+        reasoning_model.run(inputs, folder, trained, SilentLogger(), start_from=start, subset=SUBSET_NAME)
     return {**inputs, "reasoning_model": folder}
 
 

@@ -17,7 +17,7 @@ import psycopg2
 import pytest
 import yaml
 
-from tests.deploy.services import ACCESS, BUCKET, Services, blocks, running_services
+from tests.pipeline.shared_services import ACCESS, BUCKET, Services, blocks, running_services
 from tests.pipeline.project import Project, checkout
 
 pytestmark = pytest.mark.pipeline

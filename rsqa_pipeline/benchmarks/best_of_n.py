@@ -45,6 +45,7 @@ COMPARED = tuple(("score_model", other) for other in ("random", "majority_vote",
 
 CURVE = pa.schema(
     [
+        ("vlm", pa.string()),  # who answers: a subset, for the VLM fine-tuned on it, or a policy
         ("selector", pa.string()),
         ("task", pa.string()),
         ("n", pa.int64()),  # answers to choose from
@@ -61,9 +62,9 @@ CURVE = pa.schema(
         ("selector_tokens", pa.float64()),  # of these answers that the selector reads; 0 for one without a model
     ]
 )
-"""Example: ``{"selector": "score_model", "task": "count", "n": 8, "value": 0.71, "low": 0.64, "high": 0.78,
-"items": 150, "no_pick": 0.0, "gap_share": 0.58, "gap_low": 0.51, "gap_high": 0.66, "kl": 1.2, "tokens": 16.4,
-"selector_tokens": 5.2}``"""
+"""Example: ``{"vlm": "all", "selector": "score_model", "task": "count", "n": 8, "value": 0.71, "low": 0.64,
+"high": 0.78, "items": 150, "no_pick": 0.0, "gap_share": 0.58, "gap_low": 0.51, "gap_high": 0.66, "kl": 1.2,
+"tokens": 16.4, "selector_tokens": 5.2}``"""
 
 
 def run(
@@ -95,7 +96,7 @@ def run(
     bootstrap = (settings.benchmarks.bootstrap_resamples, settings.seed)
     values = selector_values(drawn, rules.counts, settings.seed)
     curve = curve_rows(values, drawn, *bootstrap)
-    write_table(out / "curve.parquet", CURVE, curve)
+    write_table(out / "curve.parquet", CURVE, [{"vlm": vlm.removeprefix("vlm_"), **row} for row in curve])
     gaps = _comparisons(values, drawn, max(rules.counts), *bootstrap)
     write_table(out / "comparisons.parquet", COMPARISON, gaps)
     images = [str(answers.item["image_id"]) for answers in drawn]
@@ -154,7 +155,7 @@ def items_of_tasks(drawn: Sequence[Answers]) -> dict[str, list[int]]:
 
 
 def curve_rows(values: Grades, drawn: Sequence[Answers], resamples: int, seed: int) -> list[dict[str, Any]]:
-    """Rows of `CURVE`: for each task, then for all tasks together. A selector without any pick has no row."""
+    """Rows of `CURVE` without ``vlm``: each task, then all of them. A selector without any pick has none."""
     rows = []
     for task, chosen in items_of_tasks(drawn).items():
         for (selector, n), grades in values.items():

@@ -135,10 +135,10 @@ def summary_table(curve: Curve, task: str, changes: Changes) -> Table:
         ["selector", _grade_name(task), "share of the oracle's gap, %", "tokens read", "more answers"],
         table,
         note=f"{largest} answers to an item take {some['tokens']:.1f} generated tokens; picked answers are at most "
-        f"{some['kl']:.2f} nats (KL) from the model that is sampled. Gap: from a random pick to the oracle. Tokens read: "
-        "of the different answers to an item, by the selector's model; image and prompt do not count. Saturated: no "
-        "doubling of N from here on changes the figure beyond its interval. Over-optimised: the picked answer's score "
-        "is higher than with fewer answers, but the figure is below.",
+        f"{some['kl']:.2f} nats (KL) from the model that is sampled. Gap: from a random pick to the oracle. Tokens "
+        "read: of the different answers to an item, by the selector's model; image and prompt do not count. Saturated: "
+        "no doubling of N from here on changes the figure beyond its interval. Over-optimised: the picked "
+        "answer's score is higher than with fewer answers, but the figure is below.",
     )
 
 

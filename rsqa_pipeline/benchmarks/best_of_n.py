@@ -169,13 +169,13 @@ def curve_rows(values: Grades, drawn: Sequence[Answers], resamples: int, seed: i
             )
             mean = hierarchical_mean(own[None], resamples, seed, images)
             share = gap_share(own, floor, ceiling, resamples, seed, images)
-            tokens = [(n * np.mean(drawn[index].generated), drawn[index].read_tokens(selector, n)) for index in picked]
-            generated, read = np.mean(tokens, axis=0)
+            generated = n * float(np.mean([np.mean(drawn[index].generated) for index in picked]))
+            read = float(np.mean([drawn[index].read_tokens(selector, n) for index in picked]))
             rows.append(
                 {"selector": selector, "task": task, "n": n, "value": mean.value, "low": mean.low, "high": mean.high,
                  "items": mean.n, "no_pick": float(np.mean([_no_pick(drawn[index], selector, n) for index in chosen])),
                  "gap_share": share and share.value, "gap_low": share and share.low, "gap_high": share and share.high,
-                 "kl": math.log(n) - (n - 1) / n, "tokens": float(generated), "selector_tokens": float(read)}
+                 "kl": math.log(n) - (n - 1) / n, "tokens": generated, "selector_tokens": read}
             )  # fmt: skip
     return rows
 

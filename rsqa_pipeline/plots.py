@@ -21,6 +21,7 @@ COLOURS: dict[str, str] = {
     "random": "#c9a227",
     "clip_score": "#2f7fb8",
     "score_model": "#d1495b",
+    "mean_log_probability": "#d9822b",
     "majority_vote": "#7d5ba6",
     "oracle": "#3a3a3a",
     "clean": "#9c6b4a",

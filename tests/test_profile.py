@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from rsqa_pipeline.errors import ProfileError
 from rsqa_pipeline.profile import PROFILE_FOLDER, Profile, known_profiles, limited_profile, load_profile
 from rsqa_pipeline.profile.yaml_file import read_yaml
+from rsqa_pipeline.stages import assets_of
 
 DEMO: dict[str, Any] = yaml.safe_load((Path(__file__).parent.parent / PROFILE_FOLDER / "demo.yaml").read_text())
 
@@ -348,3 +349,27 @@ def test_mutated_profiles_load_or_are_faults(edits: list[tuple[float, bytes, int
         path.write_bytes(content)
         with contextlib.suppress(ProfileError):
             load_profile(str(path))
+
+
+@pytest.mark.parametrize(
+    ("vlm", "asset", "policy"),
+    [
+        (None, "vlm_score_model_p30s60", False),
+        ("all", "vlm_all", False),
+        ("rl_policy", "rl_policy", True),
+        ("rl_policy_rules_only", "rl_policy_rules_only", True),
+    ],
+)
+def test_the_vlm_of_best_of_n_is_the_profiles_choice(
+    settings: dict[str, Any], tmp_path: Path, vlm: str | None, asset: str, policy: bool
+) -> None:
+    settings["benchmarks"]["best_of_n"]["vlm"] = vlm
+    found = assets_of(load(settings, tmp_path))["best_of_n_benchmark"]
+    assert asset in found.inputs
+    assert found.options == {"vlm": asset, "policy": policy}
+
+
+def test_best_of_n_needs_a_vlm_that_is_made(settings: dict[str, Any], tmp_path: Path) -> None:
+    settings["benchmarks"]["best_of_n"]["vlm"] = "vlm_all"
+    (fault,) = faults(settings, tmp_path)
+    assert "benchmarks.best_of_n.vlm: 'vlm_all' is neither a subset nor a policy; known: all," in fault

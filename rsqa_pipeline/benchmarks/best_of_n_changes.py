@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from rsqa_pipeline.benchmarks.selectors import Grades
 from rsqa_pipeline.statistics import hierarchical_mean
 
 CHANGE = pa.schema(
@@ -27,9 +28,6 @@ CHANGE = pa.schema(
 )
 """Example: ``{"selector": "clip_score", "task": "count", "from_n": 2, "to_n": 16, "difference": -0.06, "low": -0.1,
 "high": -0.02, "score_gain": 0.03, "saturated": None, "over_optimised": True}``"""
-
-Grades = Mapping[tuple[str, int], Sequence[float | None]]
-"""(selector, n) -> value of each item, in the order of the items; None without a pick."""
 
 
 def change_rows(
@@ -71,17 +69,47 @@ def change_rows(
     return rows
 
 
+def saturates_at(changes: Sequence[Mapping[str, Any]]) -> int | None:
+    """The smallest n from which no doubling changes the figure beyond its interval; None if the last one still does.
+
+    Args:
+        changes: rows of `CHANGE` of one selector and task.
+    """
+    found = None
+    for row in sorted(changes, key=lambda row: -row["from_n"]):
+        if row["saturated"] is False:
+            break
+        if row["saturated"]:
+            found = int(row["from_n"])
+    return found
+
+
+def over_optimised_from(changes: Sequence[Mapping[str, Any]]) -> int | None:
+    """The smallest n whose figure is below that of fewer answers although the score is higher; None if there is none.
+
+    Args:
+        changes: as in `saturates_at`.
+    """
+    return min((int(row["to_n"]) for row in changes if row["over_optimised"]), default=None)
+
+
+def by_curve(changes: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
+    """(selector, task) -> its rows of `CHANGE`."""
+    curves: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in changes:
+        curves.setdefault((row["selector"], row["task"]), []).append(row)
+    return curves
+
+
 def flags(changes: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """``selector/task/saturated`` (at the largest doubling) and ``selector/task/over_optimised`` (anywhere): 0 or 1."""
+    """``selector/task/saturated`` and ``selector/task/over_optimised``: 0 or 1; the latter for selectors with a score,
+    the former where a count is twice another."""
     found: dict[str, float] = {}
-    for row in sorted(changes, key=lambda row: (row["to_n"], row["from_n"])):
-        name = f"{row['selector']}/{row['task']}"
-        if row["saturated"] is not None:
-            found[f"{name}/saturated"] = float(row["saturated"])
-        if row["over_optimised"] is not None:
-            found[f"{name}/over_optimised"] = max(
-                found.get(f"{name}/over_optimised", 0.0), float(row["over_optimised"])
-            )
+    for (selector, task), of_curve in by_curve(changes).items():
+        if any(row["saturated"] is not None for row in of_curve):
+            found[f"{selector}/{task}/saturated"] = float(saturates_at(of_curve) is not None)
+        if any(row["over_optimised"] is not None for row in of_curve):
+            found[f"{selector}/{task}/over_optimised"] = float(over_optimised_from(of_curve) is not None)
     return found
 
 

@@ -7,7 +7,7 @@ equally likely to be picked, so a value never depends on the order of the answer
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from math import comb
 
@@ -15,6 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from rsqa_pipeline.boxes import MIN_IOU, iou, read_one_box
+
+SELECTORS = ("score_model", "clip_score", "mean_log_probability", "majority_vote", "random", "oracle")
+SCORERS = ("score_model", "clip_score", "mean_log_probability")
+"""Selectors that pick the answer with the highest score."""
+
+Grades = Mapping[tuple[str, int], Sequence[float | None]]
+"""(selector, n) -> expected value of the picked answer of each item, in the order of the items; None without a pick."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -46,10 +53,27 @@ def no_pick(scores: Sequence[float | None], n: int) -> float:
     return comb(sum(score is None for score in scores), n) / comb(len(scores), n)
 
 
-def any_right(correct: Sequence[float], n: int) -> float:
-    """The oracle (pass@n): probability that at least one of n answers drawn from these is right."""
-    wrong = sum(1 for grade in correct if not grade)
-    return 1.0 - comb(wrong, n) / comb(len(correct), n)
+def best_grade(correct: Sequence[float], n: int) -> float:
+    """The oracle: expected best grade of n answers drawn from these; pass@n where they are right or wrong."""
+    best = best_by_score(correct, correct, n)
+    assert best is not None  # every answer has a grade
+    return best
+
+
+def distinct_tokens(answers: Sequence[str | None], tokens: Sequence[int], n: int) -> float:
+    """Expected tokens of the different answers among n drawn from these: a scorer reads equal answers once.
+
+    Args:
+        answers: None for one that is not read.
+        tokens: of each answer, the same for equal ones.
+    """
+    counts = {text: (answers.count(text), of_text) for text, of_text in zip(answers, tokens, strict=True)}
+    total, draws = len(answers), comb(len(answers), n)
+    return sum(
+        of_text * (1 - comb(total - copies, n) / draws)
+        for text, (copies, of_text) in counts.items()
+        if text is not None
+    )
 
 
 def majority_vote(answers: Sequence[str], correct: Sequence[float], n: int) -> float:

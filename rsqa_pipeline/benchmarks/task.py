@@ -64,7 +64,7 @@ class BenchmarkTask(BaseModel):
     chance: str
     """Name of the function in `chance.CHANCE`."""
     best_of_n: bool = False
-    """Whether best of N draws answers to its items; only where an answer is right or wrong."""
+    """Whether best of N draws answers to its items."""
 
 
 def load_task(path: Path) -> BenchmarkTask:

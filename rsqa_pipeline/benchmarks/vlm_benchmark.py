@@ -10,8 +10,8 @@ weights and decoding are as before is not generated again.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from tqdm import tqdm
 from rsqa_pipeline.benchmarks.answers import MARKERS, READABLE, ask_once, context_of, mark, reply_key
 from rsqa_pipeline.benchmarks.items import TaskItems, read_items
 from rsqa_pipeline.benchmarks.kept_replies import KeptReplies
+from rsqa_pipeline.benchmarks.reply_format import PLAIN, REASONING, ReplyFormat
 from rsqa_pipeline.benchmarks.results import (
     ALL_TASKS,
     MetricInfo,
@@ -35,52 +36,17 @@ from rsqa_pipeline.benchmarks.results import (
 )
 from rsqa_pipeline.benchmarks.served import served_replies
 from rsqa_pipeline.benchmarks.task import BenchmarkTask, function_of, load_tasks
-from rsqa_pipeline.boxes import BoxError, in_pixels
 from rsqa_pipeline.compared import Compared
-from rsqa_pipeline.images.decode import open_image
 from rsqa_pipeline.models.load import Vlm, load_vlm
-from rsqa_pipeline.profile import Boxes, Profile
+from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.profile.preference_data import TextModel
 from rsqa_pipeline.profile.profile import Benchmarks
-from rsqa_pipeline.records import Message, Metrics
-from rsqa_pipeline.rl_policy.reasoning import reasoning_prompt
-from rsqa_pipeline.rl_policy.rewards import read_answer
+from rsqa_pipeline.records import Metrics
 from rsqa_pipeline.tracking.run_logger import RunLogger
 from rsqa_pipeline.versions import code_version
 
-REASONING_FACTOR = 6
-"""Maximum length of a reply with reasoning, as a multiple of a plain reply."""
 POOLED_METRIC = "accuracy"
 LENIENT_METRIC = "lenient_accuracy"
-
-
-@dataclass(frozen=True)
-class ReplyFormat:
-    """How a model is prompted and how its answer is read."""
-
-    prompt: Callable[[Sequence[Message]], list[Message]]
-    """Question -> prompt."""
-    read: Callable[[str], str | None]
-    """Whole reply -> the answer in it, None if there is none."""
-    length_factor: int
-    """Maximum length of a reply, as a multiple of a plain answer."""
-    boxes: Boxes | None = None
-    """How the model writes boxes; None: in pixels of the stored image."""
-
-    def answer(self, reply: str, task: BenchmarkTask, item: dict[str, Any]) -> str | None:
-        """The answer in a reply to an item, boxes in pixels; None if there is none, or a box that the model's
-        declared form rules out."""
-        answer = self.read(reply)
-        if answer is None or self.boxes is None or task.source != "grounding":
-            return answer
-        try:
-            return in_pixels(answer, open_image(item["image"]).size, self.boxes.unit, self.boxes.order)
-        except BoxError:
-            return None
-
-
-PLAIN = ReplyFormat(list, str, 1)
-REASONING = ReplyFormat(reasoning_prompt, read_answer, REASONING_FACTOR)
 
 
 def run(

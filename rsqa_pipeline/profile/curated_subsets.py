@@ -112,7 +112,8 @@ class Drift(Section):
     """Minimum Jaccard index of the best 30 % of the two versions."""
 
 
-RESERVED_NAMES = {"base", "rl_policy", "rl_policy_rules_only"}
+POLICY_NAMES = ("rl_policy", "rl_policy_rules_only")
+RESERVED_NAMES = {"base", *POLICY_NAMES}
 SubsetName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
 EngineName = Literal["local", "ray"]
 ClipText = Literal["truncate", "windowed_mean"]
@@ -132,7 +133,7 @@ class CuratedSubsets(Section):
     subsets: dict[SubsetName, SubsetRule] = Field(min_length=1)
     """What is kept, by name: each is an asset, and so are the CLIP and the VLM fine-tuned on it (paper, Table 1)."""
     main: str
-    """The subset that comparisons are about; best of N and, by default, GRPO start from its VLM."""
+    """The subset that comparisons are about; by default, GRPO and best of N start from its VLM."""
     drift: Drift
 
     @model_validator(mode="after")

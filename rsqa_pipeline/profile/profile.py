@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from rsqa_pipeline.profile.curated_subsets import CuratedSubsets, CurationCurve
+from rsqa_pipeline.profile.curated_subsets import POLICY_NAMES, CuratedSubsets, CurationCurve
 from rsqa_pipeline.profile.preference_data import PreferenceData, TextModel
 from rsqa_pipeline.profile.score_model import ScoreModelSettings
 from rsqa_pipeline.profile.source_pairs import Boxes, SourcePairs
@@ -154,6 +154,9 @@ class RlPolicy(Section):
 
 
 class BestOfN(Section):
+    vlm: str | None = None
+    """Who gives the answers: a subset, for the VLM fine-tuned on it (its first seed), or a policy; by default
+    ``curated_subsets.main``."""
     items: Count
     counts: list[Count] = Field(min_length=1)
     sampling: Sampling
@@ -218,6 +221,14 @@ class Profile(Section):
         return self
 
     @model_validator(mode="after")
+    def _best_of_n_has_a_vlm(self) -> Profile:
+        known = (*self.curated_subsets.subsets, *POLICY_NAMES)
+        if self.best_of_n_vlm not in known:
+            found = f"benchmarks.best_of_n.vlm: {self.best_of_n_vlm!r} is neither a subset nor a policy"
+            raise ValueError(f"{found}; known: {', '.join(known)}")
+        return self
+
+    @model_validator(mode="after")
     def _no_instruction_pairs_from_captions(self) -> Profile:
         last = self.score_model.phases.instruction
         if self.source_pairs.captions_alone and last is not None and "instruction" in last.pairs:
@@ -236,6 +247,11 @@ class Profile(Section):
     def policy_start(self) -> str:
         """Subset whose VLM the policies start from."""
         return self.rl_policy.start_from or self.curated_subsets.main
+
+    @property
+    def best_of_n_vlm(self) -> str:
+        """Subset whose VLM, or policy that, gives the answers of best of N."""
+        return self.benchmarks.best_of_n.vlm or self.curated_subsets.main
 
     @property
     def data(self) -> Path:

@@ -13,10 +13,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rsqa_pipeline.benchmarks.best_of_n_changes import by_curve
 from rsqa_pipeline.compared import Compared
 from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.report.best_of_n import flag_text, gap_interval
 from rsqa_pipeline.report.blocks import UNKNOWN, interval
 from rsqa_pipeline.report.curation import mean_true_quality
+from rsqa_pipeline.report.downstream import POOLED
 from rsqa_pipeline.report.reading import read_json, rows
 from rsqa_pipeline.source_pairs.source_notes import read_notes
 from rsqa_pipeline.stages import assets_of
@@ -47,7 +50,7 @@ def print_results(profile: Profile, console: Console) -> None:
         if table.row_count:
             console.print(table)
             console.print()
-    for line in [*note_lines(profile), *quarantine_lines(profile)]:
+    for line in [*best_of_n_lines(profile), *note_lines(profile), *quarantine_lines(profile)]:
         console.print(line, markup=False)
     page = _folder(profile, "curation_report") / "index.html"
     if page.is_file():
@@ -124,15 +127,35 @@ def _downstream(profile: Profile) -> Table:
     return table
 
 
+def best_of_n_lines(profile: Profile) -> list[str]:
+    """What more answers do where the score model picks one, at what cost."""
+    folder = _folder(profile, "best_of_n_benchmark")
+    if not (folder / "curve.parquet").is_file():
+        return []
+    wanted = ("score_model", POOLED)
+    points = [row for row in rows(folder / "curve.parquet") if (row["selector"], row["task"]) == wanted]
+    if not points:
+        return []
+    last = max(points, key=lambda row: row["n"])
+    cost = f"best of {last['n']} ({last['tokens']:.0f} tokens per item, KL {last['kl']:.2f})"
+    changes = by_curve(rows(folder / "changes.parquet")).get(wanted, [])
+    return [f"{cost}: score model {flag_text(changes)}"]
+
+
 def _best_of_n(profile: Profile) -> Table:
     path = _folder(profile, "best_of_n_benchmark") / "curve.parquet"
     if not path.is_file():
         return _table()
-    curve = [row for row in rows(path) if row["task"] == "all_tasks"]
-    table = _table("best of N, all tasks", "N", "value")
+    curve = [row for row in rows(path) if row["task"] == POOLED]
+    table = _table("best of N, all tasks", "N", "value", "share of oracle's gap")
     for selector in dict.fromkeys(row["selector"] for row in curve):
         points = sorted((row for row in curve if row["selector"] == selector), key=lambda row: row["n"])
-        _add_block(table, selector, [(f"{row['n']}", _figure(interval(row))) for row in points])
+        shares = {row["n"]: gap_interval(row) for row in points if selector not in ("random", "oracle")}
+        cells = [
+            (f"{row['n']}", _figure(interval(row)), _figure(share) if (share := shares.get(row["n"])) else "")
+            for row in points
+        ]
+        _add_block(table, selector, cells)
     return table
 
 

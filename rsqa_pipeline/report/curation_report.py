@@ -14,6 +14,7 @@ from rsqa_pipeline.compared import Compared
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.records import Metrics
 from rsqa_pipeline.report import (
+    best_of_n,
     claims,
     curation,
     downstream,
@@ -74,7 +75,7 @@ def build(inputs: Mapping[str, Path], settings: Profile, assets: provenance.Asse
         ReportSection(
             models.name, models.title, [*models.blocks, finetuning_curves(inputs, compared)], lead=models.lead
         ),
-        reinforcement.best_of_n_section(inputs, compared),
+        best_of_n.section(inputs, compared),
         reinforcement.reward_section(inputs),
         provenance.quality_section(inputs, assets),
         provenance.lineage_section(inputs, assets),

@@ -227,7 +227,7 @@ def _best_of_n_tile(folder: Path) -> Tile:
         percent(found.get("score_model"), "headline/best_of_n/score_model"),
         [
             (name_of(selector), percent(found.get(selector), f"headline/best_of_n/{selector}"))
-            for selector in ("majority_vote", "clip_score", "random", "oracle")
+            for selector in ("mean_log_probability", "majority_vote", "clip_score", "random", "oracle")
         ],
     )
 

@@ -21,6 +21,7 @@ NAMES = LABELS | {
     "random": "random",
     "clip_score": "CLIP score",
     "score_model": "score model",
+    "mean_log_probability": "mean log-probability",
     "majority_vote": "majority vote",
     "oracle": "oracle",
     "top_1": "top 1",

@@ -1,4 +1,4 @@
-"""The report's sections on uses of the score model: as the reward of GRPO, and as a selector among N answers."""
+"""The report's section on the score model as the reward of GRPO."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ from typing import Any
 import numpy as np
 
 from rsqa_pipeline import plots
-from rsqa_pipeline.compared import Compared
 from rsqa_pipeline.report.blocks import (
-    Cell,
-    Collapsible,
     Plot,
     Plots,
     ReportSection,
@@ -20,18 +17,15 @@ from rsqa_pipeline.report.blocks import (
     from_figure,
     interval,
     number,
-    percent,
     text_cell,
 )
-from rsqa_pipeline.report.downstream import POOLED, comparison_table
-from rsqa_pipeline.report.reading import name_of, read_json, rows
+from rsqa_pipeline.report.reading import name_of, read_json
 
 POLICIES = ("rl_policy", "rl_policy_rules_only")
 PARTS = ("format", "accuracy")
 MOMENTS = ("before", "after", "difference")
 KINDS = {"open_ended": "open-ended questions", "close_ended": "short answers", "grounding": "boxes"}
 """What the rows of each kind of prompt are called."""
-SELECTORS = ("score_model", "clip_score", "majority_vote", "random", "oracle")
 
 
 def reward_section(inputs: Mapping[str, Path]) -> ReportSection:
@@ -43,25 +37,6 @@ def reward_section(inputs: Mapping[str, Path]) -> ReportSection:
         lead="Both policies start from the VLM fine-tuned on the score model's subset. The reward has a format "
         "part and an accuracy part. The score model rates open-ended answers; with rules only, these get the format "
         "part alone.",
-    )
-
-
-def best_of_n_section(inputs: Mapping[str, Path], compared: Compared) -> ReportSection:
-    """Accuracy of each selector over N per task, and the score model's difference from the others."""
-    folder = inputs["best_of_n_benchmark"]
-    curve = rows(folder / "curve.parquet")
-    tasks = sorted(dict.fromkeys(row["task"] for row in curve), key=lambda task: task != POOLED)
-    comparisons = comparison_table("best_of_n", "Selectors", compared, rows(folder / "comparisons.parquet"))
-    return ReportSection(
-        "best-of-n",
-        "The score model as selector (best of N)",
-        [
-            Plots([best_of_n_plot(curve, task) for task in tasks]),
-            comparisons,
-            Collapsible("Best of N: all results", [best_of_n_table(curve, task) for task in tasks]),
-        ],
-        lead="The fine-tuned model gives N answers and a selector picks one. The oracle picks a right answer if there "
-        "is one; no selector can do better. Vertical bars are 95 % intervals over the items.",
     )
 
 
@@ -118,57 +93,6 @@ def part_of(rewards: Mapping[str, Any], moment: str, part: str) -> Mapping[str, 
     """Value of the total reward or of its part "format" or "accuracy"; None if it was not measured."""
     whole: Mapping[str, Any] | None = rewards.get(moment)
     return whole if part == "reward" or whole is None else whole.get(part)
-
-
-def best_of_n_plot(curve: list[dict[str, Any]], task: str) -> Plot:
-    """One line per selector; x is N on a logarithmic axis."""
-    figure, axes = plots.new_figure(5.2, 3.8)
-    present = [
-        selector for selector in SELECTORS if any(r["selector"] == selector and r["task"] == task for r in curve)
-    ]
-    for position, selector in enumerate(present):
-        line = [r for r in curve if (r["selector"], r["task"]) == (selector, task) and r["value"] is not None]
-        line.sort(key=lambda row: row["n"])
-        found = [result for row in line if (result := interval(row)) is not None]
-        # A small offset keeps intervals at the same N from overlapping.
-        at = [row["n"] * 1.03 ** (position - len(present) / 2) for row in line]
-        values = [100 * result.value for result in found]
-        style, tint = {"oracle": ":", "random": "--"}.get(selector, "-"), plots.colour(selector)
-        axes.plot(at, values, style, marker="o", markersize=4, color=tint, label=name_of(selector))
-        lows, highs = [100 * result.low for result in found], [100 * result.high for result in found]
-        plots.interval_bars(axes, at, values, lows, highs, tint)
-    counts = sorted({row["n"] for row in curve})
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(counts, [str(n) for n in counts])
-    axes.minorticks_off()
-    axes.set_title(f"Best of N: {name_of(task)}")
-    axes.set_xlabel("answers to choose from, N")
-    axes.set_ylabel("accuracy, %")
-    figure.legend(loc="outside lower center", ncols=3, fontsize=9)
-    return from_figure(figure, f"Accuracy over N per selector, {name_of(task)}")
-
-
-def best_of_n_table(curve: list[dict[str, Any]], task: str) -> Table:
-    """The values of the plot, one row per selector."""
-    counts = sorted({row["n"] for row in curve if row["task"] == task})
-    found = {(row["selector"], row["n"]): row for row in curve if row["task"] == task}
-    table = [
-        [
-            text_cell(name_of(selector), tint=plots.colour(selector)),
-            *(_accuracy_cell(found, selector, n, task) for n in counts),
-        ]
-        for selector in SELECTORS
-        if any((selector, n) in found for n in counts)
-    ]
-    return Table(f"Best of N, {name_of(task)}: accuracy, %", ["selector", *(f"N = {n}" for n in counts)], table)
-
-
-def _accuracy_cell(found: Mapping[tuple[str, int], dict[str, Any]], selector: str, n: int, task: str) -> Cell:
-    row = found.get((selector, n))
-    if row is None:
-        return Cell("–")
-    figure = {key: row[key] for key in ("value", "low", "high", "items")}
-    return percent(interval(figure), key=f"best_of_n/{selector}/{task}/{n}")
 
 
 def _smooth(values: list[float], window: int = 9) -> list[float]:

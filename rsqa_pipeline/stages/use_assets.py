@@ -100,14 +100,16 @@ def benchmarks_assets(profile: Profile) -> Iterator[Asset]:
         settings=(*figures, *rows, "benchmarks.max_new_tokens", "benchmarks.served", "benchmarks.reply_boxes"),
         gpu=True,
     )
-    main = f"vlm_{profile.curated_subsets.main}"
+    answering = profile.best_of_n_vlm
+    by_policy = answering in POLICIES
+    vlm = answering if by_policy else f"vlm_{answering}"
     yield Asset(
         name="best_of_n_benchmark",
         stage="benchmarks",
         description="accuracy of each selector over N answers",
         function="benchmarks.best_of_n:run",
-        inputs=("benchmark_sets", main, "score_model", "base_models"),
-        options={"vlm": main},
+        inputs=("benchmark_sets", vlm, "score_model", "base_models"),
+        options={"vlm": vlm, "policy": by_policy},
         settings=(*figures, "benchmarks.best_of_n", "finetuned_models.seeds"),
         gpu=True,
     )

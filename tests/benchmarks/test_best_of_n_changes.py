@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rsqa_pipeline.benchmarks.best_of_n_changes import change_rows, flags
+from rsqa_pipeline.benchmarks.best_of_n_changes import change_rows, flags, over_optimised_from, saturates_at
 
 ITEMS = 40
 
@@ -25,6 +25,22 @@ def test_a_curve_that_stops_rising_is_saturated() -> None:
         (2, 4, True),
     ]
     assert flags(found) == {"judge/count/saturated": 1.0, "judge/count/over_optimised": 0.0}
+    assert saturates_at(found) == 2
+
+
+def test_saturation_begins_where_no_later_doubling_changes_the_figure() -> None:
+    assert saturates_at(changes({1: 0.3, 2: 0.5, 4: 0.5, 8: 0.5, 16: 0.5}, None)) == 2
+    assert saturates_at(changes({1: 0.3, 2: 0.3, 4: 0.5, 8: 0.5}, None)) == 4  # not at 1, where it also rests
+    assert saturates_at(changes({1: 0.3, 2: 0.3, 4: 0.5}, None)) is None
+    assert saturates_at(changes({1: 0.3, 3: 0.3}, None)) is None  # no count is twice another: not known
+    assert flags(changes({1: 0.3, 3: 0.3}, None)) == {}
+
+
+def test_over_optimisation_begins_at_the_first_figure_below_an_earlier_one() -> None:
+    scores = {1: 0.0, 2: 1.0, 4: 2.0, 8: 3.0}
+    assert over_optimised_from(changes({1: 0.3, 2: 0.5, 4: 0.45, 8: 0.4}, scores)) == 4
+    assert over_optimised_from(changes({1: 0.3, 2: 0.5, 4: 0.5, 8: 0.4}, scores)) == 8
+    assert over_optimised_from(changes({1: 0.3, 2: 0.4, 4: 0.5, 8: 0.6}, scores)) is None
 
 
 def test_a_figure_that_falls_while_the_score_rises_is_over_optimised() -> None:

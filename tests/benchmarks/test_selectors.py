@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsqa_pipeline.benchmarks.selectors import (
-    any_right,
     best_by_score,
+    best_grade,
+    distinct_tokens,
     majority_box,
     majority_vote,
     no_pick,
@@ -63,11 +64,31 @@ def test_draws_without_a_pick_are_counted() -> None:
     assert no_pick([0.0, 1.0], 1) == 0.0  # a score of 0 is a score
 
 
+@pytest.mark.parametrize("correct", [[0.0, 1.0, 0.0, 1.0], [0.2, 0.7, 0.7, 0.0]])
 @pytest.mark.parametrize("n", [1, 2, 4])
-def test_oracle_is_the_share_of_subsets_with_a_right_answer(n: int) -> None:
-    correct = [0.0, 1.0, 0.0, 1.0]
+def test_oracle_is_the_mean_best_grade_of_all_subsets(correct: list[float], n: int) -> None:
     expected = np.mean([max(correct[index] for index in subset) for subset in combinations(range(4), n)])
-    assert any_right(correct, n) == pytest.approx(float(expected))
+    assert best_grade(correct, n) == pytest.approx(float(expected))
+
+
+@given(st.lists(st.sampled_from(["a", "bb", "ccc", None]), min_size=1, max_size=7), st.data())
+def test_distinct_tokens_are_the_mean_over_all_subsets(answers: list[str | None], data: st.DataObject) -> None:
+    n = data.draw(st.integers(1, len(answers)))
+    tokens = [len(text or "") for text in answers]
+    naive = [
+        sum(len(text or "") for text in {answers[i] for i in drawn}) for drawn in combinations(range(len(answers)), n)
+    ]
+    assert distinct_tokens(answers, tokens, n) == pytest.approx(float(np.mean(naive)))
+
+
+def test_64_answers_are_exact() -> None:
+    """Binomial coefficients of 64 exceed a float's digits; the values must not."""
+    correct = [1.0] + [0.0] * 63
+    assert best_grade(correct, 64) == 1.0
+    assert best_grade(correct, 32) == pytest.approx(0.5)
+    assert majority_vote(["right"] + ["wrong"] * 63, correct, 32) == 0.0
+    assert majority_vote([str(index) for index in range(64)], correct, 32) == pytest.approx(1 / 64)
+    assert distinct_tokens(["right"] * 64, [3] * 64, 32) == pytest.approx(3.0)
 
 
 def test_majority_vote_by_hand() -> None:
@@ -116,6 +137,6 @@ def test_selectors_agree_for_one_answer() -> None:
     correct = [1.0, 0.0, 0.0, 1.0]
     mean = random_pick(correct)
     assert best_by_score([4.0, 3.0, 2.0, 1.0], correct, 1) == pytest.approx(mean)
-    assert any_right(correct, 1) == pytest.approx(mean)
+    assert best_grade(correct, 1) == pytest.approx(mean)
     assert majority_vote(list("abcd"), correct, 1) == pytest.approx(mean)
     assert majority_box([f"[{x}, 0, 99, 9]" for x in range(4)], correct, 1, seed=0) == pytest.approx(mean)

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from rsqa_pipeline.benchmarks.items import TaskItems, read_items
+from rsqa_pipeline.benchmarks.reply_format import PLAIN, ReplyFormat
 from rsqa_pipeline.benchmarks.results import Outcome
 from rsqa_pipeline.benchmarks.task import load_tasks
-from rsqa_pipeline.benchmarks.vlm_benchmark import PLAIN, ReplyFormat, evaluate_served
+from rsqa_pipeline.benchmarks.vlm_benchmark import evaluate_served
 from rsqa_pipeline.profile import Boxes
 from rsqa_pipeline.profile.preference_data import ChatServer, TextModel
 from tests.preference_data.chat_double import Answer, ChatDouble, Seen

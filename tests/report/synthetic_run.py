@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from safetensors.numpy import save_file
 from rsqa_pipeline import plots
 from rsqa_pipeline.benchmarks.curation_curve import plot_curve
 from rsqa_pipeline.benchmarks.reward_bench import plot_bench
+from rsqa_pipeline.benchmarks.selectors import SCORERS, SELECTORS
 from rsqa_pipeline.benchmarks.task import load_tasks
 from rsqa_pipeline.curated_subsets.drift import compare_scores, plot_drift, write_drift
 from rsqa_pipeline.images.decode import hash_image
@@ -283,15 +285,33 @@ class SyntheticRun:
             pq.write_table(pa.Table.from_pylist(comparisons), folder / "comparisons.parquet")
 
     def _best_of_n(self) -> None:
-        slopes = {"score_model": 0.05, "clip_score": 0.01, "majority_vote": 0.03, "random": 0.0, "oracle": 0.1}
+        slopes = {"score_model": 0.05, "clip_score": 0.01, "mean_log_probability": 0.02, "majority_vote": 0.03,
+                  "random": 0.0, "oracle": 0.1}  # fmt: skip
         self.curve = [
-            {"selector": selector, "task": task, "n": n, "value": 0.45 + slope * np.log2(n),
-             "low": 0.45 + slope * np.log2(n) - 0.06, "high": 0.45 + slope * np.log2(n) + 0.06, "items": 150}
-            for task in ("choice", "grounding", "all_tasks")
+            {"vlm": "score_model_p30s60", "selector": selector, "task": task, "n": n,
+             "value": 0.45 + slope * np.log2(n), "low": 0.45 + slope * np.log2(n) - 0.06,
+             "high": 0.45 + slope * np.log2(n) + 0.06, "items": 150,
+             "gap_share": None if n == 1 else 10 * slope, "gap_low": None if n == 1 else 10 * slope - 0.05,
+             "gap_high": None if n == 1 else 10 * slope + 0.05, "kl": np.log(n) - (n - 1) / n, "tokens": 3.5 * n,
+             "selector_tokens": 1.5 * n if selector in SCORERS else 0.0}
+            for task in ("caption", "choice", "grounding", "all_tasks")
             for selector, slope in slopes.items()
+            if (selector, task) != ("majority_vote", "caption")
             for n in (1, 2, 4, 8, 16)
         ]  # fmt: skip
         pq.write_table(pa.Table.from_pylist(self.curve), self.inputs["best_of_n_benchmark"] / "curve.parquet")
+        # the score model saturates from 8 answers on; CLIP score is over-optimised from 4 on
+        self.changes = [
+            {"selector": selector, "task": task, "from_n": before, "to_n": after, "difference": 0.0, "low": -0.1,
+             "high": 0.1, "score_gain": 1.0 if selector in SCORERS else None,
+             "saturated": (selector, before) == ("score_model", 8) if after == 2 * before else None,
+             "over_optimised": (selector == "clip_score" and after >= 4) if selector in SCORERS else None}
+            for task in ("caption", "choice", "grounding", "all_tasks")
+            for selector in SELECTORS
+            if selector != "random"
+            for before, after in combinations((1, 2, 4, 8, 16), 2)
+        ]  # fmt: skip
+        pq.write_table(pa.Table.from_pylist(self.changes), self.inputs["best_of_n_benchmark"] / "changes.parquet")
         names = {"task": "all_tasks", "metric": "best_of_16", "model": "score_model", "baseline": "majority_vote"}
         comparisons = [{**names, "difference": 0.08, "low": 0.02, "high": 0.14, "p_value": 0.01}]
         pq.write_table(pa.Table.from_pylist(comparisons), self.inputs["best_of_n_benchmark"] / "comparisons.parquet")

@@ -26,6 +26,7 @@ def test_no_interval_is_broken_at_80_columns(tmp_path: Path, monkeypatch: pytest
     assert max(map(len, lines)) <= 80
     for title in ("held-out preference accuracy", "true quality", "downstream", "best of N", "reward on held-out"):
         assert any(line.startswith(title) for line in lines), title
+    assert "best of 16 (56 tokens per item, KL 1.84): score model saturated from N = 8" in lines
     whole = r"-?\d\.\d{2,3} \[-?\d\.\d{2,3}, -?\d\.\d{2,3}\]"
     rows = [line for line in lines if "." in line and "[" in line]
     assert len(rows) > 10 and all(re.search(whole, row) for row in rows)

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from rsqa_pipeline import plots
 from rsqa_pipeline.report import gallery, provenance
+from rsqa_pipeline.report.best_of_n import flag_text
 from rsqa_pipeline.report.console import DOWNSTREAM, print_results
 from rsqa_pipeline.report.curation_report import TEMPLATES, render, run
 from rsqa_pipeline.report.downstream import paper_figures, tally, verdict
@@ -178,9 +179,38 @@ def test_gallery_shows_the_extremes_of_the_corpus(known: Page) -> None:
 
 def test_best_of_n_and_rewards(known: Page) -> None:
     for row in known.run.curve:
-        assert figure(known, f"best_of_n/{row['selector']}/{row['task']}/{row['n']}") == f"{100 * row['value']:.1f}"
+        key = f"{row['selector']}/{row['task']}/{row['n']}"
+        assert figure(known, f"best_of_n/{key}") == f"{100 * row['value']:.1f}"
+        if row["n"] > 1 and row["selector"] not in ("random", "oracle"):
+            assert figure(known, f"best_of_n/gap/{key}") == f"{100 * row['gap_share']:.1f}"
+        assert figure(known, f"best_of_n/kl/{row['task']}/{row['n']}") == f"{row['kl']:.2f}"
+        assert figure(known, f"best_of_n/tokens/{row['task']}/{row['n']}") == f"{row['tokens']:.1f}"
     assert figure(known, "rl/rl_policy/difference/reward") == "+0.100"
     assert figure(known, "rl/rl_policy_rules_only/after/format") == "0.452"
+
+
+def test_best_of_n_shows_what_more_answers_do(known: Page) -> None:
+    expected = {
+        "score_model": "saturated from N = 8",
+        "clip_score": "still changes at N = 16; over-optimised from N = 4",
+        "mean_log_probability": "still changes at N = 16",
+        "majority_vote": "still changes at N = 16",
+        "random": "–",
+    }
+    for selector, flags in expected.items():
+        assert figure(known, f"best_of_n/flags/{selector}/all_tasks") == flags
+    assert figure(known, "best_of_n/gap_at_largest/score_model/all_tasks") == "50.0"
+    assert figure(known, "best_of_n/selector_tokens/score_model/all_tasks") == "24.0"
+    assert figure(known, "best_of_n/selector_tokens/majority_vote/all_tasks") == "0.0"
+    text = section(known, "best-of-n")
+    assert "The VLM of score model gives N answers" in text
+    assert "16 answers to an item take 56.0 generated tokens" in text and "1.84 nats (KL)" in text
+    assert text.count("ROUGE-L, %") >= 2 and "best_of_n/majority_vote/caption" not in text
+
+
+def test_too_few_counts_leave_saturation_unknown() -> None:
+    row = {"from_n": 1, "to_n": 3, "saturated": None, "over_optimised": None}
+    assert flag_text([row]) == flag_text([]) == "not known"
 
 
 def test_quarantine_is_counted_by_reason(known: Page) -> None:
@@ -333,6 +363,7 @@ def test_terminal_and_page_give_the_same_figures_and_intervals(tmp_path: Path, m
 
     subset = "score_model_p30s60"
     quality = [f"subset/{subset}/{kind}/true_quality" for kind in ("caption", "instruction")]
+    vote = "best_of_n/majority_vote/all_tasks/16"
     pairs = [
         (of_terminal("true quality", 1, 2, "score model"), of_page(quality[0]) + of_page(quality[1])),
         (
@@ -347,7 +378,10 @@ def test_terminal_and_page_give_the_same_figures_and_intervals(tmp_path: Path, m
                 ("VLM answers", f"vlm/{subset}/all_tasks/accuracy"),
             )
         ),
-        (of_terminal("majority_vote", 100, 1, "16"), of_page("best_of_n/majority_vote/all_tasks/16")),
+        (
+            of_terminal("majority_vote", 100, 1, "16"),
+            of_page(vote) + of_page(vote.replace("/majority", "/gap/majority")),
+        ),
         *(
             (of_terminal("reward on held-out", 1, 3, moment), of_page(f"rl/rl_policy/{moment}/reward"))
             for moment in ("before", "after", "difference")

@@ -17,8 +17,8 @@ import psycopg2
 import pytest
 import yaml
 
-from tests.pipeline.shared_services import ACCESS, BUCKET, Services, blocks, running_services
 from tests.pipeline.project import Project, checkout
+from tests.pipeline.shared_services import ACCESS, BUCKET, Services, blocks, running_services
 
 pytestmark = pytest.mark.pipeline
 

@@ -194,7 +194,8 @@ def _other_texts(values: Mapping[str, Any], written: Sequence[str]) -> str | Non
     """The key of ``values`` with other captions than the members ``.txt`` of the sample; None if there is none. As in
     img2dataset, the object may repeat the caption."""
     for name in CAPTION_KEYS:
-        texts = values.get(name) if isinstance(values.get(name), list) else [values.get(name)]
+        found = values.get(name)
+        texts = found if isinstance(found, list) else [found]
         if any(not is_missing(text) and str(text).strip() not in map(str.strip, written) for text in texts):
             return name
     return next((name for name in ("messages", "conversations") if not is_missing(values.get(name))), None)

@@ -10,8 +10,7 @@ from typing import Any
 
 import dagster as dg
 
-from rsqa_pipeline.databases import DAGSTER_CONFIG, check_database, protect
-from rsqa_pipeline.errors import UsageError
+from rsqa_pipeline.databases import DAGSTER_CONFIG, check_database, protect, shared_dagster_config
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.stages import STAGES, assets_of
 
@@ -41,7 +40,8 @@ def prepare_environment(profile: Profile, profile_name: str) -> None:
         DataError: a database of the instance is corrupt, locked, read-only or of another version of Dagster.
         UsageError: RSQA_DAGSTER_CONFIG names a file that cannot be read.
     """
-    instance = _instance_config()
+    shared = shared_dagster_config()
+    instance = _INSTANCE.encode() if shared is None else shared
     home = (profile.state / "dagster").resolve()
     home.mkdir(parents=True, exist_ok=True)
     home.chmod(0o700)  # Dagster creates files of its own in it
@@ -90,18 +90,9 @@ def run_job(
     return made, failures
 
 
-def _instance_config() -> bytes:
-    path = os.environ.get(DAGSTER_CONFIG)
-    if not path:
-        return _INSTANCE.encode()
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise UsageError(f"{DAGSTER_CONFIG} names {path}, which cannot be read: {error.strerror}") from error
-
-
 def _checkout(profile: Profile) -> str:
-    """Name of this checkout in a shared instance: its place, and what its state folder was called when it was made."""
+    """Name of this checkout in a shared instance: its path, and an id that its state folder got on first use, since
+    checkouts in containers may have equal paths."""
     file = profile.state / "checkout"
     if not file.is_file():
         file.write_text(secrets.token_hex(8), encoding="utf-8")

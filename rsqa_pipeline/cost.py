@@ -40,7 +40,7 @@ def _cpu_seconds() -> float:
 
 
 def _clear_peak() -> bool:
-    """Lets the kernel's peak of this process begin anew; False where it has none that can."""
+    """Lets the kernel's peak of this process start again from zero; False where it has none that does."""
     try:
         _CLEAR_PEAK.write_text("5")
     except OSError:

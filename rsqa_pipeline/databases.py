@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
-from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.errors import DataError, UsageError
 
 DAGSTER_CONFIG = "RSQA_DAGSTER_CONFIG"
 """Environment variable: a ``dagster.yaml`` for an instance that several checkouts share, in place of the profile's own
 SQLite files."""
 WAIT_SECONDS = 5.0
 """How long another process may hold a database before it counts as locked."""
+
+
+def shared_dagster_config() -> bytes | None:
+    """Content of the ``dagster.yaml`` of a shared instance; None if this profile has an instance of its own.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
+    path = os.environ.get(DAGSTER_CONFIG)
+    if not path:
+        return None
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UsageError(f"{DAGSTER_CONFIG} names {path}, which cannot be read: {error.strerror}") from error
 
 
 def check_database(path: Path, revisions: Path) -> None:

@@ -9,11 +9,17 @@ from typing import Any
 
 from rsqa_pipeline.audit.findings import Finding
 from rsqa_pipeline.errors import DataError, UsageError
+from rsqa_pipeline.evidence.file_names import (
+    DATA_MANIFEST,
+    EVIDENCE,
+    MODEL_SIGNATURE,
+    PACKAGE_SIGNATURE,
+    PUBLIC_KEY,
+)
 from rsqa_pipeline.evidence.project import file_hashes, models_on_disk, versions_on_disk
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.versions import settings_version
 
-_EVIDENCE = "evidence.json"
 _KEYS = {"profile": str, "assets": dict, "files": dict, "signed": bool, "sha256": str}
 
 
@@ -30,14 +36,14 @@ def check_evidence(profile: Profile, folder: Path, public_key: Path | None) -> l
     if told["profile"] != profile.name:
         raise UsageError(f"--evidence: {folder} is about profile {told['profile']}; give --profile {told['profile']}")
     there = file_hashes(folder)
-    files = {name: sha256 for name, sha256 in there.items() if not name.endswith(".sig") and name != _EVIDENCE}
+    files = {name: sha256 for name, sha256 in there.items() if not name.endswith(".sig") and name != EVIDENCE}
     found = [
         Finding("changed_evidence", name, f"{folder / name} is not as it was written")
-        for name in sorted({_EVIDENCE, *(name for name in there if name.endswith(".sig"))})
+        for name in sorted({EVIDENCE, *(name for name in there if name.endswith(".sig"))})
         if not _as_written(folder / name)
     ]
     if told["sha256"] != settings_version({key: value for key, value in told.items() if key != "sha256"}):
-        found.append(Finding("changed_evidence", _EVIDENCE, f"{folder / _EVIDENCE} does not have its own sha256"))
+        found.append(Finding("changed_evidence", EVIDENCE, f"{folder / EVIDENCE} does not have its own sha256"))
     for name, sha256 in told["files"].items():
         if name not in files:
             found.append(Finding("missing_evidence", name, f"{folder / name} is missing"))
@@ -56,13 +62,13 @@ def check_evidence(profile: Profile, folder: Path, public_key: Path | None) -> l
 
 def _read(folder: Path) -> dict[str, Any]:
     try:
-        told = json.loads((folder / _EVIDENCE).read_text(encoding="utf-8"))
+        told = json.loads((folder / EVIDENCE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"--evidence: {folder} has no readable {_EVIDENCE}; name a folder of `rsqa evidence`"
+            f"--evidence: {folder} has no readable {EVIDENCE}; name a folder of `rsqa evidence`"
         ) from error
     if not isinstance(told, dict) or not all(isinstance(told.get(key), kind) for key, kind in _KEYS.items()):
-        raise UsageError(f"--evidence: {folder / _EVIDENCE} is not as `rsqa evidence` writes it")
+        raise UsageError(f"--evidence: {folder / EVIDENCE} is not as `rsqa evidence` writes it")
     return told
 
 
@@ -73,7 +79,7 @@ def _as_written(path: Path) -> bool:
         content = json.loads(text)
     except ValueError:
         return False
-    if path.name == _EVIDENCE:
+    if path.name == EVIDENCE:
         return text == (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
     return text == json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
 
@@ -82,18 +88,18 @@ def _signatures(told: dict[str, Any]) -> set[str]:
     """Signatures that a signed package has: its own, and one beside each model's data manifest."""
     if not told["signed"]:
         return set()
-    models = [Path(name).parent for name in told["files"] if name.endswith("data_manifest.json")]
-    return {"package.sig", *((folder / "model.sig").as_posix() for folder in models)}
+    models = [Path(name).parent for name in told["files"] if name.endswith(DATA_MANIFEST)]
+    return {PACKAGE_SIGNATURE, *((folder / MODEL_SIGNATURE).as_posix() for folder in models)}
 
 
 def _check_signatures(profile: Profile, folder: Path, signatures: set[str], given: Path | None) -> list[Finding]:
     if find_spec("model_signing") is None or find_spec("OpenSSL") is None:
         raise UsageError("--evidence: a signed package needs the extra audit: pip install 'rsqa-pipeline[audit]'")
-    from rsqa_pipeline.evidence.signing import PUBLIC_KEY, fault_of, fingerprint, published
+    from rsqa_pipeline.evidence.signing import fault_of, fingerprint, published
 
     found, key = [], given or folder / PUBLIC_KEY
     if not signatures:
-        return [Finding("bad_signature", "package.sig", "the package is not signed")]
+        return [Finding("bad_signature", PACKAGE_SIGNATURE, "the package is not signed")]
     models = {model.name: model for model in models_on_disk(profile)}
     try:
         fingerprint(key)
@@ -101,7 +107,7 @@ def _check_signatures(profile: Profile, folder: Path, signatures: set[str], give
         return [Finding("bad_signature", PUBLIC_KEY, str(error))]
     for name in sorted(signatures):
         documents = (folder / name).parent
-        if name == "package.sig":
+        if name == PACKAGE_SIGNATURE:
             fault = fault_of(folder, folder / name, key)
         elif documents.name not in models:
             continue  # its weights are not here: a finding of its own

@@ -94,7 +94,7 @@ class Answers:
 def draw_answers(vlm: Vlm, tasks: TaskItems, reply_format: ReplyFormat, settings: Profile) -> list[Answers]:
     """N sampled and graded answers per item, with their mean log-probability; N is the largest of the profile's counts.
 
-    Tokens are those of the reply's text, tokenized anew, and of its end. A reply that was cut has no end.
+    Tokens are those of the reply's text, tokenized again, and of its end. A reply that was cut has no end.
     """
     rules, config = settings.benchmarks.best_of_n, settings.benchmarks
     max_answers = max(rules.counts)

@@ -22,7 +22,7 @@ def gap_share(
 ) -> Interval | None:
     """Mean gain over the floor as a share of the mean gap, with a percentile bootstrap over images.
 
-    A resample draws images, with all of their items, and takes the ratio anew: both of its parts vary. One without a
+    A resample draws images, with all of their items, and its own ratio: both parts of it vary. One without a
     gap has no ratio and is left out.
 
     Args:

@@ -14,9 +14,9 @@ from jinja2 import Environment, StrictUndefined
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.evidence.datasets import COLUMNS, TABLE
 from rsqa_pipeline.evidence.figures import Figure
+from rsqa_pipeline.evidence.file_names import CARD, DATA_MANIFEST
 from rsqa_pipeline.evidence.project import Model, Project, file_hashes
 
-CARD, DATA_MANIFEST = "README.md", "data_manifest.json"
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _TASKS = {"clip": "zero-shot-image-classification", "vlm": "image-text-to-text", "scorer": "image-text-to-text"}
 

@@ -14,11 +14,10 @@ from rsqa_pipeline.evidence.cards import write_data_card, write_model_card
 from rsqa_pipeline.evidence.datasets import write_dataset
 from rsqa_pipeline.evidence.facts import data_facts, model_facts
 from rsqa_pipeline.evidence.figures import figures_of
+from rsqa_pipeline.evidence.file_names import BOM, EVIDENCE, MODEL_SIGNATURE, PROV, PUBLIC_KEY
 from rsqa_pipeline.evidence.index import INDEX, index_page
 from rsqa_pipeline.evidence.project import Project, file_hashes
 from rsqa_pipeline.evidence.signing import (
-    MODEL_SIGNATURE,
-    PUBLIC_KEY,
     fingerprint,
     read_key,
     sign_model,
@@ -27,8 +26,6 @@ from rsqa_pipeline.evidence.signing import (
 )
 from rsqa_pipeline.lineage.export.w3c_prov import write_prov
 from rsqa_pipeline.versions import settings_version
-
-EVIDENCE, BOM, PROV = "evidence.json", "bom.json", "prov.json"
 
 
 def write_package(project: Project, out: Path, key: Path | None, report: Callable[[str], None]) -> None:

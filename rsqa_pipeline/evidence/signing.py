@@ -13,10 +13,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from model_signing import hashing, signing, verifying
 
 from rsqa_pipeline.errors import DataError, UsageError
-from rsqa_pipeline.evidence.cards import CARD, DATA_MANIFEST
+from rsqa_pipeline.evidence.file_names import CARD, DATA_MANIFEST, MODEL_SIGNATURE, PACKAGE_SIGNATURE
 from rsqa_pipeline.evidence.project import Model
 
-MODEL_SIGNATURE, PACKAGE_SIGNATURE, PUBLIC_KEY = "model.sig", "package.sig", "public_key.pem"
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")
 
 

@@ -24,7 +24,7 @@ def mean_log_probabilities(vlm: Vlm, groups: Sequence[ScoringGroup], batch_size:
     """Mean log-probability (nats per token, at most 0) of every candidate given its image and context.
 
     The mean is over the candidate's tokens and the end of its turn: an empty answer has one, too. Texts are tokenized
-    anew, so equal texts have one value, however their tokens were drawn; a text that was cut while it was generated is
+    again, so equal texts have one value, however their tokens were drawn; a text that was cut while it was generated is
     rated as if it ended there. `Score.tokens` counts the tokens that the mean is over.
 
     Args:

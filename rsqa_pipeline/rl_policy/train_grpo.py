@@ -180,7 +180,7 @@ class _ResumableGrpo(ResumableTrainer, GRPOTrainer):
 class _PromptOrder(TrainerCallback):
     """Restores the order of the prompts.
 
-    TRL's sampler draws each epoch's order from a generator of its own, which starts anew in a resumed training.
+    TRL's sampler draws each epoch's order from a generator of its own, which a resumed training would start again.
     """
 
     def on_train_begin(

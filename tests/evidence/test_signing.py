@@ -11,17 +11,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from model_signing import verifying
 
 from rsqa_pipeline.errors import UsageError
+from rsqa_pipeline.evidence.file_names import MODEL_SIGNATURE, PACKAGE_SIGNATURE, PUBLIC_KEY
 from rsqa_pipeline.evidence.project import Model
-from rsqa_pipeline.evidence.signing import (
-    MODEL_SIGNATURE,
-    PACKAGE_SIGNATURE,
-    PUBLIC_KEY,
-    fault_of,
-    read_key,
-    sign_model,
-    sign_package,
-    write_public_key,
-)
+from rsqa_pipeline.evidence.signing import fault_of, read_key, sign_model, sign_package, write_public_key
 
 PEM, PKCS8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
 PLAIN = serialization.NoEncryption()

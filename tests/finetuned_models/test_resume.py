@@ -145,7 +145,7 @@ def test_a_changed_checkpoint_is_not_used(
     content[len(content) // 2] ^= 1
     (checkpoint / file).write_bytes(content)
     logger = StoppingLogger(1)
-    with pytest.raises(Stopped):  # it starts anew, with the first step
+    with pytest.raises(Stopped):  # it starts again, with the first step
         trained(corpus, examples, settings, tmp_path, logger)
     assert f"{checkpoint} has changed since it was written" in caplog.text
     assert not checkpoint.exists()

@@ -14,8 +14,7 @@ test: install $(VENV)/browser/chromium
 	ruff format --check .
 	mypy
 	dagster definitions validate -w workspace.yaml
-	pytest -n 2 -m "not pipeline"
-	pytest -m pipeline
+	pytest -n 2 --dist loadgroup
 
 lint: install
 	ruff check .

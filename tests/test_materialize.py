@@ -53,7 +53,7 @@ def test_the_same_recipe_is_computed_once(settings: dict[str, Any]) -> None:
     assert make(settings, force=True).manifest.data_version == first.manifest.data_version
 
 
-def test_other_settings_or_a_changed_output_are_made_anew(settings: dict[str, Any]) -> None:
+def test_other_settings_or_a_changed_output_are_made_again(settings: dict[str, Any]) -> None:
     first = make(settings)
     settings["preference_data"]["text_pairs"] = 30
     assert not make(settings).reused

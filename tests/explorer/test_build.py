@@ -108,7 +108,7 @@ def test_a_folder_with_other_files_is_not_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "letters/a.txt").is_file()
 
 
-def test_an_unfinished_page_is_written_anew(scored: Path, tmp_path: Path) -> None:
+def test_an_unfinished_page_is_written_again(scored: Path, tmp_path: Path) -> None:
     (tmp_path / "page.unfinished").mkdir()
     (tmp_path / "page.unfinished/data.js").write_text("half")
     explore(scored, "--out", tmp_path / "page")

@@ -129,6 +129,16 @@ def test_rsvqa(tmp_path: Path) -> None:
     assert faults == {"unknown_image": 1, "no_item": 1, "unknown_task": 1, "duplicate_id": 1}
 
 
+def test_an_id_of_two_answers_answers_no_question(tmp_path: Path) -> None:
+    questions = rsvqa(tmp_path)
+    path = tmp_path / "LR_split_test_answers.json"
+    answers = json.loads(path.read_text())["answers"]
+    write(path, {"answers": [*answers, {"id": 10, "answer": "no", "active": True}]})
+    items, faults = items_of(tmp_path, "rsvqa", questions, images=str(tmp_path / "images"))
+    assert "presence" not in {item["task"] for item in items}
+    assert (faults["no_item"], faults["duplicate_id"]) == (3, 1), "two rows ask the question of that answer"
+
+
 def test_a_change_of_any_of_rsvqas_files_makes_the_items_stale(tmp_path: Path) -> None:
     names = [Path(path).name for path in SourceFile(format="rsvqa", path=str(rsvqa(tmp_path))).paths]
     assert names == ["LR_split_test_questions.json", "LR_split_test_answers.json", "LR_split_test_images.json"]

@@ -56,8 +56,8 @@ def test_karpathy(tmp_path: Path) -> None:
 def test_coco(tmp_path: Path) -> None:
     content = {
         "images": [
-            {"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}, {"id": 1, "file_name": "c.jpg"},
-            {"id": 3},
+            {"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}, {"id": 1, "file_name": "a.jpg"},
+            {"id": 3}, {"id": 4, "file_name": "c.jpg"}, {"id": 4, "file_name": "d.jpg"},
         ],
         "annotations": [
             {"id": 70, "image_id": 1, "caption": "a moped on a dirt road. "},
@@ -65,13 +65,15 @@ def test_coco(tmp_path: Path) -> None:
             {"id": 72, "image_id": 1},
             {"id": 73, "image_id": [1], "caption": "odd"},
             "a road",
+            {"id": 74, "image_id": 4, "caption": "of c.jpg or of d.jpg"},
         ],
     }  # fmt: skip
     entries = list(coco.read(as_json(tmp_path / "captions.json", content), tmp_path))
     assert reasons(entries) == [
-        "duplicate_id", "no_image", "", "unknown_image", "not_text", "unknown_image", "unknown_image", "no_captions",
+        "duplicate_id", "no_image", "duplicate_id", "", "unknown_image", "not_text", "unknown_image", "unknown_image",
+        "unknown_image", "no_captions",
     ]  # fmt: skip
-    row = entries[2]
+    row = entries[3]
     assert isinstance(row, SourceRow)
     assert (row.key, row.messages[0]["content"], row.split) == ("70", "a moped on a dirt road.", None)
 

@@ -41,8 +41,8 @@ def ui(twins: tuple[Project, Project], tmp_path_factory: pytest.TempPathFactory)
         yield started
 
 
-def launch(ui: RunningUi, names: list[str]) -> str:
-    """Runs assets from the UI's own API and returns the final status of the run."""
+def start(ui: RunningUi, names: list[str]) -> str:
+    """Starts a run of assets through the UI's own API and returns its id."""
     execution = {
         "selector": {
             "repositoryLocationName": "rsqa",
@@ -55,12 +55,22 @@ def launch(ui: RunningUi, names: list[str]) -> str:
     }
     launched = ui.ask(_LAUNCH, {"execution": execution})["launchRun"]
     assert launched["__typename"] == "LaunchRunSuccess", launched
+    return str(launched["run"]["runId"])
+
+
+def ended(ui: RunningUi, run: str) -> str:
+    """Final status of a run."""
     for _ in range(600):
-        status = str(ui.ask(_STATUS, {"run": launched["run"]["runId"]})["runOrError"]["status"])
+        status = str(ui.ask(_STATUS, {"run": run})["runOrError"]["status"])
         if status in ("SUCCESS", "FAILURE", "CANCELED"):
             return status
         time.sleep(0.5)
     raise AssertionError("the run did not end")
+
+
+def launch(ui: RunningUi, names: list[str]) -> str:
+    """Runs assets from the UI and returns the final status of the run."""
+    return ended(ui, start(ui, names))
 
 
 def trail(project: Project) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def read(path: Path, images: Path) -> Iterator[Entry]:
     """
     if "questions" not in path.name:
         raise DataError(f"{path} is not RSVQA's file of questions; give the path of ..._questions.json")
-    answers: dict[int | str, dict[str, Any]] = {}
+    answers: dict[int | str, dict[str, Any] | None] = {}  # None: several answers have the id
     known: set[int | str] = set()
     for found in _active(path, "answers"):
         if isinstance(found, RowFault):
@@ -52,6 +52,7 @@ def read(path: Path, images: Path) -> Iterator[Entry]:
             yield RowFault(f"answer {found.get('id')}", "bad_row", "its id is neither an integer nor a text")
         elif answer_id in answers:
             yield RowFault(f"answer {answer_id}", "duplicate_id", "its id is that of an earlier answer")
+            answers[answer_id] = None
         else:
             answers[answer_id] = found
     for found in _active(path, "images"):
@@ -75,7 +76,11 @@ def _active(questions: Path, array: str) -> Iterator[dict[str, Any] | RowFault]:
 
 
 def _read_question(
-    row: dict[str, Any], answers: dict[int | str, dict[str, Any]], known: set[int | str], images: Path, source: str
+    row: dict[str, Any],
+    answers: dict[int | str, dict[str, Any] | None],
+    known: set[int | str],
+    images: Path,
+    source: str,
 ) -> Entry:
     key, image_id, ids = str(row.get("id")), id_in(row, "img_id"), row.get("answers_ids")
     if image_id is None or image_id not in known:
@@ -87,6 +92,8 @@ def _read_question(
     if answer_id is None or answer_id not in answers:
         return RowFault(key, "no_item", f"needs one active answer, found answers_ids {ids!r}")
     answer = answers[answer_id]
+    if answer is None:
+        return RowFault(key, "no_item", f"several answers have the id {answer_id!r}")
     if answer.get("question_id") not in (None, row.get("id")):
         return RowFault(key, "no_item", f"answer {answer_id} is that of question {answer['question_id']!r}")
     text = text_or_number(answer, "answer")

@@ -41,11 +41,14 @@ def read(path: Path, images: Path, options: ReaderOptions = DEFAULT_OPTIONS) -> 
         yield read_annotation(record.value, record.index, names, images)
     for image_id, name in names.items():
         if image_id not in captioned:
-            yield RowFault(f"image {image_id}", "no_captions", "no annotation names it", str(images / name))
+            reference = str(images / name) if name else ""
+            yield RowFault(f"image {image_id}", "no_captions", "no annotation names it", reference)
 
 
 def read_names(path: Path, names: dict[int | str, str]) -> Iterator[RowFault]:
     """Adds the images' file names to ``names`` by id; yields a fault per image whose id or name is missing or repeated.
+
+    An id of two different files has the name "": nothing shows which of them an annotation is about.
 
     Raises:
         DataError: as `read`.
@@ -61,7 +64,8 @@ def read_names(path: Path, names: dict[int | str, str]) -> Iterator[RowFault]:
             needed = "needs a file_name, and an id that is an integer or a text"
             yield RowFault(f"images[{record.index}]", "no_image", f"{needed}; found {str(image)[:200]}")
         elif image_id in names:
-            yield RowFault(f"image {image_id}", "duplicate_id", f"{name}: the id is that of {names[image_id]}")
+            yield RowFault(f"image {image_id}", "duplicate_id", f"{name}: an image before it has the same id")
+            names[image_id] = name if names[image_id] == name else ""
         else:
             names[image_id] = name
 
@@ -82,7 +86,7 @@ def read_annotation(annotation: Any, index: int, names: Mapping[int | str, str],
     """Returns the entry of one element of ``annotations``.
 
     Args:
-        names: the images' file names by id.
+        names: as `read_names` fills it.
     """
     key = key_or(annotation.get("id") if isinstance(annotation, dict) else None, f"annotations[{index}]")
     if isinstance(annotation, RepeatedKey):
@@ -91,6 +95,8 @@ def read_annotation(annotation: Any, index: int, names: Mapping[int | str, str],
     if image_id is None or image_id not in names:
         found = annotation.get("image_id") if isinstance(annotation, dict) else None
         return RowFault(key, "unknown_image", f"image_id {found!r} is not among the images")
+    if not names[image_id]:
+        return RowFault(key, "unknown_image", f"image_id {image_id!r} is that of several images")
     reference = str(images / names[image_id])
     text = text_of(annotation, "caption")
     if text is None:

@@ -17,6 +17,7 @@ from rsqa_pipeline.preference_data.chat import server as chat_server
 from rsqa_pipeline.preference_data.chat.bounded_post import Response
 from rsqa_pipeline.preference_data.chat.model import ChatModels
 from rsqa_pipeline.preference_data.chat.request import ChatRequest, NoReply, Reply
+from rsqa_pipeline.preference_data.chat.server import ServerError
 from rsqa_pipeline.preference_data.rubric import MarksReply
 from rsqa_pipeline.profile import Compute
 from rsqa_pipeline.profile.preference_data import ChatServer, TextModel
@@ -92,6 +93,17 @@ def test_mutated_replies(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             sent.append(SOUND["completion"])
             answer = ask(-1)
     assert isinstance(answer, Reply) and answer.text == MARKS
+
+
+def test_a_redirect_is_refused_even_if_its_address_cannot_be_parsed(tmp_path: Path) -> None:
+    with raw_server([http("302 Found", b"", "Location: http:v1")]) as url:
+        models = {"gpt": TextModel(model="gpt-x", server=ChatServer(url=url, tries=1))}
+        turns = (Message(role="user", content="prompt"),)
+        with (
+            ChatModels(models, Compute(device="cpu"), tmp_path / "replies.jsonl") as opened,
+            pytest.raises(ServerError, match=r"HTTP 302 .*Check url"),
+        ):
+            opened["gpt"].ask([ChatRequest(turns, "41" * 32, None, 64, 0.0, 1.0, MarksReply)])
 
 
 def check(answer: Reply | NoReply) -> None:

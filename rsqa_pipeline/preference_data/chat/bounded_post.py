@@ -54,6 +54,7 @@ class BoundedPost:
             # Shorter than the whole, so that an address that never answers is not counted as a call it may bill.
             timeout=httpx.Timeout(None, connect=seconds / 2),
             limits=httpx.Limits(max_connections=connections),
+            event_hooks={"response": [_without_location]},
         )
 
     def post(self, url: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> Response:
@@ -84,6 +85,11 @@ class BoundedPost:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _without_location(response: httpx.Response) -> None:
+    """No redirect is followed, but the client parses its address and fails on some."""
+    response.headers.pop("Location", None)
 
 
 async def _read(response: httpx.Response) -> bytes:

@@ -69,6 +69,8 @@ def test_mutated_preference_files(form: str, ending: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("profile", ["demo", "rsicd"])
 def test_mutated_profiles(profile: str, tmp_path: Path) -> None:
+    if profile == "rsicd" and not Path("../shared/rsicd").is_dir():
+        pytest.skip("profile rsicd names ../shared/rsicd, which is not there")
     for file in PROFILES.glob("*.yaml"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     path = tmp_path / f"{profile}.yaml"

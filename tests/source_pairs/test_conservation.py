@@ -5,14 +5,23 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from rsqa_pipeline.curated_subsets.export import export
+from rsqa_pipeline.curated_subsets.scoring.engines import Engine
+from rsqa_pipeline.curated_subsets.scoring.score_file import score_file
 from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.finetuned_models.finetune_vlm import as_sft_examples
+from rsqa_pipeline.finetuned_models.training import supervised_dataset
+from rsqa_pipeline.images.decode import ImageFault
+from rsqa_pipeline.models.scoring_group import Score, ScoringGroup
 from rsqa_pipeline.profile import SourceFile
 from rsqa_pipeline.quarantine import Quarantine
 from rsqa_pipeline.source_pairs.clean import CleanRow, ImageIndex, check_rows
@@ -116,3 +125,56 @@ def test_an_exported_subset_keeps_each_text_beside_its_image(form: Form, rows: l
             export(source, keys, target, exported)
             again, _ = ingest(source.model_copy(update={"path": str(target), **options}))
             assert texts_with_their_image(again) == expected
+
+
+@dataclass(frozen=True)
+class PairSpec:
+    """Scores a text by the number in its image and its own: 1,000 times the one, plus the other."""
+
+    version: str = "3" * 64
+    device: Literal["auto", "cpu", "cuda"] = "cpu"
+
+    def load(self, worker: int) -> PairSpec:
+        return self
+
+    def score_or_reason(self, groups: Sequence[ScoringGroup]) -> list[list[Score]]:
+        return [[self._score(group, text) for text in group.candidates] for group in groups]
+
+    def _score(self, group: ScoringGroup, text: str) -> Score:
+        assert isinstance(group.image, str)
+        try:
+            return Score(1000.0 * number_in_pixels(group.image) + number_in_text(text))
+        except ImageFault as fault:
+            return Score(None, fault.reason, fault.detail)
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.__name__)
+@settings(max_examples=10, deadline=None, phases=[Phase.explicit, Phase.generate])
+@given(rows=ROWS, shard_rows=st.integers(1, 4))
+def test_a_text_is_scored_with_its_own_image(form: Form, rows: list[Row], shard_rows: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        source = write(Path(folder) / "data", rows, form)
+        read = sum(1 for _ in read_source(source))
+        counts = score_file(PairSpec(), source, Path(folder) / "scores.parquet", shard_rows, Engine())
+        scores = pq.read_table(Path(folder) / "scores.parquet").column("score").to_pylist()
+        assert len(scores) + counts.quarantined.total() == read
+        expected = [1001.0 * row.number for row in rows if not row.fault for _ in row.values]
+        assert sorted(scores) == sorted(expected)
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.__name__)
+@settings(max_examples=10, deadline=None, phases=[Phase.explicit, Phase.generate])
+@given(rows=ROWS)
+def test_a_model_is_trained_on_a_text_with_its_own_image(form: Form, rows: list[Row]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        clean, _ = ingest(write(Path(folder) / "data", rows, form))
+        samples = [
+            {"sample_id": found.row.key, "image": found.row.image, "messages": found.row.messages} for found in clean
+        ]
+        if not samples:
+            return
+        trained = list(supervised_dataset(as_sft_examples(samples)))
+        assert len(trained) == len(clean)
+        for example in trained:
+            (image,), (answer,) = example["images"], example["completion"]
+            assert image.getpixel((0, 0))[0] == number_in_text(answer["content"])

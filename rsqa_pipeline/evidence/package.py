@@ -16,6 +16,7 @@ from rsqa_pipeline.evidence.facts import data_facts, model_facts
 from rsqa_pipeline.evidence.figures import figures_of
 from rsqa_pipeline.evidence.file_names import BOM, EVIDENCE, MODEL_SIGNATURE, PROV, PUBLIC_KEY
 from rsqa_pipeline.evidence.index import INDEX, index_page
+from rsqa_pipeline.evidence.pages import write_pages
 from rsqa_pipeline.evidence.project import Project, file_hashes
 from rsqa_pipeline.evidence.signing import (
     fingerprint,
@@ -52,6 +53,7 @@ def write_package(project: Project, out: Path, key: Path | None, report: Callabl
             signed = fingerprint(scratch / PUBLIC_KEY)
         _write_documents(project, scratch, key, report)
         (scratch / INDEX).write_text(index_page(project, signed), encoding="utf-8")
+        write_pages(scratch)
         _write_evidence(project, scratch)
         if key is not None:
             sign_package(scratch, key)

@@ -5,7 +5,7 @@
   const quote = text => JSON.stringify(text.trim().replace(/\s+/g, " ").slice(0, 60));
   const clips = value => value === "hidden" || value === "clip";
   const scrolls = value => value === "auto" || value === "scroll";
-  // A cut that shows a sign of it; the page's own tests say where the whole text is.
+  // A box that ends its text with "…". A test of the page tells where the whole text is.
   const marked = s => s.textOverflow === "ellipsis" || s.webkitLineClamp !== "none";
 
   if (document.documentElement.scrollWidth > innerWidth)
@@ -16,7 +16,8 @@
     let { left, right, top, bottom } = rectangle;
     for (let box = node.parentElement; box; box = box.parentElement) {
       const s = style(box), edge = box.getBoundingClientRect();
-      if (marked(s) || (s.position === "absolute" && edge.width <= 1)) return null; // the latter is for screen readers
+      if (s.position === "absolute" && edge.width <= 1) return null; // for screen readers
+      if (marked(s)) ({ left, right, top, bottom } = edge);
       if (scrolls(s.overflowX)) ({ left, right } = edge);
       else if (clips(s.overflowX) && (right > edge.right + 2 || left < edge.left - 2)) return "at a side";
       if (scrolls(s.overflowY)) ({ top, bottom } = edge);
@@ -76,6 +77,13 @@
     for (const cell of box.scrollWidth > box.clientWidth ? box.querySelectorAll("td:first-child") : [])
       if (style(cell).position === "sticky" && cell.offsetWidth > 0.6 * box.clientWidth)
         faults.add(`the fixed column hides the others: ${quote(cell.textContent)}`);
+  const pen = document.createElement("canvas").getContext("2d");
+  for (const input of document.querySelectorAll("input:not([type=range])")) {
+    const text = input.value || input.placeholder, s = style(input);
+    pen.font = s.font;
+    const room = input.clientWidth - parseFloat(s.paddingLeft) - parseFloat(s.paddingRight);
+    if (input.checkVisibility() && pen.measureText(text).width > room + 1) faults.add(`cut off in a field: ${quote(text)}`);
+  }
   for (const image of document.images)
     if (image.checkVisibility() && !(image.complete && image.naturalWidth > 0)) faults.add(`no image: ${image.alt}`);
   return [...faults];

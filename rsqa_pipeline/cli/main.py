@@ -131,13 +131,21 @@ def promote(profile: ProfileOption = None) -> None:
 def stages(
     profile: ProfileOption = None,
     dvc: Annotated[bool, typer.Option("--dvc", help="Print the profile's dvc.yaml.")] = False,
+    svg: Annotated[bool, typer.Option("--svg", help="Print a picture of them as SVG.")] = False,
 ) -> None:
     """List the stages and their assets in order."""
+    if dvc and svg:
+        raise UsageError("give either --dvc or --svg")
     name, settings = _profile(profile)
     if dvc:
         from rsqa_pipeline.dvc_stages import dvc_yaml
 
         typer.echo(dvc_yaml(name, settings), nl=False)
+        return
+    if svg:
+        from rsqa_pipeline.cli.stages_diagram import stages_svg
+
+        typer.echo(stages_svg(assets_of(settings)), nl=False)
         return
     tree = Tree("rsqa-pipeline")
     assets = assets_of(settings)

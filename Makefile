@@ -28,7 +28,7 @@ ui: install
 
 install: $(VENV)/installed
 
-# Without it the tests of the explorer's page are skipped, with the reason.
+# Without it the tests that open pages are skipped, with the reason.
 $(VENV)/browser/chromium: tests/explorer/install_browser.py $(VENV)/installed
 	-$(BIN)/python tests/explorer/install_browser.py $(VENV)/browser
 

@@ -44,7 +44,7 @@ def load_scorer(model: str | PathLike[str], device: str = "auto") -> Scorer:
         ValueError: unknown device.
         ModelError: the checkpoint does not exist or cannot be used, or "cuda" is requested without a GPU.
 
-    Example:
+    Examples:
         >>> scorer = load_scorer("models/score_model", device="cpu")  # doctest: +SKIP
     """
     from rsqa_pipeline.profile import Compute
@@ -74,7 +74,7 @@ def score(scorer: Scorer, image: str | PathLike[str], texts: Sequence[str]) -> l
     Raises:
         TypeError: ``texts`` is a single string.
 
-    Example:
+    Examples:
         >>> score(scorer, "airport_1.jpg", ["many planes at an airport", "a green forest"])  # doctest: +SKIP
         [2.31, -0.87]
     """
@@ -112,7 +112,7 @@ def curate(
         ValueError: a fraction outside (0, 1].
         DataError: the file does not exist or cannot be read, a column is missing, or the rule is not valid.
 
-    Example:
+    Examples:
         >>> import pandas as pd
         >>> rows = curate(pd.DataFrame({"key": ["a", "b", "c"], "score": [0.2, 1.5, None]}), keep=1 / 3)
         >>> rows[["key", "kept", "reason"]].values.tolist()

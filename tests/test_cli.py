@@ -76,7 +76,9 @@ def test_stages_names_every_asset() -> None:
     assert all(name in done.stdout for name in assets_of(load_profile("demo")))
 
 
-@pytest.mark.parametrize("command", ["run", "plan", "doctor", "trace", "stages", "ui", "serve", "pretrain-tiny"])
+@pytest.mark.parametrize(
+    "command", ["run", "plan", "doctor", "trace", "models", "stages", "ui", "serve", "pretrain-tiny"]
+)
 def test_every_command_has_help(command: str) -> None:
     done = rsqa(command, "--help")
     assert done.returncode == 0 and "Usage" in done.stdout

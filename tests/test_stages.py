@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from rsqa_pipeline.asset_names import downstream, in_stage
+from rsqa_pipeline.cli.stages_diagram import _edges, stages_svg
 from rsqa_pipeline.dvc_stages import dvc_yaml
 from rsqa_pipeline.materialize import settings_of
 from rsqa_pipeline.profile import default_profile, known_profiles, load_profile
@@ -101,6 +102,21 @@ def test_dvc_yaml_is_the_table() -> None:
     assert written == dvc_yaml(name, load_profile(name)), "run `rsqa stages --dvc > dvc.yaml`"
     stages = yaml.safe_load(written)["stages"]
     assert list(stages) == list(ASSETS)
+
+
+def test_the_picture_in_the_docs_is_the_table() -> None:
+    written = Path("docs/images/stages.svg").read_text(encoding="utf-8")
+    assert written == stages_svg(ASSETS), "run `rsqa stages --svg > docs/images/stages.svg`"
+    boxes = re.findall(r">(\w+)(\*?)(?: \(\d+\))?</text>", written)
+    assert all(any(name == box or (star and name.startswith(box)) for box, star in boxes) for name in ASSETS)
+    assert ("subset_", "*") in boxes and ("reasoning_model", "") in boxes
+
+
+def test_the_picture_leaves_out_arrows_that_follow_from_others() -> None:
+    edges = set(_edges(ASSETS))
+    assert ("score_head", "caption_score_model") in edges and ("subset_*", "vlm_*") in edges
+    assert ("base_models", "vlm_*") not in edges and "base_models" in ASSETS["vlm_all"].inputs
+    assert not [end for _, end in edges if ASSETS.get(end) and ASSETS[end].stage == "report"]
 
 
 def test_dagster_graph_is_the_table(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,6 +73,7 @@ MISTAKES: dict[str, tuple[Words | Callable[[], Words], str]] = {
         "no/such.csv",
     ),
     "profile that is not YAML": (["run", "--profile", "broken.yaml"], "cannot be read"),
+    "two forms of the table": (["stages", "--dvc", "--svg"], "either --dvc or --svg"),
     "port out of range": (["ui", "--port", "99999"], "port"),
     "negative batch size": (score(batch_size="-1"), "batch-size"),
     "no workers": (score(workers="0"), "workers"),

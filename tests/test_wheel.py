@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import os
@@ -17,6 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import rsqa_pipeline
+from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking
+from tests.curated_subsets.random_model import save_random_model
+
 SOURCES = ["assets", "rsqa_pipeline", "pyproject.toml", "README.md", "LICENSE"]
 CODE = """
 import importlib.util, json, sys
@@ -26,6 +30,16 @@ scorer = rsqa_pipeline.load_scorer(model, device="cpu")
 scores = rsqa_pipeline.score(scorer, image, texts)
 files = [rsqa_pipeline.__file__, importlib.util.find_spec("assets").origin]
 print(json.dumps({"files": files, "version": rsqa_pipeline.__version__, "scores": scores}))
+"""
+
+LOAD = """
+import json, sys
+import mlflow, pandas as pd
+uri, *columns = sys.argv[1:]
+mlflow.set_tracking_uri(uri)
+model = mlflow.pyfunc.load_model("models:/score_model@challenger")
+given = model.predict(pd.DataFrame({"image": columns[0::2], "text": columns[1::2]}))
+print(json.dumps({"file": sys.modules["rsqa_pipeline"].__file__, "scores": given.tolist()}))
 """
 
 
@@ -69,12 +83,7 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_installed_wheel_scores_texts_outside_the_checkout(python: Path, tmp_path: Path) -> None:
-    helper = Path(__file__).parent / "curated_subsets" / "random_model.py"
-    spec = importlib.util.spec_from_file_location("random_model", helper)
-    assert spec is not None and spec.loader is not None
-    random_model = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(random_model)
-    random_model.save_random_model(tmp_path / "model")
+    save_random_model(tmp_path / "model")
     pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "image.png")
     texts = ["two white tanks", "a harbour with many ships", "green fields"]
@@ -82,6 +91,24 @@ def test_the_installed_wheel_scores_texts_outside_the_checkout(python: Path, tmp
     assert all(Path(file).is_relative_to(python.parent.parent) for file in found["files"]), found["files"]
     assert found["version"]
     assert len(found["scores"]) == 3 and all(math.isfinite(value) for value in found["scores"])
+
+
+def test_a_registered_model_loads_with_mlflow_where_the_wheel_alone_is_installed(
+    python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_random_model(tmp_path / "model")
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    monkeypatch.chdir(tmp_path)
+    tracking = MlflowTracking(Profile.model_construct(name="unit"))
+    with tracking.asset_run("score_model", "run-1", {}) as logger:
+        logger.log_model("score_model", tmp_path / "model")
+    rows = ["image.png", "two white tanks", "missing.png", "a road"]
+    found = json.loads(run(python, "-c", LOAD, tracking.uri, *rows, cwd=tmp_path))
+    assert Path(found["file"]).is_relative_to(python.parent.parent)
+    scorer = rsqa_pipeline.load_scorer(tmp_path / "model", device="cpu")
+    assert found["scores"][0] == pytest.approx(rsqa_pipeline.score(scorer, *rows[:1], rows[1:2])[0], abs=1e-5)
+    assert math.isnan(found["scores"][1])
 
 
 def test_the_wheel_holds_every_file_of_its_packages(wheel: Path, project_root: Path) -> None:

@@ -68,10 +68,22 @@ def curate(
         if rescore is not None:
             _score_again(rescore, source, scores)
         done, keys = curate_data(scores, source, chosen, seed, folder)
-        export(source, keys, out, written_as)
+        export(source, keys, out, written_as, _facts(scores, chosen, seed))
     _show(done, out, folder)
     if done.dropped["stale_score"]:
         raise typer.Exit(STALE_SCORES)
+
+
+def _facts(scores: Path, rule: SubsetRule, seed: int) -> dict[str, str]:
+    """Lines of an exported data set's card: how its rows were selected."""
+    import pyarrow.dataset as ds
+
+    facts = {"rule": rule.model_dump_json(exclude_defaults=True), "seed": str(seed)}
+    table = ds.dataset(scores)
+    if "model_version" in table.schema.names:
+        column = table.to_table(columns=["model_version"])["model_version"]
+        facts["version of the score model"] = ", ".join(sorted(column.drop_null().unique().to_pylist()))
+    return facts
 
 
 def _score_again(model: str, source: SourceFile, scores: Path) -> None:

@@ -13,12 +13,12 @@ from rsqa_pipeline.cli.options import ProfileOption
 from rsqa_pipeline.errors import UsageError
 from rsqa_pipeline.profile import default_profile, load_profile
 
-PACKAGES = ("OpenSSL", "cyclonedx", "jsonschema", "mlcroissant", "model_signing", "prov")
+PACKAGES = ("OpenSSL", "cyclonedx", "jsonschema", "markdown_it", "mlcroissant", "model_signing", "prov")
 """Modules of the extra ``audit`` that a package needs."""
 
 
 def evidence(
-    out: Annotated[Path, typer.Option("--out", help="New or empty folder to write; read its index.md first.")],
+    out: Annotated[Path, typer.Option("--out", help="New or empty folder to write; open its index.html first.")],
     profile: ProfileOption = None,
     key: Annotated[
         Path | None,
@@ -41,4 +41,4 @@ def evidence(
     if key is not None:
         read_key(key)  # before minutes of hashing
     write_package(read_project(settings), out, key, typer.echo)
-    typer.echo(f"{'unsigned' if key is None else 'signed'}: {out / 'index.md'}")
+    typer.echo(f"{'unsigned' if key is None else 'signed'}: {out / 'index.html'}")

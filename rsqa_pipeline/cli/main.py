@@ -17,6 +17,7 @@ from rsqa_pipeline.cli import evidence as evidence_command
 from rsqa_pipeline.cli import explore as explore_command
 from rsqa_pipeline.cli import init as init_command
 from rsqa_pipeline.cli import lineage as lineage_commands
+from rsqa_pipeline.cli import models as models_command
 from rsqa_pipeline.cli import preferences as preference_commands
 from rsqa_pipeline.cli import retrain as retrain_command
 from rsqa_pipeline.cli import score as score_command
@@ -90,6 +91,7 @@ def run(
         console.print(f"log: {outcome.log}", soft_wrap=True)
 
 
+app.command()(models_command.models)
 app.command()(trace_command.trace)
 app.command("score")(score_command.score)
 app.command("serve")(serve_command.serve)
@@ -107,15 +109,16 @@ def promote(profile: ProfileOption = None) -> None:
 
     _, settings = _profile(profile)
     with writing(settings, "rsqa promote"):  # a refused command does not wait for the imports
-        from rsqa_pipeline.registration import refuse_forged, register_if_missing
+        from rsqa_pipeline.registration import describe_versions, find_registered, register_if_missing
         from rsqa_pipeline.score_model.evaluation.promotion import promote as compare
-        from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking, registered_version
+        from rsqa_pipeline.tracking.mlflow_logger import PROMOTED_MODEL, MlflowTracking
 
         tracking = MlflowTracking(settings)
-        register_if_missing(settings, tracking, "score_model")
+        register_if_missing(settings, tracking, PROMOTED_MODEL)
         for alias in ("challenger", "champion"):
-            if tracking.version_at("score_model", alias) is not None:
-                refuse_forged(settings, registered_version(tracking, f"models:/score_model@{alias}"))
+            if tracking.version_at(PROMOTED_MODEL, alias) is not None:
+                find_registered(settings, tracking, f"models:/{PROMOTED_MODEL}@{alias}")
+        describe_versions(settings, tracking, PROMOTED_MODEL)
         version, decision = compare(settings, tracking)
     console.print(f"score_model version {version}: {'promoted to champion' if decision.promoted else 'refused'}")
     for reason in decision.reasons:
@@ -128,13 +131,21 @@ def promote(profile: ProfileOption = None) -> None:
 def stages(
     profile: ProfileOption = None,
     dvc: Annotated[bool, typer.Option("--dvc", help="Print the profile's dvc.yaml.")] = False,
+    svg: Annotated[bool, typer.Option("--svg", help="Print a picture of them as SVG.")] = False,
 ) -> None:
     """List the stages and their assets in order."""
+    if dvc and svg:
+        raise UsageError("give either --dvc or --svg")
     name, settings = _profile(profile)
     if dvc:
         from rsqa_pipeline.dvc_stages import dvc_yaml
 
         typer.echo(dvc_yaml(name, settings), nl=False)
+        return
+    if svg:
+        from rsqa_pipeline.cli.stages_diagram import stages_svg
+
+        typer.echo(stages_svg(assets_of(settings)), nl=False)
         return
     tree = Tree("rsqa-pipeline")
     assets = assets_of(settings)

@@ -150,22 +150,23 @@ def _promote(promote: bool, profile: Profile, retraining: Retraining) -> None:
     from dataclasses import asdict
 
     from rsqa_pipeline.errors import DataError
-    from rsqa_pipeline.registration import refuse_forged, register_if_missing
+    from rsqa_pipeline.materialize import writing
+    from rsqa_pipeline.registration import describe_versions, find_registered
     from rsqa_pipeline.retraining.gate import MODEL
-    from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking, registered_version
+    from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking
     from rsqa_pipeline.versions import folder_version
 
     tracking = MlflowTracking(profile)
-    register_if_missing(profile, tracking, MODEL)
-    found = registered_version(tracking, f"models:/{MODEL}@challenger")
-    refuse_forged(profile, found)
+    found = find_registered(profile, tracking, f"models:/{MODEL}@challenger")
     if found["data_version"] != folder_version(assets_of(profile)[MODEL].folder(profile)):
         raise DataError(
             f"the registry's challenger is {MODEL} {found['data_version']}, not the one on disk; run `rsqa run {MODEL} "
             "--force` to register it"
         )
     decision = {**asdict(gate), "promoted": True}
-    tracking.record_decision(MODEL, found["version"], decision, promoted=True)
+    with writing(profile, "rsqa retrain"):
+        describe_versions(profile, tracking, MODEL)
+        tracking.record_decision(MODEL, found["version"], decision, promoted=True)
     console.print(f"{MODEL} version {found['version']} is the champion")
 
 

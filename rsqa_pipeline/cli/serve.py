@@ -114,16 +114,15 @@ def _model_folder(model: str | None, profile: str | None) -> Path:
 
 
 def _registered(settings: Profile, reference: str) -> Path:
-    """A registered version, whose weights and manifest were compared."""
-    from rsqa_pipeline.registration import refuse_forged
-    from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking, registered_version
+    """Folder of a registered version, whose weights and manifest were compared."""
+    from rsqa_pipeline.registration import find_registered
+    from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking
 
-    if not settings.state.is_dir():
+    if not settings.state.is_dir() and not settings.data.is_dir():
         raise UsageError(f"--model: profile {settings.name} has no registry yet, so no {reference}; name a folder")
     tracking = MlflowTracking(settings)
     try:
-        found = registered_version(tracking, reference)
-        refuse_forged(settings, found)
+        found = find_registered(settings, tracking, reference)
         return tracking.download(found["model"], found["version"])
     except DataError as error:
         raise UsageError(f"--model: {' '.join(str(error).split())}") from error

@@ -71,11 +71,10 @@ def trace(
 def _resolve(settings: Profile, target: str) -> tuple[str, str | None, dict[str, Any]]:
     """Asset and version (None: the one on disk) that a target means, and what else is known of it."""
     if target.startswith("models:/"):
-        from rsqa_pipeline.registration import refuse_forged
-        from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking, registered_version
+        from rsqa_pipeline.registration import find_registered
+        from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking
 
-        model = registered_version(MlflowTracking(settings), _registered(settings, target))
-        refuse_forged(settings, model)
+        model = find_registered(settings, MlflowTracking(settings), _registered(settings, target))
         return model["asset"], model["data_version"], {"model": model}
     store = manifests(settings)
     if re.fullmatch("[0-9a-f]{32}", target):

@@ -35,6 +35,7 @@ def write_model_card(
     figures: list[Figure],
     rule: str | None,
     signature: str,
+    history: str,
     out: Path,
 ) -> None:
     """Writes CARD and DATA_MANIFEST of a model into ``out``.
@@ -43,6 +44,7 @@ def write_model_card(
         facts: of `facts.model_facts`.
         rule: of the training data; None for a model that was not trained on a subset.
         signature: file of its signature, or that it has none.
+        history: what shows how everything was made, with its verb.
 
     Raises:
         DataError: the card does not read back as it was written.
@@ -82,6 +84,7 @@ def write_model_card(
         settings=json.dumps(facts["settings"], indent=1, sort_keys=True),
         figures=figures,
         signature=signature,
+        history=history,
     )
     _write(ModelCard(text), ModelCard, data, out)
 

@@ -101,6 +101,12 @@ def model_facts(project: Project, model: Model) -> dict[str, Any]:
     }
 
 
+def rule_of(project: Project, facts: dict[str, Any]) -> str | None:
+    """The rule of the training data of a model with these `model_facts`; None if it was not trained on a subset."""
+    subset = next((name for name in facts["inputs"] if name in project.subsets), None)
+    return None if subset is None else _rule(project.standing[subset], subset, project)
+
+
 def _source(project: Project, table: str) -> str:
     recipe = project.standing[table]["recipe"]
     named = recipe["settings"].get(_SOURCES[table]) or {}

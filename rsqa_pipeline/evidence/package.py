@@ -12,10 +12,11 @@ from rsqa_pipeline import __version__
 from rsqa_pipeline.evidence.bom import write_bom
 from rsqa_pipeline.evidence.cards import write_data_card, write_model_card
 from rsqa_pipeline.evidence.datasets import write_dataset
-from rsqa_pipeline.evidence.facts import data_facts, model_facts
+from rsqa_pipeline.evidence.facts import data_facts, model_facts, rule_of
 from rsqa_pipeline.evidence.figures import figures_of
 from rsqa_pipeline.evidence.file_names import BOM, EVIDENCE, MODEL_SIGNATURE, PROV, PUBLIC_KEY
 from rsqa_pipeline.evidence.index import INDEX, index_page
+from rsqa_pipeline.evidence.pages import write_pages
 from rsqa_pipeline.evidence.project import Project, file_hashes
 from rsqa_pipeline.evidence.signing import (
     fingerprint,
@@ -52,6 +53,7 @@ def write_package(project: Project, out: Path, key: Path | None, report: Callabl
             signed = fingerprint(scratch / PUBLIC_KEY)
         _write_documents(project, scratch, key, report)
         (scratch / INDEX).write_text(index_page(project, signed), encoding="utf-8")
+        write_pages(scratch)
         _write_evidence(project, scratch)
         if key is not None:
             sign_package(scratch, key)
@@ -63,20 +65,19 @@ def write_package(project: Project, out: Path, key: Path | None, report: Callabl
 
 
 def _write_documents(project: Project, out: Path, key: Path | None, report: Callable[[str], None]) -> None:
-    rules = {}
     for subset in project.subsets:
         folder, facts = out / "datasets" / subset, data_facts(project, subset)
         folder.mkdir(parents=True)
         write_dataset(project, subset, facts, folder)
         write_data_card(project, subset, facts, folder)
-        rules[subset] = facts["manipulation"]
         report(f"data set {subset}")
     for model in project.models:
         folder, facts = out / "models" / model.name, model_facts(project, model)
         folder.mkdir(parents=True)
-        rule = next((rules[name] for name in facts["inputs"] if name in rules), None)
+        rule = rule_of(project, facts)
         signature = "none" if key is None else f"[{MODEL_SIGNATURE}]({MODEL_SIGNATURE})"
-        write_model_card(project, model, facts, figures_of(project, model.asset), rule, signature, folder)
+        history = f"[{PROV}](../../{PROV}) holds"
+        write_model_card(project, model, facts, figures_of(project, model.asset), rule, signature, history, folder)
         if key is not None:
             sign_model(model, folder, key)
         report(f"model {model.name}")

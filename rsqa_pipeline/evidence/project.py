@@ -90,16 +90,24 @@ def read_project(profile: Profile) -> Project:
         UsageError: the profile was not run, or no output of it is here.
         DataError: an output is not a recorded version.
     """
-    records = all_records(profile)
-    versions = _versions_on_disk(profile)
+    project, versions = recorded_project(profile), _versions_on_disk(profile)
     if not versions:
         raise UsageError(f"no output of profile {profile.name} is here; make them with `rsqa run`, or `dvc pull`")
-    standing = dict[str, Record]()
     for name, version in versions.items():
-        record = _record_of(records, name, version)
-        if record is None:
+        if name not in project.standing:
             raise DataError(f"{name} on disk is {version}, which no record has; see `rsqa audit`, or `rsqa run {name}`")
-        standing[name] = record
+    return project
+
+
+def recorded_project(profile: Profile) -> Project:
+    """As `read_project`, but an output that is not a recorded version counts as missing.
+
+    Raises:
+        UsageError: the profile was not run.
+    """
+    records = all_records(profile)
+    found = {name: _record_of(records, name, version) for name, version in _versions_on_disk(profile).items()}
+    standing = {name: record for name, record in found.items() if record is not None}
     missing = [name for name in assets_of(profile) if name not in standing]
     return Project(profile, commit(), records, standing, missing)
 

@@ -173,8 +173,9 @@ def tally(family: str, comparisons: Rows, model: str, baseline: str) -> Counter[
 
 
 def model_cell(compared: Compared, model: str) -> Cell:
-    """A model's name, with the colour that it has in the plots."""
-    return text_cell(compared.label(model), tint=compared.colour(model))
+    """The name of a model or selector, with the colour that it has in the plots."""
+    label = compared.label(model) if model in compared.models else name_of(model)
+    return text_cell(label, tint=compared.colour(model))
 
 
 def result_cell(

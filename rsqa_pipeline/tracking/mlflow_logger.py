@@ -1,4 +1,4 @@
-"""Runs, data sets and registered models in MLflow. The only module that imports mlflow.
+"""Runs, data sets and registered models in MLflow.
 
 One parent run per pipeline run, one nested run per asset that trains or measures something.
 """
@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ASYNC_LOGGING", "false")
@@ -29,6 +30,7 @@ from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.git import commit
 from rsqa_pipeline.models.load import weights_version
 from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.tracking.pyfunc_files import MLMODEL, MODEL_ARTIFACT, model_kind, write_pyfunc_files
 from rsqa_pipeline.versions import folder_version
 
 _REVISIONS = Path(mlflow.__file__).parent / "store" / "db_migrations" / "versions"
@@ -40,6 +42,8 @@ _ARTIFACT_COLUMNS = (
     ("model_versions", "storage_location"),
 )
 """Where MLflow stores absolute URIs of artifacts."""
+PROMOTED_MODEL = "score_model"
+"""The only model that `rsqa promote` can give the alias ``champion``."""
 _MAX_DIGEST = 36  # length of the tracking store's column; "<md5>.dir" has exactly this length
 
 
@@ -159,6 +163,26 @@ class MlflowTracking:
             )
         return folder
 
+    def versions(self) -> list[ModelVersion]:
+        """Every registered version with its tags, by name and number; their aliases are in `aliases`."""
+        found = self.client.search_model_versions()
+        return sorted(found, key=lambda version: (version.name, int(version.version)))
+
+    def aliases(self, model: str) -> dict[str, str]:
+        """Alias -> version of a registered model."""
+        found = self.client.get_registered_model(model).aliases
+        return {alias: str(found[alias]) for alias in sorted(found)}
+
+    def add_pyfunc_files(self, version: ModelVersion) -> None:
+        """Makes a version that an earlier version of this package registered loadable with `mlflow.pyfunc`.
+
+        Raises:
+            DataError: like `download`.
+        """
+        held = {Path(file.path).name for file in self.client.list_artifacts(version.run_id, MODEL_ARTIFACT)}
+        if MLMODEL not in held:
+            _log_pyfunc_files(self.client, version.run_id, self.download(version.name, str(version.version)))
+
     def record_decision(self, model: str, version: str, decision: Mapping[str, object], promoted: bool) -> None:
         """Stores a promotion decision with the version. If promoted, moves the alias ``champion`` to it."""
         self.client.set_model_version_tag(
@@ -259,14 +283,16 @@ class MlflowLogger:
         self.client.log_batch(self.run_id, metrics=entries)
 
     def log_model(self, name: str, folder: Path) -> None:
-        """Copies the folder into the run's artifacts, registers it and moves the alias ``challenger`` to it."""
-        self.client.log_artifacts(self.run_id, str(folder), "model")
+        """Copies the folder into the run's artifacts with what `mlflow.pyfunc` needs beside it, registers it and moves
+        the alias ``challenger`` to it."""
+        self.client.log_artifacts(self.run_id, str(folder), MODEL_ARTIFACT)
+        _log_pyfunc_files(self.client, self.run_id, folder)
         try:
             self.client.create_registered_model(name)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        source = f"{self.client.get_run(self.run_id).info.artifact_uri}/model"
+        source = f"{self.client.get_run(self.run_id).info.artifact_uri}/{MODEL_ARTIFACT}"
         tags = {"rsqa.asset": self.asset, "rsqa.weights_version": weights_version(folder)}
         version = self.client.create_model_version(name, source=source, run_id=self.run_id, tags=tags).version
         self.client.set_registered_model_alias(name, "challenger", version)
@@ -277,6 +303,17 @@ class MlflowLogger:
         self.client.set_tag(self.run_id, "dvc.md5", data_version)
         for version in self.client.search_model_versions(f"run_id = '{self.run_id}'"):
             self.client.set_model_version_tag(version.name, version.version, "dvc.md5", data_version)
+
+
+def _log_pyfunc_files(client: mlflow.MlflowClient, run_id: str, folder: Path) -> None:
+    """Adds `pyfunc_files` of the model in ``folder`` to the run's MODEL_ARTIFACT; none to a model of a kind that
+    has no loader."""
+    kind = model_kind(folder)
+    if kind is None:
+        return
+    with TemporaryDirectory() as scratch:
+        write_pyfunc_files(kind, weights_version(folder), run_id, Path(scratch))
+        client.log_artifacts(run_id, scratch, MODEL_ARTIFACT)
 
 
 def registered_version(tracking: MlflowTracking, reference: str) -> dict[str, str]:
@@ -295,12 +332,26 @@ def registered_version(tracking: MlflowTracking, reference: str) -> dict[str, st
             name, _, number = name.partition("/")
             version = tracking.client.get_model_version(name, number)
     except MlflowException as error:
-        raise DataError(
-            f"the registry has no {reference} ({' '.join(str(error).split())}); `rsqa run score_model` makes and "
-            "registers a challenger, `rsqa promote` also registers one that is only on disk"
-        ) from error
+        raise DataError(_not_registered(tracking, name, reference)) from error
     tracking.download(name, str(version.version))
     return {"model": name, "version": str(version.version), "run_id": version.run_id or "", **_tags(version)}
+
+
+def _not_registered(tracking: MlflowTracking, name: str, reference: str) -> str:
+    """What the registry holds in place of a reference that it does not have, and the next step."""
+    versions = tracking.versions()
+    of_name = [version for version in versions if version.name == name]
+    if not of_name:
+        known = ", ".join(dict.fromkeys(version.name for version in versions)) or "no model"
+        return (
+            f"the registry has no {reference}, it holds {known}; `rsqa run {name}` makes and registers a model, "
+            "`rsqa models` registers those that came with `dvc pull`"
+        )
+    if name == PROMOTED_MODEL and reference.endswith("@champion"):
+        return f"the registry has no {reference}: no version was promoted here; `rsqa promote` judges the challenger"
+    numbers = ", ".join(str(version.version) for version in of_name)
+    aliases = ", ".join(tracking.aliases(name)) or "none"
+    return f"the registry has no {reference}; versions of {name}: {numbers}, aliases: {aliases}; name one of them"
 
 
 def _tags(version: ModelVersion) -> dict[str, str]:

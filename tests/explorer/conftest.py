@@ -1,13 +1,8 @@
-"""A scored file with hostile texts, and a Chromium to open pages in."""
+"""A scored file with hostile texts."""
 
 from __future__ import annotations
 
 import json
-import os
-import platform
-import shutil
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,24 +47,3 @@ def scored(tmp_path: Path) -> Path:
         tmp_path / "scores.quarantine.parquet", QUARANTINE, [{**lost, "sample_id": key} for key in ("r28", "r29")]
     )
     return tmp_path / "scores.parquet"
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Any]:
-    """A running Chromium: the one of `install_browser` (``make test``), or the machine's own."""
-    from playwright.sync_api import sync_playwright
-
-    own = Path(sys.prefix) / "browser" / "chromium"
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    found = next((path for path in map(shutil.which, names) if path is not None), None)
-    environment = dict(os.environ)
-    if own.is_file() and (sys.platform, platform.machine()) == ("linux", "x86_64"):
-        found = str(own)
-        environment |= {"LD_LIBRARY_PATH": str(own.parent / "lib"), "FONTCONFIG_PATH": str(own.parent / "fonts")}
-    if found is None:
-        pytest.skip(f"no browser: neither {own} (`make test` installs it) nor one of {', '.join(names)}")
-    with sync_playwright() as playwright:
-        options = ["--no-sandbox", "--disable-gpu"]
-        browser = playwright.chromium.launch(executable_path=found, env=environment, args=options)
-        yield browser
-        browser.close()

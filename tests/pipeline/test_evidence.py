@@ -176,8 +176,8 @@ def test_an_unsigned_package_says_so_and_the_same_project_gives_the_same_bytes(p
     assert "**Unsigned.**" in (unsigned / "index.md").read_text(encoding="utf-8")
     assert not list(unsigned.rglob("*.sig")) and not (unsigned / "public_key.pem").exists()
     assert file_hashes(unsigned) == file_hashes(packages["again"])
-    signed, apart = file_hashes(packages["signed"]), {"index.md", "evidence.json", "public_key.pem"}
-    same = {name: digest for name, digest in file_hashes(unsigned).items() if not name.endswith("README.md")}
+    signed, apart = file_hashes(packages["signed"]), {"index.md", "index.html", "evidence.json", "public_key.pem"}
+    same = {name: digest for name, digest in file_hashes(unsigned).items() if "/README." not in name}
     assert all(signed[name] == digest for name, digest in same.items() if name not in apart)
 
 

@@ -16,6 +16,7 @@ import mlflow
 import pandas as pd
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 from pandas.testing import assert_frame_equal
 
 from rsqa_pipeline.asset_names import downstream
@@ -142,3 +143,28 @@ def test_dvc_repro_runs_the_stale_stage_alone(project: Project, tmp_path: Path) 
     settings.write_text(settings.read_text().replace("gallery_size: 2", "gallery_size: 1"))
     output = clone.call("dvc", "repro", "curation_report").stdout
     assert re.findall(r"Running stage '(\w+)'", output) == ["curation_report"]
+
+
+def test_a_second_clone_has_every_registered_model_with_its_card_after_dvc_pull(
+    project: Project, tmp_path: Path
+) -> None:
+    clone = Project(tmp_path / "project")
+    subprocess.run(["git", "clone", "-q", str(project.root), str(clone.root)], check=True)
+    clone.call("dvc", "pull", "-q")
+    clone.call("rsqa", "models")
+    names = {}
+    for root in (project.root, clone.root):
+        client = mlflow.MlflowClient(f"sqlite:///{root}/.rsqa/smoke/mlflow.db")
+        names[root] = {model.name: set(model.aliases) for model in client.search_registered_models()}
+    assert names[clone.root] == names[project.root] and {"score_model", "clip_all", "rl_policy"} <= set(
+        names[clone.root]
+    )
+    for name in names[clone.root]:
+        made = client.get_model_version_by_alias(name, "challenger")
+        assert made.tags["dvc.md5"] == folder_version(folder(project, name))
+        held = mlflow.artifacts.download_artifacts(client.get_model_version_download_uri(name, made.version))
+        assert {"MLmodel", "README.md", "data_manifest.json"} <= {file.name for file in Path(held).iterdir()}, name
+        if name == "vlm_all":
+            results = ModelCard.load(Path(held) / "README.md").data.eval_results
+            assert results and any(result.metric_args["low"] is not None for result in results)
+    assert "no findings" in clone.call("rsqa", "audit").stdout

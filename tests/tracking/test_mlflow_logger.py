@@ -71,5 +71,5 @@ def test_a_failed_asset_leaves_a_failed_run(tracking: MlflowTracking) -> None:
 
 
 def test_an_unknown_alias_raises(tracking: MlflowTracking) -> None:
-    with pytest.raises(DataError, match=r"has no models:/score_model@champion .*rsqa promote"):
+    with pytest.raises(DataError, match=r"has no models:/score_model@champion, .*rsqa run score_model"):
         registered_version(tracking, "models:/score_model@champion")

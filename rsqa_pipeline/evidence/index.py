@@ -37,12 +37,13 @@ def index_page(project: Project, signed: str | None) -> str:
         signed: fingerprint of the key; None for an unsigned package.
     """
     newest = project.newest
+    unknown = "a time that is not known here: the records came with pulled data"
     return render(
         "index.jinja",
         project=project,
         signed=signed,
         version=__version__,
-        newest="a time that is not known here: the records came with pulled data" if newest is None else newest,
+        newest=unknown if newest is None else newest.isoformat(" ", "seconds"),
         questions=questions(),
         links=LINKS,
     )

@@ -25,7 +25,7 @@ table{border-collapse:collapse;width:100%;font-size:.9rem;overflow-wrap:normal}
 th,td{text-align:left;padding:.35rem .7rem;border-bottom:1px solid var(--line);vertical-align:top;white-space:nowrap}
 thead th{position:sticky;top:0;background:var(--card);color:var(--soft);vertical-align:bottom}
 th:empty{padding:0;border:0}tbody tr:last-child>*{border-bottom:0}
-td.text{min-width:17rem;white-space:normal}
+td.text{min-width:min(17rem,55vw);white-space:normal}
 .facts{display:grid;grid-template-columns:auto minmax(0,1fr);gap:.2rem 1rem;margin:0}
 dt{color:var(--soft)}dd{margin:0}
 """

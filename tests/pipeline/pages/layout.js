@@ -38,15 +38,17 @@
       layers.push([[r, g, b], alpha]);
       if (alpha === 1) break;
     }
-    const under = [matchMedia("(prefers-color-scheme: dark)").matches ? 0 : 255];
     return layers.reduceRight((below, [rgb, alpha]) => below.map((v, i) => rgb[i] * alpha + v * (1 - alpha)),
-      [under[0], under[0], under[0]]);
+      [255, 255, 255]);
   }
   function contrast(element) {
     const [r, g, b] = channels(style(element).color);
     const [one, other] = [luminance([r, g, b]), luminance(background(element))];
     return (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
   }
+
+  if (matchMedia("(prefers-color-scheme: dark)").matches && luminance(background(document.body)) > 0.2)
+    faults.add("bright on a dark screen");
 
   const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (texts.nextNode()) {

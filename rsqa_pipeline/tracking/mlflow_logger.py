@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import sqlite3
 import warnings
@@ -33,6 +34,7 @@ from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.tracking.pyfunc_files import MLMODEL, MODEL_ARTIFACT, model_kind, write_pyfunc_files
 from rsqa_pipeline.versions import folder_version
 
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # reports the tables of each new database
 _REVISIONS = Path(mlflow.__file__).parent / "store" / "db_migrations" / "versions"
 _ARTIFACT_COLUMNS = (
     ("experiments", "artifact_location"),

@@ -68,7 +68,7 @@ def test_the_named_test_contains_it(command: Command) -> None:
     imported = re.findall(r"^from (tests[\w.]+) import", source, flags=re.MULTILINE)
     sources = [source, *((ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8") for module in imported)]
     texts = {node.value for text in sources for node in ast.walk(ast.parse(text)) if _is_text(node)}
-    reads_page = any(text.endswith(Path(command.page).name) for text in texts)
+    reads_page = bool(texts & {command.page, Path(command.page).name})
     assert reads_page or _parts(command) <= texts, f"{place} lacks {_parts(command) - texts}"
 
 

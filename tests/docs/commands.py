@@ -79,7 +79,7 @@ RUN_ELSEWHERE = {
         "rsqa ui": "tests/state/test_ui.py::test_the_ui_lists_the_assets_and_stops_at_once",
         "dvc": "tests/pipeline/conftest.py::project",
         **dict.fromkeys(
-            [f"rsqa {verb}" for verb in ("run", "trace", "audit", "lineage export", "evidence", "promote")]
+            [f"rsqa {verb}" for verb in ("run", "trace", "audit", "models", "lineage export", "evidence", "promote")]
             + ["rsqa plan --profile rsicd"],
             "tests/pipeline/test_readme.py::test_the_commands_about_a_profile",
         ),
@@ -98,6 +98,7 @@ RUN_ELSEWHERE = {
         "rsqa trace": "tests/pipeline/test_audit.py::test_the_commands_of_the_docs",
         "rsqa audit": "tests/pipeline/test_audit.py::test_the_commands_of_the_docs",
         "rsqa lineage export": "tests/pipeline/test_evidence.py::test_the_commands_of_the_docs",
+        "rsqa models": "tests/state/test_registry_after_pull.py::test_the_docs_example_scores_in_a_second_clone",
     },
     "docs/many_gpus.md": {"CUDA_VISIBLE_DEVICES=0 rsqa run": "tests/pipeline/conftest.py::project"},
     "docs/own_data.md": {

@@ -23,7 +23,9 @@ def test_the_commands_about_a_profile(project: Project, tmp_path: Path) -> None:
     shutil.copytree(project.root, copy.root, symlinks=True)
     copy.call("openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", "key.pem")
     commands = [c for c in commands_of(ROOT / "README.md") if "rsicd" in c.words and c.words[1] != "ui"]
-    assert {c.words[1] for c in commands} >= {"run", "plan", "trace", "audit", "lineage", "evidence", "promote"}
+    assert {c.words[1] for c in commands} >= {
+        "run", "plan", "trace", "audit", "models", "lineage", "evidence", "promote",
+    }  # fmt: skip
     for command in commands:
         words = [REPLACED.get(word, word) for word in command.words]
         if "--limit" in words:

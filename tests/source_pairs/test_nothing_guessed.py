@@ -145,7 +145,7 @@ def rsvqa(folder: Path) -> Path:
     asked = {"img_id": 1, "type": "presence", "question": "Is there a road?"}
     questions = [{**asked, "id": n, "answers_ids": ids} for n, ids in enumerate(([1], [2], [True], [[]], [4]))]
     answers = [{"id": 1, "question_id": 0, "answer": "yes"}, {"id": 2, "question_id": 7, "answer": "no"}]
-    answers += [{"id": [], "answer": "yes"}, {"id": 1, "answer": "no"}, {"id": 4.0, "answer": "no"}]
+    answers += [{"id": [], "answer": "yes"}, {"id": 2, "answer": "no"}, {"id": 4.0, "answer": "no"}]
     json_file(folder / "test_answers.json", {"answers": answers})
     json_file(folder / "test_images.json", {"images": [{"id": 1}, {"id": True}]})
     return json_file(folder / "test_questions.json", {"questions": questions})

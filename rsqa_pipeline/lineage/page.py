@@ -76,7 +76,7 @@ def _cell(value: Any) -> str:
     if value is None or value != value:  # NaN
         return "<td>–</td>"
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    if len(text) == 64 and " " not in text:  # a sha256: its start tells it from others
+    if len(text) == 64 and " " not in text:  # a sha256: its first characters identify it
         return f'<td title="{escape(text)}">{escape(text[:16])}…</td>'
     opened = '<td class="text">' if is_long(text) else "<td>"
     return f"{opened}{escape(text)}</td>"

@@ -334,6 +334,8 @@ def registered_version(tracking: MlflowTracking, reference: str) -> dict[str, st
             name, _, number = name.partition("/")
             version = tracking.client.get_model_version(name, number)
     except MlflowException as error:
+        if error.error_code == "INTERNAL_ERROR":  # the registry does not answer, so nothing more can be asked
+            raise DataError(f"the registry cannot be read for {reference}: {' '.join(str(error).split())}") from error
         raise DataError(_not_registered(tracking, name, reference)) from error
     tracking.download(name, str(version.version))
     return {"model": name, "version": str(version.version), "run_id": version.run_id or "", **_tags(version)}

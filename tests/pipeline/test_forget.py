@@ -86,9 +86,8 @@ def test_a_request_from_listing_to_proof(clone: Project) -> None:
     assert {row["asset"] for row in rebuilt["rebuilt"]} >= held and rebuilt["remaining"] == []
     changed = [row for row in rebuilt["rebuilt"] if row["asset"] in held]
     assert all(row["seconds"] >= 0 and row["before"] != row["now"] for row in changed)
-    assert (
-        "forgotten.jsonl" in yaml.safe_load((clone.root / "dvc.yaml").read_text())["stages"]["benchmark_sets"]["deps"]
-    )
+    stages = yaml.safe_load((clone.root / "dvc.yaml").read_text())["stages"]
+    assert "forgotten.jsonl" in stages["benchmark_sets"]["deps"]
 
     for path, content in before.items():
         path.write_bytes(content)

@@ -8,6 +8,7 @@ import re
 import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,7 +18,7 @@ from rsqa_pipeline.audit.findings import Finding
 from rsqa_pipeline.forgotten import FAULT, FORGOTTEN, Forgotten, read_forgotten
 from rsqa_pipeline.lineage.forward import sample_ids_of
 from rsqa_pipeline.profile import Profile
-from rsqa_pipeline.records import sample_id
+from rsqa_pipeline.records import Message, sample_id
 from rsqa_pipeline.stages import assets_of
 
 RECEIPTS = Path("receipts")
@@ -109,7 +110,9 @@ def _held_by_rows(path: Path, forgotten: Forgotten) -> Iterator[str]:
             yield from batch[name].filter(pc.is_in(batch[name], value_set=wanted)).to_pylist()
     if {"image_id", "text"} <= names:
         for row in _rows(file, "image_id", "text"):
-            yield from _on_list(forgotten, sample_id(row["image_id"] or "", [_said(row["text"] or "")]))
+            yield from _on_list(
+                forgotten, sample_id(row["image_id"] or "", [Message(role="assistant", content=row["text"] or "")])
+            )
     if {"context", "chosen", "rejected"} <= names:
         for row in _rows(file, "image_id", "context", "chosen", "rejected"):
             yield from _on_list(forgotten, *sample_ids_of(row))
@@ -131,21 +134,16 @@ def _held_originals(truth: pq.ParquetFile, samples: Path, forgotten: Forgotten) 
             yield from _on_list(forgotten, source_id(row, originals[row["sample_id"]]))
 
 
-def source_id(sample: Mapping[str, object], original_text: str) -> str:
+def source_id(sample: Mapping[str, Any], original_text: str) -> str:
     """``sample_id`` of a corrupted sample as its source has it."""
-    messages = sample["messages"]
-    assert isinstance(messages, list)
-    return sample_id(str(sample["image_id"]), [*messages[:-1], {**messages[-1], "content": original_text}])
+    *before, last = sample["messages"]
+    return sample_id(sample["image_id"], [*before, Message(role=last["role"], content=original_text)])
 
 
 def _on_list(forgotten: Forgotten, *ids: str) -> Iterator[str]:
     yield from (identity for identity in ids if identity in forgotten)
 
 
-def _said(text: str) -> dict[str, str]:
-    return {"role": "assistant", "content": text}
-
-
-def _rows(file: pq.ParquetFile, *columns: str) -> Iterator[dict[str, object]]:
+def _rows(file: pq.ParquetFile, *columns: str) -> Iterator[dict[str, Any]]:
     for batch in file.iter_batches(10_000, columns=list(columns)):
         yield from batch.to_pylist()

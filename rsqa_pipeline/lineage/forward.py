@@ -17,7 +17,7 @@ from rsqa_pipeline.curated_subsets.corpus import TABLES
 from rsqa_pipeline.errors import UsageError
 from rsqa_pipeline.lineage.manifest import ManifestStore, manifests
 from rsqa_pipeline.profile import Profile
-from rsqa_pipeline.records import sample_id
+from rsqa_pipeline.records import Message, sample_id
 from rsqa_pipeline.stages import assets_of
 
 _SAMPLE_KEYS = ("sample_id", "image_id", "image", "source")
@@ -150,7 +150,7 @@ def sample_ids_of(pair: Mapping[str, Any]) -> list[str]:
     """The ``sample_id`` of a pair's chosen and rejected text, as if each were a sample."""
     texts = (pair["chosen"], pair["rejected"])
     return [
-        sample_id(pair["image_id"] or "", [*pair["context"], {"role": "assistant", "content": text}]) for text in texts
+        sample_id(pair["image_id"] or "", [*pair["context"], Message(role="assistant", content=text)]) for text in texts
     ]
 
 

@@ -114,7 +114,7 @@ class Pairs:
         return self._is_forgotten(candidate.subject.image_id, candidate.subject.context, candidate.text)
 
     def _is_forgotten(self, image_id: str | None, context: Sequence[Message], text: str) -> bool:
-        return self.forgotten.holds(image_id, [*context, {"role": "assistant", "content": text}])
+        return self.forgotten.holds(image_id, [*context, Message(role="assistant", content=text)])
 
     def write(self, out: Path) -> Metrics:
         """Writes pairs, judgements, generations and quarantine (.parquet), and returns counts of their contents."""

@@ -73,6 +73,9 @@ class ClipStep(Optimizer):
     frozen_vision: bool = False
     """Trains the text tower and both projections alone ("locked-image tuning"). Each image passes the vision tower
     once, so a step costs a fraction."""
+    chunk_size: Count | None = None
+    """Samples whose activations each process holds at once; None: all of its batch. The contrast stays that of the
+    whole batch (gradient caching): memory falls to that of a chunk, and a step costs one forward pass more."""
 
 
 TrainedPart = Literal["connector", "embeddings", "language", "lora"]

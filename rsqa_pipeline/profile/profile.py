@@ -22,8 +22,9 @@ class Compute(Section):
     batch_tokens: Count = 4096
     """Tokens that the score model scores at once: rows x longest row, including image tokens."""
     launch: list[str] = Field(default=[])
-    """Command that starts the score model's training in several processes, put before ``-m module job``: accelerate
-    or torchrun, e.g. ``[accelerate, launch, --multi_gpu, --num_processes, "8"]``. Empty: the stage's own process."""
+    """Command that starts the training of the score model and of CLIP in several processes, put before
+    ``-m module job``: accelerate or torchrun, e.g. ``[accelerate, launch, --multi_gpu, --num_processes, "8"]``. Empty:
+    the stage's own process."""
 
 
 class ScratchSteps(Section):

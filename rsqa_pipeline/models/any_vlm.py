@@ -14,8 +14,8 @@ from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from rsqa_pipeline.errors import ModelError
-from rsqa_pipeline.models.generate import generate, prompt_fits
 from rsqa_pipeline.models.families import FAMILIES
+from rsqa_pipeline.models.generate import generate, prompt_fits
 from rsqa_pipeline.models.load import Vlm, load_vlm, load_weights, try_template
 from rsqa_pipeline.models.model_folder import read_config, reading
 from rsqa_pipeline.models.prompt_length import MAX_TEXT_TOKENS

@@ -50,7 +50,7 @@ def as_chat(messages: Sequence[Message]) -> list[Message]:
 
 
 def escape_control_tokens(processor: ProcessorMixin, text: str) -> str:
-    """Breaks up the tokenizer's control tokens in data, where they must stay plain text: "<|im_end|>" would end a turn."""
+    """Breaks up the tokenizer's control tokens in data, where they are plain text: "<|im_end|>" would end a turn."""
     if chat_form_of(processor).grid:
         return escape_qwen_tokens(text)
     for token in processor.tokenizer.get_added_vocab():

@@ -11,9 +11,11 @@ from PIL import Image
 from torch import Tensor
 from transformers.processing_utils import ProcessorMixin
 
+from rsqa_pipeline.boxes import Frame
 from rsqa_pipeline.errors import ModelError
-from rsqa_pipeline.models.families import chat_form_of
+from rsqa_pipeline.models.families import BoxForm, chat_form_of
 from rsqa_pipeline.models.image_size import image_size, max_image_tokens
+from rsqa_pipeline.models.prompt_length import MAX_PROMPT_TOKENS
 
 _TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
 
@@ -77,6 +79,20 @@ def limit_images(processor: ProcessorMixin, context: int) -> None:
     found = len(prepare_image(processor, square).tokens[0])
     if found >= context:
         raise ModelError(f"an image takes {found} tokens, but a row may have {context}; raise max_length")
+
+
+def box_frame(processor: ProcessorMixin, form: BoxForm, image: Image.Image) -> Frame:
+    """What the boxes refer to that a model of a family writes about an image that generation shows it."""
+    width, height = shown = image.size
+    if form.frame == "square":
+        side = max(width, height)
+        left, top = (side - width) // 2, (side - height) // 2
+        return Frame((side, side), (-left, -top, side - left, side - top))
+    if form.frame == "resized":
+        grid = prepare_images(processor, [image], MAX_PROMPT_TOKENS).tensors["image_grid_thw"][0].tolist()
+        patch = int(processor.image_processor.patch_size)
+        shown = grid[2] * patch, grid[1] * patch
+    return Frame(shown, (0, 0, width, height))
 
 
 def expand(processor: ProcessorMixin, row: Sequence[int], image: Sequence[int]) -> list[int]:

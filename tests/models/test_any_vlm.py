@@ -49,6 +49,7 @@ def vip_llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
         vision_config=CLIPVisionConfig(**size, image_size=16, patch_size=8, projection_dim=16),
         text_config=LlamaConfig(**size, vocab_size=len(WORDS), num_key_value_heads=2),
         image_token_index=WORDS.index("<image>"),
+        vision_feature_layers=[-1, -2],
     )
     VipLlavaForConditionalGeneration(config).save_pretrained(folder)
     return folder

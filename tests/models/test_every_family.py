@@ -24,7 +24,7 @@ from rsqa_pipeline.finetuned_models.training import SftExample, TrainingRun, sup
 from rsqa_pipeline.models.conversation import CAPTION_PROMPT, encode, render
 from rsqa_pipeline.models.families import FAMILIES, chat_form_of, family_of
 from rsqa_pipeline.models.generate import generate
-from rsqa_pipeline.models.image_inputs import limit_images, prepare_image
+from rsqa_pipeline.models.image_inputs import limit_images, prepare_images
 from rsqa_pipeline.models.load import Vlm, load_processor, load_vlm
 from rsqa_pipeline.models.log_probability import answer_tokens, mean_log_probabilities
 from rsqa_pipeline.models.scoring_group import ScoringGroup
@@ -203,16 +203,20 @@ def test_a_chat_keeps_every_text_and_no_control_token_of_data(vlm: Vlm) -> None:
 
 def test_images_leave_half_of_a_short_context(base: Path) -> None:
     processor, square = load_processor(base), Image.new("RGB", (64, 64), (9, 9, 9))
-    if chat_form_of(processor).grid:
-        limit_images(processor, 8)
-        assert processor.image_processor.size["longest_edge"] == 4 * 16 * 16
-        return
-    before = len(prepare_image(processor, square).tokens[0])
+    form = chat_form_of(processor)
+    if form.grid:
+        processor.image_processor.size = {"shortest_edge": 64 * 64, "longest_edge": 64 * 64}
+
+    def tokens() -> int:
+        return len(prepare_images(processor, [square], 512).tokens[0])
+
+    before = tokens()
     limit_images(processor, before + 4)
-    after = len(prepare_image(processor, square).tokens[0])
-    assert after <= (before + 4) // 2 if chat_form_of(processor).tiled else after == before
-    with pytest.raises(ModelError, match=rf"an image takes {after} tokens, but a row may have 4; raise max_length"):
-        limit_images(processor, 4)
+    after = tokens()
+    assert after <= (before + 4) // 2 if form.grid or form.tiled else after == before
+    if not form.grid:
+        with pytest.raises(ModelError, match=rf"an image takes {after} tokens, but a row may have 4; raise max_length"):
+            limit_images(processor, 4)
 
 
 def test_a_family_without_boxes_of_its_own_needs_a_declared_unit(vlm: Vlm) -> None:

@@ -201,7 +201,9 @@ def try_template(processor: ProcessorMixin, folder: Path) -> None:
     """
 
     def render(turns: Sequence[tuple[str, str]], has_image: bool, add_generation_prompt: bool) -> None:
-        chat = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns]
+        chat: list[dict[str, Any]] = [
+            {"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns
+        ]
         if has_image:
             next(turn for turn in chat if turn["role"] == "user")["content"].insert(0, {"type": "image"})
         processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=add_generation_prompt)

@@ -17,6 +17,7 @@ from rsqa_pipeline.lineage.manifest import manifests
 from rsqa_pipeline.lineage.trace import TraceNode
 from rsqa_pipeline.lineage.trace import trace as follow
 from rsqa_pipeline.profile import Profile, default_profile, load_profile
+from rsqa_pipeline.services import refuse_silent_mlflow
 from rsqa_pipeline.stages import assets_of
 
 _SHOWN = 10
@@ -74,6 +75,7 @@ def _resolve(settings: Profile, target: str) -> tuple[str, str | None, dict[str,
         from rsqa_pipeline.registration import find_registered
         from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking
 
+        refuse_silent_mlflow()
         model = find_registered(settings, MlflowTracking(settings), _registered(settings, target))
         return model["asset"], model["data_version"], {"model": model}
     store = manifests(settings)

@@ -29,11 +29,6 @@ def batches(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, pa.Record
             start += batch.num_rows
 
 
-def row_count(path: Path) -> int:
-    """Rows of a Parquet file, from its footer."""
-    return int(pq.read_metadata(path).num_rows)
-
-
 def read_rows(path: Path, columns: Sequence[str], wanted: Mask) -> pa.Table:
     """The wanted rows of the table in its order.
 
@@ -59,9 +54,9 @@ def read_last_turns(path: Path, wanted: Mask) -> pa.ChunkedArray:
     return pa.chunked_array(parts, pa.string())
 
 
-def has_ids(path: Path, ids: pa.ChunkedArray) -> bool:
+def _has_ids(path: Path, ids: pa.ChunkedArray) -> bool:
     """Whether the column ``sample_id`` of the table is these ids in this order."""
-    if row_count(path) != len(ids):
+    if pq.read_metadata(path).num_rows != len(ids):
         return False
     return all(
         pa.chunked_array([batch["sample_id"]]).equals(ids.slice(start, batch.num_rows))
@@ -72,7 +67,7 @@ def has_ids(path: Path, ids: pa.ChunkedArray) -> bool:
 def read_by_id(path: Path, columns: Sequence[str], ids: pa.ChunkedArray) -> pa.Table:
     """One row per id, missing where the table has not the id. REPEATED columns are dictionaries."""
     table = pq.read_table(path, columns=list(columns), read_dictionary=_repeated(columns), use_threads=False)
-    if has_ids(path, ids):
+    if _has_ids(path, ids):
         return table
     known = pq.read_table(path, columns=["sample_id"], use_threads=False)["sample_id"]
     return table.unify_dictionaries().take(pc.index_in(ids, value_set=known))

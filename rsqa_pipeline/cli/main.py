@@ -15,6 +15,7 @@ from rsqa_pipeline.cli import audit as audit_command
 from rsqa_pipeline.cli import curate as curate_command
 from rsqa_pipeline.cli import evidence as evidence_command
 from rsqa_pipeline.cli import explore as explore_command
+from rsqa_pipeline.cli import forget as forget_command
 from rsqa_pipeline.cli import init as init_command
 from rsqa_pipeline.cli import lineage as lineage_commands
 from rsqa_pipeline.cli import models as models_command
@@ -43,6 +44,7 @@ app.command()(curate_command.curate)
 app.command()(curate_command.drift)
 app.command()(retrain_command.retrain)
 app.command()(audit_command.audit)
+app.command()(forget_command.forget)
 app.command()(evidence_command.evidence)
 app.command()(explore_command.explore)
 console = make_console()

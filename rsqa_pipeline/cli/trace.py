@@ -185,7 +185,7 @@ def _forward(settings: Profile, target: str, as_json: bool, html: Path | None) -
     from rsqa_pipeline.lineage.forward import forward
 
     found = forward(settings, target)
-    counted = ("samples", "pairs", "scores", "subsets")
+    counted = ("samples", "pairs", "items", "scores", "subsets")
     rows = [
         {"what": what, "asset": name, "rows": len(ids)} for what in counted for name, ids in found[what].items()
     ] + [{"what": "models", "asset": name, "rows": count} for name, count in found["models"].items()]

@@ -1,4 +1,4 @@
-"""Shared by all training with a Hugging Face Trainer: arguments, history, loss curve, supervised data."""
+"""Shared by all fine-tuning: arguments of a Hugging Face Trainer, history, loss curve, supervised data."""
 
 from __future__ import annotations
 
@@ -37,6 +37,10 @@ constants.HF_HUB_DISABLE_TELEMETRY = True
 
 StepMetrics = dict[str, Any]
 """One optimizer step: ``{"phase": "captions", "step": 3, "loss": 2.1, ..}``; None where a number was not logged."""
+
+
+NAMED_SAMPLES = 8
+"""Number of a step's samples that an error names."""
 
 
 @dataclass(frozen=True)
@@ -186,11 +190,19 @@ def as_data(message: Message) -> Message:
     return {"role": message["role"], "content": escape_control_tokens(message["content"])}
 
 
-def check_converged(rows: Sequence[StepMetrics], phase: str) -> None:
-    """Raises ModelError if the loss of a step is not finite: such weights are unusable."""
-    for row in rows:
-        if _finite_or_none(row["loss"]) is None:
-            raise ModelError(f"{phase}: the loss is not a finite number at step {row['step']}; lower the learning rate")
+def not_finite(what: str, phase: str, step: int, sample_ids: Sequence[str]) -> ModelError:
+    """The error of a loss or a gradient that is not a finite number: such weights are unusable.
+
+    Args:
+        step: optimizer step, from 1.
+        sample_ids: the samples of that step; the first `NAMED_SAMPLES` are named.
+    """
+    ids = list(dict.fromkeys(sample_ids))
+    more = f" and {len(ids) - NAMED_SAMPLES} more" if len(ids) > NAMED_SAMPLES else ""
+    return ModelError(
+        f"{phase}: the {what} is not a finite number at step {step}, samples "
+        f"{', '.join(ids[:NAMED_SAMPLES])}{more}; lower the learning rate, or look at these samples"
+    )
 
 
 def final_loss(history: Sequence[StepMetrics], phase: str) -> float:

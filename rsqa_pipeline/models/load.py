@@ -96,22 +96,15 @@ def load_vlm(
 
 
 def load_clip(
-    path_or_id: str | Path,
-    compute: Compute,
-    revision: str | None = None,
-    trust_remote_code: bool = False,
-    families: tuple[str, ...] = CLIP_FAMILIES,
+    path_or_id: str | Path, compute: Compute, revision: str | None = None, trust_remote_code: bool = False
 ) -> Clip:
-    """Loads a CLIP with its tokenizer and image processor onto the profile's device.
-
-    Args:
-        families: accepted model types; add SIGLIP_FAMILIES if only embeddings are needed.
+    """Loads a CLIP or a SigLIP with its tokenizer and image processor onto the profile's device.
 
     Raises:
         ModelError: like `load_vlm`.
     """
     folder = local_folder(path_or_id, revision, trust_remote_code)
-    _check_family(folder, families, trust_remote_code)
+    _check_family(folder, CLIP_FAMILIES + SIGLIP_FAMILIES, trust_remote_code)
     model = load_weights(AutoModel, folder, compute, trust_remote_code)
     with reading(folder, "has a tokenizer or image processor that cannot be read"):
         tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -22,8 +22,9 @@ class Compute(Section):
     batch_tokens: Count = 4096
     """Tokens that the score model scores at once: rows x longest row, including image tokens."""
     launch: list[str] = Field(default=[])
-    """Command that starts the score model's training in several processes, put before ``-m module job``: accelerate
-    or torchrun, e.g. ``[accelerate, launch, --multi_gpu, --num_processes, "8"]``. Empty: the stage's own process."""
+    """Command that starts the training of the score model and of CLIP in several processes, put before
+    ``-m module job``: accelerate or torchrun, e.g. ``[accelerate, launch, --multi_gpu, --num_processes, "8"]``. Empty:
+    the stage's own process."""
 
 
 class ScratchSteps(Section):
@@ -73,6 +74,9 @@ class ClipStep(Optimizer):
     frozen_vision: bool = False
     """Trains the text tower and both projections alone ("locked-image tuning"). Each image passes the vision tower
     once, so a step costs a fraction."""
+    chunk_size: Count | None = None
+    """Samples whose activations each process holds at once; None: all of its batch. The contrast stays that of the
+    whole batch (gradient caching): memory falls to that of a chunk, and a step costs one forward pass more."""
 
 
 TrainedPart = Literal["connector", "embeddings", "language", "lora"]

@@ -51,8 +51,8 @@ def read_corpus(folders: Mapping[str, Path], rule: SubsetRule) -> Corpus:
     every = pa.chunked_array([chunk for found in ids for chunk in found.chunks], pa.string())
     samples = pd.concat(parts, ignore_index=True)
     codes = samples["table"].to_numpy()
-    samples["table"] = pd.Categorical.from_codes(codes, list(TABLES))
-    samples["kind"] = pd.Categorical.from_codes(codes, list(TABLES.values()))
+    samples["table"] = pd.Categorical.from_codes(codes, pd.Index(list(TABLES)))
+    samples["kind"] = pd.Categorical.from_codes(codes, pd.Index(list(TABLES.values())))
     if "true_quality" in samples:
         samples["oracle"] = samples["true_quality"].astype(float)
     versions = {}

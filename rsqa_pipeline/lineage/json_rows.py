@@ -41,6 +41,7 @@ def _rows(table: pd.DataFrame) -> Iterator[str]:
 def _cells(column: pd.Series) -> list[str]:
     """Each value as JSON."""
     if pd.api.types.is_numeric_dtype(column):  # the encoder writes a list of numbers at once
-        return json.dumps(json.loads(column.to_json(orient="values", double_precision=15)))[1:-1].split(", ")
+        numbers = column.to_json(orient="values", double_precision=15)  # type: ignore[call-overload]
+        return json.dumps(json.loads(numbers))[1:-1].split(", ")
     values = [None if pd.isna(value) else value for value in column.tolist()]
     return [encode_basestring_ascii(value) if isinstance(value, str) else json.dumps(value) for value in values]

@@ -49,10 +49,10 @@ def ranks(ids: pa.ChunkedArray, samples: pd.DataFrame, rule: SubsetRule, seed: i
     names = ids.to_pylist() if is_random(rule) else ids
     keys = ranking_keys(rule, names, ranking_scores(samples, rule), seed)
     kinds = samples["kind"].cat
-    groups = kinds.codes.to_numpy(np.int64)
+    groups = np.asarray(kinds.codes, dtype=np.int64)
     if rule.per:
         of_column = pd.factorize(samples[rule.per].astype("string").fillna(""))[0]
-        groups = groups + len(kinds.categories) * of_column
+        groups = groups + len(kinds.categories) * of_column.astype(np.int64)
     rank, scored = _ranks_in_groups(keys, groups, listed)
     # as `ranking.percentile`, for many groups at once
     found = pd.DataFrame({"rank": rank, "percentile": 100.0 * (scored - rank + 1) / np.maximum(scored, 1)})

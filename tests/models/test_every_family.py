@@ -114,9 +114,9 @@ def test_answers_that_were_learned_are_right_in_the_benchmark(vlm: Vlm, image: s
     }
     answers = {"presence": "yes", "grounding": BOX_TEXTS[vlm.model.config.model_type]}
     examples = [SftExample(image, context_of(t, of_task[t.name]), answers[t.name], t.name) for t in tasks]
-    step = VlmStep(learning_rate=1e-2, batch_size=2, steps=60, train=["connector", "language"])
+    step = VlmStep(learning_rate=1e-2, batch_size=2, steps=120, train=["connector", "language"])
     history = train_step(vlm, examples, step, 128, run_in(tmp_path / "scratch"), "instructions")
-    assert history[-1]["loss"] < 0.2
+    assert history[-1]["loss"] < 0.05
     save_vlm(vlm, tmp_path / "model")
     trained = load_vlm(tmp_path / "model", CPU)
     reply_format = with_boxes_of_family(trained) if family_of(trained.model).boxes else PLAIN

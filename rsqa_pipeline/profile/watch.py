@@ -18,16 +18,16 @@ class Monitors(Section):
     The values are defined in `rl_policy.monitors`.
     """
 
-    proxy_gold: NonNegative | None = 0.2
-    """Standard deviations by which the proxy gains on gold, while gold is not shown to rise."""
+    proxy_gold: NonNegative | None = 0.0
+    """Standard deviations by which the proxy surely gains on gold, while gold is not shown to rise."""
     kl: NonNegative | None = 0.5
     """Nats per token from the start model."""
     entropy: Annotated[float, Field(ge=0, lt=1)] | None = 0.8
     """Share of the entropy at the first check that is lost."""
     length: Annotated[float, Field(ge=1)] | None = 2.0
     """Factor by which answers became longer or shorter than the start's."""
-    phrase: Annotated[float, Field(ge=0, lt=1)] | None = 0.2
-    """Share of images by which one phrase became more frequent than at the start and in the references."""
+    phrase: Annotated[float, Field(ge=0, lt=1)] | None = 0.1
+    """Share of images by which one phrase surely became more frequent than at the start and in the references."""
     image: Annotated[float, Field(ge=0, lt=1)] | None = 0.5
     """Share of the score that an answer owes to its own image, in place of another, that is lost."""
 

@@ -4,8 +4,8 @@ All read the checks so far, the first of them before the first step. At each one
 prompts, *probes*, each on an image of its own, so that a probe is one independent draw. A monitor without enough to go
 on has no value: None, never 0.
 
-Bounds are means over probes plus or minus `Z` standard errors: an alarm may come at any of many checks, so each single
-one must be unlikely by chance.
+Bounds are means over probes plus or minus `Z` standard errors. An alarm may come at any of many checks, so what it takes
+must be unlikely by chance at each.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from rsqa_pipeline.profile import Monitor
 from rsqa_pipeline.rl_policy.rewards import read_answer
 from rsqa_pipeline.statistics import wilson
 
-Z = 2.576
-"""Standard errors between a mean and its bound: 99.5 %, one-sided."""
+Z = 2.0
+"""Standard errors between a mean and its bound: 97.7 %, one-sided. Where two bounds must not overlap, chance passes
+far less often."""
 MIN_PROBES = 8
 """Least number of probes with a value; below, a standard error means little."""
 WINDOW = 5
@@ -198,7 +199,7 @@ STATISTICS: Mapping[Monitor, Statistic] = {
 
 @dataclass(frozen=True)
 class Alarm:
-    """A monitor above its threshold, e.g. ``Alarm(40, "phrase", 0.41, 0.2)``."""
+    """A monitor above its threshold, e.g. ``Alarm(40, "phrase", 0.41, 0.1)``."""
 
     step: int
     monitor: Monitor

@@ -100,7 +100,7 @@ class Watch:
 
         Example: ``{"thresholds": {"kl": 0.5, ..}, "stop_on": ["phrase"], "checks": [{"step": 0, "proxy": .41,
         "gold": .55, "readings": {"kl": None, ..}}, ..], "alarms": [{"step": 40, "monitor": "phrase", "value": .41,
-        "threshold": .2}], "stopped_at": 40, "kept_step": 30}``
+        "threshold": .1}], "stopped_at": 40, "kept_step": 30}``
         """
         return {
             "thresholds": self.settings.monitors.thresholds,

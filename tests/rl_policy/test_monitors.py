@@ -12,6 +12,7 @@ from rsqa_pipeline.profile import Monitor, Monitors
 from rsqa_pipeline.rl_policy.monitors import (
     MIN_PROBES,
     STATISTICS,
+    Z,
     Check,
     Values,
     alarms_of,
@@ -121,7 +122,7 @@ def test_the_change_is_that_of_a_fitted_line_in_deviations_of_all_values() -> No
 def test_bounds_are_a_mean_and_its_standard_errors() -> None:
     found = bounds(np.array([0.0, 1.0, 2.0, 3.0]))
     assert found.value == 1.5
-    assert found.high - 1.5 == pytest.approx(2.576 * np.std([0, 1, 2, 3], ddof=1) / 2)
+    assert found.high - 1.5 == pytest.approx(Z * np.std([0, 1, 2, 3], ddof=1) / 2)
     assert 1.5 - found.low == pytest.approx(found.high - 1.5)
 
 

@@ -81,7 +81,7 @@ def test_a_run_with_an_exploit_is_stopped_and_keeps_the_last_checkpoint_before_t
     assert not same(weights(load_vlm(world.start, Compute(device="cpu"))), weights(run.policy))
 
     alarm = next(alarm for alarm in watch.alarms() if alarm.monitor == "phrase")
-    assert alarm.step == watch.stopped_at and alarm.value > alarm.threshold == 0.2
+    assert alarm.step == watch.stopped_at and alarm.value > alarm.threshold == 0.1
     assert history[-1]["alarms"]["phrase"] == alarm.value
     assert logger.logged[watch.stopped_at]["watch_phrase"] == alarm.value
     assert watch.metrics()["watch/kept_step"] == watch.kept_step

@@ -4,8 +4,8 @@ All read the checks so far, the first of them before the first step. At each one
 prompts, *probes*, each on an image of its own, so that a probe is one independent draw. A monitor without enough to go
 on has no value: None, never 0.
 
-Bounds are means over probes plus or minus `Z` standard errors. An alarm may come at any of many checks, so what it takes
-must be unlikely by chance at each.
+Bounds are means over probes plus or minus `Z` standard errors. An alarm may come at any of many checks, so what it
+takes must be unlikely by chance at each.
 """
 
 from __future__ import annotations

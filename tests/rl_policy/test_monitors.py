@@ -12,9 +12,9 @@ from rsqa_pipeline.profile import Monitor, Monitors
 from rsqa_pipeline.rl_policy.monitors import (
     MIN_PROBES,
     STATISTICS,
-    Z,
     Check,
     Values,
+    Z,
     alarms_of,
     bounds,
     read_monitors,

@@ -41,7 +41,7 @@ import torch
 from PIL import Image
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
-from rsqa_pipeline.finetuned_models.finetune_vlm import save_vlm, train_supervised
+from rsqa_pipeline.finetuned_models.finetune_vlm import train_supervised
 from rsqa_pipeline.finetuned_models.training import SftExample, StepMetrics, TrainingRun
 from rsqa_pipeline.models.load import QwenVLProcessor, Vlm, load_vlm
 from rsqa_pipeline.models.scoring_group import ScoringGroup
@@ -145,9 +145,10 @@ def make_world(folder: Path, per_colour: int = 40, steps: int = 160) -> World:
     step = ReasoningStep(learning_rate=4e-3, batch_size=16, steps=steps, warmup_steps=10)
     run = TrainingRun(0, Compute(device="cpu"), folder / "training", SilentLogger())
     train_supervised(model, processor, order, step, None, run, "reasoning")
-    shutil.rmtree(folder / "training", ignore_errors=True)
-    save_vlm(Vlm(model, processor), folder / "writing")
+    for part in (model, processor):
+        part.save_pretrained(folder / "writing")
     (folder / "writing").rename(world.start)
+    shutil.rmtree(folder / "training")
     return world
 
 

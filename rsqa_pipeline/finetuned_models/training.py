@@ -21,6 +21,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.processing_utils import ProcessorMixin
 
 from rsqa_pipeline.errors import ModelError
 from rsqa_pipeline.images.decode import open_image
@@ -170,14 +171,14 @@ def lazy_dataset(rows: Sequence[Mapping[str, Any]]) -> Dataset:
     return Dataset.from_list([dict(row) for row in rows]).with_transform(_open_images)
 
 
-def supervised_dataset(examples: Sequence[SftExample]) -> Dataset:
+def supervised_dataset(processor: ProcessorMixin, examples: Sequence[SftExample]) -> Dataset:
     """Columns ``images``, ``prompt``, ``completion``, ``sample_id`` for TRL's SFTTrainer; images are opened lazily."""
     return lazy_dataset(
         [
             {
                 "image": example.image,
-                "prompt": [as_data(message) for message in example.prompt],
-                "completion": [as_data({"role": "assistant", "content": example.answer.strip()})],
+                "prompt": [as_data(processor, message) for message in example.prompt],
+                "completion": [as_data(processor, {"role": "assistant", "content": example.answer.strip()})],
                 "sample_id": example.sample_id,
             }
             for example in examples
@@ -185,9 +186,9 @@ def supervised_dataset(examples: Sequence[SftExample]) -> Dataset:
     )
 
 
-def as_data(message: Message) -> Message:
+def as_data(processor: ProcessorMixin, message: Message) -> Message:
     """The turn with control tokens escaped, as `models.conversation.render` does."""
-    return {"role": message["role"], "content": escape_control_tokens(message["content"])}
+    return {"role": message["role"], "content": escape_control_tokens(processor, message["content"])}
 
 
 def not_finite(what: str, phase: str, step: int, sample_ids: Sequence[str]) -> ModelError:

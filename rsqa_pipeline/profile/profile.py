@@ -7,11 +7,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from rsqa_pipeline.boxes import Order, Unit
 from rsqa_pipeline.profile.curated_subsets import POLICY_NAMES, CuratedSubsets, CurationCurve
 from rsqa_pipeline.profile.preference_data import PreferenceData, TextModel
 from rsqa_pipeline.profile.score_model import ScoreModelSettings
 from rsqa_pipeline.profile.source_pairs import Boxes, SourcePairs
 from rsqa_pipeline.profile.types import Count, Fraction, NonNegative, Optimizer, Sampling, Section
+from rsqa_pipeline.profile.watch import Watch
 
 
 class Compute(Section):
@@ -155,6 +157,14 @@ class RlPolicy(Section):
     open_ended_form: OpenEndedForm = "paper"
     """``paper``: no reward at or below the reference's score, so a group of such answers has no gradient. ``graded``:
     half of the reward at the reference, and less the further below."""
+    watch: Watch | None = None
+    """Monitors of reward hacking; None: none run."""
+
+    @model_validator(mode="after")
+    def _kl_is_measured(self) -> RlPolicy:
+        if self.watch and self.watch.monitors.kl is not None and self.kl == 0:
+            raise ValueError("watch.monitors.kl: without a KL term none is measured; set it to null, or kl above 0")
+        return self
 
 
 class BestOfN(Section):
@@ -168,15 +178,25 @@ class BestOfN(Section):
     """The score model selects by the lower bound of its score, see the rule of a subset."""
 
 
+class ReplyBoxes(Section):
+    unit: Unit | Literal["family"]
+    order: Order = "corners"
+
+    def declared(self) -> Boxes | None:
+        """Unit and order; None for those of the model's family."""
+        return None if self.unit == "family" else Boxes(unit=self.unit, order=self.order)
+
+
 class Benchmarks(Section):
     batch_size: Count
     max_new_tokens: Count
     bootstrap_resamples: Count
     served: dict[str, TextModel] = Field(default={})
     """Further rows of the VLM benchmark, by name: models behind an OpenAI-compatible server."""
-    reply_boxes: dict[str, Boxes] = Field(default={})
+    reply_boxes: dict[str, ReplyBoxes] = Field(default={})
     """How ``base`` and served models write boxes, by row; default: as this project, in pixels of the stored image.
-    Qwen2-VL: ``{unit: 0..1000}``; GeoChat: ``{unit: 0..100}``. A box that does not fit is an unreadable reply."""
+    ``base: {unit: family}`` is the convention of its family, see ``models/families.py``. Served Qwen2-VL:
+    ``{unit: 0..1000}``; GeoChat: ``{unit: 0..100}``. A box that does not fit is an unreadable reply."""
     best_of_n: BestOfN
     curve: CurationCurve
 
@@ -187,6 +207,9 @@ class Benchmarks(Section):
                 raise ValueError(f"benchmarks.served.{name} needs a server")
         if unknown := sorted(set(self.reply_boxes) - {"base", *self.served}):
             raise ValueError(f"benchmarks.reply_boxes: {unknown[0]!r} is neither base nor in benchmarks.served")
+        for name in sorted(set(self.reply_boxes) & set(self.served)):
+            if self.reply_boxes[name].unit == "family":
+                raise ValueError(f"benchmarks.reply_boxes.{name}: the family behind a server is not known; name a unit")
         return self
 
 
@@ -245,6 +268,13 @@ class Profile(Section):
     def _one_fault_pairs_need_scenes(self) -> Profile:
         if self.preference_data.one_fault_pairs and self.source_pairs.captions.format != "scenes":
             raise ValueError("preference_data.one_fault_pairs needs scenes, whose truth is known; set it to null")
+        return self
+
+    @model_validator(mode="after")
+    def _gold_is_known(self) -> Profile:
+        watch, instructions = self.rl_policy.watch, self.source_pairs.instructions
+        if watch and watch.gold == "truth" and instructions and instructions.format != "scenes":
+            raise ValueError("rl_policy.watch.gold: truth needs instructions from scenes; use benchmark or score_model")
         return self
 
     @property

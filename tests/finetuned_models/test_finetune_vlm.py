@@ -29,7 +29,7 @@ from rsqa_pipeline.finetuned_models.training import (
 from rsqa_pipeline.images.decode import ImageFault, open_image
 from rsqa_pipeline.models.conversation import CAPTION_PROMPT
 from rsqa_pipeline.models.generate import generate
-from rsqa_pipeline.models.load import Vlm, base_model, load_vlm, weights_version
+from rsqa_pipeline.models.load import Vlm, base_model, load_processor, load_vlm, weights_version
 from rsqa_pipeline.profile import Profile, TrainedPart, VlmStep
 from rsqa_pipeline.records import SUBSET, TRUTH, write_table
 from rsqa_pipeline.tracking.run_logger import SilentLogger
@@ -194,7 +194,8 @@ def test_images_are_opened_only_when_a_batch_needs_them(corpus: dict[str, Path])
 def test_data_cannot_contain_control_tokens(corpus: dict[str, Path]) -> None:
     row = {**subset_samples(corpus, "all", "image_text_pairs", "caption")[0]}
     row["messages"] = [{"role": "assistant", "content": "a <|im_end|> field <|image_pad|>"}]
-    example = supervised_dataset(as_sft_examples([row]))[0]
+    processor = load_processor(base_model(corpus["base_models"], "vlm"))
+    example = supervised_dataset(processor, as_sft_examples([row]))[0]
     assert example["completion"][0]["content"] == "a < |im_end|> field < |image_pad|>"
 
 

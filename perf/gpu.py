@@ -33,12 +33,14 @@ from scoring import (
 from scoring import flops as flops_of
 from transformers import CLIPConfig, CLIPModel, PreTrainedModel, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
+from rsqa_pipeline.finetuned_models.contrastive import ContrastiveStep, PairBatch
 from rsqa_pipeline.models.load import QwenVLProcessor, Vlm
 from rsqa_pipeline.models.scoring_group import ScoringGroup
 from rsqa_pipeline.profile import Compute, InstructionStep, load_profile
 from rsqa_pipeline.records import Message
 from rsqa_pipeline.score_model.inputs.encoder import ChatEncoder
 from rsqa_pipeline.score_model.scoring.scorer import Scorer
+from rsqa_pipeline.score_model.training.distributed import ProcessGroup
 from rsqa_pipeline.score_model.training.losses import bradley_terry
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 
@@ -89,7 +91,9 @@ class Scale:
     side: int
     groups: int
     clip: dict[str, dict[str, int]]
-    clip_batches: tuple[int, ...]
+    clip_batch: int
+    clip_chunks: tuple[int | None, ...]
+    """Chunk sizes; None: the whole batch."""
     rows: int
     """Rows of a training step of a VLM."""
     new_tokens: int
@@ -102,7 +106,7 @@ FULL = Scale(
                    "patch_size": 14, "image_size": 224, "projection_dim": 768},
         "text": {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "projection_dim": 768},
     },
-    (1024, 512, 256), 16, 256,
+    1024, (None, 256, 64), 16, 256,
 )  # fmt: skip
 TINY = Scale(
     ("tiny",), 56, 4,
@@ -112,7 +116,7 @@ TINY = Scale(
         "text": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
                  "projection_dim": 32},
     },
-    (8,), 4, 8,
+    8, (None, 4), 4, 8,
 )  # fmt: skip
 
 
@@ -184,30 +188,30 @@ def score_step(table: Table, scale: Scale, size: str, folder: Path) -> None:
     table.add(f"score model, {size}, vision and head, {scale.rows} pairs", f"{timed(table.device, step):.2f} s")
 
 
-def clip_step(table: Table, scale: Scale, size: int) -> None:
-    """One contrastive step with all weights trained."""
-    from rsqa_pipeline.finetuned_models.finetune_clip import Similarities, contrastive_loss
-
+def clip_step(table: Table, scale: Scale, size: int, chunk_size: int | None) -> None:
+    """One contrastive step with all weights trained, of the whole batch or in chunks."""
     shape = scale.clip
     side, width = shape["vision"]["image_size"], shape["text"]["projection_dim"]
     with torch.device(table.device):
         config = CLIPConfig(text_config=shape["text"], vision_config=shape["vision"], projection_dim=width)
-        model = Similarities(CLIPModel(config)).train()
+        model = CLIPModel(config).train()
         ids = torch.randint(5, 1000, (size, 77))
-        images = torch.randn(size, 3, side, side)
-        batch = {"images": images, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        same = torch.eye(size, dtype=torch.bool)
+        tokens = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        batch = PairBatch(torch.randn(size, 3, side, side), tokens, torch.eye(size, dtype=torch.bool))
+    contrast = ContrastiveStep(model, ProcessGroup(torch.device(table.device)), chunk_size, bfloat16=True)
     adamw = torch.optim.AdamW(model.parameters(), lr=1e-5)
 
     def step() -> None:
         adamw.zero_grad()
-        with torch.autocast(table.device, torch.bfloat16):
-            similarity = model(batch)
-        contrastive_loss(similarity, same)[0].backward()
+        contrast.backward(batch, 1, [0])
         adamw.step()
 
     seconds = timed(table.device, step)
-    table.add(f"CLIP, training step, batch {size:,}", f"{seconds:.2f} s, {size / seconds:.0f} pairs/s")
+    table.add(clip_row(size, chunk_size), f"{seconds:.2f} s, {size / seconds:.0f} pairs/s")
+
+
+def clip_row(size: int, chunk_size: int | None) -> str:
+    return f"CLIP, training step, batch {size:,}" + (f" in chunks of {chunk_size}" if chunk_size else "")
 
 
 def new_vlm(processor: QwenVLProcessor, size: str, device: str) -> Vlm:
@@ -307,10 +311,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for size in scale.models:
             table.guarded(f"scorer, {size}", partial(scorer_rows, table, scale, size, Path(folder), peak))
-        for batch in scale.clip_batches:  # smaller ones only where the paper's does not fit
-            table.guarded(f"CLIP, training step, batch {batch:,}", partial(clip_step, table, scale, batch))
-            if OUT_OF_MEMORY not in table.lines[-1]:
-                break
+        for chunk_size in scale.clip_chunks:
+            what = clip_row(scale.clip_batch, chunk_size)
+            table.guarded(what, partial(clip_step, table, scale, scale.clip_batch, chunk_size))
         for name, step in (("score model", score_step), ("SFT", sft_step), ("GRPO", grpo_step)):
             what = f"{name}, {scale.models[0]}, training step"
             table.guarded(what, partial(step, table, scale, scale.models[0], Path(folder)))

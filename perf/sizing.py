@@ -25,11 +25,12 @@ from rsqa_pipeline.finetuned_models.subset_samples import subset_samples
 from rsqa_pipeline.finetuned_models.training import TrainingRun
 from rsqa_pipeline.images.decode import open_image
 from rsqa_pipeline.models.conversation import as_chat, encode
-from rsqa_pipeline.models.load import base_model, load_clip, load_processor, load_vlm
+from rsqa_pipeline.models.load import base_model, device_of, load_clip, load_processor, load_vlm
 from rsqa_pipeline.models.scoring_group import ScoringGroup
 from rsqa_pipeline.profile import Profile, load_profile
 from rsqa_pipeline.records import read_table
 from rsqa_pipeline.score_model.scoring.scorer import Scorer
+from rsqa_pipeline.score_model.training.distributed import ProcessGroup
 from rsqa_pipeline.sizing.assets import sizes_of
 from rsqa_pipeline.sizing.hardware import card_of
 from rsqa_pipeline.stages import assets_of
@@ -59,7 +60,7 @@ def work(profile: Profile, asset: str) -> None:
         if asset.startswith("clip_"):
             step = settings.clip.model_copy(update={"steps": STEPS})
             clip = load_clip(base_model(inputs["base_models"], "clip"), profile.compute)
-            finetune_clip.train_clip(clip, captions, step, run)
+            finetune_clip.train_clip(clip, captions, step, run, ProcessGroup(device_of(profile.compute)))
         else:
             vlm = load_vlm(base_model(inputs["base_models"], "vlm"), profile.compute)
             examples = finetune_vlm.as_sft_examples(captions)

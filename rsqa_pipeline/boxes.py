@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 Box = tuple[float, float, float, float]
@@ -33,6 +34,16 @@ _POINTS = rf"\[\s*{_PAIR}(?:\s*,\s*{_PAIR})+\s*\]|\(\s*{_NUMBER}\s*,\s*{_NUMBER}
 _BRACES = rf"\{{(?:\s*<\s*{_NUMBER}\s*>){{4}}(?:\s*\|\s*<\s*{_NUMBER}\s*>)?\s*\}}"
 _SPAN = re.compile(f"(?P<braces>{_BRACES})|(?P<list>{_LIST})|(?P<points>{_POINTS})", re.IGNORECASE)
 _MARKS = re.compile(r"<\|box_(?:start|end)\|>|</?box>")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What the numbers of a box refer to, where that is not the stored image."""
+
+    size: tuple[int, int]
+    """Width and height in the unit ``pixels``."""
+    area: Box
+    """Where it lies in the stored image, in pixels of that; larger than the image where a model pads."""
 
 
 class BoxError(ValueError):
@@ -56,20 +67,24 @@ def read_one_box(text: str | None) -> Box | None:
     return boxes[0] if x1 > x0 and y1 > y0 else None
 
 
-def in_pixels(text: str, size: tuple[int, int], unit: Unit, order: Order) -> str:
+def in_pixels(text: str, size: tuple[int, int], unit: Unit, order: Order, frame: Frame | None = None) -> str:
     """The text with each box as ``[x0, y0, x1, y1]`` in pixels, rounded to tenths, without a model's box marks.
 
     Args:
         size: width and height of the image in pixels.
         order: whether four numbers in brackets are two corners, or a corner, width and height.
+        frame: what the numbers refer to; by default the image.
 
     Raises:
-        BoxError: a box lies outside the image, has no area, or is smaller than one unit, so that another is meant.
+        BoxError: a box lies outside the image or frame, has no area, or is smaller than one unit, so that another is
+            meant.
     """
+
+    of = frame or Frame(size, (0.0, 0.0, float(size[0]), float(size[1])))
 
     def rewrite(span: re.Match[str]) -> str:
         found = _read(span, order)
-        return span[0] if found is None else _written(_checked(span[0], *found, size, unit))
+        return span[0] if found is None else _written(_checked(span[0], *found, size, unit, of))
 
     return _SPAN.sub(rewrite, _MARKS.sub("", text))
 
@@ -139,16 +154,17 @@ def _around(points: Sequence[Point], angle: float) -> Box:
     return x - half_width, y - half_height, x + half_width, y + half_height
 
 
-def _checked(text: str, points: list[Point], angle: float, size: tuple[int, int], unit: Unit) -> Box:
-    """The box in pixels; of a turned box the part within the image. Raises BoxError."""
-    full = (float(size[0]), float(size[1])) if unit == "pixels" else (_FULL_SIDE[unit],) * 2
+def _checked(text: str, points: list[Point], angle: float, size: tuple[int, int], unit: Unit, frame: Frame) -> Box:
+    """The box in pixels; of a turned box, or one of a larger frame, the part within the image. Raises BoxError."""
+    full = (float(frame.size[0]), float(frame.size[1])) if unit == "pixels" else (_FULL_SIDE[unit],) * 2
     found = f"{text[:100]} in {unit}, image of {size[0]} x {size[1]} pixels"
     x0, y0, x1, y1 = _around(points, 0.0)
     if min(x0, y0) < 0 or x1 > full[0] or y1 > full[1]:
         raise BoxError(f"the box lies outside its image: {found}")
     if unit != "fraction" and x1 - x0 < 1 and y1 - y0 < 1:
         raise BoxError(f"the box is smaller than one unit; is it in fractions? {found}")
-    scaled = [(x / full[0] * size[0], y / full[1] * size[1]) for x, y in points]
+    left, top, right, bottom = frame.area
+    scaled = [(left + x / full[0] * (right - left), top + y / full[1] * (bottom - top)) for x, y in points]
     a, b, c, d = _around(scaled, angle)
     box = max(a, 0.0), max(b, 0.0), min(c, float(size[0])), min(d, float(size[1]))
     x0, y0, x1, y1 = (round(value, 1) for value in box)

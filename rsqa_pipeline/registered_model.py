@@ -16,7 +16,7 @@ import pandas as pd
 from rsqa_pipeline import load_scorer
 from rsqa_pipeline.errors import ModelError
 from rsqa_pipeline.images.decode import ImageFault, open_image
-from rsqa_pipeline.models.any_vlm import QwenVlm
+from rsqa_pipeline.models.any_vlm import KnownVlm
 from rsqa_pipeline.models.clip_score import ClipScorer
 from rsqa_pipeline.models.load import load_vlm, weights_version
 from rsqa_pipeline.models.scoring_group import Score, ScoringGroup
@@ -64,7 +64,7 @@ class TableScorer:
 class TableAnswerer:
     """The greedy answer of a VLM to each row's text about its image."""
 
-    def __init__(self, vlm: QwenVlm, name: str) -> None:
+    def __init__(self, vlm: KnownVlm, name: str) -> None:
         """
         Args:
             name: of the output.
@@ -109,7 +109,7 @@ def _load_pyfunc(path: str) -> TableScorer | TableAnswerer:
         raise ModelError(f"{path} is neither a score model nor a CLIP or VLM of this package; register it again")
     name = OUTPUTS[kind].name
     if kind == "vlm":
-        return TableAnswerer(QwenVlm(load_vlm(path, compute)), name)
+        return TableAnswerer(KnownVlm(load_vlm(path, compute)), name)
     scorer = load_scorer(path) if kind == "scorer" else ClipScorer.load(path, compute, CLIP_BATCH)
     return TableScorer(scorer, name)
 

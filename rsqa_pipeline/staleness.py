@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rsqa_pipeline.asset import Asset
 from rsqa_pipeline.asset_names import upstream
+from rsqa_pipeline.forgotten import FORGOTTEN
 from rsqa_pipeline.lineage.manifest import ManifestStore, Recipe, manifests
 from rsqa_pipeline.materialize import current_manifest, input_folders, recipe_of
 from rsqa_pipeline.profile import Profile
@@ -63,6 +64,9 @@ def differences(before: Recipe, now: Recipe) -> list[str]:
         ("source", before.sources, now.sources),
     ):
         changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+        if what == "source" and str(FORGOTTEN) in changed:
+            changed.remove(str(FORGOTTEN))
+            reasons.append("forgotten items changed")
         if changed:
             reasons.append(f"{what} changed: {', '.join(changed)}")
     return reasons

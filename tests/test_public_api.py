@@ -59,7 +59,7 @@ def test_every_public_name_exists_and_is_documented():
     assert rsqa_pipeline.__version__ == version("rsqa-pipeline")
     for name in ("curate", "load_scorer", "score"):
         assert all(
-            part in getattr(rsqa_pipeline, name).__doc__ for part in ("Args:", "Returns:", "Raises:", "Example:")
+            part in getattr(rsqa_pipeline, name).__doc__ for part in ("Args:", "Returns:", "Raises:", "Examples:")
         )
 
 

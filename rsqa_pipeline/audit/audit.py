@@ -10,6 +10,7 @@ from rsqa_pipeline.asset import Asset
 from rsqa_pipeline.audit import record_checks
 from rsqa_pipeline.audit.databases import dagster_story, mlflow_story
 from rsqa_pipeline.audit.findings import Finding
+from rsqa_pipeline.audit.forgotten import check_forgotten
 from rsqa_pipeline.audit.outputs import changed_files, wrong_subset
 from rsqa_pipeline.audit.registry import check_aliases, check_versions
 from rsqa_pipeline.dvc_lock import locked_stages
@@ -50,7 +51,7 @@ def audit(profile: Profile) -> Audit:
     if not any(known.values()):
         raise DataError(f"profile {profile.name} has no recorded run; make one with `rsqa run`, or `dvc pull`")
     locked, dagster, mlflow = locked_stages(), dagster_story(profile), mlflow_story(profile)
-    found = []
+    found = check_forgotten(profile)
     for name, asset in assets.items():
         found += record_checks.check_links(folder, name) + record_checks.check_bundle(name, known[name], bundle)
         if dagster is not None:

@@ -21,6 +21,8 @@ KINDS = {
     "dvc_lock": "dvc.lock names another version than the record",
     "dagster_event": "Dagster's event names another version than the record",
     "missing_run": "a recorded Dagster or MLflow run is not in its database",
+    "forgotten_item": "a file holds an image or a sample that is on the list of forgotten ones",
+    "lost_tombstone": "the list of forgotten items lacks an id of a receipt, or the receipt cannot be read",
     "missing_evidence": "a file of the evidence package is gone",
     "changed_evidence": "a file of the evidence package is not what was written",
     "added_evidence": "a file of the evidence package was not there",

@@ -33,7 +33,7 @@ from rsqa_pipeline.benchmarks.results import ALL_TASKS, COMPARISON, Outcome, com
 from rsqa_pipeline.benchmarks.selectors import SCORERS, SELECTORS, Grades
 from rsqa_pipeline.benchmarks.task import load_tasks
 from rsqa_pipeline.models.clip_score import ClipScorer
-from rsqa_pipeline.models.load import CLIP_FAMILIES, SIGLIP_FAMILIES, base_model, load_clip, load_vlm
+from rsqa_pipeline.models.load import base_model, load_clip, load_vlm
 from rsqa_pipeline.plots import colour, new_panels, save
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.records import Metrics, write_table
@@ -88,8 +88,7 @@ def run(
     model = load_vlm(inputs[vlm] / "model", settings.compute)
     drawn = draw_answers(model, tasks, REASONING if policy else PLAIN, settings)
     add_scores(drawn, "score_model", by_score_model)
-    clip_path = base_model(inputs["base_models"], "clip")
-    clip = load_clip(clip_path, settings.compute, families=CLIP_FAMILIES + SIGLIP_FAMILIES)
+    clip = load_clip(base_model(inputs["base_models"], "clip"), settings.compute)
     add_scores(drawn, "clip_score", clip_rate(clip, ClipScorer(clip, settings.benchmarks.batch_size)))
     versions = {"vlm_version": model.version, "score_model_version": scorer.version, "clip_version": clip.version}
     write_table(out / "candidates.parquet", CANDIDATE, [row for answers in drawn for row in answers.rows(versions)])

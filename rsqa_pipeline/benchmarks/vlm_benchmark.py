@@ -21,7 +21,7 @@ from tqdm import tqdm
 from rsqa_pipeline.benchmarks.answers import MARKERS, READABLE, ask_once, context_of, mark, reply_key
 from rsqa_pipeline.benchmarks.items import TaskItems, read_items
 from rsqa_pipeline.benchmarks.kept_replies import KeptReplies
-from rsqa_pipeline.benchmarks.reply_format import PLAIN, REASONING, ReplyFormat
+from rsqa_pipeline.benchmarks.reply_format import PLAIN, REASONING, ReplyFormat, with_boxes_of_family
 from rsqa_pipeline.benchmarks.results import (
     ALL_TASKS,
     MetricInfo,
@@ -81,16 +81,17 @@ def run(
     folders = rows_of(inputs, "vlm", models, seeds)
     folders += [(name, None, str(inputs[name] / "model")) for name in policies]
     outcomes: list[Outcome] = []
+    formats: dict[str, ReplyFormat] = {}
     cache = settings.score_cache("vlm_benchmark")
     with KeptReplies(cache) as kept:
         for model, seed, folder in tqdm(folders, desc="vlm benchmark", unit="model"):
-            reply_format = REASONING if model in policies else replace(PLAIN, boxes=config.reply_boxes.get(model))
             vlm = load_vlm(folder, settings.compute)
-            found = evaluate(vlm, model, tasks, reply_format, config.max_new_tokens, config.batch_size, kept)
+            formats[model] = REASONING if model in policies else _plain(model, config, vlm)
+            found = evaluate(vlm, model, tasks, formats[model], config.max_new_tokens, config.batch_size, kept)
             outcomes += [replace(outcome, seed=seed) for outcome in found]
         for name, served in config.served.items():
-            reply_format = replace(PLAIN, boxes=config.reply_boxes.get(name))
-            outcomes += evaluate_served(name, served, tasks, reply_format, config.max_new_tokens, cache)
+            formats[name] = _plain(name, config, None)
+            outcomes += evaluate_served(name, served, tasks, formats[name], config.max_new_tokens, cache)
         kept.compact()
     counted = outcomes + _over_all_tasks(outcomes, tasks, infos)
     results = summarise(counted, infos, config.bootstrap_resamples, settings.seed)
@@ -98,7 +99,19 @@ def run(
     main = [(task.name, task.metrics[0].name) for task, _ in tasks] + [(ALL_TASKS, POOLED_METRIC)]
     shown = [(task, metric, task.replace("_", "\n")) for task, metric in main if (task, metric) in infos]
     plot_results(out / "plots" / "accuracy.png", results, shown, Compared.of(settings))
-    return write_results(out, outcomes, results, differences) | _reply_counts(outcomes, tasks, policies, config)
+    return write_results(out, outcomes, results, differences) | _reply_counts(outcomes, tasks, formats, config)
+
+
+def _plain(model: str, config: Benchmarks, vlm: Vlm | None) -> ReplyFormat:
+    """How a model that was not trained to reason is asked. ``vlm`` is None for a served one."""
+    boxes = config.reply_boxes.get(model)
+    if boxes is None:
+        return PLAIN
+    declared = boxes.declared()
+    if declared is not None:
+        return replace(PLAIN, boxes=declared)
+    assert vlm is not None  # checked by the profile
+    return with_boxes_of_family(vlm)
 
 
 def evaluate(
@@ -166,7 +179,7 @@ def _outcomes(
 
 
 def _reply_counts(
-    outcomes: Sequence[Outcome], tasks: TaskItems, policies: Sequence[str], config: Benchmarks
+    outcomes: Sequence[Outcome], tasks: TaskItems, formats: Mapping[str, ReplyFormat], config: Benchmarks
 ) -> Metrics:
     """``unreadable/<model>/<task>``: replies without an answer, over all seeds; they are wrong. ``no_reply/...``: items
     that a server did not answer; they count nowhere else. Counts of 0 are left out."""
@@ -175,9 +188,7 @@ def _reply_counts(
         by_id = {item["item_id"]: item for item in items}
         main = [o for o in outcomes if (o.task, o.metric) == (task.name, task.metrics[0].name)]
         for outcome in main:
-            plain = replace(PLAIN, boxes=config.reply_boxes.get(outcome.model))
-            reply_format = REASONING if outcome.model in policies else plain
-            answer = reply_format.answer(outcome.prediction or "", task, by_id[outcome.item_id])
+            answer = formats[outcome.model].answer(outcome.prediction or "", task, by_id[outcome.item_id])
             counts[f"unreadable/{outcome.model}/{task.name}"] += not READABLE[task.marker](answer)
         for name in config.served:
             counts[f"no_reply/{name}/{task.name}"] = len(items) - sum(o.model == name for o in main)

@@ -34,7 +34,7 @@ DESCRIPTIONS = {
 }
 """What each check demands, in one sentence."""
 
-NOT_FAULTS = ("near_duplicate", "in_benchmark")
+NOT_FAULTS = ("near_duplicate", "in_benchmark", "forgotten")
 """Reasons that are not a sign of broken data. Exact repeats are one, unless the profile expects them."""
 
 
@@ -143,7 +143,7 @@ def _few_quarantined(asset: Asset, metrics: Metrics, pairs: SourcePairs) -> Chec
     limit = pairs.max_quarantined_share
     detail = f"{share:.2%} quarantined, at most {limit:.2%} allowed (source_pairs.max_quarantined_share)"
     if besides:
-        detail += f"; {besides:.0f} repeats and benchmark items besides"
+        detail += f"; {besides:.0f} repeats, benchmark and forgotten items besides"
     if share > limit and (repeats := metrics.get("quarantined/duplicate_id", 0.0)):
         detail += f"; {repeats:.0f} rows repeat image and text; if this is usual, set the source's repeats_expected"
     return CheckResult("few_quarantined", share <= limit, detail, {"quarantined_share": share})

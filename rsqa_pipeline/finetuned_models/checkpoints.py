@@ -1,4 +1,4 @@
-"""The checkpoints from which a killed training with a Hugging Face Trainer resumes, and the rule when one is written.
+"""The checkpoints from which a killed training resumes, and the rule when one is written.
 
 A checkpoint holds the trained weights, the optimizer, the schedule, the random state and the curve so far. It is
 written into ``writing`` and renamed to ``step-<step>-<version>`` when it is complete. The version is that of its
@@ -36,7 +36,7 @@ class Checkpoints:
         """
         self._folder = folder
         self.writing = folder / "writing"
-        """Where the Trainer writes a checkpoint."""
+        """Where a checkpoint is written."""
         self.discard_unfinished()
 
     def newest(self) -> Path | None:
@@ -59,32 +59,52 @@ class Checkpoints:
         shutil.rmtree(self.writing, ignore_errors=True)
 
 
-class CheckpointRule(TrainerCallback):
-    """Asks the Trainer for a checkpoint when one is due, and keeps it.
+class CheckpointClock:
+    """Says when a checkpoint is due.
 
     One is due `MIN_SECONDS` after the last one, or later where writing takes long (`MAX_SHARE`). The last step gets one
     if a step before it did: what follows the training can be killed, too.
     """
 
-    def __init__(self, checkpoints: Checkpoints) -> None:
-        self._checkpoints = checkpoints
-        self._any = False
-        self._last = self._begun = 0.0
+    def __init__(self, resumed: bool) -> None:
+        """Starts when the training does.
+
+        Args:
+            resumed: from a checkpoint.
+        """
+        self._any = resumed
+        self._last = self._begun = time.monotonic()
         self._seconds = 0.0
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._any = state.global_step > 0
-        self._last = time.monotonic()
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def is_due(self, step: int, steps: int) -> bool:
+        """Whether to write one after ``step`` (from 1) of ``steps``."""
         self._begun = time.monotonic()
         due = self._begun - self._last >= max(MIN_SECONDS, self._seconds / MAX_SHARE)
-        control.should_save = due or (self._any and state.global_step >= state.max_steps)
+        return due or (self._any and step >= steps)
+
+    def written(self) -> None:
+        """To be called when the one that was due is written."""
+        self._any, self._last = True, time.monotonic()
+        self._seconds = self._last - self._begun
+
+
+class CheckpointRule(TrainerCallback):
+    """Asks a Hugging Face Trainer for a checkpoint when one is due, and keeps it."""
+
+    _clock: CheckpointClock
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self._checkpoints = checkpoints
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._clock = CheckpointClock(resumed=state.global_step > 0)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        control.should_save = self._clock.is_due(state.global_step, state.max_steps)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._checkpoints.keep(self._checkpoints.writing / f"checkpoint-{state.global_step}", state.global_step)
-        self._any, self._last = True, time.monotonic()
-        self._seconds = self._last - self._begun
+        self._clock.written()
 
 
 def keyed_folder(root: Path, inputs: Mapping[str, Path], settings: Any, module: str) -> Path:

@@ -35,7 +35,7 @@ from rsqa_pipeline.finetuned_models.training import (
 )
 from rsqa_pipeline.models.conversation import as_chat
 from rsqa_pipeline.models.families import family_of
-from rsqa_pipeline.models.image_size import image_size, max_image_tokens
+from rsqa_pipeline.models.image_inputs import limit_images
 from rsqa_pipeline.models.load import Vlm, base_model, load_vlm
 from rsqa_pipeline.profile import Profile, TrainedPart, VlmStep
 from rsqa_pipeline.profile.types import Optimizer
@@ -153,24 +153,25 @@ def train_supervised(
 
     Args:
         max_length: maximum tokens per row, image and prompt included; a longer answer is cut at the end. A larger image
-            than `max_image_tokens` is made smaller, now and by the saved ``processor``. None for no limit.
+            than `max_image_tokens` is made smaller, now and by the saved ``processor``, see `limit_images`. None for no
+            limit.
 
     Returns:
         One row per optimizer step: phase, step, loss (nats per token), accuracy (share of answer tokens predicted
         correctly), learning_rate.
 
     Raises:
-        ModelError: a loss or a gradient is not finite; training stops at that step.
+        ModelError: a loss or a gradient is not finite; training stops at that step. Or ``max_length`` is too short for
+            an image.
     """
     if max_length is not None:
-        # TRL would cut through the image's tokens, and the model then refuses the row
-        processor.image_processor.size = image_size(processor.image_processor, max_image_tokens(max_length))
+        limit_images(processor, max_length)  # TRL would cut through the image's tokens, and the model refuses the row
     history = History(training_run.logger, phase, SFT_COLUMNS)
     checkpoints = Checkpoints(training_run.scratch / phase)
     trainer = _ResumableSft(
         model=model,
         args=SFTConfig(max_length=max_length, **trainer_arguments(optimizer, training_run, checkpoints.writing)),
-        train_dataset=supervised_dataset(examples),
+        train_dataset=supervised_dataset(processor, examples),
         processing_class=processor,
         callbacks=[history],
     )

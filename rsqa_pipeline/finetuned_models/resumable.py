@@ -14,12 +14,8 @@ from transformers import Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import SAFE_WEIGHTS_NAME
 
-from rsqa_pipeline.errors import ModelError
 from rsqa_pipeline.finetuned_models.checkpoints import CheckpointRule, Checkpoints
-from rsqa_pipeline.finetuned_models.training import History, trained_in_float32
-
-NAMED_SAMPLES = 8
-"""Number of a batch's samples that an error names."""
+from rsqa_pipeline.finetuned_models.training import History, not_finite, trained_in_float32
 
 
 class ResumableTrainer(Trainer):
@@ -63,23 +59,15 @@ class ResumableTrainer(Trainer):
         """
         self._batch.extend(sample_ids)
         if not math.isfinite(loss.item()):
-            raise self._diverged("loss", self.state.global_step + 1)
+            raise not_finite("loss", self._phase, self.state.global_step + 1, self._batch)
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Called after each step; a gradient that is not finite makes every weight so."""
         if not math.isfinite(logs.get("grad_norm", 0.0)):
-            raise self._diverged("gradient", self.state.global_step)
+            raise not_finite("gradient", self._phase, self.state.global_step, self._batch)
         self._batch.clear()
         super().log(logs, start_time)
-
-    def _diverged(self, what: str, step: int) -> ModelError:
-        ids = list(dict.fromkeys(self._batch))
-        more = f" and {len(ids) - NAMED_SAMPLES} more" if len(ids) > NAMED_SAMPLES else ""
-        return ModelError(
-            f"{self._phase}: the {what} is not a finite number at step {step}, samples "
-            f"{', '.join(ids[:NAMED_SAMPLES])}{more}; lower the learning rate, or look at these samples"
-        )
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         assert output_dir is not None  # called for checkpoints only

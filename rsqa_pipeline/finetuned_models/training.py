@@ -1,4 +1,4 @@
-"""Shared by all training with a Hugging Face Trainer: arguments, history, loss curve, supervised data."""
+"""Shared by all fine-tuning: arguments of a Hugging Face Trainer, history, loss curve, supervised data."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.processing_utils import ProcessorMixin
 
 from rsqa_pipeline.errors import ModelError
 from rsqa_pipeline.images.decode import open_image
@@ -37,6 +38,10 @@ constants.HF_HUB_DISABLE_TELEMETRY = True
 
 StepMetrics = dict[str, Any]
 """One optimizer step: ``{"phase": "captions", "step": 3, "loss": 2.1, ..}``; None where a number was not logged."""
+
+
+NAMED_SAMPLES = 8
+"""Number of a step's samples that an error names."""
 
 
 @dataclass(frozen=True)
@@ -166,14 +171,14 @@ def lazy_dataset(rows: Sequence[Mapping[str, Any]]) -> Dataset:
     return Dataset.from_list([dict(row) for row in rows]).with_transform(_open_images)
 
 
-def supervised_dataset(examples: Sequence[SftExample]) -> Dataset:
+def supervised_dataset(processor: ProcessorMixin, examples: Sequence[SftExample]) -> Dataset:
     """Columns ``images``, ``prompt``, ``completion``, ``sample_id`` for TRL's SFTTrainer; images are opened lazily."""
     return lazy_dataset(
         [
             {
                 "image": example.image,
-                "prompt": [as_data(message) for message in example.prompt],
-                "completion": [as_data({"role": "assistant", "content": example.answer.strip()})],
+                "prompt": [as_data(processor, message) for message in example.prompt],
+                "completion": [as_data(processor, {"role": "assistant", "content": example.answer.strip()})],
                 "sample_id": example.sample_id,
             }
             for example in examples
@@ -181,16 +186,24 @@ def supervised_dataset(examples: Sequence[SftExample]) -> Dataset:
     )
 
 
-def as_data(message: Message) -> Message:
+def as_data(processor: ProcessorMixin, message: Message) -> Message:
     """The turn with control tokens escaped, as `models.conversation.render` does."""
-    return {"role": message["role"], "content": escape_control_tokens(message["content"])}
+    return {"role": message["role"], "content": escape_control_tokens(processor, message["content"])}
 
 
-def check_converged(rows: Sequence[StepMetrics], phase: str) -> None:
-    """Raises ModelError if the loss of a step is not finite: such weights are unusable."""
-    for row in rows:
-        if _finite_or_none(row["loss"]) is None:
-            raise ModelError(f"{phase}: the loss is not a finite number at step {row['step']}; lower the learning rate")
+def not_finite(what: str, phase: str, step: int, sample_ids: Sequence[str]) -> ModelError:
+    """The error of a loss or a gradient that is not a finite number: such weights are unusable.
+
+    Args:
+        step: optimizer step, from 1.
+        sample_ids: the samples of that step; the first `NAMED_SAMPLES` are named.
+    """
+    ids = list(dict.fromkeys(sample_ids))
+    more = f" and {len(ids) - NAMED_SAMPLES} more" if len(ids) > NAMED_SAMPLES else ""
+    return ModelError(
+        f"{phase}: the {what} is not a finite number at step {step}, samples "
+        f"{', '.join(ids[:NAMED_SAMPLES])}{more}; lower the learning rate, or look at these samples"
+    )
 
 
 def final_loss(history: Sequence[StepMetrics], phase: str) -> float:

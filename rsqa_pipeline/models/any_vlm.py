@@ -1,7 +1,6 @@
 """Text generation with any vision-language model that transformers supports: the profile's captioners and judges.
 
-Models that are trained or used for scoring are Qwen2-VL class (`models.load`); captioners and judges can be of any
-family.
+Models that are trained or used for scoring are of the `models.families`; captioners and judges can be of any family.
 """
 
 from __future__ import annotations
@@ -15,8 +14,9 @@ from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from rsqa_pipeline.errors import ModelError
+from rsqa_pipeline.models.families import FAMILIES
 from rsqa_pipeline.models.generate import generate, prompt_fits
-from rsqa_pipeline.models.load import VLM_FAMILIES, Vlm, load_vlm, load_weights, try_template
+from rsqa_pipeline.models.load import Vlm, load_vlm, load_weights, try_template
 from rsqa_pipeline.models.model_folder import read_config, reading
 from rsqa_pipeline.models.prompt_length import MAX_TEXT_TOKENS
 from rsqa_pipeline.profile import Compute
@@ -46,8 +46,8 @@ class AnyVlm(Protocol):
         """
 
 
-class QwenVlm:
-    """A Qwen2-VL class model, with this project's own chat template and batches."""
+class KnownVlm:
+    """A model of the `models.families`, with the batches that it is trained and measured with."""
 
     def __init__(self, vlm: Vlm) -> None:
         self._vlm = vlm
@@ -139,8 +139,8 @@ def load_any_vlm(folder: Path, compute: Compute, trust_remote_code: bool = False
     read_config(folder)
     with reading(folder / "config.json"):
         family = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code).model_type
-    if family in VLM_FAMILIES:
-        return QwenVlm(load_vlm(folder, compute, trust_remote_code=trust_remote_code))
+    if family in FAMILIES:
+        return KnownVlm(load_vlm(folder, compute, trust_remote_code=trust_remote_code))
     model = load_weights(AutoModelForImageTextToText, folder, compute, trust_remote_code)
     with reading(folder, "has a processor that cannot be read"):
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=trust_remote_code)

@@ -1,4 +1,4 @@
-"""Unit embeddings of images and texts by a CLIP, as numpy rows."""
+"""Unit embeddings of images and texts by a CLIP or a SigLIP, as numpy rows."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from PIL import Image
 
 from rsqa_pipeline.images.decode import open_image
 from rsqa_pipeline.models.load import Clip
+from rsqa_pipeline.models.two_towers import embed_tokens, project_images, tokenize
 
 Floats = npt.NDArray[np.float32]
 
@@ -28,26 +29,17 @@ def embed_opened(clip: Clip, images: Sequence[Image.Image]) -> Floats:
     pixels = clip.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
     with torch.inference_mode():
         pooled = clip.model.vision_model(pixel_values=pixels.to(clip.model.device, clip.model.dtype)).pooler_output
-        return unit_rows(clip.model.visual_projection(pooled).float().cpu().numpy())
+        return unit_rows(project_images(clip.model, pooled).float().cpu().numpy())
 
 
 def embed_texts(clip: Clip, texts: Sequence[str], batch_size: int) -> Floats:
     """(n, width) unit rows; a text longer than the model's context is cut at the end."""
-    context = int(clip.model.config.text_config.max_position_embeddings)
     rows = []
     for start in range(0, len(texts), batch_size):
-        tokens = clip.tokenizer(
-            list(texts[start : start + batch_size]),
-            padding=True,
-            truncation=True,
-            max_length=context,
-            return_tensors="pt",
-        ).to(clip.model.device)
+        tokens = tokenize(clip, texts[start : start + batch_size])
         with torch.inference_mode():
-            pooled = clip.model.text_model(
-                input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
-            ).pooler_output
-            rows.append(clip.model.text_projection(pooled).float().cpu().numpy())
+            vectors = embed_tokens(clip.model, {name: ids.to(clip.model.device) for name, ids in tokens.items()})
+            rows.append(vectors.float().cpu().numpy())
     return unit_rows(np.concatenate(rows))
 
 

@@ -12,15 +12,15 @@ import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
 
 from rsqa_pipeline.images.decode import ImageFault, content_hash, open_image
 from rsqa_pipeline.models.embedding_cache import EmbeddingCache
-from rsqa_pipeline.models.load import CLIP_FAMILIES, SIGLIP_FAMILIES, Clip, load_clip
+from rsqa_pipeline.models.load import Clip, load_clip
 from rsqa_pipeline.models.scoring_group import Score, ScoringGroup
+from rsqa_pipeline.models.two_towers import embed_tokens, project_images, text_context, tokenize
 from rsqa_pipeline.profile import Compute
 from rsqa_pipeline.profile.curated_subsets import ClipText
 from rsqa_pipeline.records import Message
@@ -41,9 +41,8 @@ class ClipScorer:
         self._batch_size = batch_size
         self._long_text = long_text
         self._cache = EmbeddingCache(embeddings, clip.version) if embeddings else None
-        self._siglip = clip.model.config.model_type in SIGLIP_FAMILIES
         self.version = clip.version
-        self.context = int(clip.model.config.text_config.max_position_embeddings)
+        self.context = text_context(clip.model)
         """Maximum text length in tokens, start and end tokens included."""
         self.truncated = 0
         """Number of texts cut to the context so far."""
@@ -58,8 +57,7 @@ class ClipScorer:
         embeddings: Path | None = None,
     ) -> ClipScorer:
         """Raises ModelError like `load_clip`."""
-        clip = load_clip(path_or_id, compute, families=CLIP_FAMILIES + SIGLIP_FAMILIES)
-        return cls(clip, batch_size, long_text, embeddings)
+        return cls(load_clip(path_or_id, compute), batch_size, long_text, embeddings)
 
     def score(self, groups: Sequence[ScoringGroup]) -> list[list[float | None]]:
         """Cosine in [-1, 1] of every candidate with its image, in the order of the groups; None if it has no score."""
@@ -135,18 +133,11 @@ class ClipScorer:
         model = self._clip.model
         pixels = self._clip.image_processor(images=images, return_tensors="pt")["pixel_values"]
         pooled = model.vision_model(pixel_values=pixels.to(model.device, model.dtype)).pooler_output
-        return _unit(pooled if self._siglip else model.visual_projection(pooled))
+        return _unit(project_images(model, pooled))
 
     def _text_vectors(self, texts: list[str]) -> torch.Tensor:
         """(texts, width) unit vectors; a text in several windows gets the normalized mean of their vectors."""
-        windows = self._clip.tokenizer(
-            texts,
-            padding="max_length" if self._siglip else True,  # a SigLIP is trained on texts padded to its context
-            truncation=True,
-            max_length=self.context,
-            return_overflowing_tokens=self._long_text == "windowed_mean",
-            return_tensors="pt",
-        )
+        windows = tokenize(self._clip, texts, windows=self._long_text == "windowed_mean")
         parts = [
             self._embed_tokens({name: ids[start : start + self._batch_size] for name, ids in windows.items()})
             for start in range(0, len(windows["input_ids"]), self._batch_size)
@@ -158,13 +149,9 @@ class ClipScorer:
         return _unit(sums.index_add(0, windows["overflow_to_sample_mapping"], vectors))
 
     @torch.inference_mode()
-    def _embed_tokens(self, tokens: dict[str, Any]) -> torch.Tensor:
+    def _embed_tokens(self, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
         model = self._clip.model
-        ids = tokens["input_ids"].to(model.device)
-        if self._siglip:
-            return _unit(model.text_model(input_ids=ids).pooler_output)
-        mask = tokens["attention_mask"].to(model.device)
-        return _unit(model.text_projection(model.text_model(input_ids=ids, attention_mask=mask).pooler_output))
+        return _unit(embed_tokens(model, {name: ids.to(model.device) for name, ids in tokens.items()}))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Chats as VLM input: the frozen caption prompt, Qwen2-VL's chat template, padded batches of tensors."""
+"""Chats as VLM input: the frozen caption prompt, this project's chat template, padded batches of tensors."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from PIL import Image
+from transformers.processing_utils import ProcessorMixin
 
-from rsqa_pipeline.models.image_size import image_size, max_image_tokens
-from rsqa_pipeline.models.load import QwenVLProcessor
+from rsqa_pipeline.models.families import chat_form_of
+from rsqa_pipeline.models.image_inputs import expand, prepare_images
 from rsqa_pipeline.records import Message
 
 CAPTION_PROMPT = "Describe this satellite image in detail."
@@ -48,8 +49,17 @@ def as_chat(messages: Sequence[Message]) -> list[Message]:
     return chat
 
 
-def escape_control_tokens(text: str) -> str:
-    """Breaks up the tokenizer's control tokens in data, where they must stay plain text: "<|im_end|>" would end a turn.
+def escape_control_tokens(processor: ProcessorMixin, text: str) -> str:
+    """Breaks up the tokenizer's control tokens in data, where they are plain text: "<|im_end|>" would end a turn."""
+    if chat_form_of(processor).grid:
+        return escape_qwen_tokens(text)
+    for token in processor.tokenizer.get_added_vocab():
+        text = text.replace(token, f"{token[0]} {token[1:]}")
+    return text
+
+
+def escape_qwen_tokens(text: str) -> str:
+    """Breaks up Qwen's control tokens, whether the tokenizer has them or not.
 
     The marks of boxes and of the objects that they belong to are kept: they are part of an answer.
     """
@@ -57,25 +67,28 @@ def escape_control_tokens(text: str) -> str:
 
 
 def render(
-    processor: QwenVLProcessor, chat: Sequence[Message], has_image: bool, add_generation_prompt: bool = False
+    processor: ProcessorMixin, chat: Sequence[Message], has_image: bool, add_generation_prompt: bool = False
 ) -> str:
     """Renders the chat as model input text, with an image placeholder at the start of the first user turn if needed.
 
     Raises:
         ValueError: the chat has an image but no user turn.
     """
-    turns: list[dict[str, Any]] = [{"role": m["role"], "content": escape_control_tokens(m["content"])} for m in chat]
+    turns: list[dict[str, Any]] = [
+        {"role": m["role"], "content": [{"type": "text", "text": escape_control_tokens(processor, m["content"])}]}
+        for m in chat
+    ]
     if has_image:
         first = next((turn for turn in turns if turn["role"] == "user"), None)
         if first is None:
             raise ValueError("a chat with an image needs a user turn; pass a caption through as_chat first")
-        first["content"] = [{"type": "image"}, {"type": "text", "text": first["content"]}]
+        first["content"].insert(0, {"type": "image"})
     text: str = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt)
     return text
 
 
 def encode(
-    processor: QwenVLProcessor,
+    processor: ProcessorMixin,
     chats: Sequence[Sequence[Message]],
     images: Sequence[Image.Image | None],
     max_length: int,
@@ -85,16 +98,15 @@ def encode(
 
     Args:
         chats: one list of messages per row; content is plain text.
-        images: one image per row, of any size, or None for a row without an image. The processor resizes images, to
-            at most `max_image_tokens`.
+        images: one image per row, of any size, or None for a row without an image. The processor resizes images; a
+            Qwen-VL's to at most `max_image_tokens`.
         max_length: maximum number of tokens per row, image tokens included. A longer row is cut at the end.
         add_generation_prompt: True for generation: the text ends with the start of the assistant's turn, and padding is
             on the left. Otherwise padding is on the right, so the last real token is at ``attention_mask.sum(1) - 1``.
 
     Returns:
-        input_ids, attention_mask, mm_token_type_ids (1 at image tokens), each (b, t) int64. If any row has an image,
-        also pixel_values (patches of all images, values per patch) float32 and image_grid_thw (images, 3) int64, both
-        in row order.
+        input_ids, attention_mask and, for a Qwen-VL, mm_token_type_ids (1 at image tokens), each (b, t) int64. If any
+        row has an image, also the images in row order, see `image_inputs.ImageInputs`.
 
     Raises:
         ValueError: the numbers of chats and images differ, or a generation prompt or an image exceeds max_length.
@@ -105,33 +117,21 @@ def encode(
         render(processor, chat, image is not None, add_generation_prompt)
         for chat, image in zip(chats, images, strict=True)
     ]
-    pixels: dict[str, torch.Tensor] = {}
-    present = [image for image in images if image is not None]
-    if present:
-        side_ratio = max(max(image.size) / min(image.size) for image in present)
-        size = image_size(processor.image_processor, max_image_tokens(max_length), side_ratio)
-        processed = processor.image_processor(images=present, size=size, return_tensors="pt")
-        pixels = {name: processed[name] for name in ("pixel_values", "image_grid_thw")}
-        texts = _expand_image_tokens(processor, texts, images, pixels["image_grid_thw"])
     # The template contains all special tokens, so none are added. Padding is done here because other users of the same
     # processor may change the tokenizer's padding side.
     rows = processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
-    return {**_pad(processor, rows, max_length, add_generation_prompt), **pixels}
+    tensors: dict[str, torch.Tensor] = {}
+    if present := [image for image in images if image is not None]:
+        shown = prepare_images(processor, present, max_length)
+        tensors, tokens = shown.tensors, iter(shown.tokens)
+        rows = [
+            expand(processor, row, next(tokens)) if image is not None else row
+            for row, image in zip(rows, images, strict=True)
+        ]
+    return {**_pad(processor, rows, max_length, add_generation_prompt), **tensors}
 
 
-def _expand_image_tokens(
-    processor: QwenVLProcessor, texts: list[str], images: Sequence[Image.Image | None], grids: torch.Tensor
-) -> list[str]:
-    merged = processor.image_processor.merge_size**2
-    counts = iter((grids.prod(dim=1) // merged).tolist())
-    token = processor.image_token
-    return [
-        text.replace(token, token * next(counts), 1) if image is not None else text
-        for text, image in zip(texts, images, strict=True)
-    ]
-
-
-def _pad(processor: QwenVLProcessor, rows: list[list[int]], max_length: int, left: bool) -> dict[str, torch.Tensor]:
+def _pad(processor: ProcessorMixin, rows: list[list[int]], max_length: int, left: bool) -> dict[str, torch.Tensor]:
     pad, image_token = processor.tokenizer.pad_token_id, processor.image_token_id
     width = min(max(len(row) for row in rows), max_length)
     ids = torch.full((len(rows), width), pad, dtype=torch.int64)
@@ -144,5 +144,7 @@ def _pad(processor: QwenVLProcessor, rows: list[list[int]], max_length: int, lef
         span = slice(width - len(kept), width) if left else slice(0, len(kept))
         ids[index, span] = torch.tensor(kept)
         mask[index, span] = 1
-    types = (ids == image_token).to(torch.int64) * mask
-    return {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": types}
+    padded = {"input_ids": ids, "attention_mask": mask}
+    if chat_form_of(processor).grid:
+        padded["mm_token_type_ids"] = (ids == image_token).to(torch.int64) * mask
+    return padded

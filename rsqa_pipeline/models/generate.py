@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from PIL import Image
 from tqdm import tqdm
+from transformers.processing_utils import ProcessorMixin
 
 from rsqa_pipeline.models.conversation import encode, render
-from rsqa_pipeline.models.load import QwenVLProcessor, Vlm
+from rsqa_pipeline.models.families import chat_form_of
+from rsqa_pipeline.models.load import Vlm
 from rsqa_pipeline.models.prompt_length import MAX_PROMPT_TOKENS, MAX_TEXT_TOKENS
 from rsqa_pipeline.profile.types import Sampling
 from rsqa_pipeline.records import Message
-
-_IMAGE_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
 
 
 def generate(
@@ -64,14 +64,14 @@ def generate(
     return answers
 
 
-def prompt_fits(processor: QwenVLProcessor, chat: Sequence[Message]) -> bool:
+def prompt_fits(processor: ProcessorMixin, chat: Sequence[Message]) -> bool:
     """Whether the text of a prompt fits, beside an image of any size."""
     text = render(processor, chat, has_image=False, add_generation_prompt=True)
     return len(processor.tokenizer(text, add_special_tokens=False)["input_ids"]) <= MAX_TEXT_TOKENS
 
 
 def _settings(
-    processor: QwenVLProcessor, sampling: Sampling | None, max_new_tokens: int, samples: int
+    processor: ProcessorMixin, sampling: Sampling | None, max_new_tokens: int, samples: int
 ) -> dict[str, Any]:
     tokenizer = processor.tokenizer
     settings: dict[str, Any] = {
@@ -79,7 +79,7 @@ def _settings(
         "num_return_sequences": samples,
         "do_sample": sampling is not None,
         # a sampled image token would refer to an image that does not exist
-        "suppress_tokens": tokenizer.convert_tokens_to_ids(list(_IMAGE_TOKENS)),
+        "suppress_tokens": chat_form_of(processor).suppressed(tokenizer),
         "pad_token_id": tokenizer.pad_token_id,
     }
     if sampling is None:

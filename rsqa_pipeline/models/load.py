@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,10 +30,17 @@ from transformers.processing_utils import ProcessorMixin
 
 from rsqa_pipeline.errors import ModelError
 from rsqa_pipeline.models.bounded_trial import MAX_TRIAL_BYTES, MAX_TRIAL_SECONDS, ends_in_child
-from rsqa_pipeline.models.model_folder import check_folder, check_size, read_config, reading, weight_files
+from rsqa_pipeline.models.families import ChatForm, chat_form_of, family_named
+from rsqa_pipeline.models.model_folder import (
+    check_folder,
+    check_size,
+    model_type,
+    read_config,
+    reading,
+    weight_files,
+)
 from rsqa_pipeline.profile import Compute
 
-VLM_FAMILIES = ("qwen2_vl", "qwen2_5_vl")
 CLIP_FAMILIES = ("clip",)
 SIGLIP_FAMILIES = ("siglip",)
 _WANTED_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
@@ -57,7 +66,7 @@ class Vlm:
 
     model: Any
     """A `PreTrainedModel` with a generate method, e.g. `Qwen2VLForConditionalGeneration`."""
-    processor: QwenVLProcessor
+    processor: ProcessorMixin
     version: str
 
 
@@ -84,34 +93,39 @@ class EmbeddingModel:
 def load_vlm(
     path_or_id: str | Path, compute: Compute, revision: str | None = None, trust_remote_code: bool = False
 ) -> Vlm:
-    """Loads a Qwen2-VL class model with its processor onto the profile's device.
+    """Loads a model of one of the `families.FAMILIES` with its processor onto the profile's device.
 
     Raises:
         ModelError: no such model, another family, only pickles, or weights that do not match the configuration.
     """
     folder = local_folder(path_or_id, revision, trust_remote_code)
-    _check_family(folder, VLM_FAMILIES, trust_remote_code)
+    family_named(_family(folder, trust_remote_code), folder)
     model = load_weights(AutoModelForImageTextToText, folder, compute, trust_remote_code)
-    return Vlm(model, load_processor(folder), weights_version(folder))
+    processor = load_processor(folder)
+    _stop_at_end_of_turn(model, processor)
+    return Vlm(model, processor, weights_version(folder))
+
+
+def _stop_at_end_of_turn(model: PreTrainedModel, processor: ProcessorMixin) -> None:
+    """Adds the token that ends an answer to those that end a generation; some checkpoints do not list it."""
+    tokenizer, config = processor.tokenizer, model.generation_config
+    end = tokenizer.convert_tokens_to_ids(chat_form_of(processor).end_token(tokenizer))
+    found = config.eos_token_id
+    stops = found if isinstance(found, list) else [] if found is None else [found]
+    if end not in stops:
+        config.eos_token_id = [*stops, end]
 
 
 def load_clip(
-    path_or_id: str | Path,
-    compute: Compute,
-    revision: str | None = None,
-    trust_remote_code: bool = False,
-    families: tuple[str, ...] = CLIP_FAMILIES,
+    path_or_id: str | Path, compute: Compute, revision: str | None = None, trust_remote_code: bool = False
 ) -> Clip:
-    """Loads a CLIP with its tokenizer and image processor onto the profile's device.
-
-    Args:
-        families: accepted model types; add SIGLIP_FAMILIES if only embeddings are needed.
+    """Loads a CLIP or a SigLIP with its tokenizer and image processor onto the profile's device.
 
     Raises:
         ModelError: like `load_vlm`.
     """
     folder = local_folder(path_or_id, revision, trust_remote_code)
-    _check_family(folder, families, trust_remote_code)
+    _check_family(folder, CLIP_FAMILIES + SIGLIP_FAMILIES, trust_remote_code)
     model = load_weights(AutoModel, folder, compute, trust_remote_code)
     with reading(folder, "has a tokenizer or image processor that cannot be read"):
         tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -140,39 +154,75 @@ def is_clip(path_or_id: str | Path) -> bool:
     return _family(local_folder(path_or_id), trust_remote_code=False) in CLIP_FAMILIES
 
 
-def load_processor(path_or_id: str | Path) -> QwenVLProcessor:
-    """The processor of a Qwen-VL checkpoint: chat template, tokenizer, image processor, no video.
+def load_processor(path_or_id: str | Path) -> ProcessorMixin:
+    """The processor of a VLM or score model: chat template, tokenizer, image processor; for Qwen-VL without video.
 
     Raises:
-        ModelError: the folder or hub id holds no such processor.
+        ModelError: no such checkpoint, an unknown family, or no such processor.
     """
     folder = local_folder(path_or_id)
+    form = family_named(model_type(read_config(folder)), folder).chat
+    processor_class = QwenVLProcessor if form.processor is Qwen2VLProcessor else form.processor
     with reading(folder, "has a processor that cannot be read"):
-        processor = QwenVLProcessor.from_pretrained(folder)
+        processor: ProcessorMixin = processor_class.from_pretrained(folder)
+        tokenizer = processor.tokenizer
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        if form.template is not None and not _ends_answers(processor, form):
+            processor.chat_template = form.template
+        if processor.chat_template is None:
+            raise ModelError(f"{folder}: the processor has no chat template; add one as chat_template.jinja")
         try_template(processor, folder)
     return processor
+
+
+def _ends_answers(processor: ProcessorMixin, form: ChatForm) -> bool:
+    template = processor.chat_template or ""
+    return "eos_token" in template or form.end_token(processor.tokenizer) in template
+
+
+_TRIED_CHATS = (
+    [("user", "?")],
+    [("user", "?"), ("assistant", "!")],
+    [("system", "."), ("user", "?"), ("assistant", "!"), ("user", "?"), ("assistant", "!"), ("user", "?")],
+)
+"""Role and text of the turns of the chats that a template is tried on."""
 
 
 def try_template(processor: ProcessorMixin, folder: Path) -> None:
     """Renders one question, so that a chat template that the sandbox refuses is found before any work.
 
-    It is rendered in a child process first: the sandbox limits neither nested loops nor the length of a text. What a
-    template does with other chats is not tried.
+    It first renders chats of all shapes that occur (one question, an answer, several turns; with and without an image
+    or a generation prompt) in a child process: the sandbox limits neither nested loops nor the length of a text. A
+    template that has no end only for certain words is not found.
 
     Raises:
         ModelError: the template takes too long, or too much memory.
     """
-    question = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]
 
-    def render() -> None:
-        processor.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
+    def render(turns: Sequence[tuple[str, str]], has_image: bool, add_generation_prompt: bool) -> None:
+        chat: list[dict[str, Any]] = [
+            {"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns
+        ]
+        if has_image:
+            next(turn for turn in chat if turn["role"] == "user")["content"].insert(0, {"type": "image"})
+        processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=add_generation_prompt)
 
-    if not ends_in_child(render):
+    def render_all() -> None:
+        for turns, has_image, prompt in product(_TRIED_CHATS, (False, True), (True, False)):
+            try:
+                render(turns, has_image, prompt)
+            except MemoryError:
+                raise
+            except Exception:
+                continue  # a template may refuse roles that it does not know
+
+    if not ends_in_child(render_all):
         raise ModelError(
             f"{folder}: the chat template needs more than {MAX_TRIAL_SECONDS} s or {MAX_TRIAL_BYTES // 2**20} MiB for "
-            "one question; use the template that the model was published with"
+            "short chats; use the template that the model was published with"
         )
-    render()
+    render(_TRIED_CHATS[0], has_image=False, add_generation_prompt=True)
 
 
 def local_folder(path_or_id: str | Path, revision: str | None = None, trust_remote_code: bool = False) -> Path:

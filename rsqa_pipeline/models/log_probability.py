@@ -12,10 +12,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from tqdm import tqdm
+from transformers.processing_utils import ProcessorMixin
 
 from rsqa_pipeline.images.decode import open_image
 from rsqa_pipeline.models.conversation import encode, escape_control_tokens
-from rsqa_pipeline.models.load import QwenVLProcessor, Vlm
+from rsqa_pipeline.models.families import chat_form_of
+from rsqa_pipeline.models.load import Vlm
 from rsqa_pipeline.models.prompt_length import MAX_PROMPT_TOKENS
 from rsqa_pipeline.models.scoring_group import Score, ScoringGroup
 
@@ -44,11 +46,12 @@ def mean_log_probabilities(vlm: Vlm, groups: Sequence[ScoringGroup], batch_size:
     return scores
 
 
-def answer_tokens(processor: QwenVLProcessor, text: str) -> list[int]:
+def answer_tokens(processor: ProcessorMixin, text: str) -> list[int]:
     """Token ids of an answer as a model's turn, the end of the turn included."""
-    tokenizer = processor.tokenizer
-    ids: list[int] = tokenizer(escape_control_tokens(text), add_special_tokens=False)["input_ids"]
-    return [*ids, tokenizer.eos_token_id]
+    tokenizer, form = processor.tokenizer, chat_form_of(processor)
+    written = form.before_answer + escape_control_tokens(processor, text)
+    ids: list[int] = tokenizer(written, add_special_tokens=False)["input_ids"]
+    return [*ids, tokenizer.convert_tokens_to_ids(form.end_token(tokenizer))]
 
 
 def _batches(groups: Sequence[ScoringGroup], batch_size: int) -> list[list[int]]:
@@ -95,13 +98,8 @@ def _answer_states(vlm: Vlm, prompts: dict[str, Tensor], rows: Sequence[Sequence
     """
     device, inner = vlm.model.device, vlm.model.model
     prompts, owners = {name: tensor.to(device) for name, tensor in prompts.items()}, owners.to(device)
-    positions, _ = inner.get_rope_index(
-        prompts["input_ids"],
-        mm_token_type_ids=prompts["mm_token_type_ids"],
-        image_grid_thw=prompts.get("image_grid_thw"),
-        attention_mask=prompts["attention_mask"],
-    )
-    read = inner(**prompts, position_ids=positions, use_cache=True)
+    positions = _positions(vlm, prompts)
+    read = inner(**prompts, position_ids=_as_argument(positions), use_cache=True)
     first = read.last_hidden_state[owners, -1:]
     longest = max(len(ids) for ids in rows)
     if longest == 1:
@@ -118,11 +116,31 @@ def _answer_states(vlm: Vlm, prompts: dict[str, Tensor], rows: Sequence[Sequence
     continued = inner(
         input_ids=ids.to(device),
         attention_mask=torch.cat([prompts["attention_mask"][owners], mask.to(device)], dim=1),
-        position_ids=(starts + torch.arange(longest - 1, device=device)).expand(3, -1, -1),
+        position_ids=_as_argument((starts + torch.arange(longest - 1, device=device)).expand(len(positions), -1, -1)),
         past_key_values=cache,
         use_cache=True,
     )
     return torch.cat([first, continued.last_hidden_state], dim=1)
+
+
+def _positions(vlm: Vlm, prompts: dict[str, Tensor]) -> Tensor:
+    """(axes, rows, tokens): over time, height and width for a family whose images have a grid, else one axis."""
+    mask = prompts["attention_mask"]
+    if not chat_form_of(vlm.processor).grid:
+        return (mask.cumsum(dim=1) - 1).clamp(min=0)[None]
+    positions: Tensor
+    positions, _ = vlm.model.model.get_rope_index(
+        prompts["input_ids"],
+        mm_token_type_ids=prompts["mm_token_type_ids"],
+        image_grid_thw=prompts.get("image_grid_thw"),
+        attention_mask=mask,
+    )
+    return positions
+
+
+def _as_argument(positions: Tensor) -> Tensor:
+    """As the model takes them: a single axis is left out."""
+    return positions if len(positions) > 1 else positions[0]
 
 
 def _score(value: float, tokens: int) -> Score:

@@ -27,6 +27,8 @@ MAX_DEPTH = 32
 MAX_INTEGER = 2**31
 """Greatest size or id in config.json."""
 MAX_LAYERS = 1024
+BACKBONE_TYPE = "backbone_model_type"
+"""Key of the backbone's ``model_type`` in the config.json of a score model."""
 MAX_SHOWN_NAMES = 5
 """Maximum number of names shown in an error."""
 _FLOATS = ("F64", "F32", "F16", "BF16")
@@ -51,6 +53,11 @@ def read_config(folder: Path) -> dict[str, Any]:
             raise ModelError(f"{file} must contain a JSON object, found {type(settings).__name__}")
         _check_values(file, "", settings, MAX_DEPTH)
     return settings
+
+
+def model_type(settings: dict[str, Any]) -> object:
+    """The ``model_type`` in a config.json; of a score model, that of its backbone."""
+    return settings.get(BACKBONE_TYPE, settings.get("model_type"))
 
 
 def _check_values(file: Path, key: str, value: Any, depth: int) -> None:

@@ -8,12 +8,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rsqa_pipeline.forgotten import FAULT, NOTHING, Forgotten
 from rsqa_pipeline.preference_data.candidate import GENERATION, JUDGEMENT, Candidate, pair_split
 from rsqa_pipeline.preference_data.chat.request import ChatRequest, Reply
 from rsqa_pipeline.preference_data.judge import Judge, Judgement, JudgeRequest
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.quarantine import Quarantine
-from rsqa_pipeline.records import PREFERENCE_PAIR, Family, Metrics, pair_id, sha256, write_table
+from rsqa_pipeline.records import PREFERENCE_PAIR, Family, Message, Metrics, pair_id, sha256, write_table
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,10 @@ class Judged:
 @dataclass
 class Pairs:
     """An asset's pairs and quarantine. Each *rival*, a candidate that is not chosen, becomes a pair or is
-    quarantined."""
+    quarantined. What is ``forgotten`` is in none of the tables, even if a model writes a forgotten text anew."""
 
     asset: str
+    forgotten: Forgotten = NOTHING
     rows: list[dict[str, Any]] = field(default_factory=list)
     quarantine: Quarantine = field(init=False)
     judged: list[Judged] = field(default_factory=list)
@@ -41,10 +43,13 @@ class Pairs:
         self.quarantine = Quarantine(self.asset)
 
     def add(self, pair: dict[str, Any]) -> None:
-        """Adds a pair. Quarantines it if its texts are equal, one is empty, or the pair is a duplicate."""
+        """Adds a pair. Quarantines it if its texts are equal, one is empty, the pair is a duplicate or forgotten."""
         identity = pair_id(pair["image_id"], pair["context"], pair["chosen"], pair["rejected"])
         chosen, rejected = pair["chosen_source"], pair["rejected_source"]
-        if not (pair["chosen"].strip() and pair["rejected"].strip()):
+        texts = (pair["chosen"], pair["rejected"])
+        if identity in self.forgotten or any(self._is_forgotten(pair["image_id"], pair["context"], t) for t in texts):
+            self.quarantine.add(identity, *FAULT)
+        elif not (pair["chosen"].strip() and pair["rejected"].strip()):
             self.quarantine.add(identity, "empty_text", f"{chosen} or {rejected} says nothing")
         elif pair["chosen"] == pair["rejected"]:
             self.quarantine.add(identity, "equal_text", f"{chosen} and {rejected} say the same")
@@ -63,6 +68,8 @@ class Pairs:
             purpose: ``caption``, ``answer`` or ``rephrase``.
             model: folder, hub id, or model name on the server.
         """
+        if self._is_forgotten(image_id, (), reply.text):
+            return
         self.generations.append(
             {
                 "image_id": image_id,
@@ -83,8 +90,11 @@ class Pairs:
         """Adds the pairs of one subject: the candidate with the best mean mark against each of the others.
 
         If several have the best mark, the first text in alphabetical order is chosen. A rival is quarantined if it has
-        no marks, the same mark as the chosen one, or the same text.
+        no marks, the same mark as the chosen one, or the same text; any candidate is if it is forgotten.
         """
+        for candidate in (entry.candidate for entry in judged if self._refuses(entry.candidate)):
+            self.quarantine.add(candidate_key(candidate), *FAULT)
+        judged = [entry for entry in judged if not self._refuses(entry.candidate)]
         self.judged += judged
         marked = [entry for entry in judged if entry.judgement.marks is not None]
         best = min(marked, key=lambda entry: (-mean_mark(entry), entry.candidate.text)) if marked else None
@@ -99,6 +109,12 @@ class Pairs:
                 self.quarantine.add(key, "equal_marks", f"{sources} both have {mean_mark(best):.3f}")
             else:
                 self.add(judged_pair(best, rival, family, judge, split))
+
+    def _refuses(self, candidate: Candidate) -> bool:
+        return self._is_forgotten(candidate.subject.image_id, candidate.subject.context, candidate.text)
+
+    def _is_forgotten(self, image_id: str | None, context: Sequence[Message], text: str) -> bool:
+        return self.forgotten.holds(image_id, [*context, Message(role="assistant", content=text)])
 
     def write(self, out: Path) -> Metrics:
         """Writes pairs, judgements, generations and quarantine (.parquet), and returns counts of their contents."""

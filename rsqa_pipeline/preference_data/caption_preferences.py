@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.forgotten import read_forgotten
 from rsqa_pipeline.preference_data.build_pairs import Pairs, add_judged
 from rsqa_pipeline.preference_data.candidate import Candidate, Subject, pair_split, preference_rows, scenes_of
 from rsqa_pipeline.preference_data.captioners import (
@@ -44,7 +45,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
         )
     scenes = scenes_of(rows)
     subjects = choose_subjects(rows, preferences.caption_images, settings.seed)
-    pairs = Pairs(ASSET)
+    pairs = Pairs(ASSET, read_forgotten())
     with ChatModels.of(settings, ASSET) as models:
         candidates = _captions(inputs["base_models"], rows, subjects, scenes, settings, models, pairs)
         judge = make_judge(preferences, models, scenes, candidates, settings.seed)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.forgotten import read_forgotten
 from rsqa_pipeline.models.prompt_length import overlong_prompt
 from rsqa_pipeline.preference_data.answers import (
     OPEN,
@@ -86,7 +87,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
             f"{inputs['instruction_samples']}: no sample of split 'preference'; see source_pairs.preference_share"
         )
     scenes = scenes_of(rows)
-    pairs = Pairs(ASSET)
+    pairs = Pairs(ASSET, read_forgotten())
     items = _items(balanced_by_task(rows, preferences.instruction_samples, seed), rows, scenes, seed, pairs)
     with ChatModels.of(settings, ASSET) as models:
         writers = ModelWriters(inputs["base_models"], models, settings, pairs)

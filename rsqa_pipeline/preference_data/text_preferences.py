@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from rsqa_pipeline.forgotten import read_forgotten
 from rsqa_pipeline.preference_data.build_pairs import Pairs
 from rsqa_pipeline.preference_data.candidate import pair_split
 from rsqa_pipeline.preference_data.importers.add_imports import add_imports
@@ -50,7 +51,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
         DataError: a file of ``imports.text`` cannot be read.
     """
     preferences = settings.preference_data
-    pairs = Pairs(ASSET)
+    pairs = Pairs(ASSET, read_forgotten())
     if preferences.imports.text:
         imported = add_imports("text", out, settings, pairs)
     else:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from rsqa_pipeline.boxes import Order, Unit
 from rsqa_pipeline.profile.curated_subsets import POLICY_NAMES, CuratedSubsets, CurationCurve
 from rsqa_pipeline.profile.preference_data import PreferenceData, TextModel
 from rsqa_pipeline.profile.score_model import ScoreModelSettings
@@ -23,8 +24,9 @@ class Compute(Section):
     batch_tokens: Count = 4096
     """Tokens that the score model scores at once: rows x longest row, including image tokens."""
     launch: list[str] = Field(default=[])
-    """Command that starts the score model's training in several processes, put before ``-m module job``: accelerate
-    or torchrun, e.g. ``[accelerate, launch, --multi_gpu, --num_processes, "8"]``. Empty: the stage's own process."""
+    """Command that starts the training of the score model and of CLIP in several processes, put before
+    ``-m module job``: accelerate or torchrun, e.g. ``[accelerate, launch, --multi_gpu, --num_processes, "8"]``. Empty:
+    the stage's own process."""
 
 
 class ScratchSteps(Section):
@@ -74,6 +76,9 @@ class ClipStep(Optimizer):
     frozen_vision: bool = False
     """Trains the text tower and both projections alone ("locked-image tuning"). Each image passes the vision tower
     once, so a step costs a fraction."""
+    chunk_size: Count | None = None
+    """Samples whose activations each process holds at once; None: all of its batch. The contrast stays that of the
+    whole batch (gradient caching): memory falls to that of a chunk, and a step costs one forward pass more."""
 
 
 TrainedPart = Literal["connector", "embeddings", "language", "lora"]
@@ -173,15 +178,25 @@ class BestOfN(Section):
     """The score model selects by the lower bound of its score, see the rule of a subset."""
 
 
+class ReplyBoxes(Section):
+    unit: Unit | Literal["family"]
+    order: Order = "corners"
+
+    def declared(self) -> Boxes | None:
+        """Unit and order; None for those of the model's family."""
+        return None if self.unit == "family" else Boxes(unit=self.unit, order=self.order)
+
+
 class Benchmarks(Section):
     batch_size: Count
     max_new_tokens: Count
     bootstrap_resamples: Count
     served: dict[str, TextModel] = Field(default={})
     """Further rows of the VLM benchmark, by name: models behind an OpenAI-compatible server."""
-    reply_boxes: dict[str, Boxes] = Field(default={})
+    reply_boxes: dict[str, ReplyBoxes] = Field(default={})
     """How ``base`` and served models write boxes, by row; default: as this project, in pixels of the stored image.
-    Qwen2-VL: ``{unit: 0..1000}``; GeoChat: ``{unit: 0..100}``. A box that does not fit is an unreadable reply."""
+    ``base: {unit: family}`` is the convention of its family, see ``models/families.py``. Served Qwen2-VL:
+    ``{unit: 0..1000}``; GeoChat: ``{unit: 0..100}``. A box that does not fit is an unreadable reply."""
     best_of_n: BestOfN
     curve: CurationCurve
 
@@ -192,6 +207,9 @@ class Benchmarks(Section):
                 raise ValueError(f"benchmarks.served.{name} needs a server")
         if unknown := sorted(set(self.reply_boxes) - {"base", *self.served}):
             raise ValueError(f"benchmarks.reply_boxes: {unknown[0]!r} is neither base nor in benchmarks.served")
+        for name in sorted(set(self.reply_boxes) & set(self.served)):
+            if self.reply_boxes[name].unit == "family":
+                raise ValueError(f"benchmarks.reply_boxes.{name}: the family behind a server is not known; name a unit")
         return self
 
 

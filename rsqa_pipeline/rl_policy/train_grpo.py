@@ -35,6 +35,7 @@ from rsqa_pipeline.finetuned_models.training import (
     trainer_arguments,
     write_history,
 )
+from rsqa_pipeline.models.families import chat_form_of
 from rsqa_pipeline.models.load import Vlm, load_vlm
 from rsqa_pipeline.plots import new_figure, save
 from rsqa_pipeline.profile import Profile, RlPolicy
@@ -60,7 +61,6 @@ GRPO_COLUMNS = {
     "learning_rate": "learning_rate",
 }
 log = logging.getLogger(__name__)
-IMAGE_TOKENS = ["<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"]
 
 
 def run(
@@ -173,14 +173,14 @@ def train_grpo(
             max_completion_length=config.sampling.max_new_tokens,
             beta=config.kl,
             # a sampled image token would refer to an image that does not exist
-            generation_kwargs={"suppress_tokens": processor.tokenizer.convert_tokens_to_ids(IMAGE_TOKENS)},
+            generation_kwargs={"suppress_tokens": chat_form_of(processor).suppressed(processor.tokenizer)},
             **trainer_arguments(config.grpo, training_run, checkpoints.writing),
         ),
         train_dataset=lazy_dataset(
             [
                 {
                     "image": prompt.image,
-                    "prompt": [as_data(message) for message in reasoning_prompt(prompt.context)],
+                    "prompt": [as_data(processor, message) for message in reasoning_prompt(prompt.context)],
                     "prompt_index": prompt_index,
                     "sample_id": prompt.sample_id,
                 }

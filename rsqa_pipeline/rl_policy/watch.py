@@ -222,7 +222,8 @@ class WatchCallback(TrainerCallback):
     def _log(self, alarms: Sequence[Alarm], step: int) -> None:
         check, readings = self._watch.checks[-1], self._watch.readings[-1]
         values: dict[str, float | None] = {"proxy": _mean(check.proxy), "gold": _mean(check.gold)}
-        values |= {**readings, "alarms": float(len(alarms))}
+        values.update({str(name): value for name, value in readings.items()})
+        values["alarms"] = float(len(alarms))
         found = {f"watch_{name}": value for name, value in values.items() if value is not None}
         self._logger.log_metrics(found, step=step)
 

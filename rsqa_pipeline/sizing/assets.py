@@ -224,9 +224,7 @@ class Sizing:
     def _clip_tuned(self, asset: Asset) -> Size:
         step, captions = self.profile.finetuned_models.clip, self._kept(asset.options["subset"])[0]
         said = min(self.lengths.caption + 2, self.clip.context)
-        size = train_clip(
-            self.clip, captions, said, _epochs(step, captions), step.batch_size, step.frozen_vision, self.machine
-        )
+        size = train_clip(self.clip, captions, said, _epochs(step, captions), step, self.processes, self.machine)
         return size.times(self._seeds, self.clip.weights * self.machine.weight_bytes)
 
     def _vlm_tuned(self, asset: Asset) -> Size:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rsqa_pipeline.profile import ClipStep
 from rsqa_pipeline.sizing import memory
 from rsqa_pipeline.sizing.flops import (
     Trained,
@@ -179,11 +181,22 @@ def run_clip(shape: ClipShape, images: float, texts: float, text_tokens: float, 
 
 
 def train_clip(
-    shape: ClipShape, samples: float, text_tokens: float, epochs: float, batch: int, frozen: bool, machine: Machine
+    shape: ClipShape,
+    samples: float,
+    text_tokens: float,
+    epochs: float,
+    step: ClipStep,
+    processes: int,
+    machine: Machine,
 ) -> Size:
-    """Contrastive training; a batch is one pass. A frozen vision tower sees each image once."""
+    """Contrastive training; a batch, or a chunk of it, is one pass. A frozen vision tower sees each image once.
+
+    A batch is divided over the processes. In chunks, each sample is embedded once more.
+    """
     seen, said = clip_flops(shape, text_tokens)
-    flops = samples * (seen + 3 * epochs * said) if frozen else 3 * samples * epochs * (seen + said)
+    frozen, passes = step.frozen_vision, 3 if step.chunk_size is None else 4
+    batch = min(math.ceil(step.batch_size / processes), step.chunk_size or step.batch_size)
+    flops = samples * (seen + passes * epochs * said) if frozen else passes * samples * epochs * (seen + said)
     trained = shape.weights - (shape.vision_weights if frozen else 0)
     used = memory.state(shape.weights, trained, machine.weight_bytes) + machine.own
     used += memory.activations(shape.text, batch * text_tokens, machine.weight_bytes, recomputed=False)
@@ -195,4 +208,4 @@ def train_clip(
 
 
 CLIP_IMAGE_BATCH = 256
-"""Images that a frozen vision tower sees at once (`finetune_clip.IMAGE_BATCH_SIZE`)."""
+"""Images that a frozen vision tower sees at once (`captioned_images.IMAGE_BATCH_SIZE`)."""

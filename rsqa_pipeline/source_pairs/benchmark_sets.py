@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.forgotten import read_forgotten
 from rsqa_pipeline.profile import Profile, SourceFile, SourcePairs
 from rsqa_pipeline.quarantine import Quarantine
 from rsqa_pipeline.records import BENCHMARK_ITEM, Metrics, sha256, write_table
@@ -37,17 +38,17 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     """
     pairs = settings.source_pairs
     assert pairs.benchmarks is not None  # otherwise the profile has no such asset
-    quarantine = Quarantine("benchmark_sets")
+    quarantine, forgotten = Quarantine("benchmark_sets"), read_forgotten()
     notes = SourceNotes(str(pairs.benchmarks.path), "test rows")
     if pairs.benchmarks.format == "scenes":
-        items = benchmark_items(pairs.benchmark_items, settings.seed, out)
+        items = benchmark_items(pairs.benchmark_items, settings.seed, out, quarantine, forgotten)
         kept = len(items)
     else:
         rows, images = (
             _test_rows(pairs, pairs.benchmarks, notes),
             ImageIndex(pairs.max_image_pixels, pairs.max_image_bytes),
         )
-        clean = check_rows(rows, images, quarantine, boxes_of(pairs.benchmarks))
+        clean = check_rows(rows, images, quarantine, boxes_of(pairs.benchmarks), forgotten)
         items, kept = file_items(clean, pairs.benchmark_items, settings.seed, quarantine)
     write_table(out / "items.parquet", BENCHMARK_ITEM, items)
     quarantine.write(out)

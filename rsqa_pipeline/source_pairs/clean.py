@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from rsqa_pipeline.boxes import BoxError
 from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.forgotten import FAULT, NOTHING, Forgotten
 from rsqa_pipeline.images.decode import ImageFault, decode_image, hash_image, read_bytes
 from rsqa_pipeline.images.geotiff import Georeference, georeference
 from rsqa_pipeline.images.limits import MAX_BYTES
@@ -79,12 +80,17 @@ class ImageIndex:
 
 
 def check_rows(
-    entries: Iterable[Entry], images: ImageIndex, quarantine: Quarantine, boxes: Boxes | None = None
+    entries: Iterable[Entry],
+    images: ImageIndex,
+    quarantine: Quarantine,
+    boxes: Boxes | None = None,
+    forgotten: Forgotten = NOTHING,
 ) -> list[CleanRow]:
     """Returns the usable entries in order; all others are added to ``quarantine``.
 
     Args:
         boxes: how the source's texts write boxes (see `box_texts`).
+        forgotten: what must not be used again.
 
     Raises:
         DataError: no row is usable; the message lists the reasons.
@@ -103,7 +109,10 @@ def check_rows(
         try:
             image_id = images.image_id(entry.image)
             entry = with_pixel_boxes(entry, images.size(entry.image), boxes)
-            clean.append(CleanRow(entry, image_id, images.georeference(entry.image)))
+            if forgotten.holds(image_id, entry.messages):
+                quarantine.add(entry.key, *FAULT)
+            else:
+                clean.append(CleanRow(entry, image_id, images.georeference(entry.image)))
         except ImageFault as image_fault:
             quarantine.add(entry.key, image_fault.reason, image_fault.detail)
         except BoxError as box_fault:

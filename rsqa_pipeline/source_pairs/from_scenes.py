@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.forgotten import FAULT, NOTHING, Forgotten
 from rsqa_pipeline.images.decode import TarImages
 from rsqa_pipeline.profile import SourcePairs
 from rsqa_pipeline.quarantine import Quarantine
@@ -37,22 +39,30 @@ QUESTIONS_PER_SCENE = 2
 
 
 class _RenderedScenes:
-    """Renders each scene once, into a tar."""
+    """Renders each scene once, into a tar; a forgotten one is left out."""
 
-    def __init__(self, archive: TarImages) -> None:
+    def __init__(self, archive: TarImages, forgotten: Forgotten) -> None:
         self._archive = archive
+        self._forgotten = forgotten
         self._known: dict[int, tuple[SceneTruth, str, str]] = {}
 
-    def get(self, scene: int) -> tuple[SceneTruth, str, str]:
-        """Truth, image_id and image reference of the scene with this seed."""
+    def get(self, scene: int) -> tuple[SceneTruth, str, str] | None:
+        """Truth, image_id and image reference of the scene with this seed; None for a forgotten image."""
         if scene not in self._known:
             truth = sample_scene(scene)
-            self._known[scene] = (truth, *self._archive.add(f"scene_{scene}.png", render(truth)))
+            name, pixels = f"scene_{scene}.png", render(truth)
+            if self._forgotten.ids:  # the id is that of the stored bytes, which must not reach the archive
+                with TarImages(Path(os.devnull)) as nowhere:
+                    if nowhere.add(name, pixels)[0] in self._forgotten:
+                        return None
+            self._known[scene] = (truth, *self._archive.add(name, pixels))
         return self._known[scene]
 
 
-def caption_drafts(pairs: SourcePairs, seed: int, out: Path, quarantine: Quarantine) -> list[Draft]:
-    """Reads the scenes' caption file and writes images.tar into ``out``.
+def caption_drafts(
+    pairs: SourcePairs, seed: int, out: Path, quarantine: Quarantine, forgotten: Forgotten = NOTHING
+) -> list[Draft]:
+    """Reads the scenes' caption file and writes images.tar into ``out``, without what is ``forgotten``.
 
     Raises:
         DataError: the file cannot be read or lacks a column.
@@ -64,20 +74,24 @@ def caption_drafts(pairs: SourcePairs, seed: int, out: Path, quarantine: Quarant
         raise DataError(f"{pairs.captions.path} cannot be read: {error}") from error
     drafts = []
     with TarImages(out / "images.tar") as archive:
-        scenes = _RenderedScenes(archive)
+        scenes = _RenderedScenes(archive, forgotten)
         for number, row in enumerate(tqdm(rows, desc=quarantine.asset, unit="row", disable=None), start=1):
             key = f"row {number}"
             fault = _scene_fault(row["scene"]) or text_fault(caption(row["caption"]))
             if fault is not None:
                 quarantine.add(key, *fault)
                 continue
-            truth, image_id, image = scenes.get(int(row["scene"]))
+            rendered, messages = scenes.get(int(row["scene"])), caption(row["caption"])
+            if rendered is None or forgotten.holds(rendered[1], messages):
+                quarantine.add(key, *FAULT)
+                continue
+            truth, image_id, image = rendered
             drafts.append(
                 Draft(
                     key=key,
                     image_id=image_id,
                     image=image,
-                    messages=caption(row["caption"]),
+                    messages=messages,
                     task="caption",
                     source=row["source"] or "unknown",
                     split=split_of(None, image_id, seed, pairs.preference_share),
@@ -99,20 +113,27 @@ def _scene_fault(scene: str) -> tuple[str, str] | None:
     return None
 
 
-def instruction_drafts(pairs: SourcePairs, seed: int, out: Path, quarantine: Quarantine) -> list[Draft]:
-    """Makes ``pairs.instruction_samples`` answered questions about new scenes and writes images.tar into ``out``."""
+def instruction_drafts(
+    pairs: SourcePairs, seed: int, out: Path, quarantine: Quarantine, forgotten: Forgotten = NOTHING
+) -> list[Draft]:
+    """Makes ``pairs.instruction_samples`` answered questions about new scenes and writes images.tar into ``out``.
+    Those that are ``forgotten`` are quarantined."""
     count = pairs.instruction_samples
     seeds = INSTRUCTION_SEEDS[: -(-count // QUESTIONS_PER_SCENE)]
     rows = instruction_samples(seeds, seed, QUESTIONS_PER_SCENE)[:count]
     drafts = []
     with TarImages(out / "images.tar") as archive:
-        scenes = _RenderedScenes(archive)
+        scenes = _RenderedScenes(archive, forgotten)
         for number, row in enumerate(tqdm(rows, desc=quarantine.asset, unit="row", disable=None), start=1):
-            truth, image_id, image = scenes.get(row.scene)
+            rendered = scenes.get(row.scene)
             messages: list[Message] = [
                 {"role": "user", "content": row.question.question},
                 {"role": "assistant", "content": row.answer},
             ]
+            if rendered is None or forgotten.holds(rendered[1], messages):
+                quarantine.add(f"question {number}", *FAULT)
+                continue
+            truth, image_id, image = rendered
             drafts.append(
                 Draft(
                     key=f"question {number}",
@@ -131,23 +152,29 @@ def instruction_drafts(pairs: SourcePairs, seed: int, out: Path, quarantine: Qua
     return drafts
 
 
-def benchmark_items(count: int, seed: int, out: Path) -> list[dict[str, Any]]:
-    """Makes ``count`` items per task on scenes that nothing else uses, and writes images.tar into ``out``."""
+def benchmark_items(
+    count: int, seed: int, out: Path, quarantine: Quarantine, forgotten: Forgotten
+) -> list[dict[str, Any]]:
+    """Makes ``count`` items per task on scenes that nothing else uses, and writes images.tar into ``out``. The next
+    scene replaces one that is ``forgotten``, which is quarantined."""
     tasks = ("classification", "retrieval", *BENCHMARK_TASKS, *REWARD_TASKS)
     items: dict[str, list[dict[str, Any]]] = {task: [] for task in tasks}
     with TarImages(out / "images.tar") as archive:
-        scenes = _RenderedScenes(archive)
+        scenes = _RenderedScenes(archive, forgotten)
         for scene in BENCHMARK_SEEDS:
             if all(len(found) >= count for found in items.values()):
                 break
-            for item in _items_of_scene(scene, seed, scenes):
+            rendered = scenes.get(scene)
+            if rendered is None:
+                quarantine.add(f"scene {scene}", *FAULT)
+                continue
+            for item in _items_of_scene(scene, seed, *rendered):
                 if len(items[item["task"]]) < count:
                     items[item["task"]].append(item)
     return [item for task in tasks for item in items[task]]
 
 
-def _items_of_scene(scene: int, seed: int, scenes: _RenderedScenes) -> Sequence[dict[str, Any]]:
-    truth, image_id, image = scenes.get(scene)
+def _items_of_scene(scene: int, seed: int, truth: SceneTruth, image_id: str, image: str) -> Sequence[dict[str, Any]]:
     rng = np.random.default_rng((seed, scene, 5))
     base = {"image_id": image_id, "image": image, "scene_class": truth.scene_class}
     name = SCENES[truth.scene_class].name  # as in texts: a VLM answers with these words, CLIP reads them

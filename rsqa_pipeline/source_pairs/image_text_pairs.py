@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from rsqa_pipeline.forgotten import read_forgotten
 from rsqa_pipeline.profile import Corruption, Profile
 from rsqa_pipeline.quarantine import Quarantine
 from rsqa_pipeline.records import Metrics
@@ -27,14 +28,14 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
         DataError: the source cannot be used at all, or none of its rows can.
     """
     pairs = settings.source_pairs
-    quarantine = Quarantine("image_text_pairs")
+    quarantine, forgotten = Quarantine("image_text_pairs"), read_forgotten()
     notes = SourceNotes(str(pairs.captions.path), "training rows")
     if pairs.captions.format == "scenes":
-        drafts = caption_drafts(pairs, settings.seed, out, quarantine)
+        drafts = caption_drafts(pairs, settings.seed, out, quarantine, forgotten)
     else:
         images = ImageIndex(pairs.max_image_pixels, pairs.max_image_bytes)
         entries = notes.watch(read_source(pairs.captions))
-        clean = check_rows(entries, images, quarantine, pairs.captions.boxes)
+        clean = check_rows(entries, images, quarantine, pairs.captions.boxes, forgotten)
         drafts = [draft_of(row, settings.seed, pairs.preference_share) for row in clean]
     found: Metrics = {}
     if pairs.duplicates is not None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.forgotten import Forgotten, read_forgotten
 from rsqa_pipeline.profile import Corruption, Profile, SourceFile, SourcePairs
 from rsqa_pipeline.quarantine import Quarantine
 from rsqa_pipeline.records import Metrics
@@ -37,13 +38,13 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
     """
     pairs = settings.source_pairs
     assert pairs.instructions is not None  # otherwise the profile has no such asset
-    quarantine = Quarantine("instruction_samples")
+    quarantine, forgotten = Quarantine("instruction_samples"), read_forgotten()
     notes = SourceNotes(str(pairs.instructions.path), "training rows")
     questions: dict[str, ClassQuestion] = {}
     if pairs.instructions.format == "scenes":
-        drafts = instruction_drafts(pairs, settings.seed, out, quarantine)
+        drafts = instruction_drafts(pairs, settings.seed, out, quarantine, forgotten)
     else:
-        drafts, questions = _file_drafts(pairs.instructions, pairs, settings.seed, quarantine, notes)
+        drafts, questions = _file_drafts(pairs.instructions, pairs, settings.seed, quarantine, notes, forgotten)
     found: Metrics = {}
     if pairs.duplicates is not None:
         drafts, found = remove(drafts, settings, inputs["benchmark_sets"], quarantine, out, by_question=True)
@@ -56,7 +57,12 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
 
 
 def _file_drafts(
-    source: SourceFile, pairs: SourcePairs, seed: int, quarantine: Quarantine, notes: SourceNotes
+    source: SourceFile,
+    pairs: SourcePairs,
+    seed: int,
+    quarantine: Quarantine,
+    notes: SourceNotes,
+    forgotten: Forgotten,
 ) -> tuple[list[Draft], dict[str, ClassQuestion]]:
     """Returns the samples, and the questions by sample key if the format is ``class_questions``."""
     entries: Iterable[Entry] = notes.watch(read_source(source))
@@ -70,7 +76,7 @@ def _file_drafts(
         steps = min(pairs.instruction_samples, len(available))
         entries = [available[step * len(available) // steps] for step in range(steps)]
     images = ImageIndex(pairs.max_image_pixels, pairs.max_image_bytes)
-    clean = check_rows(entries, images, quarantine, source.boxes)
+    clean = check_rows(entries, images, quarantine, source.boxes, forgotten)
     return [draft_of(row, seed, pairs.preference_share) for row in clean], questions
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rsqa_pipeline.asset import Asset
+from rsqa_pipeline.forgotten import forgotten_sources
 from rsqa_pipeline.profile import Profile
 
 TABLE_CHECKS = ("great_expectations", "rows_add_up", "few_quarantined")
@@ -30,7 +31,7 @@ def source_pairs_assets(profile: Profile) -> Iterator[Asset]:
             "source_pairs.instructions.path",
             *checked,
         ),
-        sources=pairs.benchmarks.paths if pairs.benchmarks else (),
+        sources=(pairs.benchmarks.paths if pairs.benchmarks else ()) + forgotten_sources(),
         records="benchmark_item",
         checks=TABLE_CHECKS,
     )
@@ -41,7 +42,7 @@ def source_pairs_assets(profile: Profile) -> Iterator[Asset]:
         function="source_pairs.image_text_pairs:run",
         inputs=("benchmark_sets",),
         settings=("source_pairs.captions", "source_pairs.preference_share", *removed, *checked),
-        sources=pairs.captions.paths + duplicates,
+        sources=pairs.captions.paths + duplicates + forgotten_sources(),
         records="image_text_sample",
         checks=TABLE_CHECKS,
     )
@@ -58,7 +59,7 @@ def source_pairs_assets(profile: Profile) -> Iterator[Asset]:
             *removed,
             *checked,
         ),
-        sources=(pairs.instructions.paths if pairs.instructions else ()) + duplicates,
+        sources=(pairs.instructions.paths if pairs.instructions else ()) + duplicates + forgotten_sources(),
         records="image_text_sample",
         checks=TABLE_CHECKS,
     )
@@ -85,7 +86,7 @@ def preference_data_assets(profile: Profile) -> Iterator[Asset]:
         description="text-only pairs for the head",
         function="preference_data.text_preferences:run",
         settings=("preference_data",),
-        sources=preferences.outside_paths("text"),
+        sources=preferences.outside_paths("text") + forgotten_sources(),
         records="preference_pair",
         checks=PAIR_CHECKS,
         families=("text",),
@@ -97,7 +98,7 @@ def preference_data_assets(profile: Profile) -> Iterator[Asset]:
         function="preference_data.caption_preferences:run",
         inputs=("image_text_pairs", "base_models"),
         settings=("preference_data",),
-        sources=preferences.outside_paths("caption"),
+        sources=preferences.outside_paths("caption") + forgotten_sources(),
         records="preference_pair",
         checks=PAIR_CHECKS,
         families=("caption",),
@@ -110,7 +111,7 @@ def preference_data_assets(profile: Profile) -> Iterator[Asset]:
         function="preference_data.instruction_preferences:run",
         inputs=("instruction_samples", "base_models"),
         settings=("preference_data",),
-        sources=preferences.outside_paths("instruction"),
+        sources=preferences.outside_paths("instruction") + forgotten_sources(),
         records="preference_pair",
         checks=PAIR_CHECKS,
         families=("rs_specific",) if preferences.rs_specific else (),

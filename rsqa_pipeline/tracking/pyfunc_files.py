@@ -10,7 +10,8 @@ import mlflow.pyfunc
 from mlflow.models import Model, ModelSignature
 from mlflow.types.schema import ColSpec, DataType, Schema
 
-from rsqa_pipeline.models.load import CLIP_FAMILIES, SIGLIP_FAMILIES, VLM_FAMILIES
+from rsqa_pipeline.models.families import FAMILIES
+from rsqa_pipeline.models.load import CLIP_FAMILIES, SIGLIP_FAMILIES
 from rsqa_pipeline.models.model_folder import read_config
 
 MODEL_ARTIFACT = "model"
@@ -50,7 +51,7 @@ def model_kind(folder: Path) -> ModelKind | None:
         return "scorer"
     if config.get("model_type") in CLIP_FAMILIES + SIGLIP_FAMILIES:
         return "clip"
-    return "vlm" if config.get("model_type") in VLM_FAMILIES else None
+    return "vlm" if config.get("model_type") in FAMILIES else None
 
 
 def write_pyfunc_files(kind: ModelKind, weights: str, run_id: str, out: Path) -> None:

@@ -83,6 +83,7 @@ RUN_ELSEWHERE = {
             + ["rsqa plan --profile rsicd"],
             "tests/pipeline/test_readme.py::test_the_commands_about_a_profile",
         ),
+        "rsqa forget": "tests/pipeline/test_forget.py::test_a_request_from_listing_to_proof",
     },
     "CONTRIBUTING.md": {"make install": ".github/workflows/retrain.yml", "make test": ".ci/run"},
     "docs/ci.md": {
@@ -97,6 +98,7 @@ RUN_ELSEWHERE = {
     "docs/lineage.md": {
         "rsqa trace": "tests/pipeline/test_audit.py::test_the_commands_of_the_docs",
         "rsqa audit": "tests/pipeline/test_audit.py::test_the_commands_of_the_docs",
+        "rsqa forget": "tests/pipeline/test_forget.py::test_a_request_from_listing_to_proof",
         "rsqa lineage export": "tests/pipeline/test_evidence.py::test_the_commands_of_the_docs",
         "rsqa models": "tests/state/test_registry_after_pull.py::test_the_docs_example_scores_in_a_second_clone",
     },

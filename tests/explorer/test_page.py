@@ -135,6 +135,33 @@ def test_few_elements_and_few_images_for_many_samples(large_folder: Path, opened
     assert page.get_attribute(f"#row-{last}", "aria-posinset") == "10000" and len(keys_shown(page)) < 30
 
 
+def scroll_to(page: Any, top: int) -> None:
+    """Scrolls the list and waits until the page has drawn it."""
+    frames = "requestAnimationFrame(() => requestAnimationFrame(done))"
+    page.evaluate(f"new Promise(done => {{ byId('list').scrollTop = {top}; {frames} }})")
+
+
+def test_a_tap_counts_while_the_list_moves(large_folder: Path, opened: Open) -> None:
+    page = opened(large_folder, 390, 844)
+    box = page.locator(".row >> nth=1").bounding_box()
+    page.mouse.move(box["x"] + 40, box["y"] + 40)
+    page.mouse.down()
+    scroll_to(page, 12)
+    page.mouse.up()
+    assert page.is_visible("#detail")
+    assert page.get_attribute("[aria-selected=true]", "aria-posinset") == "2"
+
+
+def test_scrolled_rows_are_in_order(large_folder: Path, opened: Open) -> None:
+    page = opened(large_folder)
+    for top in (2_000, 2_300, 50_000, 49_000, 0):
+        scroll_to(page, top)
+        places = page.eval_on_selector_all(".row", "all => all.map(row => [Number(row.ariaPosInSet), row.offsetTop])")
+        start, height = places[0][0], page.evaluate("rowHeight()")
+        assert places == [[start + n, (start + n - 1) * height] for n in range(len(places))]
+        assert places[0][1] <= top < places[-1][1]
+
+
 def test_filters_search_and_order(large_folder: Path, opened: Open) -> None:
     page = opened(large_folder)
     page.select_option("#filter-fault", label="class swap (1,000)")

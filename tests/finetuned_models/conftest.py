@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from transformers import AutoTokenizer, SiglipConfig, SiglipImageProcessor, SiglipModel
 
 from rsqa_pipeline.models.load import weights_version
 from rsqa_pipeline.profile import CaptionStep, ClipStep, Compute, FinetunedModels, InstructionStep, Profile
@@ -71,6 +74,28 @@ def _write_base_models(folder: Path, texts: list[str]) -> None:
     for kind in ("vlm", "clip"):
         entry = {"path": kind, "version": weights_version(folder / kind)}
         (folder / f"{kind}.json").write_text(json.dumps(entry))
+
+
+@pytest.fixture(scope="session")
+def siglip_corpus(corpus: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same corpus, and a SigLIP as the CLIP that its assets start from."""
+    folder = tmp_path_factory.mktemp("siglip")
+    tokenizer = AutoTokenizer.from_pretrained(corpus["base_models"] / "clip")
+    tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = SiglipConfig(
+        text_config={**tower, "vocab_size": len(tokenizer), "max_position_embeddings": 16, "projection_size": 32},
+        vision_config={**tower, "image_size": 32, "patch_size": 8},
+    )
+    torch.manual_seed(0)
+    siglip = SiglipModel(config)
+    with torch.no_grad():  # where SigLIP's training starts
+        siglip.logit_scale.fill_(math.log(10))
+        siglip.logit_bias.fill_(-10)
+    for part in (siglip, tokenizer, SiglipImageProcessor(size={"height": 32, "width": 32})):
+        part.save_pretrained(folder / "clip")
+    entry = {"path": "clip", "version": weights_version(folder / "clip")}
+    (folder / "clip.json").write_text(json.dumps(entry))
+    return {**corpus, "base_models": folder}
 
 
 @pytest.fixture(autouse=True)

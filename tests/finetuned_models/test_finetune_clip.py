@@ -1,59 +1,31 @@
-"""CLIP fine-tuning: the masked contrastive loss by hand, and a deterministic run that learns and saves its model."""
+"""CLIP fine-tuning: a deterministic run that learns and saves its model, in float32 and bfloat16, frozen or not."""
 
 from __future__ import annotations
 
+import itertools
 import json
-import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from rsqa_pipeline.errors import ModelError
 from rsqa_pipeline.finetuned_models import finetune_clip
-from rsqa_pipeline.finetuned_models.finetune_clip import (
-    CaptionedImages,
-    Similarities,
-    _Collator,
-    contrastive_loss,
-    train_clip,
-)
+from rsqa_pipeline.finetuned_models.captioned_images import CaptionedImages
+from rsqa_pipeline.finetuned_models.contrastive import ContrastiveStep
+from rsqa_pipeline.finetuned_models.finetune_clip import train_clip
 from rsqa_pipeline.finetuned_models.subset_samples import subset_samples
 from rsqa_pipeline.finetuned_models.training import StepMetrics, TrainingRun
 from rsqa_pipeline.images.decode import open_image
 from rsqa_pipeline.models.load import Clip, base_model, load_clip, weights_version
 from rsqa_pipeline.profile import ClipStep, Profile
+from rsqa_pipeline.score_model.training.distributed import ProcessGroup
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 
-
-def test_loss_without_shared_images_is_the_usual_loss() -> None:
-    similarity = torch.tensor([[2.0, 0.0], [1.0, 3.0]])
-    loss, accuracy = contrastive_loss(similarity, torch.eye(2, dtype=torch.bool))
-    rows = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(-2))) / 2
-    columns = (math.log(1 + math.exp(-1)) + math.log(1 + math.exp(-3))) / 2
-    assert loss.item() == pytest.approx((rows + columns) / 2)
-    assert accuracy.item() == 1.0
-
-
-def test_samples_of_one_image_are_not_negatives_of_each_other() -> None:
-    similarity = torch.tensor([[2.0, 9.0, 0.0], [9.0, 2.0, 0.0], [0.0, 0.0, 1.0]])
-    same = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 0, 1]], dtype=torch.bool)
-    loss, accuracy = contrastive_loss(similarity, same)
-    # 0 and 1 are each contrasted with 2 alone, 2 with both
-    expected = (2 * math.log(1 + math.exp(-2)) + math.log(1 + 2 * math.exp(-1))) / 3
-    assert loss.item() == pytest.approx(expected)
-    assert accuracy.item() == 1.0
-
-
-def test_a_batch_of_one_image_has_no_loss_and_no_gradient() -> None:
-    similarity = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    loss, _ = contrastive_loss(similarity, torch.ones(3, 3, dtype=torch.bool))
-    loss.backward()
-    assert loss.item() == 0.0
-    assert similarity.grad is not None and torch.equal(similarity.grad, torch.zeros(3, 3))
+ALONE = ProcessGroup(torch.device("cpu"))
 
 
 def test_each_image_is_preprocessed_once_by_the_image_processor(
@@ -62,11 +34,29 @@ def test_each_image_is_preprocessed_once_by_the_image_processor(
     clip = load_clip(base_model(corpus["base_models"], "clip"), settings.compute)
     row = subset_samples(corpus, "all", "image_text_pairs", "caption")[0]
     other = {**row, "messages": [{"role": "assistant", "content": "second caption"}]}
-    dataset = CaptionedImages([row, other], clip, tmp_path, through_tower=False)
-    assert [dataset[i].text for i in range(2)] == ["a red field seen from above", "second caption"]
-    assert len(dataset._seen) == 1
+    data = CaptionedImages([row, other], clip, tmp_path, frozen_vision=False, group=ALONE)
+    batch = data.batch([1, 0])
+    texts = clip.tokenizer.batch_decode(batch.tokens["input_ids"], skip_special_tokens=True)
+    assert texts == ["second caption", "a red field seen from above"]
+    assert batch.same.all() and len(np.load(tmp_path / "images.npy")) == 1
     expected = clip.image_processor(images=[open_image(row["image"])], return_tensors="pt")["pixel_values"][0]
-    assert torch.allclose(dataset[1].seen, expected, atol=2e-3)
+    assert torch.allclose(batch.images, expected.expand(2, -1, -1, -1), atol=2e-3)
+
+
+def test_batches_have_the_order_of_a_shuffling_loader_and_steps_end_with_their_epoch(
+    corpus: dict[str, Path], settings: Profile, tmp_path: Path
+) -> None:
+    clip = load_clip(base_model(corpus["base_models"], "clip"), settings.compute)
+    rows = subset_samples(corpus, "all", "image_text_pairs", "caption")
+    data = CaptionedImages(rows, clip, tmp_path, frozen_vision=False, group=ALONE)
+    step = settings.finetuned_models.clip.model_copy(update={"batch_size": 5, "gradient_accumulation": 2})
+    steps = list(itertools.islice(data.steps(step, 7), 4))
+    assert [[len(batch) for batch in batches] for batches in steps] == [[5, 5], [2], [5, 5], [2]]
+    loader = torch.utils.data.DataLoader(
+        torch.arange(len(rows)), batch_size=5, shuffle=True, generator=torch.Generator().manual_seed(7)
+    )
+    expected = [batch.tolist() for _ in range(2) for batch in loader]
+    assert [batch for batches in steps for batch in batches] == expected
 
 
 def test_a_frozen_tower_gives_the_same_similarities_and_keeps_its_weights(
@@ -74,19 +64,18 @@ def test_a_frozen_tower_gives_the_same_similarities_and_keeps_its_weights(
 ) -> None:
     clip = load_clip(base_model(corpus["base_models"], "clip"), settings.compute)
     rows = subset_samples(corpus, "all", "image_text_pairs", "caption")
-    similarities, collate = Similarities(clip.model), _Collator(clip)
+    contrast = ContrastiveStep(clip.model, ALONE)
     found = []
-    for through_tower in (False, True):
-        scratch = tmp_path / str(through_tower)
+    for frozen in (False, True):
+        scratch = tmp_path / str(frozen)
         scratch.mkdir()
-        dataset = CaptionedImages(rows, clip, scratch, through_tower)
-        with torch.no_grad():
-            found.append(similarities(collate([dataset[i] for i in range(len(dataset))])))
-    assert torch.allclose(*found, atol=0.02)
+        data = CaptionedImages(rows, clip, scratch, frozen, ALONE)
+        found.append(contrast.backward(data.batch(range(len(data))), 1, [0])[0])
+    assert torch.allclose(*found, atol=1e-3)
 
     before = {name: value.clone() for name, value in clip.model.state_dict().items()}
     step = settings.finetuned_models.clip.model_copy(update={"frozen_vision": True})
-    history = train_clip(clip, rows, step, TrainingRun(3, settings.compute, tmp_path, SilentLogger()))
+    history = train_clip(clip, rows, step, TrainingRun(3, settings.compute, tmp_path, SilentLogger()), ALONE)
     assert history[-1]["loss"] != history[0]["loss"]
     moved = {name for name, value in clip.model.state_dict().items() if not torch.equal(value, before[name])}
     assert not [name for name in moved if name.startswith("vision_model.")]
@@ -104,21 +93,11 @@ def test_a_bfloat16_model_keeps_steps_that_are_smaller_than_its_precision(
     for dtype in ("bfloat16", "float32"):
         compute = settings.compute.model_copy(update={"dtype": dtype})
         clip = load_clip(base_model(corpus["base_models"], "clip"), compute)
-        history = train_clip(clip, rows, step, TrainingRun(3, compute, tmp_path, SilentLogger()))
+        history = train_clip(clip, rows, step, TrainingRun(3, compute, tmp_path, SilentLogger()), ALONE)
         assert {parameter.dtype for parameter in clip.model.parameters()} == {getattr(torch, dtype)}
         learned.append(history[0]["loss"] - history[-1]["loss"])
     assert learned[1] > 0.05
     assert learned[0] == pytest.approx(learned[1], rel=0.1)
-
-
-def test_a_model_without_projections_is_refused_with_a_frozen_tower(
-    corpus: dict[str, Path], settings: Profile, tmp_path: Path
-) -> None:
-    clip = load_clip(base_model(corpus["base_models"], "clip"), settings.compute)
-    del clip.model.visual_projection  # as in SigLIP
-    step = settings.finetuned_models.clip.model_copy(update={"frozen_vision": True})
-    with pytest.raises(ModelError, match="frozen_vision to false"):
-        train_clip(clip, [], step, TrainingRun(3, settings.compute, tmp_path, SilentLogger()))
 
 
 def test_run_learns_saves_and_is_deterministic(
@@ -152,11 +131,13 @@ def test_a_killed_run_trains_only_the_unfinished_seeds(
     trained: list[int] = []
     train = finetune_clip.train_clip
 
-    def killed(clip: Clip, rows: Any, step: ClipStep, training_run: TrainingRun) -> list[StepMetrics]:
+    def killed(
+        clip: Clip, rows: Any, step: ClipStep, training_run: TrainingRun, group: ProcessGroup
+    ) -> list[StepMetrics]:
         trained.append(training_run.seed)
         if trained == [3, 4]:
             raise KeyboardInterrupt
-        return train(clip, rows, step, training_run)
+        return train(clip, rows, step, training_run, group)
 
     monkeypatch.setattr(finetune_clip, "train_clip", killed)
     with pytest.raises(KeyboardInterrupt):

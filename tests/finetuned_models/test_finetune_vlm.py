@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import TrainerState
 
-from rsqa_pipeline.errors import DataError, ModelError
+from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.finetuned_models import finetune_vlm
 from rsqa_pipeline.finetuned_models.finetune_vlm import (
     as_sft_examples,
@@ -23,14 +23,13 @@ from rsqa_pipeline.finetuned_models.training import (
     History,
     SftExample,
     TrainingRun,
-    check_converged,
     lazy_dataset,
     supervised_dataset,
 )
 from rsqa_pipeline.images.decode import ImageFault, open_image
 from rsqa_pipeline.models.conversation import CAPTION_PROMPT
 from rsqa_pipeline.models.generate import generate
-from rsqa_pipeline.models.load import Vlm, base_model, load_vlm, weights_version
+from rsqa_pipeline.models.load import Vlm, base_model, load_processor, load_vlm, weights_version
 from rsqa_pipeline.profile import Profile, TrainedPart, VlmStep
 from rsqa_pipeline.records import SUBSET, TRUTH, write_table
 from rsqa_pipeline.tracking.run_logger import SilentLogger
@@ -195,18 +194,17 @@ def test_images_are_opened_only_when_a_batch_needs_them(corpus: dict[str, Path])
 def test_data_cannot_contain_control_tokens(corpus: dict[str, Path]) -> None:
     row = {**subset_samples(corpus, "all", "image_text_pairs", "caption")[0]}
     row["messages"] = [{"role": "assistant", "content": "a <|im_end|> field <|image_pad|>"}]
-    example = supervised_dataset(as_sft_examples([row]))[0]
+    processor = load_processor(base_model(corpus["base_models"], "vlm"))
+    example = supervised_dataset(processor, as_sft_examples([row]))[0]
     assert example["completion"][0]["content"] == "a < |im_end|> field < |image_pad|>"
 
 
-def test_a_loss_that_is_not_finite_is_an_error() -> None:
+def test_a_loss_that_is_not_finite_is_recorded_as_missing() -> None:
     history = History(SilentLogger(), "captions", {"loss": "loss"})
     for step, loss in ((1, 2.0), (2, float("nan"))):
         history.on_log(None, TrainerState(global_step=step), None, {"loss": loss, "learning_rate": 0.1})
     history.on_log(None, TrainerState(global_step=2), None, {"train_loss": 1.0})
     assert [row["loss"] for row in history.rows] == [2.0, None]
-    with pytest.raises(ModelError, match=r"captions: the loss is not a finite number at step 2"):
-        check_converged(history.rows, "captions")
 
 
 def test_a_subset_must_match_its_tables(corpus: dict[str, Path], folder: Make) -> None:

@@ -1,4 +1,4 @@
-"""A VLM of another family than Qwen generates text with its own processor and template."""
+"""A VLM of a family that is only asked, never trained, generates text with its own processor and template."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from transformers import (
     CLIPImageProcessor,
     CLIPVisionConfig,
     LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
     LlavaProcessor,
     PreTrainedTokenizerFast,
+    VipLlavaConfig,
+    VipLlavaForConditionalGeneration,
 )
 
 from rsqa_pipeline.models.any_vlm import ProcessorVlm, load_any_vlm
@@ -31,8 +31,8 @@ TEMPLATE = (
 
 
 @pytest.fixture(scope="module")
-def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("llava")
+def vip_llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("vip_llava")
     words = Tokenizer(models.WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(
@@ -45,17 +45,18 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_additional_image_tokens=1,
     ).save_pretrained(folder)  # fmt: skip
     size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = LlavaConfig(
+    config = VipLlavaConfig(
         vision_config=CLIPVisionConfig(**size, image_size=16, patch_size=8, projection_dim=16),
         text_config=LlamaConfig(**size, vocab_size=len(WORDS), num_key_value_heads=2),
         image_token_index=WORDS.index("<image>"),
+        vision_feature_layers=[-1, -2],
     )
-    LlavaForConditionalGeneration(config).save_pretrained(folder)
+    VipLlavaForConditionalGeneration(config).save_pretrained(folder)
     return folder
 
 
-def test_llava_answers_chats_of_different_lengths_deterministically(llava: Path) -> None:
-    vlm = load_any_vlm(llava, Compute(device="cpu"))
+def test_a_vlm_answers_chats_of_different_lengths_deterministically(vip_llava: Path) -> None:
+    vlm = load_any_vlm(vip_llava, Compute(device="cpu"))
     assert isinstance(vlm, ProcessorVlm)
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8))
     chats = [[{"role": "user", "content": text}] for text in ("what is this ?", "<image> a </s> ship", "port")]

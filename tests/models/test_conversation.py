@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from rsqa_pipeline.models.conversation import as_chat, encode, escape_control_tokens, render
+from rsqa_pipeline.models.conversation import as_chat, encode, escape_qwen_tokens, render
 from rsqa_pipeline.models.load import Vlm
 from rsqa_pipeline.records import Message
 
@@ -100,14 +100,14 @@ def test_control_tokens_in_data_stay_plain_text(vlm: Vlm) -> None:
     ],
 )
 def test_only_the_marks_of_boxes_survive_in_data(text: str, kept: str) -> None:
-    assert escape_control_tokens(text) == kept
+    assert escape_qwen_tokens(text) == kept
 
 
 @given(st.lists(st.sampled_from(["<", "|", "im_end", "box_end", ">", "<|", "|>", "image_pad", " "])).map("".join))
 def test_no_text_contains_a_structural_token_after_escaping(text: str) -> None:
-    escaped = escape_control_tokens(text)
+    escaped = escape_qwen_tokens(text)
     assert "<|im_end|>" not in escaped and "<|image_pad|>" not in escaped
-    assert escape_control_tokens(escaped) == escaped
+    assert escape_qwen_tokens(escaped) == escaped
 
 
 def test_long_text_is_cut_at_the_end_but_never_its_image(vlm: Vlm) -> None:

@@ -97,7 +97,7 @@ def test_truncated_weights_are_a_model_error(vlm_folder: Path, tmp_path: Path, c
 
 
 def test_a_clip_is_not_accepted_as_a_vlm(clip_folder: Path, cpu: Compute) -> None:
-    with pytest.raises(ModelError, match="model type 'clip'; supported here: qwen2_vl"):
+    with pytest.raises(ModelError, match="model type 'clip' is unknown; known: qwen2_vl"):
         load_vlm(clip_folder, cpu)
 
 

@@ -12,7 +12,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +62,7 @@ def blocks() -> list[str]:
 def running_services(folder: Path) -> Iterator[Services]:
     with ExitStack() as stack:
         # Postgres runs as a user of its own if this is root, and pytest's folders are closed to others
-        database = pgserver.get_server(stack.enter_context(tempfile.TemporaryDirectory(prefix="postgres-")))
+        database = _postgres(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="postgres-"))))
         stack.callback(database.cleanup)
         for name in ("dagster", "mlflow"):
             database.psql(f"CREATE DATABASE {name};")
@@ -81,6 +81,14 @@ def running_services(folder: Path) -> Iterator[Services]:
         stack.enter_context(_server(["sh", "-c", blocks()[0]], folder / "mlflow.log", environment))
         _wait(f"{mlflow}/health")
         yield found
+
+
+def _postgres(folder: Path) -> pgserver.PostgresServer:
+    """A running Postgres. The package gives up after 10 s, which a busy machine needs; the next call finds it."""
+    for _ in range(11):
+        with suppress(subprocess.TimeoutExpired):
+            return pgserver.get_server(folder)
+    return pgserver.get_server(folder)
 
 
 @contextmanager

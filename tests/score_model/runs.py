@@ -20,11 +20,11 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 STAGE = """
 import json, sys
 from pathlib import Path
-from rsqa_pipeline.score_model.training import launch, train
+from rsqa_pipeline.score_model.training import train
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 job = json.load(open(sys.argv[1]))
 inputs = {key: Path(path) for key, path in job["inputs"].items()}
-train.run_caption_phase(inputs, Path(job["out"]), launch._settings(job["settings"]), SilentLogger())
+train.run_caption_phase(inputs, Path(job["out"]), train.job_settings(job), SilentLogger())
 """
 """The caption phase as a stage runs it, in its own process."""
 

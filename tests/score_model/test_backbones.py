@@ -9,27 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import (
-    CLIPImageProcessor,
-    Idefics3Config,
-    Idefics3ForConditionalGeneration,
-    Idefics3ImageProcessor,
-    Idefics3Processor,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    LlavaProcessor,
-    PreTrainedTokenizerFast,
-    Qwen2_5_VLConfig,
-    Qwen2_5_VLForConditionalGeneration,
-    Qwen3VLConfig,
-    Qwen3VLForConditionalGeneration,
-)
 
 from rsqa_pipeline.errors import ModelError
 from rsqa_pipeline.models import image_attention
+from rsqa_pipeline.models.families import FAMILIES
 from rsqa_pipeline.models.load import QwenVLProcessor, weights_version
 from rsqa_pipeline.models.scoring_group import ScoringGroup
 from rsqa_pipeline.profile import Compute, Profile
@@ -45,85 +30,16 @@ from rsqa_pipeline.tiny_models.architecture import new_vlm
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 from tests.score_model.conftest import TEXTS
 from tests.score_model.examples import pair, write_pairs
+from tests.tiny_families import tiny_qwen, write_family
 
-SHARED, SEPARATE = ("qwen2_5_vl", "qwen3_vl"), ("llava", "idefics3")
+SHARED = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 SPLITS = ("train", "heldout")
-LLAMA = {
-    "model_type": "llama",
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 2,
-}
-TOWER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-TEMPLATE = (
-    "{% for message in messages %}[{{ message['role'] }}] "
-    "{% if message['content'] is string %}{{ message['content'] }}"
-    "{% else %}{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}"
-    "{% endfor %}{% endif %}</s>{% endfor %}"
-)
 
 
-def qwen(family: str, processor: QwenVLProcessor) -> Any:
-    """A tiny Qwen2.5-VL or Qwen3-VL with random weights."""
-    token = processor.tokenizer.convert_tokens_to_ids
-    rope = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [4, 2, 2]}
-    text = {**LLAMA, "vocab_size": len(processor.tokenizer), "rope_parameters": rope, "head_dim": 16}
-    vision = {"hidden_size": 32, "intermediate_size": 64, "depth": 2, "num_heads": 2, "patch_size": 8}
-    ids = {
-        "image_token_id": token("<|image_pad|>"),
-        "video_token_id": token("<|video_pad|>"),
-        "vision_start_token_id": token("<|vision_start|>"),
-        "vision_end_token_id": token("<|vision_end|>"),
-    }
-    del text["model_type"]
-    if family == "qwen2_5_vl":
-        del text["head_dim"]
-        vision |= {"out_hidden_size": 32, "fullatt_block_indexes": [1], "window_size": 32}
-        return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision, **ids))
-    text["rope_parameters"] = {**rope, "mrope_interleaved": True}
-    vision |= {"out_hidden_size": 32, "deepstack_visual_indexes": [0, 1], "num_position_embeddings": 16}
-    return Qwen3VLForConditionalGeneration(Qwen3VLConfig(text_config=text, vision_config=vision, **ids))
-
-
-def separate(family: str) -> tuple[Any, Any]:
-    """A tiny LLaVA or Idefics3 with random weights, and its processor."""
-    words = Tokenizer(models.BPE())
-    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    special = ["<pad>", "<s>", "</s>", "<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>"]
-    special += [f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    words.train_from_iterator(
-        TEXTS, trainers.BpeTrainer(special_tokens=special, initial_alphabet=alphabet, show_progress=False)
-    )
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
-    text = {**LLAMA, "vocab_size": len(tokenizer) + 3, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-    vision = {**TOWER, "image_size": 32, "patch_size": 8}
-    if family == "llava":
-        tower = {**vision, "model_type": "clip_vision_model", "projection_dim": 32}
-        config = LlavaConfig(text_config=text, vision_config=tower, image_token_id=3, image_seq_length=16)
-        images = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-        processor = LlavaProcessor(
-            images, tokenizer, 8, "default", chat_template=TEMPLATE, num_additional_image_tokens=1
-        )
-        return LlavaForConditionalGeneration(config), processor
-    config = Idefics3Config(text_config=text, vision_config=vision, image_token_id=3, scale_factor=2, pad_token_id=0)
-    images = Idefics3ImageProcessor(size={"longest_edge": 64}, max_image_size={"longest_edge": 32})
-    return Idefics3ForConditionalGeneration(config), Idefics3Processor(images, tokenizer, 4, chat_template=TEMPLATE)
-
-
-@pytest.fixture(params=[*SHARED, *SEPARATE])
-def base(request: pytest.FixtureRequest, tmp_path: Path, processor: QwenVLProcessor) -> Path:
+@pytest.fixture(params=FAMILIES)
+def base(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A checkpoint folder of one family, as its makers save it."""
-    family = request.param
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        vlm, words = (qwen(family, processor), processor) if family in SHARED else separate(family)
-    vlm.save_pretrained(tmp_path / family)
-    words.save_pretrained(tmp_path / family)
-    return tmp_path / family
+    return write_family(request.param, TEXTS, tmp_path / request.param)
 
 
 @pytest.fixture
@@ -176,14 +92,14 @@ def test_images_encoded_in_pieces_score_as_if_encoded_at_once(
         torch.testing.assert_close(model(**batch), expected.detach(), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("family", ["qwen2_vl", *SHARED])
+@pytest.mark.parametrize("family", SHARED)
 def test_images_of_equal_size_attend_in_one_call_as_if_alone(
     family: str, processor: QwenVLProcessor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        vlm = new_vlm(processor, seed=0) if family == "qwen2_vl" else qwen(family, processor)
+        vlm = tiny_qwen(family, processor)
     tower = vlm.eval().model.visual
     grids = torch.tensor([[1, 4, 4], [1, 4, 4], [1, 6, 2], [1, 4, 4], [1, 4, 4], [1, 4, 4]])
     patches = torch.randn(int(grids.prod(dim=1).sum()), 3 * 2 * 8 * 8, generator=generator)
@@ -287,10 +203,10 @@ def test_control_words_in_data_stay_plain_text(base: Path) -> None:
 
 
 def test_other_families_are_refused_by_name(base_models: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"model_type is one of qwen2_vl, .*found 'clip'"):
+    with pytest.raises(ModelError, match=r"model type 'clip' is unknown; known: qwen2_vl, .*families.py"):
         ScoreModel.from_base(str(base_models / "clip"))
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["ScoreModel"], "score_activation": "none"}))
-    with pytest.raises(ModelError, match="found None"):
+    with pytest.raises(ModelError, match="model type None is unknown"):
         ScoreModel.from_pretrained(tmp_path)
 
 

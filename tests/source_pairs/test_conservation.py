@@ -26,6 +26,7 @@ from rsqa_pipeline.profile import SourceFile
 from rsqa_pipeline.quarantine import Quarantine
 from rsqa_pipeline.source_pairs.clean import CleanRow, ImageIndex, check_rows
 from rsqa_pipeline.source_pairs.readers.read_source import SHARDS, read_source
+from rsqa_pipeline.tiny_models.architecture import train_vlm_processor
 from tests.source_pairs.generated_files import FAULTS, FORMATS, Row, number_in_pixels, number_in_text, single, write
 
 TEXTS = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=6).map(lambda text: f"a{text}z")
@@ -35,6 +36,7 @@ ROWS = st.lists(
     max_size=7,
 ).map(lambda rows: [Row(number, tuple(texts), fault) for number, (texts, fault) in enumerate(rows, 1)])
 Form = Callable[[Path, Sequence[Row]], SourceFile]
+PROCESSOR = train_vlm_processor(["a"], image_size=28)
 
 
 def ingest(source: SourceFile) -> tuple[list[CleanRow], Quarantine]:
@@ -173,7 +175,7 @@ def test_a_model_is_trained_on_a_text_with_its_own_image(form: Form, rows: list[
         ]
         if not samples:
             return
-        trained = list(supervised_dataset(as_sft_examples(samples)))
+        trained = list(supervised_dataset(PROCESSOR, as_sft_examples(samples)))
         assert len(trained) == len(clean)
         for example in trained:
             (image,), (answer,) = example["images"], example["completion"]

@@ -6,12 +6,13 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,11 +62,22 @@ class RunningUi:
         raise AssertionError(f"the servers do not answer\n{self.log.read_text()}")
 
 
+def free_ports(count: int) -> list[int]:
+    """Different TCP ports of this machine that nobody uses."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [probe.getsockname()[1] for probe in probes]
+
+
 @contextmanager
 def running_ui(project: Project, folder: Path, **env: str) -> Iterator[RunningUi]:
-    """Starts `rsqa ui`; its ports are those that it prints. Ends it by Ctrl-C."""
+    """Starts `rsqa ui`; its ports are those that it prints. Ends it by Ctrl-C.
+
+    Two servers that are started at the same moment may choose the same default port, so each one is given its own.
+    """
     log = folder / "log"
-    words = [sys.executable, "-m", "rsqa_pipeline.cli.main", "ui"]
+    ports = map(str, free_ports(2))
+    words = [sys.executable, "-m", "rsqa_pipeline.cli.main", "ui", "--port", next(ports), "--mlflow-port", next(ports)]
     with log.open("w") as output:
         process = subprocess.Popen(
             words, cwd=project.root, env={**project.env, **env, "PYTHONUNBUFFERED": "1"}, stdout=output, stderr=output

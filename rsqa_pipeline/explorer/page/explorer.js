@@ -268,13 +268,28 @@ function rowElement(row, position) {
   return made;
 }
 
-/** Makes elements for the rows in sight alone, some more above and below. */
-function draw() {
+/** Positions of the rows in sight, and some more above and below. */
+function sight() {
   const list = byId("list"), height = rowHeight();
   const first = Math.max(0, Math.floor(list.scrollTop / height) - 3);
-  const last = Math.min(view.length, Math.ceil((list.scrollTop + list.clientHeight) / height) + 3);
+  return [first, Math.min(view.length, Math.ceil((list.scrollTop + list.clientHeight) / height) + 3)];
+}
+
+/** Makes elements for the rows in sight alone. */
+function draw() {
+  const [first, last] = sight();
   byId("rows").replaceChildren(...view.slice(first, last).map((row, n) => rowElement(row, first + n)));
-  list.setAttribute("aria-activedescendant", selected < 0 ? "" : `row-${selected}`);
+  byId("list").setAttribute("aria-activedescendant", selected < 0 ? "" : `row-${selected}`);
+}
+
+/** Adds and removes rows alone: a tap on a row that is replaced between its press and its release does nothing. */
+function drawScrolled() {
+  const rows = byId("rows"), [first, last] = sight(), wanted = view.slice(first, last);
+  const ids = new Set(wanted.map((row) => `row-${row}`));
+  for (const child of [...rows.children]) if (!ids.has(child.id)) child.remove();
+  wanted.forEach((row, n) => {
+    if (rows.children[n]?.id !== `row-${row}`) rows.insertBefore(rowElement(row, first + n), rows.children[n] ?? null);
+  });
 }
 
 function select(row) {
@@ -396,7 +411,7 @@ function start() {
   byId("undo").addEventListener("click", undo);
   byId("csv").addEventListener("click", () => download("csv"));
   byId("jsonl").addEventListener("click", () => download("jsonl"));
-  byId("list").addEventListener("scroll", draw, { passive: true });
+  byId("list").addEventListener("scroll", drawScrolled, { passive: true });
   addEventListener("keydown", onKey);
   addEventListener("resize", () => { byId("rows").style.height = `${view.length * rowHeight()}px`; draw(); });
   showProgress();

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+from rsqa_pipeline.forgotten import FAULT, NOTHING, Forgotten
 from rsqa_pipeline.images.decode import ImageFault, TarImages, decode_image, hash_image, read_bytes
 from rsqa_pipeline.preference_data.build_pairs import Pairs
 from rsqa_pipeline.preference_data.candidate import broken_text, pair_split, unusable_text
@@ -41,7 +42,7 @@ def add_imports(kind: Kind, out: Path, settings: Profile, pairs: Pairs) -> Metri
     """
     files: list[PairFile] = getattr(settings.preference_data.imports, kind)
     counts: Counter[str] = Counter()
-    with ImportedImages(out / "images.tar") as images:
+    with ImportedImages(out / "images.tar", pairs.forgotten) as images:
         for file in files:
             for entry in IMPORTERS[file.format](file):
                 counts[file.format] += 1
@@ -57,16 +58,20 @@ def add_imports(kind: Kind, out: Path, settings: Profile, pairs: Pairs) -> Metri
 class ImportedImages:
     """Images of imported pairs. Each is decoded once; those given as bytes are packed into a tar."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, forgotten: Forgotten = NOTHING) -> None:
         self._path = path
+        self._forgotten = forgotten
         self._archive: TarImages | None = None
         self._packed: dict[str, str] = {}
         self._checked: set[str] = set()
 
     def add(self, image: bytes | str) -> tuple[str, str]:
-        """Returns the image's ``image_id`` and reference. Raises ImageFault if it cannot be read or decoded."""
+        """Returns the image's ``image_id`` and reference. Raises ImageFault if it cannot be read or decoded, or is
+        forgotten."""
         data = read_bytes(image) if isinstance(image, str) else image
         image_id = hash_image(data)
+        if image_id in self._forgotten:
+            raise ImageFault(*FAULT)
         if image_id not in self._checked:
             decode_image(data, image if isinstance(image, str) else "an imported image")
             self._checked.add(image_id)

@@ -16,6 +16,7 @@ from transformers.processing_utils import ProcessorMixin
 
 from rsqa_pipeline.images.decode import ImageFault, open_image
 from rsqa_pipeline.models.conversation import as_chat, render
+from rsqa_pipeline.models.image_inputs import expand
 from rsqa_pipeline.models.image_size import image_size, max_image_tokens
 from rsqa_pipeline.records import Message
 from rsqa_pipeline.score_model.additions import Kind, kind_of
@@ -113,8 +114,7 @@ class ChatEncoder:
         at = row.tokens.index(self.processor.image_token_id)
         if at + count >= self.max_length:
             raise ContextTooLongError(f"the image ends at token {at + count}, the context holds {self.max_length}")
-        expanded = [*row.tokens[:at], *pixels.tokens, *row.tokens[at + 1 :]]
-        return expanded[: self.max_length]
+        return expand(self.processor, row.tokens, pixels.tokens)[: self.max_length]
 
     def sequences(
         self, rows: Mapping[CandidateIndex, CandidateRow], pixels: Pixels | None, max_tokens: int | None = None

@@ -5,23 +5,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 
-import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from transformers.processing_utils import ProcessorMixin
 
-from rsqa_pipeline.models.load import QwenVLProcessor
+from rsqa_pipeline.models.families import chat_form_of
+from rsqa_pipeline.models.image_inputs import pad_and_concatenate, prepare_image
 from rsqa_pipeline.records import Message
 from rsqa_pipeline.score_model.inputs.encoder import CandidateRow, ChatEncoder, ContextTooLongError, load_image
 from rsqa_pipeline.score_model.inputs.sequences import CandidateIndex, Pixels, TokenSequence, concatenate
 
-_TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
-
 
 def encoder_for(processor: ProcessorMixin, max_length: int) -> ChatEncoder:
     """The encoder that fits the processor's family."""
-    return (ChatEncoder if isinstance(processor, QwenVLProcessor) else SeparateEncoder)(processor, max_length)
+    return (ChatEncoder if chat_form_of(processor).grid else SeparateEncoder)(processor, max_length)
 
 
 class SeparateEncoder(ChatEncoder):
@@ -34,16 +31,13 @@ class SeparateEncoder(ChatEncoder):
     def pixels(self, image: str | Image.Image, max_tokens: int | None = None) -> Pixels:
         """As `ChatEncoder.pixels`; these families fix the number of tokens per image, so images are not made
         smaller."""
-        decoded, placeholder = load_image(image), self.processor.image_token
+        decoded = load_image(image)
         with self._tokenizer_lock:
-            prepared = self.processor(
-                text=[placeholder], images=[decoded], add_special_tokens=False, return_tensors="pt"
-            )
-        tensors = {name: tensor for name, tensor in prepared.items() if name not in _TEXT_INPUTS}
-        tokens = tuple(prepared["input_ids"][0].tolist())
+            prepared = prepare_image(self.processor, decoded)
+        (tokens,) = prepared.tokens
         if max_tokens is not None and len(tokens) > max_tokens:
             raise ContextTooLongError(f"the image takes {len(tokens)} tokens, there is room for {max_tokens}")
-        return Pixels(tensors, tokens)
+        return Pixels(prepared.tensors, tokens)
 
     def sequences(
         self, rows: Mapping[CandidateIndex, CandidateRow], pixels: Pixels | None, max_tokens: int | None = None
@@ -56,32 +50,10 @@ class SeparateEncoder(ChatEncoder):
         """Arguments of `ScoreModel.forward`, padded on the right; images in the order of the rows that show them."""
         tensors = super().tensors([TokenSequence(s.tokens, s.branches, s.ends, None) for s in sequences])
         shown = [sequence.pixels.tensors for sequence in sequences if sequence.pixels is not None]
-        names = shown[0] if shown else ()
-        return tensors | {name: _pad_and_concatenate([tensors[name] for tensors in shown]) for name in names}
+        return tensors | pad_and_concatenate(shown)
 
     def _tokenized(
         self, chat: Sequence[Message], has_image: bool, add_generation_prompt: bool = False
     ) -> tuple[int, ...]:
-        """As in `ChatEncoder`; the tokenizer's control words inside data stay plain text."""
-        plain = [Message(role=turn["role"], content=self._plain(turn["content"])) for turn in chat]
         with self._tokenizer_lock:
-            return super()._tokenized(plain, has_image, add_generation_prompt)
-
-    def _plain(self, text: str) -> str:
-        for word in self.processor.tokenizer.get_added_vocab():
-            text = text.replace(word, f"{word[0]} {word[1:]}")
-        return text
-
-
-def _pad_and_concatenate(tensors: Sequence[Tensor]) -> Tensor:
-    """Concatenated; tensors with fewer tiles or pixels than others are padded with 0, which the families ignore."""
-    largest = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
-    padded = []
-    for tensor in tensors:
-        padding = [
-            amount
-            for want, size in zip(reversed(largest), reversed(tensor.shape[1:]), strict=True)
-            for amount in (0, want - size)
-        ]
-        padded.append(F.pad(tensor, padding))
-    return torch.cat(padded)
+            return super()._tokenized(chat, has_image, add_generation_prompt)

@@ -3,9 +3,10 @@
 Ours is config.json (the backbone's config, ``architectures: ["ScoreModel"]``, ``score_activation``) and
 safetensors named as the model's own parameters. Its ``model_type`` is one of our own, ``rsqa_score_<family>``, so that
 transformers refuses the folder: it would load the backbone alone, without the head. The backbone's own ``model_type``
-is stored as ``backbone_model_type``. The released layout is that of an older transformers: a flat
-Qwen2-VL config with ``architectures: ["Qwen2Reward"]``, the language model under ``model.``, the vision
-tower under ``visual.``, the head as ``reward_head.weight``, and always softplus (paper, released code).
+is stored as ``backbone_model_type``; in folders of older versions, ``model_type`` is the backbone's. The released
+layout is that of an older transformers: a flat Qwen2-VL config with ``architectures: ["Qwen2Reward"]``, the language
+model under ``model.``, the vision tower under ``visual.``, the head as ``reward_head.weight``, and always softplus
+(paper, released code).
 """
 
 from __future__ import annotations
@@ -21,24 +22,19 @@ import torch
 from huggingface_hub import save_torch_state_dict
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, AutoProcessor, PretrainedConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.processing_utils import ProcessorMixin
 
 from rsqa_pipeline.errors import ModelError
 from rsqa_pipeline.models import model_folder
-from rsqa_pipeline.models.load import load_processor, local_folder, try_template
-from rsqa_pipeline.models.model_folder import abbreviated, reading
+from rsqa_pipeline.models.families import family_named
+from rsqa_pipeline.models.load import load_processor, local_folder
+from rsqa_pipeline.models.model_folder import BACKBONE_TYPE, abbreviated, reading
 from rsqa_pipeline.score_model import additions
-from rsqa_pipeline.score_model.network import shared_backbone
 
 OURS, RELEASED = "ScoreModel", "Qwen2Reward"
 MODEL_TYPE_PREFIX = "rsqa_score_"
 """Start of ``model_type`` in our layout; no model type of transformers starts so."""
-BACKBONE_TYPE = "backbone_model_type"
-"""Key of the backbone's ``model_type`` in our layout. Absent in folders that older versions of this package wrote,
-where ``model_type`` is the backbone's own."""
-FAMILIES = (*shared_backbone.FAMILIES, "idefics3", "llava")
-"""Supported model types of backbones. With the last two, each candidate has its own row and image."""
 RELEASED_PREFIXES = {
     "model.": "backbone.language_model.",
     "visual.": "backbone.visual.",
@@ -77,12 +73,7 @@ def read_processor(path_or_id: str | Path) -> ProcessorMixin:
     """
     folder = local_folder(path_or_id)
     with _without_warning_of_own_model_type():
-        if _backbone_settings(model_folder.read_config(folder)).get("model_type") in shared_backbone.FAMILIES:
-            return load_processor(folder)
-        with reading(folder, "has a processor that cannot be read"):
-            processor: ProcessorMixin = AutoProcessor.from_pretrained(folder)
-            try_template(processor, folder)
-        return processor
+        return load_processor(folder)
 
 
 @contextmanager
@@ -121,11 +112,7 @@ def read_config(folder: Path) -> tuple[PretrainedConfig, Any]:
 
 
 def _check_family(folder: Path, settings: Mapping[str, Any]) -> None:
-    if settings.get("model_type") not in FAMILIES:
-        raise ModelError(
-            f"{folder}: a score model needs an image-text backbone whose model_type is one of {', '.join(FAMILIES)}; "
-            f"found {settings.get('model_type')!r}"
-        )
+    family_named(settings.get("model_type"), folder)
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
 from rsqa_pipeline.errors import ModelError
+from rsqa_pipeline.models.families import family_of
 from rsqa_pipeline.models.image_attention import attend_to_images_together
 from rsqa_pipeline.models.load import local_folder
 from rsqa_pipeline.models.model_folder import check_folder, check_size, reading
@@ -37,7 +38,7 @@ class ScoreModel(nn.Module):
         super().__init__()
         self.backbone = backbone
         use_patch_products(backbone)
-        self.shares_sequences = backbone.config.model_type in shared_backbone.FAMILIES
+        self.shares_sequences = family_of(backbone).chat.grid
         """Whether candidates can share sequences and images; otherwise each has its own row and its own image."""
         if self.shares_sequences:
             attend_to_images_together(backbone)

@@ -14,12 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, Qwen3VLModel
+from transformers import PreTrainedModel
 
 from rsqa_pipeline.models.branches import branch_positions, tree_mask
+from rsqa_pipeline.models.families import family_of
 
-FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
-"""Model types of these backbones."""
 CPU_PATCHES = 2048
 """Patches that a CPU encodes at once, so that intermediate results stay in its cache and in memory already mapped."""
 
@@ -52,20 +51,21 @@ def hidden_states(
     embeddings = backbone.get_input_embeddings()(input_ids)
     at_image = input_ids == backbone.config.image_token_id
     deepstack: dict[str, Any] = {}
+    is_deepstack = family_of(backbone).deepstack
     if pixel_values is not None and grids is not None:
         pooled, deep = _image_features(backbone, pixel_values, grids)
         shown = list(range(len(grids)) if image_of_row is None else (i for i in image_of_row.tolist() if i >= 0))
         grids = grids[shown]
         features = torch.cat([pooled[i] for i in shown])
         embeddings = embeddings.masked_scatter(at_image[..., None], features.to(embeddings.dtype))
-        if isinstance(backbone, Qwen3VLModel):  # each of its first language layers gets its own features
+        if is_deepstack:
             layers = [torch.cat([layer[i] for i in shown]) for layer in deep]
             deepstack = {"visual_pos_masks": at_image, "deepstack_visual_embeds": layers}
     # With right padding the causal mask already hides the padding, and without another mask attention is faster.
     mask: Any = None if _padded_on_the_right(attention_mask) else attention_mask
     if branches is not None:
         tree = tree_mask(attention_mask, branches)
-        mask = tree["full_attention"] if isinstance(backbone, Qwen3VLModel) else tree
+        mask = tree["full_attention"] if is_deepstack else tree
     with _last_layer_only_at(backbone, ends, input_ids.shape):
         hidden: Tensor = backbone.language_model(
             inputs_embeds=embeddings,
@@ -115,7 +115,7 @@ def _image_features(
         for pixels, grid in zip(pixel_values.split(rows), grids.split(sizes), strict=True)
     ]
     pooled = [image for piece in found for image in piece.pooler_output]
-    if not isinstance(backbone, Qwen3VLModel):
+    if not family_of(backbone).deepstack:
         return pooled, []
     layers = zip(*(piece.deepstack_features for piece in found), strict=True)
     return pooled, [[image for of_piece in layer for image in of_piece] for layer in layers]

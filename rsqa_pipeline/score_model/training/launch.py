@@ -1,8 +1,8 @@
-"""Runs a phase in several processes, started by the profile's launcher (accelerate, torchrun) from inside the stage.
+"""Runs a training in several processes, started by the profile's launcher (accelerate, torchrun) from inside the stage.
 
-The processes read a job file and write metrics, or a fault, beside it. Rank 0's log is forwarded line by line, so that
-curves grow during training. The processes end when this process does: each watches its standard input, whose other end
-this process holds.
+The processes read a job file and write their result, or a fault, beside it. Rank 0's log is forwarded line by line, so
+that curves grow during training. The processes end when this process does: each watches its standard input, whose other
+end this process holds.
 """
 
 from __future__ import annotations
@@ -14,103 +14,76 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rsqa_pipeline import errors
-from rsqa_pipeline.profile import Compute, Profile, ScoreModelSettings
-from rsqa_pipeline.profile.score_model import LastPhase, ScoreModelPhase, ScoreModelPhases
-from rsqa_pipeline.records import Metrics
 from rsqa_pipeline.tracking.run_logger import RunLogger, SilentLogger
 
-PhaseFunction = Callable[[Any, Mapping[str, Path], Path, Profile, RunLogger], Metrics]
+Job = Mapping[str, Any]
+"""What a training needs to know, as JSON."""
 
-PHASES: Mapping[str, type[ScoreModelPhase]] = {
-    "text": ScoreModelPhase,
-    "caption": ScoreModelPhase,
-    "instruction": LastPhase,
-}
 POLL_SECONDS = 0.5
 """Interval between two reads of the processes' log."""
 
 
-def run_in_processes(
-    module: str, name: str, inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger
-) -> Metrics:
-    """Runs the phase as ``<launch> -m <module> <job file>`` and returns its metrics.
+def run_in_processes(module: str, job: Job, launch: Sequence[str], logger: RunLogger) -> Any:
+    """Runs ``<launch> -m <module> <job file>`` and returns rank 0's result.
+
+    Args:
+        module: calls `run_worker` as its main program.
+        launch: the profile's ``compute.launch``.
 
     Raises:
-        RsqaError: the kind that the phase raised. ModelError: the launcher cannot be started, or it failed otherwise.
+        RsqaError: the kind that the training raised. ModelError: the launcher cannot be started, or failed otherwise.
     """
-    with tempfile.TemporaryDirectory(prefix="score-model-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="training-") as scratch:
         folder = Path(scratch)
-        job = {
-            "phase": name,
-            "inputs": {key: str(path) for key, path in inputs.items()},
-            "out": str(out),
-            "settings": settings.model_dump(mode="json", include={"name", "seed", "compute", "score_model"}),
-        }
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-        command = [*settings.compute.launch, "-m", module, str(folder / "job.json")]
+        command = [*launch, "-m", module, str(folder / "job.json")]
         status = _run_and_log(command, folder / "log.jsonl", logger)
         if (folder / "fault.json").is_file():
             fault = json.loads((folder / "fault.json").read_text(encoding="utf-8"))
             raise getattr(errors, fault["kind"])(fault["message"])
-        if status != 0 or not (folder / "metrics.json").is_file():
+        if status != 0 or not (folder / "result.json").is_file():
             raise errors.ModelError(
-                f"{' '.join(command)} ended with status {status} and no metrics; see its output above"
+                f"{' '.join(command)} ended with status {status} and no result; see its output above"
             )
-        metrics: Metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        return metrics
+        return json.loads((folder / "result.json").read_text(encoding="utf-8"))
 
 
-def run_worker(job_file: Path, phase: PhaseFunction) -> None:
-    """Runs the job's phase in a started process. Rank 0 writes its metrics; any process writes its fault."""
+def run_worker(job_file: Path, training: Callable[[Job, RunLogger], Any]) -> None:
+    """Runs the job's training in a started process. Rank 0 writes its result, as JSON; any process writes its fault."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     job = json.loads(job_file.read_text(encoding="utf-8"))
     is_rank_zero = os.environ.get("RANK", "0") == "0"
     logger = LineLogger(job_file.with_name("log.jsonl")) if is_rank_zero else SilentLogger()
-    inputs = {key: Path(path) for key, path in job["inputs"].items()}
     try:
-        metrics = phase(job["phase"], inputs, Path(job["out"]), _settings(job["settings"]), logger)
+        result = training(job, logger)
     except errors.RsqaError as error:
         fault = {"kind": type(error).__name__, "message": str(error)}
         job_file.with_name("fault.json").write_text(json.dumps(fault), encoding="utf-8")
         sys.exit(str(error))
     if is_rank_zero:
-        job_file.with_name("metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+        job_file.with_name("result.json").write_text(json.dumps(result), encoding="utf-8")
 
 
 class LineLogger:
-    """Writes each metric as a line for `run_in_processes` to log; a phase logs nothing else."""
+    """Writes each metric as a line for `run_in_processes` to log; a training logs nothing else."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
 
     def log_params(self, params: Mapping[str, object]) -> None:
-        raise NotImplementedError("a phase logs metrics only")
+        raise NotImplementedError("a training logs metrics only")
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         with self._file.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps({"metrics": dict(metrics), "step": step}) + "\n")
 
     def log_model(self, name: str, folder: Path) -> None:
-        raise NotImplementedError("a phase logs metrics only")
-
-
-def _settings(dump: Mapping[str, Any]) -> Profile:
-    """Rebuilds from JSON the profile that a stage function gets, which has only the keys that its asset lists."""
-    phases: dict[str, Any] = {
-        name: phase and PHASES[name].model_validate(phase) for name, phase in dump["score_model"]["phases"].items()
-    }
-    section = {**dump["score_model"], "phases": ScoreModelPhases.model_construct(**phases)}
-    return Profile.model_construct(
-        name=dump["name"],
-        seed=dump["seed"],
-        compute=Compute.model_validate(dump["compute"]),
-        score_model=ScoreModelSettings.model_construct(**section),
-    )
+        raise NotImplementedError("a training logs metrics only")
 
 
 def _run_and_log(command: list[str], log: Path, logger: RunLogger) -> int:

@@ -11,15 +11,15 @@ import copy
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from transformers.processing_utils import ProcessorMixin
 
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.models.load import base_model
-from rsqa_pipeline.profile import Profile
-from rsqa_pipeline.profile.score_model import LastPhase, ScoreModelPhase
+from rsqa_pipeline.profile import Compute, Profile, ScoreModelSettings
+from rsqa_pipeline.profile.score_model import LastPhase, ScoreModelPhase, ScoreModelPhases
 from rsqa_pipeline.quarantine import Quarantine
 from rsqa_pipeline.records import Metrics
 from rsqa_pipeline.score_model.inputs.encoder import ChatEncoder
@@ -34,12 +34,18 @@ from rsqa_pipeline.score_model.training.checkpoints import TrainingState, state_
 from rsqa_pipeline.score_model.training.curve import TrainingCurve
 from rsqa_pipeline.score_model.training.distributed import ProcessGroup
 from rsqa_pipeline.score_model.training.fit_additions import fit_additions
+from rsqa_pipeline.score_model.training.launch import Job
 from rsqa_pipeline.score_model.training.pair_batches import Fault, PairBatches
 from rsqa_pipeline.score_model.training.trainer import PhaseTrainer
 from rsqa_pipeline.tracking.run_logger import RunLogger
 
 PhaseName = Literal["text", "caption", "instruction"]
 
+PHASES: Mapping[PhaseName, type[ScoreModelPhase]] = {
+    "text": ScoreModelPhase,
+    "caption": ScoreModelPhase,
+    "instruction": LastPhase,
+}
 STARTS_FROM: dict[PhaseName, str] = {"caption": "score_head", "instruction": "caption_score_model"}
 LOSS_NAMES = {"bradley_terry": "Bradley-Terry", "plackett_luce": "Plackett-Luce"}
 CURVE_PAIRS = 256
@@ -70,8 +76,36 @@ def run_instruction_phase(inputs: Mapping[str, Path], out: Path, settings: Profi
 
 def _run(name: PhaseName, inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger) -> Metrics:
     if settings.compute.launch:
-        return launch.run_in_processes(__name__, name, inputs, out, settings, logger)
+        job = {
+            "phase": name,
+            "inputs": {key: str(path) for key, path in inputs.items()},
+            "out": str(out),
+            "settings": settings.model_dump(mode="json", include={"name", "seed", "compute", "score_model"}),
+        }
+        metrics: Metrics = launch.run_in_processes(__name__, job, settings.compute.launch, logger)
+        return metrics
     return train_phase(name, inputs, out, settings, logger)
+
+
+def train_job(job: Job, logger: RunLogger) -> Metrics:
+    """Trains the phase of a job, in one of its processes."""
+    inputs = {key: Path(path) for key, path in job["inputs"].items()}
+    return train_phase(job["phase"], inputs, Path(job["out"]), job_settings(job), logger)
+
+
+def job_settings(job: Job) -> Profile:
+    """Rebuilds from JSON the profile that a stage function gets, which has only the keys that its asset lists."""
+    dump = job["settings"]
+    phases: dict[str, Any] = {
+        name: phase and PHASES[name].model_validate(phase) for name, phase in dump["score_model"]["phases"].items()
+    }
+    section = {**dump["score_model"], "phases": ScoreModelPhases.model_construct(**phases)}
+    return Profile.model_construct(
+        name=dump["name"],
+        seed=dump["seed"],
+        compute=Compute.model_validate(dump["compute"]),
+        score_model=ScoreModelSettings.model_construct(**section),
+    )
 
 
 def train_phase(
@@ -256,4 +290,4 @@ def _quarantine(out: Path, name: str, faults: Sequence[Fault], pairs: int) -> Me
 
 
 if __name__ == "__main__":
-    launch.run_worker(Path(sys.argv[1]), train_phase)
+    launch.run_worker(Path(sys.argv[1]), train_job)

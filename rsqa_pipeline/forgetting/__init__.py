@@ -1,0 +1,1 @@
+"""Deletion requests: what they touch, what is done about them, and the receipt."""

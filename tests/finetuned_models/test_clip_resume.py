@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from rsqa_pipeline.errors import DataError, ModelError, storage_error
 from rsqa_pipeline.finetuned_models import captioned_images, finetune_clip
@@ -75,7 +76,12 @@ def test_a_training_stopped_at_every_step_ends_like_an_uninterrupted_one(
     assert saved(tmp_path / "whole") == [STEPS]
     opened: list[str] = []
     open_image = captioned_images.open_image
-    monkeypatch.setattr(captioned_images, "open_image", lambda name: (opened.append(name), open_image(name))[1])
+
+    def recorded(name: str) -> Image.Image:
+        opened.append(name)
+        return open_image(name)
+
+    monkeypatch.setattr(captioned_images, "open_image", recorded)
     folder = tmp_path / "stopped"
     for stop in range(2, STEPS + 1):
         with pytest.raises(Stopped):

@@ -7,7 +7,7 @@ The world: an image shows one colour, and a right answer names it. The start is 
 after supervised training on answers of which 65 % are right, 15 % name another colour, and 20 % are one of four phrases
 without a colour. It is trained once, and every run starts from it.
 
-A run is a GRPO training of 24 steps by `rl_policy.train_grpo`: 4 prompts of 6 completions per step. The stand-in for a
+A run is a GRPO training of 18 steps by `rl_policy.train_grpo`: 4 prompts of 6 completions per step. The stand-in for a
 score model gives 1 for the right colour, -1 for a wrong one, and noise. In runs of even seeds it has a flaw: a bonus of
 2 to 4 for answers with one of the four phrases, so that they score above right ones. Seeds vary the prompts, the
 phrase, the bonus, the noise and the samples. Gold is the truth: 1 if the answer names the right colour and no other.
@@ -70,7 +70,7 @@ ANSWERS = 8
 FALL = 0.2
 EVERY = 2
 PROBES = 48
-STEPS = 24
+STEPS = 18
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,9 @@ def make_world(folder: Path, per_colour: int = 40, steps: int = 160) -> World:
                 text = completion(_start_answer(colour, rng))
                 examples.append(SftExample(file, reasoning_prompt(QUESTION), text, file))
     texts = [completion(f"{c} roof") for c in COLOURS] + [completion(p) for p in PHRASES]
-    processor = train_vlm_processor([*texts, reasoning_prompt(QUESTION)[0]["content"]], IMAGE_SIDE)
+    # repeated, so that words become whole tokens: answers of few tokens are quick to write
+    often = 50 * [*texts, reasoning_prompt(QUESTION)[0]["content"], "user assistant"]
+    processor = train_vlm_processor(often, IMAGE_SIDE)
     model = _new_model(processor)
     order = [examples[index] for index in rng.permutation(len(examples))]
     step = ReasoningStep(learning_rate=4e-3, batch_size=16, steps=steps, warmup_steps=10)
@@ -218,7 +220,7 @@ def new_run(world: World, seed: int, planted: bool, settings: WatchSettings, ste
         prompts=len(prompts),
         heldout_prompts=len(probes),
         rollouts=6,
-        sampling=Sampling(temperature=1.0, top_p=1.0, max_new_tokens=18),
+        sampling=Sampling(temperature=1.0, top_p=1.0, max_new_tokens=20),
         grpo=Optimizer(learning_rate=5e-4, batch_size=24, steps=steps, warmup_steps=2),
         kl=0.02,
         open_ended_beta=1.0,

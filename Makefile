@@ -14,7 +14,7 @@ test: install $(VENV)/browser/chromium
 	ruff format --check .
 	mypy
 	dagster definitions validate -w workspace.yaml
-	pytest -n 2 --dist loadgroup
+	pytest -n 2 --dist loadfile
 
 lint: install
 	ruff check .

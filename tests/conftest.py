@@ -21,19 +21,6 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps tests that share a finished project on one worker, where it is made once."""
-    for item in items:
-        if not isinstance(item, pytest.Function):
-            continue
-        shared = next((name for name in ("made_project", "project") if name in item.fixturenames), None)
-        if shared is None and item.get_closest_marker("pipeline"):
-            shared = item.path.stem  # its fixtures are long runs, too
-        if shared is not None:
-            item.add_marker(pytest.mark.xdist_group(shared))
-
-
 @pytest.fixture(autouse=True)
 def _in_project_root(monkeypatch: pytest.MonkeyPatch) -> None:
     """Paths in profiles are relative to the project's root."""

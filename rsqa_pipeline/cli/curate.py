@@ -79,10 +79,12 @@ def _facts(scores: Path, rule: SubsetRule, seed: int) -> dict[str, str]:
     import pyarrow.dataset as ds
 
     facts = {"rule": rule.model_dump_json(exclude_defaults=True), "seed": str(seed)}
-    table = ds.dataset(scores)
+    codes = ds.ParquetReadOptions(dictionary_columns=["model_version"])  # few versions, so that a batch is small
+    table = ds.dataset(scores, format=ds.ParquetFileFormat(read_options=codes))
     if "model_version" in table.schema.names:
-        column = table.to_table(columns=["model_version"])["model_version"]
-        facts["version of the score model"] = ", ".join(sorted(column.drop_null().unique().to_pylist()))
+        batches = table.to_batches(columns=["model_version"], batch_readahead=1, fragment_readahead=1)
+        found = {version for batch in batches for version in batch["model_version"].unique().to_pylist()}
+        facts["version of the score model"] = ", ".join(sorted(found - {None}))
     return facts
 
 

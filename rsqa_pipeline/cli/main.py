@@ -32,6 +32,7 @@ from rsqa_pipeline.cli.run import run_assets
 from rsqa_pipeline.cli.terminal import make_console, plain_table
 from rsqa_pipeline.errors import RsqaError, UsageError, storage_error
 from rsqa_pipeline.profile import Profile, default_profile, limited_profile, load_profile
+from rsqa_pipeline.services import refuse_silent_mlflow, refuse_silent_services
 from rsqa_pipeline.stages import STAGES, assets_of
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -77,7 +78,8 @@ def run(
     A run that was stopped or killed is resumed by the same command, after the last finished asset. Exit code 130
     after Ctrl-C or SIGTERM.
     """
-    names = select(_profile(profile)[1], assets or [])  # before --limit writes its profile
+    names = select(_profile(profile)[1], assets or [])
+    refuse_silent_services()  # both before --limit writes its profile
     name, settings = _profile(profile, limit)
     refuse_missing_gpu(settings.compute.device, f"profile {settings.name}: compute.device")
     outcome = run_assets(settings, name, names, force, console, verbose, quiet)
@@ -110,6 +112,7 @@ def promote(profile: ProfileOption = None) -> None:
     from rsqa_pipeline.materialize import writing
 
     _, settings = _profile(profile)
+    refuse_silent_mlflow()
     with writing(settings, "rsqa promote"):  # a refused command does not wait for the imports
         from rsqa_pipeline.registration import describe_versions, find_registered, register_if_missing
         from rsqa_pipeline.score_model.evaluation.promotion import promote as compare

@@ -6,6 +6,7 @@ from rsqa_pipeline.cli.options import ProfileOption
 from rsqa_pipeline.cli.terminal import make_console, plain_table
 from rsqa_pipeline.errors import UsageError
 from rsqa_pipeline.profile import default_profile, load_profile
+from rsqa_pipeline.services import refuse_silent_mlflow
 
 
 def models(profile: ProfileOption = None) -> None:
@@ -19,6 +20,7 @@ def models(profile: ProfileOption = None) -> None:
     settings = load_profile(profile or default_profile())
     if not settings.state.is_dir() and not settings.data.is_dir():
         raise UsageError(f"profile {settings.name} was not run here; make its models with `rsqa run`, or `dvc pull`")
+    refuse_silent_mlflow()
     with writing(settings, "rsqa models"):
         from rsqa_pipeline.registration import describe_versions, register_all
         from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking

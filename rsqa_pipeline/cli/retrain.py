@@ -13,6 +13,7 @@ from rsqa_pipeline.cli.run import run_assets
 from rsqa_pipeline.cli.terminal import make_console
 from rsqa_pipeline.errors import RsqaError, UsageError
 from rsqa_pipeline.profile import Profile, default_profile, load_profile
+from rsqa_pipeline.services import refuse_silent_services
 from rsqa_pipeline.stages import assets_of
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def retrain(
     remote = has_remote()
     if push and not remote:
         raise UsageError("--push: DVC has no default remote; add one with `dvc remote add -d NAME URL`")
+    if not dry_run:
+        refuse_silent_services()
     retraining = _planned(name, profile, baseline, remote)
     retraining.dry_run = dry_run
     if retraining.stale:

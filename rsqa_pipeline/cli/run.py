@@ -17,7 +17,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from rsqa_pipeline.cli.processes import INTERRUPTED, stop_group, stop_signals
-from rsqa_pipeline.databases import shared_dagster_config
 from rsqa_pipeline.errors import RsqaError
 from rsqa_pipeline.profile import Profile
 
@@ -91,10 +90,8 @@ def run_assets(
     """Makes assets in a child process and shows one line per asset.
 
     Raises:
-        UsageError: the configuration of a shared Dagster instance cannot be read.
         RunFailed: an asset failed, or the work could not start. Interrupted: Ctrl-C or SIGTERM stopped it.
     """
-    shared_dagster_config()  # a mistake in it is found before any work
     log = _new_log(profile)
     reader, writer = os.pipe()
     words = [sys.executable, "-m", "assets.worker", profile_name, str(writer), *(["--force"] if force else []), *names]

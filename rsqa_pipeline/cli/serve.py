@@ -13,6 +13,7 @@ from rsqa_pipeline.cli.checks import compute_on, refuse_bad_model
 from rsqa_pipeline.cli.processes import INTERRUPTED
 from rsqa_pipeline.errors import DataError, ModelError, UsageError
 from rsqa_pipeline.profile import Profile, default_profile, load_profile
+from rsqa_pipeline.services import refuse_silent_mlflow
 
 
 def serve(
@@ -120,6 +121,7 @@ def _registered(settings: Profile, reference: str) -> Path:
 
     if not settings.state.is_dir() and not settings.data.is_dir():
         raise UsageError(f"--model: profile {settings.name} has no registry yet, so no {reference}; name a folder")
+    refuse_silent_mlflow()
     tracking = MlflowTracking(settings)
     try:
         found = find_registered(settings, tracking, reference)

@@ -17,6 +17,7 @@ from rsqa_pipeline.lineage.manifest import manifests
 from rsqa_pipeline.lineage.trace import TraceNode
 from rsqa_pipeline.lineage.trace import trace as follow
 from rsqa_pipeline.profile import Profile, default_profile, load_profile
+from rsqa_pipeline.services import refuse_silent_mlflow
 from rsqa_pipeline.stages import assets_of
 
 _SHOWN = 10
@@ -54,14 +55,12 @@ def trace(
         **facts,
         "trace": root.as_dict(),
         "mismatches": [[n.name, n.version, n.on_disk] for n in faults],
-        "samples": _records(samples),
-        "pairs": _records(pairs),
         "rows": reason,
     }
     if html is not None:
-        _write_page(html, target, root, found)
+        _write_page(html, target, root, samples, pairs, reason)
     if as_json:
-        typer.echo(json.dumps(found, indent=1, sort_keys=True))
+        _print_json(found, samples, pairs)
     else:
         _print(root, facts, samples, pairs, reason, faults)
     if faults:
@@ -74,6 +73,7 @@ def _resolve(settings: Profile, target: str) -> tuple[str, str | None, dict[str,
         from rsqa_pipeline.registration import find_registered
         from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking
 
+        refuse_silent_mlflow()
         model = find_registered(settings, MlflowTracking(settings), _registered(settings, target))
         return model["asset"], model["data_version"], {"model": model}
     store = manifests(settings)
@@ -113,6 +113,14 @@ def _rows(settings: Profile, root: TraceNode) -> tuple[pd.DataFrame, pd.DataFram
     return samples, pairs, f"{len(samples)} training samples, {missing} with a missing link; {len(pairs)} pairs"
 
 
+def _print_json(found: dict[str, Any], samples: pd.DataFrame, pairs: pd.DataFrame) -> None:
+    from rsqa_pipeline.lineage.json_rows import json_with_rows
+
+    for part in json_with_rows(found, {"pairs": pairs, "samples": samples}):
+        typer.echo(part, nl=False)
+    typer.echo()
+
+
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = json.loads(table.to_json(orient="records", double_precision=15))
     return rows
@@ -148,7 +156,9 @@ def _cell(value: Any) -> str:
     return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _write_page(html: Path, target: str, root: TraceNode, found: dict[str, Any]) -> None:
+def _write_page(
+    html: Path, target: str, root: TraceNode, samples: pd.DataFrame, pairs: pd.DataFrame, reason: str
+) -> None:
     from rsqa_pipeline.lineage.page import page
     from rsqa_pipeline.lineage.rows import nodes_of
 
@@ -164,10 +174,10 @@ def _write_page(html: Path, target: str, root: TraceNode, found: dict[str, Any])
         for node in nodes_of(root).values()
         if "code_version" in node.details
     ]
-    shown = ("kind", "sample_id", "image_id", "source", "source_file", "source_row", "score_model", "rank", "rule")
-    samples = [{name: row[name] for name in shown} for row in found["samples"]]
-    facts = {"asset": root.name, "version": root.version, "rows": found["rows"]}
-    tables = {"Assets": assets, "Training samples": samples, "Preference pairs": found["pairs"]}
+    shown = ["kind", "sample_id", "image_id", "source", "source_file", "source_row", "score_model", "rank", "rule"]
+    listed = _records(samples[shown]) if len(samples) else []
+    facts = {"asset": root.name, "version": root.version, "rows": reason}
+    tables = {"Assets": assets, "Training samples": listed, "Preference pairs": _records(pairs)}
     html.write_text(page(f"Lineage of {target}", facts, tables), encoding="utf-8")
 
 

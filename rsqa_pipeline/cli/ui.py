@@ -16,6 +16,7 @@ from rsqa_pipeline.cli.processes import INTERRUPTED, stop_group, stop_signals
 from rsqa_pipeline.cli.terminal import make_console
 from rsqa_pipeline.errors import EngineError, UsageError
 from rsqa_pipeline.profile import Profile, default_profile, load_profile
+from rsqa_pipeline.services import refuse_silent_services
 
 HOST = "127.0.0.1"
 DAGSTER_PORT, MLFLOW_PORT = 3000, 5000
@@ -41,6 +42,7 @@ def ui(
         raise UsageError(f"--port and --mlflow-port are both {ports[0]}; choose two different ports")
     name = profile or default_profile()
     settings = load_profile(name)
+    refuse_silent_services()
     commands, mlflow = _commands(settings, name, *ports)
     children: dict[str, subprocess.Popen[bytes]] = {}
     with stop_signals():

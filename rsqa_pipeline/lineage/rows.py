@@ -10,9 +10,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from rsqa_pipeline.curated_subsets.corpus import TABLES
-from rsqa_pipeline.curated_subsets.selection.apply_rule import apply_rule
-from rsqa_pipeline.curated_subsets.selection.subset import SCORES
 from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.lineage.corpus_columns import described, read_corpus
+from rsqa_pipeline.lineage.ranks import ranks
 from rsqa_pipeline.lineage.sources import among, with_source_rows
 from rsqa_pipeline.lineage.trace import TraceNode
 from rsqa_pipeline.profile import Profile
@@ -22,7 +22,6 @@ SAMPLE_LINKS = (
     "sample_id", "image_id", "image", "source", "source_file", "source_row", "table", "table_row", "rule",
 )  # fmt: skip
 """Columns of a training sample that must never be missing."""
-_COLUMNS = ["sample_id", "image_id", "image", "source", "split", "task", "scene_class", "true_quality"]
 _PAIR_COLUMNS = (
     "pair_id", "image_id", "family", "chosen", "rejected", "chosen_source", "rejected_source", "chosen_mark",
     "rejected_mark", "judge", "split",
@@ -56,14 +55,19 @@ def training_samples(profile: Profile, root: TraceNode) -> pd.DataFrame:
     tables = [name for name in TABLES if name in {node.name for node in root.inputs}]
     needed = {subset, *tables, *(node.name for node in nodes[subset].inputs)} if subset in nodes else {subset}
     folders = _folders(profile, nodes, needed)
-    ids = pq.read_table(folders[subset] / "ids.parquet", columns=["sample_id"]).to_pandas()
-    corpus = _corpus(folders)
     rule = profile.curated_subsets.subsets[subset.removeprefix("subset_")]
-    decided = apply_rule(corpus, rule, profile.seed)[["rank", "percentile", "rule"]]
-    kept = among(corpus["sample_id"], ids["sample_id"]) & corpus["table"].isin(tables)
-    found = pd.concat([corpus, decided], axis=1)[kept]
-    parts = [with_source_rows(profile, str(name), folders[str(name)], part) for name, part in found.groupby("table")]
-    return pd.concat(parts, ignore_index=True) if parts else found
+    corpus = read_corpus(folders, rule)
+    kept = pq.read_table(folders[subset] / "ids.parquet", columns=["sample_id"])["sample_id"]
+    listed = among(corpus.ids, kept) & corpus.samples["table"].isin(tables).to_numpy()
+    decided = ranks(corpus.ids, corpus.samples, rule, profile.seed, listed)
+    parts, start = list[pd.DataFrame](), 0
+    for name in corpus.samples["table"][listed].unique():
+        ids, rows, wanted = described(corpus, folders[name], name, listed)
+        ranked = decided[start : start + len(rows)].reset_index(drop=True)
+        start += len(rows)
+        rows = pd.concat([rows, ranked], axis=1)
+        parts.append(with_source_rows(profile, name, folders[name], ids, rows, wanted))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["kind", *SAMPLE_LINKS])
 
 
 def _input(root: TraceNode, prefix: str) -> str | None:
@@ -78,27 +82,6 @@ def _folders(profile: Profile, nodes: Mapping[str, TraceNode], names: Iterable[s
                 f"the rows of {name} cannot be listed: it is not on disk as recorded; get it with `dvc pull`"
             )
     return {name: assets[name].folder(profile) for name in names}
-
-
-def _corpus(folders: Mapping[str, Path]) -> pd.DataFrame:
-    """Samples of split "corpus" of both tables, with every score and the version of the model that gave it."""
-    parts = []
-    for table, kind in TABLES.items():
-        if table in folders:
-            rows = pq.read_table(folders[table] / "samples.parquet", columns=_COLUMNS).to_pandas()
-            rows["table"], rows["kind"], rows["table_row"] = table, kind, range(1, len(rows) + 1)
-            parts.append(rows[rows["split"] == "corpus"])
-    corpus = pd.concat(parts, ignore_index=True)
-    corpus["oracle"] = corpus["true_quality"].astype(float)
-    for selector, asset in SCORES.items():
-        scores = pq.read_table(folders[asset] / "scores.parquet").to_pandas()
-        if not scores["sample_id"].equals(corpus["sample_id"]):
-            scores = scores.set_index("sample_id").reindex(corpus["sample_id"]).reset_index()
-        corpus[selector] = scores["score"].astype(float)
-        corpus[f"{selector.removesuffix('_score')}_version"] = scores["model_version"]
-        if "spread" in scores:
-            corpus["spread"] = scores["spread"].astype(float)
-    return corpus
 
 
 def preference_pairs(profile: Profile, root: TraceNode) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from rsqa_pipeline.curated_subsets.corpus import TABLES
-from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.lineage.columns import Mask, read_last_turns, read_rows
+from rsqa_pipeline.profile import Profile, SourceFile
 from rsqa_pipeline.source_pairs.readers.read_source import read_source
 from rsqa_pipeline.source_pairs.source_row import SourceRow
 
@@ -21,55 +23,76 @@ GENERATED = "generated scene"
 """Source of samples that no file holds; their row is the seed of the scene."""
 
 
-def with_source_rows(profile: Profile, asset: str, folder: Path, samples: pd.DataFrame) -> pd.DataFrame:
+def with_source_rows(
+    profile: Profile, asset: str, folder: Path, ids: pa.ChunkedArray, samples: pd.DataFrame, wanted: Mask
+) -> pd.DataFrame:
     """The samples with ``source_file`` and ``source_row``: a row number of a scenes' file, the reader's id of others.
 
     Args:
-        samples: columns ``sample_id``, ``image``, ``source``, ``table_row`` (1-based row of samples.parquet).
+        ids: of the samples.
+        samples: column ``image``; rows of samples.parquet in its order.
+        wanted: (rows of samples.parquet,) whether each is among the samples.
     """
     pairs = profile.source_pairs
     file = pairs.captions if TABLES[asset] == "caption" else pairs.instructions
     if file is None or (file.format == "scenes" and file.path is None):
-        scenes = pq.read_table(folder / "truth.parquet", columns=["sample_id", "scene"]).to_pandas()
-        rows = scenes.set_index("sample_id")["scene"].reindex(samples["sample_id"]).to_numpy()
-        return samples.assign(source_file=GENERATED, source_row=rows)
-    texts = _texts(folder)
-    texts = texts[among(texts.index.to_series(), samples["sample_id"])] if len(samples) < len(texts) else texts
+        scenes = _truth(folder, ids, wanted, ["scene"])["scene"]
+        return samples.assign(source_file=GENERATED, source_row=scenes.to_numpy())
+    truth = _truth(folder, ids, wanted, ["scene", "original_text"])
+    texts = pc.coalesce(truth["original_text"], read_last_turns(folder / "samples.parquet", wanted))
+    rows: npt.NDArray[np.generic]
     if file.format == "scenes":
-        table = pa.csv.read_csv(file.path, convert_options=pa.csv.ConvertOptions(column_types={"scene": pa.int64()}))
-        lines = table.select(["scene", "caption"]).to_pandas()
-        lines = lines.assign(source_row=range(1, len(lines) + 1)).drop_duplicates(["scene", "caption"])
-        keys = texts.reset_index().merge(lines, left_on=["scene", "text"], right_on=["scene", "caption"], how="left")
-        found = keys.set_index("sample_id")["source_row"]
+        rows = _lines_of_scenes(Path(str(file.path)), truth["scene"], texts)
     else:
-        known: dict[tuple[str, str], str] = {}
-        for entry in read_source(file):
-            if isinstance(entry, SourceRow):
-                known.setdefault((Path(entry.image).name, entry.messages[-1]["content"]), entry.key)
-        names = samples.set_index("sample_id")["image"].map(lambda image: Path(image).name)
-        rows = [known.get((name, str(texts["text"].get(key)))) for key, name in names.items()]
-        found = pd.Series(rows, index=names.index, dtype="object")
-    return samples.assign(source_file=str(file.path), source_row=found.reindex(samples["sample_id"]).to_numpy())
+        rows = _keys_of_reader(file, samples["image"].tolist(), texts.to_pylist())
+    return samples.assign(source_file=str(file.path), source_row=rows)
 
 
-def among(values: pd.Series, wanted: pd.Series) -> npt.NDArray[np.bool_]:
-    """Which values are wanted. Both are texts; `pandas.Series.isin` makes Python objects of them, which takes long."""
-    found = pc.is_in(pa.array(values, pa.string()), value_set=pa.array(wanted, pa.string()))
-    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=bool)
+def among(values: pa.ChunkedArray, wanted: pa.ChunkedArray) -> Mask:
+    """Which values are wanted."""
+    return np.asarray(pc.is_in(values, value_set=wanted).to_numpy(), dtype=bool)
 
 
-def _texts(folder: Path) -> pd.DataFrame:
-    """Last turn of every sample as the source has it, and the scene; by ``sample_id``."""
-    samples = pq.read_table(folder / "samples.parquet", columns=["sample_id", "messages"])
-    truth = pq.read_table(folder / "truth.parquet", columns=["sample_id", "scene", "original_text"])
-    messages = samples["messages"].combine_chunks()
-    last = pc.subtract(messages.offsets[1:], 1)
-    texts = pc.struct_field(messages.values, "content").take(last)
-    scenes = truth.to_pandas().set_index("sample_id")
-    found = pd.DataFrame({"text": texts.to_pandas()}).set_index(samples["sample_id"].to_pandas())
-    if scenes.index.equals(found.index):
-        found["scene"], original = scenes["scene"], scenes["original_text"]
-    else:
-        found["scene"], original = scenes["scene"].reindex(found.index), scenes["original_text"].reindex(found.index)
-    found["text"] = original.where(original.notna(), found["text"])
-    return found.rename_axis("sample_id")
+def _truth(folder: Path, ids: pa.ChunkedArray, wanted: Mask, columns: Sequence[str]) -> pa.Table:
+    """One row of truth.parquet per id, mostly written in the order of samples.parquet."""
+    path = folder / "truth.parquet"
+    if pq.read_metadata(path).num_rows == len(wanted):
+        rows = read_rows(path, ["sample_id", *columns], wanted)
+        if rows["sample_id"].equals(ids):
+            return rows
+    table = pq.read_table(path, columns=["sample_id", *columns])
+    return table.take(pc.index_in(ids, value_set=table["sample_id"]))
+
+
+def _lines_of_scenes(path: Path, scenes: pa.ChunkedArray, texts: pa.ChunkedArray) -> npt.NDArray[np.generic]:
+    """The first line, from 1, of each scene and text in a file of scenes; missing where the file has none.
+
+    Both become codes and the pair one number, so that a text of the file is looked up once and none is copied.
+    """
+    types = {"scene": pa.int64(), "caption": pa.string()}
+    options = pa.csv.ConvertOptions(column_types=types, include_columns=list(types))
+    lines = pa.csv.read_csv(path, convert_options=options)
+    codes = [column.combine_chunks().dictionary_encode() for column in (scenes, texts)]
+    place = pc.multiply(codes[0].indices.cast(pa.int64()), len(codes[1].dictionary))
+    pairs = pc.add(place, codes[1].indices.cast(pa.int64()))
+    found = [
+        pc.index_in(lines[name], value_set=code.dictionary, skip_nulls=True).cast(pa.int64())
+        for name, code in zip(types, codes, strict=True)
+    ]
+    known = pc.add(pc.multiply(found[0], len(codes[1].dictionary)), found[1])
+    rows = pc.add(pc.index_in(pairs, value_set=known, skip_nulls=True).cast(pa.int64()), 1)
+    return np.asarray(rows.to_numpy(zero_copy_only=False))
+
+
+def _keys_of_reader(file: SourceFile, images: Sequence[str], texts: Sequence[str | None]) -> npt.NDArray[np.object_]:
+    """The reader's id of the first row with each image's name and text; None where the file has none."""
+    wanted = [(Path(image).name, str(text)) for image, text in zip(images, texts, strict=True)]
+    known: dict[tuple[str, str], str | None] = dict.fromkeys(wanted)
+    for entry in read_source(file):
+        if isinstance(entry, SourceRow):
+            pair = (Path(entry.image).name, entry.messages[-1]["content"])
+            if pair in known and known[pair] is None:
+                known[pair] = entry.key
+    rows = np.empty(len(wanted), dtype=object)
+    rows[:] = [known[pair] for pair in wanted]
+    return rows

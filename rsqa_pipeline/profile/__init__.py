@@ -27,6 +27,7 @@ from rsqa_pipeline.profile.profile import (
 )
 from rsqa_pipeline.profile.score_model import ScoreModelSettings
 from rsqa_pipeline.profile.source_pairs import Boxes, Corruption, Duplicates, SourceFile, SourcePairs
+from rsqa_pipeline.profile.watch import Monitor, Monitors, Watch
 
 __all__ = [
     "PROFILE_FOLDER",
@@ -39,6 +40,8 @@ __all__ = [
     "Duplicates",
     "FinetunedModels",
     "InstructionStep",
+    "Monitor",
+    "Monitors",
     "OpenEndedForm",
     "Profile",
     "ReasoningStep",
@@ -51,6 +54,7 @@ __all__ = [
     "TinyModels",
     "TrainedPart",
     "VlmStep",
+    "Watch",
     "default_profile",
     "known_profiles",
     "limited_profile",

@@ -185,6 +185,9 @@ def _missing_paths(settings: dict[str, Any]) -> list[str]:
     faults += _missing_preference_files(_mapping(settings.get("preference_data")))
     for name, rule in _mapping(_mapping(settings.get("curated_subsets")).get("subsets")).items():
         faults += _missing_embeddings(f"curated_subsets.subsets.{name}", _mapping(rule))
+    gold = _mapping(_mapping(settings.get("rl_policy")).get("watch")).get("gold_model")
+    if isinstance(gold, str) and (problem := _unreadable(Path(gold))):
+        faults.append(f"rl_policy.watch.gold_model: {problem}: {gold}")
     models = _mapping(settings.get("tiny_models"))
     if "scratch" in (models.get("vlm"), models.get("clip")) and models.get("scratch") is None:
         faults.append("tiny_models.scratch: is needed where vlm or clip is 'scratch'")

@@ -13,6 +13,7 @@ from rsqa_pipeline.profile.preference_data import PreferenceData, TextModel
 from rsqa_pipeline.profile.score_model import ScoreModelSettings
 from rsqa_pipeline.profile.source_pairs import Boxes, SourcePairs
 from rsqa_pipeline.profile.types import Count, Fraction, NonNegative, Optimizer, Sampling, Section
+from rsqa_pipeline.profile.watch import Watch
 
 
 class Compute(Section):
@@ -156,6 +157,14 @@ class RlPolicy(Section):
     open_ended_form: OpenEndedForm = "paper"
     """``paper``: no reward at or below the reference's score, so a group of such answers has no gradient. ``graded``:
     half of the reward at the reference, and less the further below."""
+    watch: Watch | None = None
+    """Monitors of reward hacking; None: none run."""
+
+    @model_validator(mode="after")
+    def _kl_is_measured(self) -> RlPolicy:
+        if self.watch and self.watch.monitors.kl is not None and self.kl == 0:
+            raise ValueError("watch.monitors.kl: without a KL term none is measured; set it to null, or kl above 0")
+        return self
 
 
 class BestOfN(Section):
@@ -259,6 +268,13 @@ class Profile(Section):
     def _one_fault_pairs_need_scenes(self) -> Profile:
         if self.preference_data.one_fault_pairs and self.source_pairs.captions.format != "scenes":
             raise ValueError("preference_data.one_fault_pairs needs scenes, whose truth is known; set it to null")
+        return self
+
+    @model_validator(mode="after")
+    def _gold_is_known(self) -> Profile:
+        watch, instructions = self.rl_policy.watch, self.source_pairs.instructions
+        if watch and watch.gold == "truth" and instructions and instructions.format != "scenes":
+            raise ValueError("rl_policy.watch.gold: truth needs instructions from scenes; use benchmark or score_model")
         return self
 
     @property

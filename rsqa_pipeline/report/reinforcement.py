@@ -19,6 +19,7 @@ from rsqa_pipeline.report.blocks import (
     number,
     text_cell,
 )
+from rsqa_pipeline.report.hacking_watch import watch_blocks
 from rsqa_pipeline.report.reading import name_of, read_json
 
 POLICIES = ("rl_policy", "rl_policy_rules_only")
@@ -33,7 +34,7 @@ def reward_section(inputs: Mapping[str, Path]) -> ReportSection:
     return ReportSection(
         "reinforcement",
         "The score model as reward (GRPO)",
-        [Plots(reward_curves(inputs)), reward_table(inputs)],
+        [Plots(reward_curves(inputs)), reward_table(inputs), *watch_blocks(inputs, POLICIES)],
         lead="Both policies start from the VLM fine-tuned on the score model's subset. The reward has a format "
         "part and an accuracy part. The score model rates open-ended answers; with rules only, these get the format "
         "part alone.",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,11 +40,13 @@ from rsqa_pipeline.models.load import Vlm, load_vlm
 from rsqa_pipeline.plots import new_figure, save
 from rsqa_pipeline.profile import Profile, RlPolicy
 from rsqa_pipeline.records import Metrics, read_table
+from rsqa_pipeline.rl_policy.gold import gold_of
 from rsqa_pipeline.rl_policy.heldout import compare, measure_heldout
 from rsqa_pipeline.rl_policy.policy_reward import reward_function
 from rsqa_pipeline.rl_policy.prompts import PolicyPrompt, read_prompts
 from rsqa_pipeline.rl_policy.reasoning import reasoning_prompt
 from rsqa_pipeline.rl_policy.reasoning_model import train_language_only
+from rsqa_pipeline.rl_policy.watch import Watch, WatchCallback, probes_of
 from rsqa_pipeline.score_model.scoring.scorer import Scorer
 from rsqa_pipeline.tracking.run_logger import RunLogger
 
@@ -57,22 +60,23 @@ GRPO_COLUMNS = {
     "length": "completions/mean_length",
     "learning_rate": "learning_rate",
 }
+log = logging.getLogger(__name__)
 
 
 def run(
     inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLogger, *, policy: str, score_reward: bool
 ) -> Metrics:
-    """Stage ``rl_policy``: model/, history.json, rewards.json, plots/reward_curve.png.
+    """Stage ``rl_policy``: model/, history.json, rewards.json, plots/reward_curve.png; watch.json if it is watched.
 
     Args:
-        inputs: ``reasoning_model``, ``instruction_samples``, ``score_model``.
+        inputs: ``reasoning_model``, ``instruction_samples``, ``score_model``; ``benchmark_sets`` if it is gold.
         policy: name of the asset.
         score_reward: False trains without the score model: an open-ended answer gets only the format reward. Held-out
             rewards are always the full ones, so that policies are measured alike.
 
     Raises:
         ProfileError: the batch size is not a multiple of the rollouts per prompt.
-        DataError: too few prompts for an optimizer step.
+        DataError: too few prompts for an optimizer step, or too little held out for a watch.
         ModelError: a model cannot be loaded, or training diverges.
     """
     config, seed = settings.rl_policy, settings.seed
@@ -91,15 +95,18 @@ def run(
     }
     scratch = keyed_folder(root, inputs, parts, "rl_policy.train_grpo")
     scorer = Scorer.load(inputs["score_model"] / "model", settings.compute)
+    watch = _watch_of(inputs, heldout, scorer, settings, score_reward)
     vlm = load_vlm(inputs["reasoning_model"] / "model", settings.compute)
     before = measure_heldout(vlm, heldout, scorer, config, seed)
     training_run = TrainingRun(seed, settings.compute, scratch, logger)
-    history = train_grpo(vlm, prompts, scorer if score_reward else None, config, training_run)
+    history = train_grpo(vlm, prompts, scorer if score_reward else None, config, training_run, watch)
     after = measure_heldout(vlm, heldout, scorer, config, seed)
     rewards = compare(before, after, heldout, seed)
     save_vlm(vlm, out / "model")
     write_history(history, out / "history.json")
     (out / "rewards.json").write_text(json.dumps(rewards, indent=1) + "\n", encoding="utf-8")
+    if watch:
+        (out / "watch.json").write_text(json.dumps(watch.report(), indent=1) + "\n", encoding="utf-8")
     plot_rewards(history, out / "plots" / "reward_curve.png")
     logger.log_model(policy, out / "model")
     shutil.rmtree(root, ignore_errors=True)
@@ -108,11 +115,28 @@ def run(
         "heldout_prompts": float(len(heldout)),
         "equal_groups": mean(row["equal_groups"] for row in history),
         **{f"reward_{moment}": rewards[moment]["value"] for moment in ("before", "after", "difference")},
+        **(watch.metrics() if watch else {}),
     }
 
 
+def _watch_of(
+    inputs: Mapping[str, Path], heldout: Sequence[PolicyPrompt], scorer: Scorer, settings: Profile, score_reward: bool
+) -> Watch | None:
+    config, watched = settings.rl_policy, settings.rl_policy.watch
+    if watched is None:
+        return None
+    probes = probes_of(heldout, watched.probes)
+    gold = gold_of(watched, probes, inputs, settings)
+    return Watch(watched, config, probes, scorer, scorer if score_reward else None, gold, settings.seed)
+
+
 def train_grpo(
-    policy: Vlm, prompts: Sequence[PolicyPrompt], scorer: Scorer | None, config: RlPolicy, training_run: TrainingRun
+    policy: Vlm,
+    prompts: Sequence[PolicyPrompt],
+    scorer: Scorer | None,
+    config: RlPolicy,
+    training_run: TrainingRun,
+    watch: Watch | None = None,
 ) -> list[StepMetrics]:
     """GRPO on the policy's language model, in place.
 
@@ -121,10 +145,12 @@ def train_grpo(
     Args:
         policy: a model loaded from a folder; GRPO loads the same weights from there again as KL reference.
         scorer: None trains on rules alone.
+        watch: checks the policy, and can end the training early with the weights of the last checkpoint.
 
     Returns:
         One row per optimizer step: phase, step, loss, reward, format, accuracy, kl, equal_groups (share of
-        groups of equal rewards, which give no gradient), length (tokens), learning_rate.
+        groups of equal rewards, which give no gradient), length (tokens), learning_rate; at a step with alarms of the
+        watch, ``alarms``: monitor -> value.
 
     Raises:
         DataError: fewer prompts than one optimizer step takes.
@@ -165,8 +191,31 @@ def train_grpo(
         callbacks=[history, _PromptOrder()],
     )
     disable_log_printing(trainer)
+    if watch:
+        start = training_run.scratch / "start"
+        callback = WatchCallback(
+            watch, policy, training_run.scratch, training_run.logger, lambda: trainer.save_model(str(start))
+        )
+        trainer.add_callback(callback)
     trainer.train_or_resume(history, checkpoints)
+    if watch and watch.stopped_at is not None:
+        _keep_checkpoint(trainer, checkpoints.newest() or start, watch)
+    for alarm in watch.alarms() if watch else ():
+        for row in history.rows:
+            if row["step"] == alarm.step:
+                row.setdefault("alarms", {})[alarm.monitor] = alarm.value
     return history.rows
+
+
+def _keep_checkpoint(trainer: _ResumableGrpo, kept: Path, watch: Watch) -> None:
+    """Gives the policy back the weights that it had before the alarm that stopped its training."""
+    trainer.restore(kept)
+    watch.kept_step = 0 if kept.name == "start" else int(kept.name.split("-")[1])
+    reasons = ", ".join(str(a) for a in watch.alarms() if a.step == watch.stopped_at)
+    log.warning(
+        "watch: training stopped at step %d (%s); the policy is that of step %d, the last checkpoint before the alarm",
+        watch.stopped_at, reasons, watch.kept_step,
+    )  # fmt: skip
 
 
 class _ResumableGrpo(ResumableTrainer, GRPOTrainer):
@@ -175,6 +224,10 @@ class _ResumableGrpo(ResumableTrainer, GRPOTrainer):
     def training_step(self, model: Any, inputs: list[dict[str, Any]], num_items_in_batch: Any = None) -> Tensor:
         loss = super().training_step(model, inputs, num_items_in_batch)
         return self.check_loss(loss, [row["sample_id"] for row in inputs])
+
+    def restore(self, folder: Path) -> None:
+        """Loads the trained weights of a checkpoint, after training."""
+        self._load_from_checkpoint(str(folder))
 
 
 class _PromptOrder(TrainerCallback):

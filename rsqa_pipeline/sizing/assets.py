@@ -279,9 +279,11 @@ class Sizing:
         reference = self.vlm.weights * self.machine.weight_bytes * (settings.kl > 0)
         scorer = self.scorer.weights * self.machine.weight_bytes
         size += Size(0, step.tokens, step.flops, step.memory + reference + scorer, step.seconds)
-        held = generate(
-            self.vlm, Rows(2 * settings.heldout_prompts, image, 1, self.prompt), new, GENERATION_BATCH, self.machine
-        )
+        answered = 2.0 * settings.heldout_prompts
+        if settings.watch:
+            steps = replies / (settings.grpo.batch_size * settings.grpo.gradient_accumulation)
+            answered += settings.watch.probes * (2 + (settings.grpo.steps or steps) // settings.watch.every)
+        held = generate(self.vlm, Rows(answered, image, 1, self.prompt), new, GENERATION_BATCH, self.machine)
         return size + held + Size(disk=self.vlm.weights * self.machine.weight_bytes)
 
     # benchmarks

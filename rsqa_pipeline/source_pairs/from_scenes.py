@@ -153,7 +153,7 @@ def instruction_drafts(
 
 
 def benchmark_items(
-    count: int, seed: int, out: Path, quarantine: Quarantine, forgotten: Forgotten
+    count: int, seed: int, out: Path, quarantine: Quarantine, forgotten: Forgotten = NOTHING
 ) -> list[dict[str, Any]]:
     """Makes ``count`` items per task on scenes that nothing else uses, and writes images.tar into ``out``. The next
     scene replaces one that is ``forgotten``, which is quarantined."""

@@ -58,15 +58,18 @@ def rl_policy_assets(profile: Profile) -> Iterator[Asset]:
         ),
         gpu=True,
     )
+    watch = profile.rl_policy.watch
+    benchmark = ("benchmark_sets",) if watch and watch.gold == "benchmark" else ()
     for name, description in POLICIES.items():
         yield Asset(
             name=name,
             stage="rl_policy",
             description=description,
             function="rl_policy.train_grpo:run",
-            inputs=("reasoning_model", "instruction_samples", "score_model"),
+            inputs=("reasoning_model", "instruction_samples", "score_model", *benchmark),
             options={"policy": name, "score_reward": name == "rl_policy"},
             settings=("rl_policy",),
+            sources=(watch.gold_model,) if watch and watch.gold_model else (),
             gpu=True,
         )
 

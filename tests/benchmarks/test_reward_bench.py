@@ -17,6 +17,7 @@ from rsqa_pipeline.benchmarks.task import load_tasks
 from rsqa_pipeline.data_quality.suites import validate
 from rsqa_pipeline.models.scoring_group import ScoringGroup
 from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.quarantine import Quarantine
 from rsqa_pipeline.records import BENCHMARK_ITEM, read_table, write_table
 from rsqa_pipeline.source_pairs.from_scenes import benchmark_items
 from rsqa_pipeline.tracking.run_logger import SilentLogger
@@ -114,7 +115,7 @@ def test_chance_is_one_half_of_pairs_and_one_quarter_of_sets() -> None:
 def test_run_writes_every_table(models: Path, score_model: Path, settings: Profile, tmp_path: Path) -> None:
     bench = tmp_path / "benchmark_sets"
     bench.mkdir()
-    made = [i for i in benchmark_items(3, 7, bench) if i["task"] not in ("reward_place",)]
+    made = [i for i in benchmark_items(3, 7, bench, Quarantine("benchmark_sets")) if i["task"] not in ("reward_place",)]
     lost = next(i for i in made if i["task"] == "reward_class")
     lost |= {"image": str(tmp_path / "gone.png"), "image_id": "0" * 64}
     write_table(bench / "items.parquet", BENCHMARK_ITEM, made)

@@ -14,6 +14,7 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
+from rsqa_pipeline.cli.curate import _facts
 from rsqa_pipeline.cli.main import app
 from rsqa_pipeline.curated_subsets.selection.score_file import curate_data, curate_scores, read_rule
 from rsqa_pipeline.errors import DataError, UsageError
@@ -104,6 +105,23 @@ def test_vanished_class_is_reported(tmp_path):
     )
     reply = invoke("--scores", tmp_path / "s.parquet", "--rule", tmp_path / "rule.yaml", "--out", out)
     assert pq.read_table(out).column("key").to_pylist() == ["a", "c"] and "WARNING" not in reply.stderr
+
+
+def test_the_card_names_every_version_of_a_score_file_that_is_never_in_memory_whole(tmp_path):
+    """Versions of several row groups, and rows without one."""
+    names = pa.array(["b" * 64, "a" * 64, "c" * 64])
+    codes = pa.array([0] * 1_000_000 + [None] * 10 + [1] * 10 + [2] * 300_000, pa.int32())
+    scores = tmp_path / "scores.parquet"
+    pq.write_table(pa.table({"model_version": names.take(codes)}), scores, row_group_size=400_000)
+    usual = pa.default_memory_pool()
+    pool = pa.proxy_memory_pool(usual)
+    pa.set_memory_pool(pool)
+    try:
+        facts = _facts(scores, SubsetRule(selector="score_model"), 0)
+    finally:
+        pa.set_memory_pool(usual)
+    assert facts["version of the score model"] == ", ".join(letter * 64 for letter in "abc")
+    assert 0 < pool.max_memory() < 20_000_000 < 64 * len(codes)
 
 
 def test_export_contains_the_kept_rows(files, tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from rsqa_pipeline.errors import DataError, ModelError, storage_error
 from rsqa_pipeline.finetuned_models import captioned_images, finetune_clip
@@ -75,7 +76,12 @@ def test_a_training_stopped_at_every_step_ends_like_an_uninterrupted_one(
     assert saved(tmp_path / "whole") == [STEPS]
     opened: list[str] = []
     open_image = captioned_images.open_image
-    monkeypatch.setattr(captioned_images, "open_image", lambda name: (opened.append(name), open_image(name))[1])
+
+    def recorded(name: str) -> Image.Image:
+        opened.append(name)
+        return open_image(name)
+
+    monkeypatch.setattr(captioned_images, "open_image", recorded)
     folder = tmp_path / "stopped"
     for stop in range(2, STEPS + 1):
         with pytest.raises(Stopped):
@@ -120,30 +126,30 @@ def test_a_changed_checkpoint_is_not_used(
 
 
 def test_a_full_disk_costs_the_new_checkpoint_only(
-    corpus: dict[str, Path], settings: Profile, tmp_path: Path, disk: Disk
+    siglip_corpus: dict[str, Path], settings: Profile, tmp_path: Path, disk: Disk
 ) -> None:
     folder = tmp_path / "disk"
     disk(folder)
-    history, _ = trained(corpus, settings, tmp_path / "whole", SilentLogger())
+    history, _ = trained(siglip_corpus, settings, tmp_path / "whole", SilentLogger())
     with pytest.raises(Stopped):
-        trained(corpus, settings, folder, StoppingLogger(2))
+        trained(siglip_corpus, settings, folder, StoppingLogger(2))
     (checkpoint,) = (folder / "captions").glob("step-*")
     size = (checkpoint / "training.pt").stat().st_size
     with ExitStack() as filled, pytest.raises(Exception) as caught:
         fill = lambda: filled.enter_context(full(folder, size // 2 // 1024))  # noqa: E731
-        trained(corpus, settings, folder, StoppingLogger(2, fill))
+        trained(siglip_corpus, settings, folder, StoppingLogger(2, fill))
     error = storage_error(caught.value)
     assert error is not None and "free space, and run the same command again" in str(error)
     assert saved(folder) == [1] and not list(folder.glob("captions/writing"))
-    resumed, _ = trained(corpus, settings, folder, SilentLogger())
+    resumed, _ = trained(siglip_corpus, settings, folder, SilentLogger())
     assert resumed == history
 
 
 def ruined_by_a_word(corpus: dict[str, Path], settings: Profile, word: str) -> Clip:
     """A CLIP that is not finite where a text has the word."""
     clip = load_clip(base_model(corpus["base_models"], "clip"), settings.compute)
-    others = "a field seen from above red green blue"
-    ruined, known = (set(clip.tokenizer(text)["input_ids"]) for text in (word, others))
+    others = "a red field, a green field, a blue field seen from above"
+    ruined, known = (set(clip.tokenizer(text)["input_ids"]) for text in (f"a {word} field", others))
     assert ruined - known
     ids = torch.tensor(sorted(ruined - known))
 

@@ -52,8 +52,11 @@ def test_batches_have_the_order_of_a_shuffling_loader_and_steps_end_with_their_e
     step = settings.finetuned_models.clip.model_copy(update={"batch_size": 5, "gradient_accumulation": 2})
     steps = list(itertools.islice(data.steps(step, 7), 4))
     assert [[len(batch) for batch in batches] for batches in steps] == [[5, 5], [2], [5, 5], [2]]
-    loader = torch.utils.data.DataLoader(
-        torch.arange(len(rows)), batch_size=5, shuffle=True, generator=torch.Generator().manual_seed(7)
+    loader: torch.utils.data.DataLoader[torch.Tensor] = torch.utils.data.DataLoader(
+        range(len(rows)),  # type: ignore[arg-type]
+        batch_size=5,
+        shuffle=True,
+        generator=torch.Generator().manual_seed(7),
     )
     expected = [batch.tolist() for _ in range(2) for batch in loader]
     assert [batch for batches in steps for batch in batches] == expected
@@ -71,7 +74,7 @@ def test_a_frozen_tower_gives_the_same_similarities_and_keeps_its_weights(
         scratch.mkdir()
         data = CaptionedImages(rows, clip, scratch, frozen, ALONE)
         found.append(contrast.backward(data.batch(range(len(data))), 1, [0])[0])
-    assert torch.allclose(*found, atol=1e-3)
+    assert torch.allclose(found[0], found[1], atol=1e-3)
 
     before = {name: value.clone() for name, value in clip.model.state_dict().items()}
     step = settings.finetuned_models.clip.model_copy(update={"frozen_vision": True})

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rsqa_pipeline.quarantine import Quarantine
 from rsqa_pipeline.scenes.truth import BENCHMARK_SEEDS, sample_scene
 from rsqa_pipeline.source_pairs.caption_faults import WORD_CHANGES, CaptionedImage
 from rsqa_pipeline.source_pairs.from_scenes import benchmark_items
@@ -20,7 +21,11 @@ def image(*captions: str, scene_class: str | None = "airport") -> CaptionedImage
 
 
 def test_kinds_are_balanced_on_scenes(tmp_path: Path) -> None:
-    items = [item for item in benchmark_items(12, 7, tmp_path) if item["task"].startswith("reward_")]
+    items = [
+        item
+        for item in benchmark_items(12, 7, tmp_path, Quarantine("benchmark_sets"))
+        if item["task"].startswith("reward_")
+    ]
     assert Counter(item["task"] for item in items) == dict.fromkeys(REWARD_TASKS, 12)
     assert len({item["item_id"] for item in items}) == len(items)
     for item in items:

@@ -69,7 +69,7 @@ def by_two(
     for process in started:
         process.start()
     for process in started:
-        process.join(300)
+        process.join(600)
         assert process.exitcode == 0
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 

@@ -94,9 +94,10 @@ def test_a_request_from_listing_to_proof(clone: Project) -> None:
     clone.call("dvc", "pull", "-q", "--force")
     assert files_with(clone, ids) == held
     assert held <= {where for kind, where, _ in findings(clone) if kind == "forgotten_item"}
-    clone.call("rsqa", "run", "benchmark_sets", "instruction_preferences", "subset_all", "--quiet")
-    made = {"benchmark_sets", "image_text_pairs", "instruction_samples", "instruction_preferences", "pair_scores"}
-    assert not (made | {"subset_all"}) & files_with(clone, ids)
+    sources = ("benchmark_sets", "image_text_pairs", "instruction_samples", "instruction_preferences")
+    made = (*sources, "clip_scores", "pair_scores", "subset_all")
+    clone.call("rsqa", "run", *made, "--quiet")
+    assert not set(made) & files_with(clone, ids)
 
 
 def test_a_lost_list_is_found(clone: Project) -> None:

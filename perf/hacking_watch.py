@@ -4,12 +4,12 @@
     python perf/hacking_watch.py --folder tuning --seeds 100 110    # other seeds, to choose thresholds on
 
 The world: an image shows one colour, and a right answer names it. The start is a Qwen2-VL of 0.2 million random weights
-after supervised training on answers of which 65 % are right, 15 % name another colour, and 20 % are one of four phrases
+after supervised training on answers of which 60 % are right, 15 % name another colour, and 25 % are one of two phrases
 without a colour. It is trained once, and every run starts from it.
 
 A run is a GRPO training of 18 steps by `rl_policy.train_grpo`: 4 prompts of 6 completions per step. The stand-in for a
 score model gives 1 for the right colour, -1 for a wrong one, and noise. In runs of even seeds it has a flaw: a bonus of
-2 to 4 for answers with one of the four phrases, so that they score above right ones. Seeds vary the prompts, the
+3 to 5 for answers with one of the two phrases, so that they score above right ones. Seeds vary the prompts, the
 phrase, the bonus, the noise and the samples. Gold is the truth: 1 if the answer names the right colour and no other.
 
 Fixed before the seeds 0..19 were run, on seeds from 100 on:

@@ -17,34 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsqa_pipeline.errors import ProfileError
-from rsqa_pipeline.profile import PROFILE_FOLDER, Profile, known_profiles, limited_profile, load_profile
+from rsqa_pipeline.profile import PROFILE_FOLDER, known_profiles, limited_profile, load_profile
 from rsqa_pipeline.profile.yaml_file import read_yaml
 from rsqa_pipeline.stages import assets_of
-
-DEMO: dict[str, Any] = yaml.safe_load((Path(__file__).parent.parent / PROFILE_FOLDER / "demo.yaml").read_text())
+from tests.profile_files import DEMO, demo_settings, faults, load
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> dict[str, Any]:
-    changed = copy.deepcopy(DEMO)
-    (tmp_path / "captions.csv").write_text("scene,source,caption\n")
-    changed["source_pairs"]["captions"]["path"] = str(tmp_path / "captions.csv")
-    return changed
-
-
-def load(settings: Any, folder: Path) -> Profile:
-    path = folder / "profile.yaml"
-    path.write_text(settings if isinstance(settings, str) else yaml.safe_dump(settings))
-    return load_profile(str(path))
-
-
-def faults(settings: Any, folder: Path) -> list[str]:
-    with pytest.raises(ProfileError) as caught:
-        load(settings, folder)
-    assert caught.value.exit_code == 2
-    for fault in caught.value.faults:
-        assert fault in str(caught.value)
-    return caught.value.faults
+    return demo_settings(tmp_path)
 
 
 def test_demo_loads(settings: dict[str, Any], tmp_path: Path) -> None:
@@ -373,48 +354,3 @@ def test_best_of_n_needs_a_vlm_that_is_made(settings: dict[str, Any], tmp_path: 
     settings["benchmarks"]["best_of_n"]["vlm"] = "vlm_all"
     (fault,) = faults(settings, tmp_path)
     assert "benchmarks.best_of_n.vlm: 'vlm_all' is neither a subset nor a policy; known: all," in fault
-
-
-@pytest.mark.parametrize(
-    ("watch", "fault"),
-    [
-        ({}, "rl_policy.watch.every: is missing"),
-        ({"every": 5, "gold": "score_model"}, "rl_policy.watch: gold_model is needed with gold: score_model"),
-        (
-            {"every": 5, "gold": "score_model", "gold_model": "/nowhere"},
-            "rl_policy.watch.gold_model: no such file or folder: /nowhere",
-        ),
-        (
-            {"every": 5, "gold": "truth", "stop_on": ["kl"], "monitors": {"kl": None}},
-            "rl_policy.watch: stop_on: kl is turned off in monitors; running: proxy_gold, entropy",
-        ),
-        ({"every": 5, "gold": "truth", "stop_on": ["speed"]}, "rl_policy.watch.stop_on.0: Input should be"),
-        ({"every": 5, "gold": "truth", "monitors": {"length": 0.5}}, "rl_policy.watch.monitors.length: Input should"),
-        ({"every": 0, "gold": "truth"}, "rl_policy.watch.every: Input should be greater than or equal to 1"),
-    ],
-)
-def test_a_watch_that_cannot_work_is_a_fault(
-    settings: dict[str, Any], tmp_path: Path, watch: dict[str, Any], fault: str
-) -> None:
-    settings["rl_policy"]["watch"] = watch
-    assert any(found.startswith(fault) for found in faults(settings, tmp_path)), faults(settings, tmp_path)
-
-
-def test_the_watch_on_kl_needs_a_kl_term(settings: dict[str, Any], tmp_path: Path) -> None:
-    settings["rl_policy"] |= {"kl": 0.0, "watch": {"every": 5, "gold": "truth"}}
-    (fault,) = faults(settings, tmp_path)
-    assert fault.startswith("rl_policy: watch.monitors.kl: without a KL term none is measured")
-    settings["rl_policy"]["watch"]["monitors"] = {"kl": None}
-    load(settings, tmp_path)
-
-
-def test_what_a_watched_policy_reads(settings: dict[str, Any], tmp_path: Path) -> None:
-    unwatched = assets_of(load(settings, tmp_path))["rl_policy"]
-    for watch, inputs, sources in (
-        ({"gold": "truth"}, (), ()),
-        ({"gold": "benchmark"}, ("benchmark_sets",), ()),
-        ({"gold": "score_model", "gold_model": str(tmp_path)}, (), (str(tmp_path),)),
-    ):
-        settings["rl_policy"]["watch"] = {"every": 5, **watch}
-        watched = assets_of(load(settings, tmp_path))["rl_policy"]
-        assert (watched.inputs, watched.sources) == ((*unwatched.inputs, *inputs), sources)

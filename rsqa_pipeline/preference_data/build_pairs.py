@@ -28,7 +28,7 @@ class Judged:
 @dataclass
 class Pairs:
     """An asset's pairs and quarantine. Each *rival*, a candidate that is not chosen, becomes a pair or is
-    quarantined. What is ``forgotten`` is in none of the tables, even if a model writes a forgotten text anew."""
+    quarantined. What is ``forgotten`` is in none of the tables, even if a model writes a forgotten text again."""
 
     asset: str
     forgotten: Forgotten = NOTHING

@@ -17,8 +17,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from datasets import Dataset
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.processing_utils import ProcessorMixin
 from trl import GRPOConfig, GRPOTrainer
 
 from rsqa_pipeline.errors import DataError, ProfileError
@@ -167,26 +169,10 @@ def train_grpo(
         model=policy.model,
         reward_funcs=[reward_function(prompts, scorer, config)],
         args=GRPOConfig(
-            num_generations=config.rollouts,
-            temperature=config.sampling.temperature,
-            top_p=config.sampling.top_p,
-            max_completion_length=config.sampling.max_new_tokens,
-            beta=config.kl,
-            # a sampled image token would refer to an image that does not exist
-            generation_kwargs={"suppress_tokens": chat_form_of(processor).suppressed(processor.tokenizer)},
+            **_sampling_arguments(config, processor),
             **trainer_arguments(config.grpo, training_run, checkpoints.writing),
         ),
-        train_dataset=lazy_dataset(
-            [
-                {
-                    "image": prompt.image,
-                    "prompt": [as_data(processor, message) for message in reasoning_prompt(prompt.context)],
-                    "prompt_index": prompt_index,
-                    "sample_id": prompt.sample_id,
-                }
-                for prompt_index, prompt in enumerate(prompts)
-            ]
-        ),
+        train_dataset=_dataset(prompts, processor),
         processing_class=processor,
         callbacks=[history, _PromptOrder()],
     )
@@ -205,6 +191,34 @@ def train_grpo(
             if row["step"] == alarm.step:
                 row.setdefault("alarms", {})[alarm.monitor] = alarm.value
     return history.rows
+
+
+def _sampling_arguments(config: RlPolicy, processor: ProcessorMixin) -> dict[str, Any]:
+    """Arguments of GRPOConfig: how completions are sampled, and the weight of the KL term."""
+    return {
+        "num_generations": config.rollouts,
+        "temperature": config.sampling.temperature,
+        "top_p": config.sampling.top_p,
+        "max_completion_length": config.sampling.max_new_tokens,
+        "beta": config.kl,
+        # a sampled image token would refer to an image that does not exist
+        "generation_kwargs": {"suppress_tokens": chat_form_of(processor).suppressed(processor.tokenizer)},
+    }
+
+
+def _dataset(prompts: Sequence[PolicyPrompt], processor: ProcessorMixin) -> Dataset:
+    """One row per prompt; images are opened when a batch needs them."""
+    return lazy_dataset(
+        [
+            {
+                "image": prompt.image,
+                "prompt": [as_data(processor, message) for message in reasoning_prompt(prompt.context)],
+                "prompt_index": prompt_index,
+                "sample_id": prompt.sample_id,
+            }
+            for prompt_index, prompt in enumerate(prompts)
+        ]
+    )
 
 
 def _keep_checkpoint(trainer: _ResumableGrpo, kept: Path, watch: Watch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from transformers import AutoTokenizer, SiglipConfig, SiglipImageProcessor, Sigl
 
 from rsqa_pipeline.models.load import weights_version
 from rsqa_pipeline.profile import CaptionStep, ClipStep, Compute, FinetunedModels, InstructionStep, Profile
-from rsqa_pipeline.records import IMAGE_TEXT_SAMPLE, SUBSET, Message, sample_id, write_table
+from rsqa_pipeline.records import IMAGE_TEXT_SAMPLE, SUBSET, Message, read_table, sample_id, write_table
 from rsqa_pipeline.tiny_models.architecture import (
     new_clip,
     new_clip_image_processor,
@@ -96,6 +97,21 @@ def siglip_corpus(corpus: dict[str, Path], tmp_path_factory: pytest.TempPathFact
     entry = {"path": "clip", "version": weights_version(folder / "clip")}
     (folder / "clip.json").write_text(json.dumps(entry))
     return {**corpus, "base_models": folder}
+
+
+@pytest.fixture
+def emptied(corpus: dict[str, Path], tmp_path: Path) -> Callable[[str], dict[str, Path]]:
+    """Inputs of which the subset, ``empty``, keeps nothing of a kind. Models are nowhere: nothing is loaded before."""
+
+    def make(kind: str) -> dict[str, Path]:
+        empty = tmp_path / "subset_empty"
+        shutil.copytree(corpus["subset_all"], empty)
+        rows = [row for row in read_table(empty / "ids.parquet") if row["kind"] != kind]
+        write_table(empty / "ids.parquet", SUBSET, rows)
+        rest = {name: path for name, path in corpus.items() if name != "subset_all"}
+        return rest | {"subset_empty": empty, "base_models": tmp_path / "nowhere"}
+
+    return make
 
 
 @pytest.fixture(autouse=True)

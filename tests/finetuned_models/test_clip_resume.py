@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import shutil
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,7 +18,6 @@ from rsqa_pipeline.finetuned_models.subset_samples import subset_samples
 from rsqa_pipeline.finetuned_models.training import StepMetrics, TrainingRun
 from rsqa_pipeline.models.load import Clip, base_model, load_clip
 from rsqa_pipeline.profile import ClipStep, Profile
-from rsqa_pipeline.records import SUBSET, read_table, write_table
 from rsqa_pipeline.score_model.training.distributed import ProcessGroup
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 from tests.state.conftest import Disk
@@ -200,15 +199,10 @@ def test_a_gradient_that_is_not_finite_stops_at_its_step(
     assert saved(tmp_path) == [2]
 
 
-def test_an_empty_subset_is_refused_before_work(corpus: dict[str, Path], settings: Profile, tmp_path: Path) -> None:
-    empty = tmp_path / "subset_empty"
-    shutil.copytree(corpus["subset_all"], empty)
-    rows = [row for row in read_table(empty / "ids.parquet") if row["kind"] != "caption"]
-    write_table(empty / "ids.parquet", SUBSET, rows)
-    inputs = {name: path for name, path in corpus.items() if name != "subset_all"} | {
-        "subset_empty": empty,
-        "base_models": tmp_path / "nowhere",
-    }
+def test_an_empty_subset_is_refused_before_work(
+    emptied: Callable[[str], dict[str, Path]], settings: Profile, tmp_path: Path
+) -> None:
+    inputs = emptied("caption")
     with pytest.raises(DataError, match=r"subset empty keeps no caption of .*: there is nothing to train on"):
         finetune_clip.run(inputs, tmp_path / "out", settings, SilentLogger(), subset="empty")
     assert not settings.state.exists()

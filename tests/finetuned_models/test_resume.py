@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -21,7 +21,6 @@ from rsqa_pipeline.finetuned_models.subset_samples import subset_samples
 from rsqa_pipeline.finetuned_models.training import SftExample, StepMetrics, TrainingRun
 from rsqa_pipeline.models.load import Vlm, base_model, load_vlm
 from rsqa_pipeline.profile import Profile, VlmStep
-from rsqa_pipeline.records import SUBSET, read_table, write_table
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 from tests.state.conftest import Disk
 from tests.state.conftest import disk as disk
@@ -282,16 +281,9 @@ def test_a_gradient_that_is_not_finite_stops_at_its_step(
 
 @pytest.mark.parametrize("kind", ["caption", "instruction"])
 def test_an_empty_subset_is_refused_before_work(
-    corpus: dict[str, Path], settings: Profile, tmp_path: Path, kind: str
+    emptied: Callable[[str], dict[str, Path]], settings: Profile, tmp_path: Path, kind: str
 ) -> None:
-    empty = tmp_path / "subset_empty"
-    shutil.copytree(corpus["subset_all"], empty)
-    rows = [row for row in read_table(empty / "ids.parquet") if row["kind"] != kind]
-    write_table(empty / "ids.parquet", SUBSET, rows)
-    inputs = {name: path for name, path in corpus.items() if name != "subset_all"} | {
-        "subset_empty": empty,
-        "base_models": tmp_path / "nowhere",
-    }
+    inputs = emptied(kind)
     with pytest.raises(DataError, match=f"subset empty keeps no {kind} of .*: there is nothing to train on"):
         finetune_vlm.run(inputs, tmp_path / "out", settings, SilentLogger(), subset="empty")
     assert not settings.state.exists()

@@ -30,7 +30,7 @@ def naive_samples(profile: Profile, subset: str, tables: list[str]) -> pd.DataFr
     rule = profile.curated_subsets.subsets[subset.removeprefix("subset_")]
     decided = apply_rule(corpus, rule, profile.seed)[["rank", "percentile", "rule"]]
     kept = [key in ids and table in tables for key, table in zip(corpus["sample_id"], corpus["table"], strict=True)]
-    found = pd.concat([corpus, decided], axis=1)[kept]
+    found = pd.concat([corpus, decided], axis=1)[pd.Series(kept, dtype=bool)]
     parts = [_with_rows(profile, str(name), folders[str(name)], part) for name, part in found.groupby("table")]
     return pd.concat(parts, ignore_index=True) if parts else found
 

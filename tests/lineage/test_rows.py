@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from rsqa_pipeline.lineage.json_rows import json_with_rows
@@ -44,6 +44,10 @@ RULES = st.sampled_from(
         {"all_of": [{"selector": "score_model", "max_per_image": 1}, {"selector": "clip_score", "per": "task"}]},
     ]
 )
+TEST_SAMPLE = {
+    **{"text": "a ship", "original": None, "scene": 2, "split": "test", "scene_class": "harbour"},
+    **{"quality": None, "score": -2.25, "clip": 0.0, "kept": False},
+}
 SAMPLES = st.lists(
     st.fixed_dictionaries(
         {
@@ -125,6 +129,14 @@ def root_of(tables: list[str]) -> TraceNode:
 
 
 @settings(max_examples=40, deadline=None, phases=[Phase.explicit, Phase.generate])  # shrinking files takes minutes
+@example(
+    drawn={table: [TEST_SAMPLE] for table in TABLES},  # a corpus without samples
+    lines=[],
+    rule={"selector": "oracle"},
+    read_from="nothing",
+    tables=list(TABLES),
+    backwards=False,
+)
 @given(
     drawn=st.fixed_dictionaries(dict.fromkeys(TABLES, SAMPLES)),
     lines=st.lists(st.tuples(st.integers(0, 3), TEXTS), max_size=10),

@@ -19,7 +19,7 @@ from typing import Any
 
 from rsqa_pipeline.finetuned_models.captioned_images import CaptionedImages
 from rsqa_pipeline.finetuned_models.clip_trainer import PHASE, ClipTrainer
-from rsqa_pipeline.finetuned_models.seeds import train_seeds
+from rsqa_pipeline.finetuned_models.seeds import own_process, train_in_process, train_seeds, training_run_of
 from rsqa_pipeline.finetuned_models.subset_samples import subset_samples
 from rsqa_pipeline.finetuned_models.training import (
     StepMetrics,
@@ -29,10 +29,10 @@ from rsqa_pipeline.finetuned_models.training import (
     write_seed_histories,
 )
 from rsqa_pipeline.models.load import Clip, base_model, load_clip
-from rsqa_pipeline.profile import ClipStep, Compute, Profile
+from rsqa_pipeline.profile import ClipStep, Profile
 from rsqa_pipeline.records import Metrics
 from rsqa_pipeline.score_model.training.distributed import ProcessGroup, close_group, init_group
-from rsqa_pipeline.score_model.training.launch import Job, run_in_processes, run_worker
+from rsqa_pipeline.score_model.training.launch import Job, run_worker
 from rsqa_pipeline.tracking.run_logger import RunLogger
 
 
@@ -47,22 +47,13 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
         ModelError: the base model cannot be loaded, or training diverges.
     """
     rows = subset_samples(inputs, subset, "image_text_pairs", "caption")
-    step, launch = settings.finetuned_models.clip, settings.compute.launch
+    step, launch = settings.finetuned_models.clip, settings.compute.launch or own_process(settings)
 
     def train(training_run: TrainingRun, folder: Path) -> list[StepMetrics]:
         if not launch:
             return train_and_save(inputs, rows, step, training_run, folder)
-        job = {
-            "inputs": {name: str(path) for name, path in inputs.items()},
-            "subset": subset,
-            "step": step.model_dump(mode="json", exclude_unset=True),
-            "seed": training_run.seed,
-            "compute": training_run.compute.model_dump(mode="json"),
-            "scratch": str(training_run.scratch),
-            "folder": str(folder),
-        }
-        history: list[StepMetrics] = run_in_processes(__name__, job, launch, training_run.logger)
-        return history
+        details = {"subset": subset, "step": step.model_dump(mode="json", exclude_unset=True)}
+        return train_in_process(__name__, training_run, folder, inputs, settings, launch, details)
 
     histories = train_seeds(f"clip_{subset}", inputs, out, settings, logger, train)
     write_seed_histories(histories, out)
@@ -74,8 +65,7 @@ def train_job(job: Job, logger: RunLogger) -> list[StepMetrics]:
     """Trains one seed, in one of several processes."""
     inputs = {name: Path(path) for name, path in job["inputs"].items()}
     rows = subset_samples(inputs, job["subset"], "image_text_pairs", "caption")
-    training_run = TrainingRun(job["seed"], Compute(**job["compute"]), Path(job["scratch"]), logger)
-    return train_and_save(inputs, rows, ClipStep(**job["step"]), training_run, Path(job["folder"]))
+    return train_and_save(inputs, rows, ClipStep(**job["step"]), training_run_of(job, logger), Path(job["folder"]))
 
 
 def train_and_save(

@@ -8,6 +8,7 @@ Departure from the paper: S can mix a share of the subset's captions into the in
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from trl import SFTConfig, SFTTrainer
 
 from rsqa_pipeline.finetuned_models.checkpoints import Checkpoints
 from rsqa_pipeline.finetuned_models.resumable import ResumableTrainer
-from rsqa_pipeline.finetuned_models.seeds import train_seeds
+from rsqa_pipeline.finetuned_models.seeds import own_process, train_in_process, train_seeds, training_run_of
 from rsqa_pipeline.finetuned_models.subset_samples import subset_samples
 from rsqa_pipeline.finetuned_models.training import (
     History,
@@ -37,9 +38,10 @@ from rsqa_pipeline.models.conversation import as_chat
 from rsqa_pipeline.models.families import family_of
 from rsqa_pipeline.models.image_inputs import limit_images
 from rsqa_pipeline.models.load import Vlm, base_model, load_vlm
-from rsqa_pipeline.profile import Profile, TrainedPart, VlmStep
+from rsqa_pipeline.profile import CaptionStep, InstructionStep, Profile, TrainedPart, VlmStep
 from rsqa_pipeline.profile.types import Optimizer
 from rsqa_pipeline.records import Metrics
+from rsqa_pipeline.score_model.training.launch import Job, run_worker
 from rsqa_pipeline.tracking.run_logger import RunLogger
 
 SFT_COLUMNS = {"loss": "loss", "accuracy": "mean_token_accuracy", "learning_rate": "learning_rate"}
@@ -57,16 +59,19 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
         ModelError: the base model cannot be loaded, or training diverges.
     """
     config = settings.finetuned_models
-    captions = as_sft_examples(subset_samples(inputs, subset, "image_text_pairs", "caption"))
-    instructions = as_sft_examples(subset_samples(inputs, subset, "instruction_samples", "instruction"))
+    steps = (config.vlm_captions, config.vlm_instructions)
+    captions, instructions = _examples(inputs, subset)
+    launch = own_process(settings)
 
     def train(training_run: TrainingRun, folder: Path) -> list[StepMetrics]:
-        vlm = load_vlm(base_model(inputs["base_models"], "vlm"), settings.compute)
-        steps = train_step(vlm, captions, config.vlm_captions, config.max_length, training_run, "captions")
-        replayed = [*instructions, *replay(captions, config.vlm_instructions.caption_replay, training_run.seed)]
-        steps += train_step(vlm, replayed, config.vlm_instructions, config.max_length, training_run, "instructions")
-        save_vlm(vlm, folder)
-        return steps
+        if not launch:
+            return train_and_save(inputs, captions, instructions, steps, config.max_length, training_run, folder)
+        details = {
+            "subset": subset,
+            "steps": [step.model_dump(mode="json", exclude_unset=True) for step in steps],
+            "max_length": config.max_length,
+        }
+        return train_in_process(__name__, training_run, folder, inputs, settings, launch, details)
 
     histories = train_seeds(f"vlm_{subset}", inputs, out, settings, logger, train)
     write_seed_histories(histories, out)
@@ -77,6 +82,40 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Profile, logger: RunLog
         "captions_final_loss": mean_final_loss(histories, "captions"),
         "instructions_final_loss": mean_final_loss(histories, "instructions"),
     }
+
+
+def train_job(job: Job, logger: RunLogger) -> list[StepMetrics]:
+    """Trains one seed in a process of its own."""
+    inputs = {name: Path(path) for name, path in job["inputs"].items()}
+    steps = (CaptionStep(**job["steps"][0]), InstructionStep(**job["steps"][1]))
+    training_run, folder = training_run_of(job, logger), Path(job["folder"])
+    return train_and_save(inputs, *_examples(inputs, job["subset"]), steps, job["max_length"], training_run, folder)
+
+
+def train_and_save(
+    inputs: Mapping[str, Path],
+    captions: Sequence[SftExample],
+    instructions: Sequence[SftExample],
+    steps: tuple[CaptionStep, InstructionStep],
+    max_length: int | None,
+    training_run: TrainingRun,
+    folder: Path,
+) -> list[StepMetrics]:
+    """Trains the base model in both steps and writes it into ``folder``; returns its history."""
+    vlm = load_vlm(base_model(inputs["base_models"], "vlm"), training_run.compute)
+    history = train_step(vlm, captions, steps[0], max_length, training_run, "captions")
+    replayed = [*instructions, *replay(captions, steps[1].caption_replay, training_run.seed)]
+    history += train_step(vlm, replayed, steps[1], max_length, training_run, "instructions")
+    save_vlm(vlm, folder)
+    return history
+
+
+def _examples(inputs: Mapping[str, Path], subset: str) -> tuple[list[SftExample], list[SftExample]]:
+    """The subset's captions and its instructions."""
+    return (
+        as_sft_examples(subset_samples(inputs, subset, "image_text_pairs", "caption")),
+        as_sft_examples(subset_samples(inputs, subset, "instruction_samples", "instruction")),
+    )
 
 
 def as_sft_examples(rows: Sequence[Mapping[str, Any]]) -> list[SftExample]:
@@ -199,3 +238,7 @@ def save_vlm(vlm: Vlm, folder: Path) -> None:
     """Writes config, safetensors and processor files, as `load_vlm` reads them."""
     vlm.model.save_pretrained(folder)
     vlm.processor.save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    run_worker(Path(sys.argv[1]), train_job)

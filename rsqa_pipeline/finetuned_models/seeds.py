@@ -1,19 +1,24 @@
 """A fine-tuned asset holds one model per training seed; the first seed's is the one that later stages start from.
 
-A finished seed is kept beside the outputs until all are finished, so that a killed run trains only the others. The
-unfinished one resumes from its last checkpoint.
+A finished seed is kept beside the outputs until all are finished, so that a killed run trains only the others.
+Unfinished ones resume from their last checkpoints.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from rsqa_pipeline.finetuned_models.checkpoints import keyed_folder
 from rsqa_pipeline.finetuned_models.training import StepMetrics, TrainingRun, write_history
-from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.profile import Compute, Profile
+from rsqa_pipeline.score_model.training.launch import Job, run_in_processes
 from rsqa_pipeline.tracking.run_logger import RunLogger
 
 
@@ -56,7 +61,8 @@ def train_seeds(
     Args:
         name: of the asset. Its finished seeds are kept under a key of everything that they depend on; those of another
             key are deleted, never used.
-        train: trains one seed and writes its model into the given folder.
+        train: trains one seed and writes its model into the given folder. With ``parallel_seeds`` it is called in
+            several threads at once, and starts a process, see `train_in_process`.
     """
     seeds = settings.finetuned_models.seeds
     root = settings.state / "finetuned_models" / name
@@ -65,21 +71,85 @@ def train_seeds(
         "compute": settings.compute.model_dump(mode="json"),
     }
     state = keyed_folder(root, inputs, parts, train.__module__.removeprefix("rsqa_pipeline."))
-    histories: dict[int, list[StepMetrics]] = {}
-    for seed in seeds:
-        finished = state / f"seed_{seed}"
-        if not (finished / "model").is_dir():  # nor where a kill came after its model was moved to the output
-            shutil.rmtree(finished, ignore_errors=True)
-            begun = state / f"unfinished_seed_{seed}"
-            shutil.rmtree(begun / "model", ignore_errors=True)
-            scratch = begun / "training"
-            scratch.mkdir(parents=True, exist_ok=True)
-            training_run = TrainingRun(seed, settings.compute, scratch, logger_of(logger, seeds, seed))
-            write_history(train(training_run, begun / "model"), begun / "history.json")
-            shutil.rmtree(scratch)
-            begun.rename(finished)
-        histories[seed] = json.loads((finished / "history.json").read_text(encoding="utf-8"))
+    at_once = settings.finetuned_models.parallel_seeds
+    unfinished = [seed for seed in seeds if not _is_finished(state, seed)]
+    with ThreadPoolExecutor(at_once) as pool:
+        runs = [
+            pool.submit(_train_seed, state, seed, settings.compute, logger_of(logger, seeds, seed), train)
+            for seed in unfinished
+        ]
+        try:
+            for run in runs:
+                run.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # those that have begun go on to their end
+            raise
+    histories = {
+        seed: json.loads((state / f"seed_{seed}" / "history.json").read_text(encoding="utf-8")) for seed in seeds
+    }
     for seed, folder in seed_folders(out, seeds).items():
         shutil.move(state / f"seed_{seed}" / "model", folder)
     shutil.rmtree(root)
     return histories
+
+
+def train_in_process(
+    module: str,
+    training_run: TrainingRun,
+    folder: Path,
+    inputs: Mapping[str, Path],
+    settings: Profile,
+    launch: Sequence[str],
+    details: Mapping[str, Any],
+) -> list[StepMetrics]:
+    """Trains one seed in a process, or in the several that a launcher starts; returns its history.
+
+    Args:
+        module: calls `run_worker` as its main program.
+        launch: ``compute.launch``, or `own_process`.
+        details: JSON, added to the job.
+    """
+    job = {
+        "inputs": {name: str(path) for name, path in inputs.items()},
+        "seed": training_run.seed,
+        "compute": training_run.compute.model_dump(mode="json"),
+        "scratch": str(training_run.scratch),
+        "folder": str(folder),
+        **details,
+    }
+    at_once = settings.finetuned_models.parallel_seeds
+    threads = max(1, len(os.sched_getaffinity(0)) // at_once) if at_once > 1 else None
+    history: list[StepMetrics] = run_in_processes(module, job, launch, training_run.logger, threads)
+    return history
+
+
+def own_process(settings: Profile) -> list[str]:
+    """The launcher of a single process, where several seeds are trained at once; else empty."""
+    return [sys.executable] if settings.finetuned_models.parallel_seeds > 1 else []
+
+
+def training_run_of(job: Job, logger: RunLogger) -> TrainingRun:
+    """The training that `train_in_process` started, in its own process."""
+    return TrainingRun(job["seed"], Compute(**job["compute"]), Path(job["scratch"]), logger)
+
+
+def _is_finished(state: Path, seed: int) -> bool:
+    """Not where a kill came after the seed's model was moved to the output."""
+    return (state / f"seed_{seed}" / "model").is_dir()
+
+
+def _train_seed(
+    state: Path,
+    seed: int,
+    compute: Compute,
+    logger: RunLogger,
+    train: Callable[[TrainingRun, Path], list[StepMetrics]],
+) -> None:
+    shutil.rmtree(state / f"seed_{seed}", ignore_errors=True)
+    begun = state / f"unfinished_seed_{seed}"
+    shutil.rmtree(begun / "model", ignore_errors=True)
+    scratch = begun / "training"
+    scratch.mkdir(parents=True, exist_ok=True)
+    write_history(train(TrainingRun(seed, compute, scratch, logger), begun / "model"), begun / "history.json")
+    shutil.rmtree(scratch)
+    begun.rename(state / f"seed_{seed}")

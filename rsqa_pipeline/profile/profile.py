@@ -115,6 +115,9 @@ class InstructionStep(VlmStep):
 class FinetunedModels(Section):
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
     """Each fine-tuned model is trained once per seed; benchmarks report the mean with an interval over seeds."""
+    parallel_seeds: Count = 1
+    """Seeds trained at once, each in a process of its own with its share of the processor's cores: small models do not
+    keep many cores busy."""
     clip: ClipStep
     vlm_captions: CaptionStep
     """Step P: captions (paper: only the vision-language connector is trained)."""

@@ -18,7 +18,7 @@ def finetuned_models_assets(profile: Profile) -> Iterator[Asset]:
             function="finetuned_models.finetune_clip:run",
             inputs=(f"subset_{name}", "image_text_pairs", "base_models"),
             options={"subset": name},
-            settings=("finetuned_models.seeds", "finetuned_models.clip"),
+            settings=tuple(f"finetuned_models.{key}" for key in ("seeds", "parallel_seeds", "clip")),
             gpu=True,
         )
     for name in profile.curated_subsets.subsets:
@@ -30,7 +30,8 @@ def finetuned_models_assets(profile: Profile) -> Iterator[Asset]:
             inputs=(f"subset_{name}", "image_text_pairs", "instruction_samples", "base_models"),
             options={"subset": name},
             settings=tuple(
-                f"finetuned_models.{key}" for key in ("seeds", "vlm_captions", "vlm_instructions", "max_length")
+                f"finetuned_models.{key}"
+                for key in ("seeds", "parallel_seeds", "vlm_captions", "vlm_instructions", "max_length")
             ),
             gpu=True,
         )

@@ -14,7 +14,7 @@ from tests.pipeline.project import Project
 pytestmark = pytest.mark.pipeline
 
 REPLACED = {"rsicd": "smoke", "human": "guesser"}
-"""Profile and source of texts of the page -> those of the run. Its image is replaced by the first one of the run."""
+"""Profile and source of texts of the page -> those of the run. Its image file is replaced by an image id of the run."""
 REFUSED = 4
 """Exit code of a promotion that is refused, as that of a model this small may be."""
 
@@ -23,8 +23,8 @@ def test_the_commands_about_a_profile(project: Project, tmp_path: Path) -> None:
     copy = Project(tmp_path / "project")
     shutil.copytree(project.root, copy.root, symlinks=True)
     copy.call("openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", "key.pem")
-    samples = pq.read_table(copy.data / "source_pairs/image_text_pairs/samples.parquet", columns=["image"])
-    replaced = {**REPLACED, "airport_1.jpg": Path(samples["image"][0].as_py()).name}
+    samples = pq.read_table(copy.data / "source_pairs/image_text_pairs/samples.parquet", columns=["image_id"])
+    replaced = {**REPLACED, "airport_1.jpg": samples["image_id"][0].as_py()}
     commands = [c for c in commands_of(ROOT / "README.md") if "rsicd" in c.words and c.words[1] != "ui"]
     assert {c.words[1] for c in commands} >= {
         "run", "plan", "trace", "audit", "models", "lineage", "evidence", "promote",

@@ -28,12 +28,15 @@ POLL_SECONDS = 0.5
 """Interval between two reads of the processes' log."""
 
 
-def run_in_processes(module: str, job: Job, launch: Sequence[str], logger: RunLogger) -> Any:
+def run_in_processes(
+    module: str, job: Job, launch: Sequence[str], logger: RunLogger, threads: int | None = None
+) -> Any:
     """Runs ``<launch> -m <module> <job file>`` and returns rank 0's result.
 
     Args:
         module: calls `run_worker` as its main program.
-        launch: the profile's ``compute.launch``.
+        launch: the profile's ``compute.launch``, or a Python interpreter.
+        threads: processor threads of a single process; None leaves that to the launcher.
 
     Raises:
         RsqaError: the kind that the training raised. ModelError: the launcher cannot be started, or failed otherwise.
@@ -42,7 +45,8 @@ def run_in_processes(module: str, job: Job, launch: Sequence[str], logger: RunLo
         folder = Path(scratch)
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
         command = [*launch, "-m", module, str(folder / "job.json")]
-        status = _run_and_log(command, folder / "log.jsonl", logger)
+        environment = {"OMP_NUM_THREADS": str(threads)} if threads else {}
+        status = _run_and_log(command, {**os.environ, **environment}, folder / "log.jsonl", logger)
         if (folder / "fault.json").is_file():
             fault = json.loads((folder / "fault.json").read_text(encoding="utf-8"))
             raise getattr(errors, fault["kind"])(fault["message"])
@@ -86,10 +90,10 @@ class LineLogger:
         raise NotImplementedError("a training logs metrics only")
 
 
-def _run_and_log(command: list[str], log: Path, logger: RunLogger) -> int:
+def _run_and_log(command: list[str], environment: Mapping[str, str], log: Path, logger: RunLogger) -> int:
     """Runs a command in its own process group, forwards its log and returns its exit status."""
     try:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+        process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, start_new_session=True)
     except OSError as error:
         raise errors.ModelError(f"compute.launch cannot be started: {error}") from error
     logged = 0

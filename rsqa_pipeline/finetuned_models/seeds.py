@@ -13,13 +13,18 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
+from rsqa_pipeline.errors import RsqaError
 from rsqa_pipeline.finetuned_models.checkpoints import keyed_folder
 from rsqa_pipeline.finetuned_models.training import StepMetrics, TrainingRun, write_history
 from rsqa_pipeline.profile import Compute, Profile
 from rsqa_pipeline.score_model.training.launch import Job, run_in_processes
 from rsqa_pipeline.tracking.run_logger import RunLogger
+
+SeedTraining = Callable[[TrainingRun, Path], list[StepMetrics]]
+"""Trains one seed, writes its model into a folder and returns its history."""
 
 
 def seed_folders(folder: Path, seeds: Sequence[int]) -> dict[int, Path]:
@@ -54,7 +59,7 @@ def train_seeds(
     out: Path,
     settings: Profile,
     logger: RunLogger,
-    train: Callable[[TrainingRun, Path], list[StepMetrics]],
+    train: SeedTraining,
 ) -> dict[int, list[StepMetrics]]:
     """Trains one model per seed into `seed_folders`; returns each seed's history.
 
@@ -67,23 +72,18 @@ def train_seeds(
     seeds = settings.finetuned_models.seeds
     root = settings.state / "finetuned_models" / name
     parts = {
-        "finetuned_models": settings.finetuned_models.model_dump(mode="json", exclude={"seeds"}),
+        "finetuned_models": settings.finetuned_models.model_dump(mode="json", exclude={"seeds", "parallel_seeds"}),
         "compute": settings.compute.model_dump(mode="json"),
     }
     state = keyed_folder(root, inputs, parts, train.__module__.removeprefix("rsqa_pipeline."))
     at_once = settings.finetuned_models.parallel_seeds
     unfinished = [seed for seed in seeds if not _is_finished(state, seed)]
-    with ThreadPoolExecutor(at_once) as pool:
-        runs = [
-            pool.submit(_train_seed, state, seed, settings.compute, logger_of(logger, seeds, seed), train)
-            for seed in unfinished
-        ]
-        try:
-            for run in runs:
-                run.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)  # those that have begun go on to their end
-            raise
+    loggers = {seed: logger_of(logger, seeds, seed) for seed in unfinished}
+    if at_once == 1:  # in this thread, which an interruption of the run reaches
+        for seed in unfinished:
+            _train_seed(state, seed, settings.compute, loggers[seed], train, Event())
+    else:
+        _train_at_once(state, unfinished, settings.compute, loggers, train, at_once)
     histories = {
         seed: json.loads((state / f"seed_{seed}" / "history.json").read_text(encoding="utf-8")) for seed in seeds
     }
@@ -119,7 +119,9 @@ def train_in_process(
     }
     at_once = settings.finetuned_models.parallel_seeds
     threads = max(1, len(os.sched_getaffinity(0)) // at_once) if at_once > 1 else None
-    history: list[StepMetrics] = run_in_processes(module, job, launch, training_run.logger, threads)
+    history: list[StepMetrics] = run_in_processes(
+        module, job, launch, training_run.logger, threads, training_run.stopped
+    )
     return history
 
 
@@ -138,18 +140,38 @@ def _is_finished(state: Path, seed: int) -> bool:
     return (state / f"seed_{seed}" / "model").is_dir()
 
 
-def _train_seed(
+def _train_at_once(
     state: Path,
-    seed: int,
+    seeds: Sequence[int],
     compute: Compute,
-    logger: RunLogger,
-    train: Callable[[TrainingRun, Path], list[StepMetrics]],
+    loggers: Mapping[int, RunLogger],
+    train: SeedTraining,
+    count: int,
+) -> None:
+    """Trains ``count`` seeds at a time. After an error the seeds that have begun go on to their end, and no other
+    begins; an interruption stops all."""
+    stopped = Event()
+    with ThreadPoolExecutor(count) as pool:
+        runs = [pool.submit(_train_seed, state, seed, compute, loggers[seed], train, stopped) for seed in seeds]
+        try:
+            for run in runs:
+                run.result()
+        except BaseException as error:
+            pool.shutdown(wait=False, cancel_futures=True)
+            if not isinstance(error, RsqaError):
+                stopped.set()
+            raise
+
+
+def _train_seed(
+    state: Path, seed: int, compute: Compute, logger: RunLogger, train: SeedTraining, stopped: Event
 ) -> None:
     shutil.rmtree(state / f"seed_{seed}", ignore_errors=True)
     begun = state / f"unfinished_seed_{seed}"
     shutil.rmtree(begun / "model", ignore_errors=True)
     scratch = begun / "training"
     scratch.mkdir(parents=True, exist_ok=True)
-    write_history(train(TrainingRun(seed, compute, scratch, logger), begun / "model"), begun / "history.json")
+    training_run = TrainingRun(seed, compute, scratch, logger, stopped)
+    write_history(train(training_run, begun / "model"), begun / "history.json")
     shutil.rmtree(scratch)
     begun.rename(state / f"seed_{seed}")

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from datasets import Dataset
@@ -53,6 +54,8 @@ class TrainingRun:
     scratch: Path
     """Folder of this training alone. It outlives a kill, and is deleted when the training has ended."""
     logger: RunLogger
+    stopped: Event = field(default_factory=Event)
+    """Set when a training in processes of its own is to end at once."""
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from rsqa_pipeline.errors import ModelError
 from rsqa_pipeline.finetuned_models import finetune_clip, finetune_vlm
-from rsqa_pipeline.finetuned_models.seeds import train_seeds
+from rsqa_pipeline.finetuned_models.seeds import train_in_process, train_seeds
 from rsqa_pipeline.finetuned_models.training import StepMetrics, TrainingRun
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.tracking.run_logger import SilentLogger
@@ -87,3 +90,22 @@ def test_a_seed_that_fails_leaves_the_finished_ones_to_the_next_run(
     assert sorted(trained) == [3, 4, 5, 5]
     assert {seed: rows[0]["loss"] for seed, rows in histories.items()} == {3: 3.0, 4: 4.0, 5: 5.0}
     assert sorted(path.name for path in out.iterdir()) == ["model", "model_seed_4", "model_seed_5"]
+
+
+def test_an_interruption_ends_the_processes_of_all_seeds(
+    corpus: dict[str, Path], settings: Profile, folder: Callable[[str], Path]
+) -> None:
+    profile, marker = with_seeds(settings, 2), folder("marker") / "process"
+    asleep = f"import os, time; open({str(marker)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+
+    def train(training_run: TrainingRun, out: Path) -> list[StepMetrics]:
+        if training_run.seed == 4:
+            return train_in_process("asleep", training_run, out, corpus, profile, [sys.executable, "-c", asleep], {})
+        while not (marker.is_file() and marker.read_text()):
+            time.sleep(0.05)
+        raise KeyboardInterrupt
+
+    train.__module__ = finetune_vlm.__name__
+    with pytest.raises(KeyboardInterrupt):
+        train_seeds("vlm_all", corpus, folder("out"), profile, SilentLogger(), train)
+    assert not psutil.pid_exists(int(marker.read_text()))

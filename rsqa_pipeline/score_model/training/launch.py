@@ -14,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,12 @@ POLL_SECONDS = 0.5
 
 
 def run_in_processes(
-    module: str, job: Job, launch: Sequence[str], logger: RunLogger, threads: int | None = None
+    module: str,
+    job: Job,
+    launch: Sequence[str],
+    logger: RunLogger,
+    threads: int | None = None,
+    stopped: threading.Event | None = None,
 ) -> Any:
     """Runs ``<launch> -m <module> <job file>`` and returns rank 0's result.
 
@@ -37,6 +43,7 @@ def run_in_processes(
         module: calls `run_worker` as its main program.
         launch: the profile's ``compute.launch``, or a Python interpreter.
         threads: processor threads of a single process; None leaves that to the launcher.
+        stopped: the processes are killed when another thread sets it.
 
     Raises:
         RsqaError: the kind that the training raised. ModelError: the launcher cannot be started, or failed otherwise.
@@ -46,7 +53,8 @@ def run_in_processes(
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
         command = [*launch, "-m", module, str(folder / "job.json")]
         environment = {"OMP_NUM_THREADS": str(threads)} if threads else {}
-        status = _run_and_log(command, {**os.environ, **environment}, folder / "log.jsonl", logger)
+        with _started(command, {**os.environ, **environment}) as process:
+            status = _log_to_end(process, folder / "log.jsonl", logger, stopped or threading.Event())
         if (folder / "fault.json").is_file():
             fault = json.loads((folder / "fault.json").read_text(encoding="utf-8"))
             raise getattr(errors, fault["kind"])(fault["message"])
@@ -90,23 +98,30 @@ class LineLogger:
         raise NotImplementedError("a training logs metrics only")
 
 
-def _run_and_log(command: list[str], environment: Mapping[str, str], log: Path, logger: RunLogger) -> int:
-    """Runs a command in its own process group, forwards its log and returns its exit status."""
+@contextmanager
+def _started(command: list[str], environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A command in a process group of its own, which is killed where the block ends before it."""
     try:
         process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, start_new_session=True)
     except OSError as error:
         raise errors.ModelError(f"compute.launch cannot be started: {error}") from error
-    logged = 0
     try:
-        while True:
-            ended = _has_ended(process)
-            logged = _log_new_lines(log, logged, logger)
-            if ended:
-                return process.returncode
+        yield process
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def _log_to_end(process: subprocess.Popen[bytes], log: Path, logger: RunLogger, stopped: threading.Event) -> int | None:
+    """Forwards the process's log until it ends or is to stop; returns its exit status."""
+    logged = 0
+    while not stopped.is_set():
+        ended = _has_ended(process)
+        logged = _log_new_lines(log, logged, logger)
+        if ended:
+            break
+    return process.returncode
 
 
 def _has_ended(process: subprocess.Popen[bytes]) -> bool:

@@ -14,7 +14,7 @@ test: install $(VENV)/browser/chromium
 	ruff format --check .
 	mypy
 	dagster definitions validate -w workspace.yaml
-	pytest -n 2 --dist loadfile
+	pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: install
 	ruff check .

@@ -21,6 +21,15 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
+LONG = {ROOT / "tests/pipeline", ROOT / "tests/state"}
+"""Folders whose files take minutes."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts long files first, so that at the end no worker waits for one."""
+    items.sort(key=lambda item: LONG.isdisjoint(item.path.parents))
+
+
 @pytest.fixture(autouse=True)
 def _in_project_root(monkeypatch: pytest.MonkeyPatch) -> None:
     """Paths in profiles are relative to the project's root."""

@@ -15,6 +15,7 @@ from rsqa_pipeline.profile import SourceFile, load_profile
 from rsqa_pipeline.profile.preference_data import PairFile
 from rsqa_pipeline.quarantine import Quarantine
 from rsqa_pipeline.source_pairs.clean import ImageIndex, check_rows
+from rsqa_pipeline.source_pairs.from_scenes import caption_drafts
 from rsqa_pipeline.source_pairs.readers.read_source import read_source
 from tests.mutations import try_mutations
 from tests.source_pairs.generated_files import FORMATS, Row, write
@@ -43,6 +44,15 @@ def ingest(source: SourceFile) -> None:
 def test_mutated_source_files(form: Callable[[Path, Sequence[Row]], SourceFile], tmp_path: Path) -> None:
     source = write(tmp_path / "data", ROWS, form)
     try_mutations(Path(source.path or ""), form.__name__, lambda: ingest(source), FEW, KNOWN.get(form.__name__, ()))
+
+
+def test_mutated_captions_of_scenes(tmp_path: Path) -> None:
+    sources = load_profile("demo").source_pairs
+    path = tmp_path / "captions.csv"
+    lines = Path(sources.captions.path or "").read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text("".join(lines[:4]), encoding="utf-8")
+    read = sources.model_copy(update={"captions": sources.captions.model_copy(update={"path": str(path)})})
+    try_mutations(path, "scenes", lambda: caption_drafts(read, 0, tmp_path, Quarantine("image_text_pairs")), FEW)
 
 
 TURNS = {"role": "user", "content": "How many?"}, {"role": "assistant", "content": "2"}

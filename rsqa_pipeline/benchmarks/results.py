@@ -62,7 +62,7 @@ COMPARISON = pa.schema(
         ("p_value", pa.float64()),  # exact McNemar; sign test for fractional grades
     ]
 )
-"""Example: ``{"task": "count", "metric": "accuracy", "model": "score_model_p30s60", "baseline": "all",
+"""Example: ``{"task": "count", "metric": "accuracy", "model": "best_third", "baseline": "all",
 "difference": 0.07, "low": 0.02, "high": 0.12, "p_value": 0.008}``"""
 
 ALL_TASKS = "all_tasks"

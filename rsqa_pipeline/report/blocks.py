@@ -29,7 +29,7 @@ class Cell:
     tint: str = ""
     """Colour of the dot before a subset's name; the same as in the plots."""
     key: str = ""
-    """Name of the value, as ``data-key`` in the page: ``clip/score_model_p30s60/classification/top1``."""
+    """Name of the value, as ``data-key`` in the page: ``clip/base/classification/top1``."""
     number: bool = True
     strong: bool = False
     paper: bool = False

@@ -8,9 +8,9 @@ from typing import Any
 
 import dagster as dg
 
-from rsqa_pipeline.asset import Asset
 from rsqa_pipeline.lineage.manifest import ManifestStore, manifests
 from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.stages.asset import Asset
 from rsqa_pipeline.versions import settings_version, source_version
 
 EVERYTHING = "all"

@@ -10,8 +10,8 @@ from typing import Any
 
 import dagster as dg
 
-from rsqa_pipeline.databases import DAGSTER_CONFIG, check_database, protect, shared_dagster_config
 from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.services.databases import DAGSTER_CONFIG, check_database, protect, shared_dagster_config
 from rsqa_pipeline.stages import STAGES, assets_of
 
 from .automation import EVERYTHING

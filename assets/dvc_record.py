@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from rsqa_pipeline.dvc_lock import locked_versions
+from rsqa_pipeline.dvc_files.lock import locked_versions
 from rsqa_pipeline.lineage.manifest import manifests
-from rsqa_pipeline.materialize import current_manifest
+from rsqa_pipeline.materialization.materialize import current_manifest
 from rsqa_pipeline.profile import Profile, default_profile
 from rsqa_pipeline.stages import assets_of
 from rsqa_pipeline.versions import folder_version

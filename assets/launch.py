@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rsqa_pipeline.asset_names import downstream
-from rsqa_pipeline.dvc_lock import rebuild_manifests
+from rsqa_pipeline.dvc_files.lock import rebuild_manifests
 from rsqa_pipeline.errors import RsqaError
-from rsqa_pipeline.materialize import writing
+from rsqa_pipeline.materialization.materialize import writing
+from rsqa_pipeline.materialization.progress import report
+from rsqa_pipeline.materialization.staleness import stale_assets
 from rsqa_pipeline.profile import Profile
-from rsqa_pipeline.progress import report
 from rsqa_pipeline.stages import assets_of
-from rsqa_pipeline.staleness import stale_assets
+from rsqa_pipeline.stages.asset_names import downstream
 
 from .dvc_record import record, recorded_by_dvc
 

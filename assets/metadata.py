@@ -11,10 +11,10 @@ from typing import Any
 import dagster as dg
 import pyarrow.parquet as pq
 
-from rsqa_pipeline.asset import Asset
 from rsqa_pipeline.data_quality.checks import ADVISORY, CheckResult
 from rsqa_pipeline.data_quality.tables import MAIN_TABLE
-from rsqa_pipeline.materialize import Materialization
+from rsqa_pipeline.materialization.materialize import Materialization
+from rsqa_pipeline.stages.asset import Asset
 
 REPORT = "curation_report"
 REPORT_PATH = "/report"

@@ -9,10 +9,9 @@ from typing import Any
 
 import dagster as dg
 
-from rsqa_pipeline.asset import Asset
 from rsqa_pipeline.errors import ProfileBusy, RsqaError, storage_error
 from rsqa_pipeline.lineage.manifest import manifests
-from rsqa_pipeline.materialize import (
+from rsqa_pipeline.materialization.materialize import (
     CheckFailed,
     Materialization,
     current_manifest,
@@ -20,9 +19,10 @@ from rsqa_pipeline.materialize import (
     settings_of,
     writing,
 )
+from rsqa_pipeline.materialization.progress import report
 from rsqa_pipeline.profile import Profile, load_profile
-from rsqa_pipeline.progress import report
 from rsqa_pipeline.stages import STAGES, assets_of
+from rsqa_pipeline.stages.asset import Asset
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 
 from .dvc_record import record

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import dagster as dg
 
-from rsqa_pipeline.asset import Asset
 from rsqa_pipeline.data_quality.checks import ADVISORY, DESCRIPTIONS, check_names
 from rsqa_pipeline.stages import STAGES
+from rsqa_pipeline.stages.asset import Asset
 from rsqa_pipeline.versions import code_version
 
 from .resources import Materialized, Pipeline

@@ -12,8 +12,8 @@ import sys
 import threading
 
 from rsqa_pipeline.errors import RsqaError, storage_error
+from rsqa_pipeline.materialization.progress import report, report_to
 from rsqa_pipeline.profile import load_profile
-from rsqa_pipeline.progress import report, report_to
 
 from .launch import launch
 

@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rsqa_pipeline.asset import Asset
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.evidence.cards import write_model_card
 from rsqa_pipeline.evidence.facts import model_facts, rule_of
 from rsqa_pipeline.evidence.figures import figures_of
 from rsqa_pipeline.evidence.project import Project, recorded_project
 from rsqa_pipeline.lineage.manifest import manifests
-from rsqa_pipeline.materialize import input_folders, weights_of, writing
+from rsqa_pipeline.materialization.materialize import input_folders, weights_of, writing
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.stages import assets_of
+from rsqa_pipeline.stages.asset import Asset
 from rsqa_pipeline.tracking.mlflow_logger import PROMOTED_MODEL, MlflowTracking, registered_version
 from rsqa_pipeline.tracking.pyfunc_files import MODEL_ARTIFACT
 from rsqa_pipeline.versions import folder_version

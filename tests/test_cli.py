@@ -19,9 +19,9 @@ from rsqa_pipeline.cli.lineage_tree import lineage_tree
 from rsqa_pipeline.cli.plan import EXTRAS, print_plan
 from rsqa_pipeline.cli.terminal import make_console, plain_table
 from rsqa_pipeline.lineage.trace import TraceNode
+from rsqa_pipeline.materialization.staleness import StaleAsset
 from rsqa_pipeline.profile import load_profile
 from rsqa_pipeline.stages import assets_of
-from rsqa_pipeline.staleness import StaleAsset
 
 
 def rsqa(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -128,7 +128,7 @@ def test_plan_fits_80_columns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     profile = load_profile("demo")
     reasons = ["settings: score_model.phases.instruction, score_model.max_length", "code: rsqa_pipeline.score_model"]
     stale = [StaleAsset(name, reasons, 3725.0) for name in assets_of(profile)]
-    monkeypatch.setattr("rsqa_pipeline.staleness.stale_assets", lambda _, names: stale)
+    monkeypatch.setattr("rsqa_pipeline.materialization.staleness.stale_assets", lambda _, names: stale)
     monkeypatch.setenv("COLUMNS", "80")
     print_plan(profile, list(assets_of(profile)), make_console())
     shown = capsys.readouterr().out

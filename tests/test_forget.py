@@ -11,14 +11,15 @@ import pandas as pd
 import pytest
 
 from rsqa_pipeline.audit.forgotten import check_forgotten
-from rsqa_pipeline.dvc_stages import dvc_yaml
+from rsqa_pipeline.dvc_files.stages import dvc_yaml
 from rsqa_pipeline.errors import UsageError
 from rsqa_pipeline.forgetting.enter import enter
 from rsqa_pipeline.forgetting.receipt import Outcome, write_receipt
 from rsqa_pipeline.forgetting.request import read_request
 from rsqa_pipeline.forgotten import FORGOTTEN
 from rsqa_pipeline.lineage.forward import forward
-from rsqa_pipeline.materialize import Materialization, input_folders, materialize
+from rsqa_pipeline.materialization.materialize import Materialization, input_folders, materialize
+from rsqa_pipeline.materialization.staleness import stale_assets
 from rsqa_pipeline.models.embedding_cache import EmbeddingCache
 from rsqa_pipeline.preference_data.build_pairs import Judged, Pairs
 from rsqa_pipeline.preference_data.candidate import Candidate, Subject
@@ -27,7 +28,6 @@ from rsqa_pipeline.profile import Corruption, Profile
 from rsqa_pipeline.scenes.marks import Marks
 from rsqa_pipeline.source_pairs.image_text_pairs import run
 from rsqa_pipeline.stages import assets_of
-from rsqa_pipeline.staleness import stale_assets
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 from tests.pipeline.project import smoke_settings
 from tests.source_pairs.generated import settings as source_settings

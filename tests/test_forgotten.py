@@ -22,7 +22,8 @@ from rsqa_pipeline.curated_subsets.export import export
 from rsqa_pipeline.data_quality.checks import run_checks
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.forgotten import FORGOTTEN, Forgotten, Tombstone, add_tombstones, read_forgotten, read_tombstones
-from rsqa_pipeline.materialize import recipe_of
+from rsqa_pipeline.materialization.materialize import recipe_of
+from rsqa_pipeline.materialization.staleness import differences
 from rsqa_pipeline.models.embedding_cache import EmbeddingCache
 from rsqa_pipeline.preference_data.build_pairs import Judged, Pairs
 from rsqa_pipeline.preference_data.candidate import Candidate, Subject
@@ -35,7 +36,6 @@ from rsqa_pipeline.scenes.marks import Marks
 from rsqa_pipeline.source_pairs import benchmark_sets, image_text_pairs, instruction_samples
 from rsqa_pipeline.source_pairs.readers.read_source import read_source
 from rsqa_pipeline.stages import assets_of
-from rsqa_pipeline.staleness import differences
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 from tests.pipeline.project import smoke_settings
 from tests.source_pairs.generated import settings as source_settings

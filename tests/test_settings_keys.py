@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from rsqa_pipeline.asset import Asset
 from rsqa_pipeline.profile import Profile, known_profiles, load_profile
 from rsqa_pipeline.stages import assets_of
+from rsqa_pipeline.stages.asset import Asset
 
 
 def settings_read(source: str, function_name: str) -> set[str]:

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rsqa_pipeline.asset_names import downstream, in_stage
 from rsqa_pipeline.cli.stages_diagram import _edges, stages_svg
-from rsqa_pipeline.dvc_stages import dvc_yaml
-from rsqa_pipeline.materialize import settings_of
+from rsqa_pipeline.dvc_files.stages import dvc_yaml
+from rsqa_pipeline.materialization.materialize import settings_of
 from rsqa_pipeline.profile import default_profile, known_profiles, load_profile
 from rsqa_pipeline.profile.curated_subsets import SubsetRule
 from rsqa_pipeline.stages import STAGES, assets_of
+from rsqa_pipeline.stages.asset_names import downstream, in_stage
 
 ASSETS = assets_of(load_profile("demo"))
 ORCHESTRATORS = {"dagster", "dvc", "dvc_data", "assets"}

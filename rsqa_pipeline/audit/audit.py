@@ -6,22 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rsqa_pipeline.asset import Asset
 from rsqa_pipeline.audit import record_checks
 from rsqa_pipeline.audit.databases import dagster_story, mlflow_story
 from rsqa_pipeline.audit.findings import Finding
 from rsqa_pipeline.audit.forgotten import check_forgotten
 from rsqa_pipeline.audit.outputs import changed_files, wrong_subset
 from rsqa_pipeline.audit.registry import check_aliases, check_versions
-from rsqa_pipeline.dvc_lock import locked_stages
+from rsqa_pipeline.dvc_files.lock import locked_stages
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.lineage.links import RECORD, records
 from rsqa_pipeline.lineage.manifest import Recipe
 from rsqa_pipeline.lineage.recorded import records_folder
-from rsqa_pipeline.materialize import input_folders, metrics_file, recipe_of
+from rsqa_pipeline.materialization.materialize import input_folders, metrics_file, recipe_of
+from rsqa_pipeline.materialization.staleness import differences
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.stages import assets_of
-from rsqa_pipeline.staleness import differences
+from rsqa_pipeline.stages.asset import Asset
 from rsqa_pipeline.versions import folder_version
 
 

@@ -10,9 +10,9 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rsqa_pipeline.databases import DAGSTER_CONFIG
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.services.databases import DAGSTER_CONFIG
 
 
 @dataclass

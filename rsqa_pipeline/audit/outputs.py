@@ -14,11 +14,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rsqa_pipeline.asset import Asset
 from rsqa_pipeline.audit.findings import Finding
 from rsqa_pipeline.errors import RsqaError
-from rsqa_pipeline.materialize import input_folders, restricted_profile
+from rsqa_pipeline.materialization.materialize import input_folders, restricted_profile
 from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.stages.asset import Asset
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 from rsqa_pipeline.versions import file_md5, folder_version
 

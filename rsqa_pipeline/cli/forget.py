@@ -80,8 +80,8 @@ def _forget(
 
 def _rebuild(name: str, settings: Profile) -> list[str]:
     """Makes what is stale among the outputs on disk; returns the assets computed."""
+    from rsqa_pipeline.materialization.staleness import stale_assets
     from rsqa_pipeline.stages import assets_of
-    from rsqa_pipeline.staleness import stale_assets
 
     there = [asset.name for asset in assets_of(settings).values() if asset.folder(settings).is_dir()]
     stale = [asset.name for asset in stale_assets(settings, there)]

@@ -10,7 +10,6 @@ from rich.text import Text
 from rich.tree import Tree
 
 from rsqa_pipeline import __version__
-from rsqa_pipeline.asset_names import in_stage, select
 from rsqa_pipeline.cli import audit as audit_command
 from rsqa_pipeline.cli import curate as curate_command
 from rsqa_pipeline.cli import evidence as evidence_command
@@ -32,8 +31,9 @@ from rsqa_pipeline.cli.run import run_assets
 from rsqa_pipeline.cli.terminal import make_console, plain_table
 from rsqa_pipeline.errors import RsqaError, UsageError, storage_error
 from rsqa_pipeline.profile import Profile, default_profile, limited_profile, load_profile
-from rsqa_pipeline.services import refuse_silent_mlflow, refuse_silent_services
+from rsqa_pipeline.services.servers import refuse_silent_mlflow, refuse_silent_services
 from rsqa_pipeline.stages import STAGES, assets_of
+from rsqa_pipeline.stages.asset_names import in_stage, select
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(preference_commands.labels, name="labels")
@@ -109,7 +109,7 @@ def promote(profile: ProfileOption = None) -> None:
     Both score the same held-out pairs. The decision and its numbers are stored with the model's version. Exit code 4
     where the challenger is refused.
     """
-    from rsqa_pipeline.materialize import writing
+    from rsqa_pipeline.materialization.materialize import writing
 
     _, settings = _profile(profile)
     refuse_silent_mlflow()
@@ -143,7 +143,7 @@ def stages(
         raise UsageError("give either --dvc or --svg")
     name, settings = _profile(profile)
     if dvc:
-        from rsqa_pipeline.dvc_stages import dvc_yaml
+        from rsqa_pipeline.dvc_files.stages import dvc_yaml
 
         typer.echo(dvc_yaml(name, settings), nl=False)
         return

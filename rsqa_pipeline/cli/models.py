@@ -6,7 +6,7 @@ from rsqa_pipeline.cli.options import ProfileOption
 from rsqa_pipeline.cli.terminal import make_console, plain_table
 from rsqa_pipeline.errors import UsageError
 from rsqa_pipeline.profile import default_profile, load_profile
-from rsqa_pipeline.services import refuse_silent_mlflow
+from rsqa_pipeline.services.servers import refuse_silent_mlflow
 
 
 def models(profile: ProfileOption = None) -> None:
@@ -15,7 +15,7 @@ def models(profile: ProfileOption = None) -> None:
     Models that came with `dvc pull` are registered first, addresses of a moved checkout follow it, and every version
     whose output is on disk gets its model card.
     """
-    from rsqa_pipeline.materialize import writing
+    from rsqa_pipeline.materialization.materialize import writing
 
     settings = load_profile(profile or default_profile())
     if not settings.state.is_dir() and not settings.data.is_dir():

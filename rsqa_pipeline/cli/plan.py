@@ -22,7 +22,7 @@ EXTRAS = {"geo": "rasterio", "cluster": "ray", "gpu": "vllm", "serve": "promethe
 
 def print_plan(profile: Profile, names: list[str], console: Console) -> None:
     """Prints which of the assets are stale, why, and what they took last time; starts nothing."""
-    from rsqa_pipeline.staleness import stale_assets  # reads every output: seconds on large data
+    from rsqa_pipeline.materialization.staleness import stale_assets  # reads every output: seconds on large data
 
     stale = [asset for asset in stale_assets(profile, names) if asset.name in names]
     if not stale:

@@ -13,7 +13,7 @@ from rsqa_pipeline.cli.run import run_assets
 from rsqa_pipeline.cli.terminal import make_console
 from rsqa_pipeline.errors import RsqaError, UsageError
 from rsqa_pipeline.profile import Profile, default_profile, load_profile
-from rsqa_pipeline.services import refuse_silent_services
+from rsqa_pipeline.services.servers import refuse_silent_services
 from rsqa_pipeline.stages import assets_of
 
 if TYPE_CHECKING:
@@ -75,11 +75,11 @@ def retrain(
 
 
 def _planned(name: str, profile: Profile, baseline: Baseline, remote: bool) -> Retraining:
-    from rsqa_pipeline.dvc_lock import rebuild_manifests
-    from rsqa_pipeline.materialize import writing
+    from rsqa_pipeline.dvc_files.lock import rebuild_manifests
+    from rsqa_pipeline.materialization.materialize import writing
+    from rsqa_pipeline.materialization.staleness import stale_assets
     from rsqa_pipeline.retraining.baseline import dvc
     from rsqa_pipeline.retraining.summary import Retraining
-    from rsqa_pipeline.staleness import stale_assets
 
     notes = []
     if remote:
@@ -117,7 +117,7 @@ def _make_and_judge(name: str, profile: Profile, baseline: Baseline, retraining:
 
 def _metrics_and_warnings(profile: Profile, baseline: Baseline) -> tuple[list[MetricChange], list[str]]:
     from rsqa_pipeline.lineage.manifest import manifests
-    from rsqa_pipeline.materialize import current_manifest, metrics_file
+    from rsqa_pipeline.materialization.materialize import current_manifest, metrics_file
     from rsqa_pipeline.retraining.summary import metric_changes
 
     before, now, warnings = {}, {}, []
@@ -153,7 +153,7 @@ def _promote(promote: bool, profile: Profile, retraining: Retraining) -> None:
     from dataclasses import asdict
 
     from rsqa_pipeline.errors import DataError
-    from rsqa_pipeline.materialize import writing
+    from rsqa_pipeline.materialization.materialize import writing
     from rsqa_pipeline.registration import describe_versions, find_registered
     from rsqa_pipeline.retraining.gate import MODEL
     from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking

@@ -13,7 +13,7 @@ from rsqa_pipeline.cli.checks import compute_on, refuse_bad_model
 from rsqa_pipeline.cli.processes import INTERRUPTED
 from rsqa_pipeline.errors import DataError, ModelError, UsageError
 from rsqa_pipeline.profile import Profile, default_profile, load_profile
-from rsqa_pipeline.services import refuse_silent_mlflow
+from rsqa_pipeline.services.servers import refuse_silent_mlflow
 
 
 def serve(

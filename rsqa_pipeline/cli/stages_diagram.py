@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from rsqa_pipeline.asset import Asset
 from rsqa_pipeline.stages import STAGES
+from rsqa_pipeline.stages.asset import Asset
 
 WIDTH, MARGIN, BAND, BOX, GAP = 1060, 20, 104, 28, 30
 """Pixels: width of the picture, its margin, height of a band, of a box, and between bands."""

@@ -17,7 +17,7 @@ from rsqa_pipeline.lineage.manifest import manifests
 from rsqa_pipeline.lineage.trace import TraceNode
 from rsqa_pipeline.lineage.trace import trace as follow
 from rsqa_pipeline.profile import Profile, default_profile, load_profile
-from rsqa_pipeline.services import refuse_silent_mlflow
+from rsqa_pipeline.services.servers import refuse_silent_mlflow
 from rsqa_pipeline.stages import assets_of
 
 _SHOWN = 10

@@ -16,7 +16,7 @@ from rsqa_pipeline.cli.processes import INTERRUPTED, stop_group, stop_signals
 from rsqa_pipeline.cli.terminal import make_console
 from rsqa_pipeline.errors import EngineError, UsageError
 from rsqa_pipeline.profile import Profile, default_profile, load_profile
-from rsqa_pipeline.services import refuse_silent_services
+from rsqa_pipeline.services.servers import refuse_silent_services
 
 HOST = "127.0.0.1"
 DAGSTER_PORT, MLFLOW_PORT = 3000, 5000

@@ -11,12 +11,12 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from rsqa_pipeline.asset import Asset
 from rsqa_pipeline.curated_subsets.selection.explain import vanished_groups
 from rsqa_pipeline.data_quality.tables import MAIN_TABLE, SIDE_TABLES
 from rsqa_pipeline.profile import Profile, SourcePairs
 from rsqa_pipeline.profile.curated_subsets import Drift
 from rsqa_pipeline.records import Metrics
+from rsqa_pipeline.stages.asset import Asset
 
 ADVISORY = ("probes_pass", "no_group_vanishes", "score_drift_small")
 """Checks that only warn. Their findings are in the report; the probes decide about a promotion."""

@@ -8,13 +8,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rsqa_pipeline.asset import Asset
 from rsqa_pipeline.errors import DataError, UsageError
 from rsqa_pipeline.git import commit
 from rsqa_pipeline.lineage.links import record_hash
 from rsqa_pipeline.lineage.recorded import all_records, times
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.stages import assets_of
+from rsqa_pipeline.stages.asset import Asset
 from rsqa_pipeline.versions import folder_version
 
 Record = dict[str, Any]

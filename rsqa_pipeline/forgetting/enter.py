@@ -6,10 +6,10 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rsqa_pipeline.dvc_stages import dvc_yaml
+from rsqa_pipeline.dvc_files.stages import dvc_yaml
 from rsqa_pipeline.forgetting.request import Request
 from rsqa_pipeline.forgotten import Tombstone, add_tombstones
-from rsqa_pipeline.materialize import writing
+from rsqa_pipeline.materialization.materialize import writing
 from rsqa_pipeline.profile import Profile, default_profile
 
 _DVC_YAML = Path("dvc.yaml")

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rsqa_pipeline.asset import Asset
 from rsqa_pipeline.audit.forgotten import source_id
 from rsqa_pipeline.curated_subsets.corpus import TABLES
 from rsqa_pipeline.errors import UsageError
@@ -20,6 +19,7 @@ from rsqa_pipeline.forgotten import Kind, read_tombstones
 from rsqa_pipeline.lineage.forward import forward
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.stages import assets_of
+from rsqa_pipeline.stages.asset import Asset
 from rsqa_pipeline.versions import folder_version
 
 _COUNTED = ("samples", "pairs", "items", "scores", "subsets")

@@ -11,14 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rsqa_pipeline.asset import Asset
-from rsqa_pipeline.asset_names import downstream
 from rsqa_pipeline.curated_subsets.corpus import TABLES
 from rsqa_pipeline.errors import UsageError
 from rsqa_pipeline.lineage.manifest import ManifestStore, manifests
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.records import Message, sample_id
 from rsqa_pipeline.stages import assets_of
+from rsqa_pipeline.stages.asset import Asset
+from rsqa_pipeline.stages.asset_names import downstream
 
 _SAMPLE_KEYS = ("sample_id", "image_id", "image", "source")
 _ITEM_KEYS = ("item_id", "image_id", "image")

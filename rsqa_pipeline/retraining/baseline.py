@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rsqa_pipeline.asset import Asset
-from rsqa_pipeline.dvc_lock import DVC_LOCK, versions_in
+from rsqa_pipeline.dvc_files.lock import DVC_LOCK, versions_in
 from rsqa_pipeline.errors import DataError, UsageError
 from rsqa_pipeline.git import ask_git
-from rsqa_pipeline.materialize import metrics_file
+from rsqa_pipeline.materialization.materialize import metrics_file
 from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.stages.asset import Asset
 
 _SECONDS = 3600
 """Time limit of one DVC command."""

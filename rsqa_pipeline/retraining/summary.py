@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from rsqa_pipeline.materialization.staleness import StaleAsset
 from rsqa_pipeline.retraining.benchmark_changes import BenchmarkChange
 from rsqa_pipeline.retraining.gate import Gate
-from rsqa_pipeline.staleness import StaleAsset
 from rsqa_pipeline.statistics import Interval
 
 MAX_METRICS = 150

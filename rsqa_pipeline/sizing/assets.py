@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rsqa_pipeline.asset import Asset
 from rsqa_pipeline.profile import Profile, VlmStep
 from rsqa_pipeline.profile.curated_subsets import SubsetRule
 from rsqa_pipeline.profile.preference_data import BASE_VLM
@@ -16,6 +15,7 @@ from rsqa_pipeline.sizing.lengths import Counts, assumptions, lengths_of
 from rsqa_pipeline.sizing.model_shape import VlmShape, clip_shape, vlm_shape
 from rsqa_pipeline.sizing.work import Machine, Rows, Size, generate, mixed, run_clip, score, train_clip, train_vlm
 from rsqa_pipeline.stages import assets_of
+from rsqa_pipeline.stages.asset import Asset
 
 GENERATION_BATCH = 32
 """Replies that the base VLM writes at once for preference data."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rsqa_pipeline.asset import Asset
 from rsqa_pipeline.forgotten import forgotten_sources
 from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.stages.asset import Asset
 
 TABLE_CHECKS = ("great_expectations", "rows_add_up", "few_quarantined")
 PAIR_CHECKS = ("great_expectations", "rows_add_up", "families_counted")

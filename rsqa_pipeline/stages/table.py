@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from rsqa_pipeline.asset import Asset, Stage
 from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.stages.asset import Asset, Stage
 from rsqa_pipeline.stages.curation_assets import (
     curated_subsets_assets,
     preference_data_assets,

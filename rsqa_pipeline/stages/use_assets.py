@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rsqa_pipeline.asset import Asset
 from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.stages.asset import Asset
 from rsqa_pipeline.stages.comparisons import policy_comparisons, subset_comparisons
 
 

@@ -26,11 +26,11 @@ from mlflow.entities import Metric
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from rsqa_pipeline.databases import check_database, protect
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.git import commit
 from rsqa_pipeline.models.load import weights_version
 from rsqa_pipeline.profile import Profile
+from rsqa_pipeline.services.databases import check_database, protect
 from rsqa_pipeline.tracking.pyfunc_files import MLMODEL, MODEL_ARTIFACT, model_kind, write_pyfunc_files
 from rsqa_pipeline.versions import folder_version
 

@@ -18,7 +18,7 @@ from rsqa_pipeline.curated_subsets.scoring import corpus_scores
 from rsqa_pipeline.curated_subsets.scoring.sealed_table import write_sealed
 from rsqa_pipeline.curated_subsets.selection import subset
 from rsqa_pipeline.errors import DataError
-from rsqa_pipeline.materialize import materialize
+from rsqa_pipeline.materialization.materialize import materialize
 from rsqa_pipeline.models.load import weights_version
 from rsqa_pipeline.profile import Corruption, SourceFile, load_profile
 from rsqa_pipeline.profile.curated_subsets import SubsetRule

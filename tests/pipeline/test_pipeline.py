@@ -19,10 +19,10 @@ import yaml
 from huggingface_hub import ModelCard
 from pandas.testing import assert_frame_equal
 
-from rsqa_pipeline.asset_names import downstream
 from rsqa_pipeline.data_quality.checks import ADVISORY
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.stages import assets_of
+from rsqa_pipeline.stages.asset_names import downstream
 from rsqa_pipeline.versions import folder_version
 from tests.pipeline.project import Project, checkout, smoke_settings
 

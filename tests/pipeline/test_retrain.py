@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rsqa_pipeline.asset_names import downstream
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.stages import assets_of
+from rsqa_pipeline.stages.asset_names import downstream
 from tests.pipeline.project import ROOT, Project, smoke_settings
 
 ASSETS = assets_of(Profile.model_validate(smoke_settings()))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from rsqa_pipeline.materialization.staleness import StaleAsset
 from rsqa_pipeline.retraining.benchmark_changes import BenchmarkChange
 from rsqa_pipeline.retraining.gate import Gate
 from rsqa_pipeline.retraining.summary import MAX_METRICS, MetricChange, Retraining, metric_changes, summary_of
-from rsqa_pipeline.staleness import StaleAsset
 from rsqa_pipeline.statistics import Interval
 
 STALE = [StaleAsset("image_text_pairs", ["source changed: data/captions.csv"], 12.4)]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rsqa_pipeline.errors import DataError, ModelError
-from rsqa_pipeline.materialize import restricted_profile
+from rsqa_pipeline.materialization.materialize import restricted_profile
 from rsqa_pipeline.models.load import load_processor
 from rsqa_pipeline.profile import Compute, Profile, load_profile
 from rsqa_pipeline.score_model.network.model import ScoreModel

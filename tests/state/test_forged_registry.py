@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from rsqa_pipeline.cli.main import app
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.lineage.manifest import Manifest, Recipe, manifests
-from rsqa_pipeline.materialize import weights_of
+from rsqa_pipeline.materialization.materialize import weights_of
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.stages import assets_of
 from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking

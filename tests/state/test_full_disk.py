@@ -17,7 +17,7 @@ import pytest
 
 from rsqa_pipeline.errors import storage_error
 from rsqa_pipeline.lineage.manifest import manifests
-from rsqa_pipeline.materialize import materialize
+from rsqa_pipeline.materialization.materialize import materialize
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.stages import assets_of
 from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking

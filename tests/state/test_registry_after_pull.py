@@ -17,7 +17,7 @@ from PIL import Image
 
 import rsqa_pipeline
 from rsqa_pipeline.lineage.manifest import Manifest, ManifestStore, Recipe
-from rsqa_pipeline.materialize import weights_of
+from rsqa_pipeline.materialization.materialize import weights_of
 from rsqa_pipeline.stages import assets_of
 from rsqa_pipeline.versions import folder_version
 from tests.curated_subsets.random_model import save_random_model

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from rsqa_pipeline import services
 from rsqa_pipeline.cli.main import app
 from rsqa_pipeline.errors import DataError, UsageError
-from rsqa_pipeline.services import refuse_silent_mlflow, refuse_silent_services
+from rsqa_pipeline.services.servers import refuse_silent_mlflow, refuse_silent_services
 from tests.pipeline.project import ROOT, smoke_settings
 from tests.state.silent_servers import silent_server
 

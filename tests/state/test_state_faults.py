@@ -17,11 +17,11 @@ import torch
 from safetensors.torch import save_file
 
 from rsqa_pipeline import databases
-from rsqa_pipeline.dvc_lock import locked_versions
+from rsqa_pipeline.dvc_files.lock import locked_versions
 from rsqa_pipeline.errors import DataError, storage_error
 from rsqa_pipeline.git import ask_git, commit
 from rsqa_pipeline.lineage.manifest import manifests
-from rsqa_pipeline.materialize import materialize
+from rsqa_pipeline.materialization.materialize import materialize
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.registration import register_if_missing
 from rsqa_pipeline.stages import assets_of

@@ -13,9 +13,9 @@ import pytest
 
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.lineage.manifest import EMPTY_VERSION, manifests
-from rsqa_pipeline.materialize import current_manifest, materialize, writing
+from rsqa_pipeline.materialization.materialize import current_manifest, materialize, writing
+from rsqa_pipeline.materialization.profile_lock import profile_lock
 from rsqa_pipeline.profile import Profile
-from rsqa_pipeline.profile_lock import profile_lock
 from rsqa_pipeline.stages import assets_of
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 from rsqa_pipeline.versions import folder_version
@@ -28,7 +28,7 @@ _HOLD = """
 import sys
 from pathlib import Path
 from rsqa_pipeline.profile import Profile
-from rsqa_pipeline.profile_lock import profile_lock
+from rsqa_pipeline.materialization.profile_lock import profile_lock
 with profile_lock(Profile.model_construct(name=sys.argv[1]), "Dagster run 1a2b3c4d"):
     print("held", flush=True)
     sys.stdin.readline()

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from rsqa_pipeline.errors import ProfileBusy
-from rsqa_pipeline.materialize import materialize
+from rsqa_pipeline.materialization.materialize import materialize
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.stages import assets_of
 from rsqa_pipeline.tracking.run_logger import SilentLogger

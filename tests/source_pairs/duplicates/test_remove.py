@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rsqa_pipeline.asset import Asset
 from rsqa_pipeline.data_quality.checks import run_checks
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.images.decode import hash_image
@@ -19,6 +18,7 @@ from rsqa_pipeline.profile import Duplicates, Profile, SourceFile, load_profile
 from rsqa_pipeline.records import Metrics, read_table
 from rsqa_pipeline.source_pairs import benchmark_sets, image_text_pairs, instruction_samples
 from rsqa_pipeline.stages import assets_of
+from rsqa_pipeline.stages.asset import Asset
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 from tests.source_pairs.duplicates.planted import cropped, encoded
 from tests.source_pairs.generated import settings

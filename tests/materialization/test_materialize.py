@@ -10,7 +10,7 @@ import pytest
 from assets.metadata import output_metadata
 from rsqa_pipeline.lineage import bundle
 from rsqa_pipeline.lineage.manifest import manifests
-from rsqa_pipeline.materialize import (
+from rsqa_pipeline.materialization.materialize import (
     CheckFailed,
     current_manifest,
     input_folders,

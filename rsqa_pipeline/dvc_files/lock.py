@@ -11,14 +11,14 @@ from typing import Any
 
 import yaml
 
-from rsqa_pipeline.asset import Asset
 from rsqa_pipeline.data_quality.checks import run_checks
-from rsqa_pipeline.dvc_stages import stage_entry
+from rsqa_pipeline.dvc_files.stages import stage_entry
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.lineage.manifest import Manifest, manifests
-from rsqa_pipeline.materialize import input_folders, metrics_file, recipe_of, weights_of
+from rsqa_pipeline.materialization.materialize import input_folders, metrics_file, recipe_of, weights_of
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.stages import assets_of
+from rsqa_pipeline.stages.asset import Asset
 from rsqa_pipeline.versions import folder_version, source_version
 
 DVC_LOCK = Path("dvc.lock")

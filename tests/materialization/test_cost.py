@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rsqa_pipeline.cost import measured_cost
+from rsqa_pipeline.materialization.cost import measured_cost
 
 MIB = 2**20
 linux = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of a part needs Linux")

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from rsqa_pipeline.databases import DAGSTER_CONFIG, shared_dagster_config
 from rsqa_pipeline.errors import UsageError
+from rsqa_pipeline.services.databases import DAGSTER_CONFIG, shared_dagster_config
 
 TRACKING = "MLFLOW_TRACKING_URI"
 WAIT_SECONDS = 8

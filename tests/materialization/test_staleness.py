@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from rsqa_pipeline.materialize import input_folders, materialize
+from rsqa_pipeline.materialization.materialize import input_folders, materialize
+from rsqa_pipeline.materialization.staleness import StaleAsset, stale_assets
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.stages import assets_of
-from rsqa_pipeline.staleness import StaleAsset, stale_assets
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 from tests.pipeline.project import smoke_settings
 
@@ -61,7 +61,7 @@ def test_a_changed_source_file_is_named(settings: dict[str, Any]) -> None:
 
 
 def test_changed_code_is_a_reason(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rsqa_pipeline.materialize.code_version", lambda module: "another")
+    monkeypatch.setattr("rsqa_pipeline.materialization.materialize.code_version", lambda module: "another")
     assert stale(settings)["text_preferences"].reasons == ["code changed"]
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rsqa_pipeline.asset import Asset
-from rsqa_pipeline.asset_names import upstream
 from rsqa_pipeline.forgotten import FORGOTTEN
 from rsqa_pipeline.lineage.manifest import ManifestStore, Recipe, manifests
-from rsqa_pipeline.materialize import current_manifest, input_folders, recipe_of
+from rsqa_pipeline.materialization.materialize import current_manifest, input_folders, recipe_of
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.stages import assets_of
+from rsqa_pipeline.stages.asset import Asset
+from rsqa_pipeline.stages.asset_names import upstream
 from rsqa_pipeline.versions import folder_version
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import yaml
 
-from rsqa_pipeline.asset import Asset
-from rsqa_pipeline.materialize import input_folders, metrics_file
+from rsqa_pipeline.materialization.materialize import input_folders, metrics_file
 from rsqa_pipeline.profile import Profile, profile_path
 from rsqa_pipeline.stages import assets_of
+from rsqa_pipeline.stages.asset import Asset
 from rsqa_pipeline.versions import PACKAGE, code_files
 
 _HEADER = """\

@@ -16,16 +16,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rsqa_pipeline.asset import Asset
-from rsqa_pipeline.cost import measured_cost
 from rsqa_pipeline.data_quality.checks import ADVISORY, CheckResult, run_checks
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.git import ask_git, commit
 from rsqa_pipeline.lineage.links import linked
 from rsqa_pipeline.lineage.manifest import EMPTY_VERSION, Manifest, ManifestStore, Recipe, manifests
+from rsqa_pipeline.materialization.cost import measured_cost
+from rsqa_pipeline.materialization.profile_lock import profile_lock
 from rsqa_pipeline.profile import Profile
-from rsqa_pipeline.profile_lock import profile_lock
 from rsqa_pipeline.stages import assets_of
+from rsqa_pipeline.stages.asset import Asset
 from rsqa_pipeline.tracking.run_logger import RunLogger
 from rsqa_pipeline.versions import code_version, folder_version, settings_version, source_version
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from rsqa_pipeline.asset import Asset
 from rsqa_pipeline.errors import UsageError
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.stages import STAGES, assets_of
+from rsqa_pipeline.stages.asset import Asset
 
 
 def in_stage(assets: Mapping[str, Asset], stage: str) -> list[Asset]:

@@ -1,0 +1,1 @@
+"""What DVC reads of a profile: `dvc.yaml` and `dvc.lock`."""

@@ -1,0 +1,1 @@
+"""How one output is made, checked, put in place and found stale."""

@@ -1,0 +1,1 @@
+"""Databases and servers that the project uses but does not own."""

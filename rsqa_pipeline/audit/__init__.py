@@ -1,1 +1,1 @@
-"""Whether files, records, ``dvc.lock``, Dagster and MLflow tell one story about a profile."""
+"""Whether files, records, ``dvc.lock``, Dagster and MLflow agree about a profile."""

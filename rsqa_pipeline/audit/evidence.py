@@ -32,9 +32,11 @@ def check_evidence(profile: Profile, folder: Path, public_key: Path | None) -> l
     Raises:
         UsageError: the folder is not a package, or one of another profile, or is signed and `model_signing` is missing.
     """
-    told = _read(folder)
-    if told["profile"] != profile.name:
-        raise UsageError(f"--evidence: {folder} is about profile {told['profile']}; give --profile {told['profile']}")
+    stated = _read(folder)
+    if stated["profile"] != profile.name:
+        raise UsageError(
+            f"--evidence: {folder} is about profile {stated['profile']}; give --profile {stated['profile']}"
+        )
     there = file_hashes(folder)
     files = {name: sha256 for name, sha256 in there.items() if not name.endswith(".sig") and name != EVIDENCE}
     found = [
@@ -42,34 +44,34 @@ def check_evidence(profile: Profile, folder: Path, public_key: Path | None) -> l
         for name in sorted({EVIDENCE, *(name for name in there if name.endswith(".sig"))})
         if not _as_written(folder / name)
     ]
-    if told["sha256"] != settings_version({key: value for key, value in told.items() if key != "sha256"}):
+    if stated["sha256"] != settings_version({key: value for key, value in stated.items() if key != "sha256"}):
         found.append(Finding("changed_evidence", EVIDENCE, f"{folder / EVIDENCE} does not have its own sha256"))
-    for name, sha256 in told["files"].items():
+    for name, sha256 in stated["files"].items():
         if name not in files:
             found.append(Finding("missing_evidence", name, f"{folder / name} is missing"))
         elif files[name] != sha256:
             found.append(Finding("changed_evidence", name, f"{folder / name} is {files[name]}, recorded was {sha256}"))
-    added = [name for name in files if name not in told["files"]]
+    added = [name for name in files if name not in stated["files"]]
     signatures = {name for name in there if name.endswith(".sig")}
-    wanted = _signatures(told)
+    wanted = _signatures(stated)
     added += sorted(signatures - wanted)
     found += [Finding("added_evidence", name, f"{folder / name} was not there") for name in added]
     found += [Finding("missing_evidence", name, f"{folder / name} is missing") for name in sorted(wanted - signatures)]
-    if told["signed"] or public_key is not None:
+    if stated["signed"] or public_key is not None:
         found += _check_signatures(profile, folder, wanted & signatures, public_key)
-    return found + _check_versions(profile, told)
+    return found + _check_versions(profile, stated)
 
 
 def _read(folder: Path) -> dict[str, Any]:
     try:
-        told = json.loads((folder / EVIDENCE).read_text(encoding="utf-8"))
+        stated = json.loads((folder / EVIDENCE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(
             f"--evidence: {folder} has no readable {EVIDENCE}; name a folder of `rsqa evidence`"
         ) from error
-    if not isinstance(told, dict) or not all(isinstance(told.get(key), kind) for key, kind in _KEYS.items()):
+    if not isinstance(stated, dict) or not all(isinstance(stated.get(key), kind) for key, kind in _KEYS.items()):
         raise UsageError(f"--evidence: {folder / EVIDENCE} is not as `rsqa evidence` writes it")
-    return told
+    return stated
 
 
 def _as_written(path: Path) -> bool:
@@ -84,11 +86,11 @@ def _as_written(path: Path) -> bool:
     return text == json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def _signatures(told: dict[str, Any]) -> set[str]:
+def _signatures(stated: dict[str, Any]) -> set[str]:
     """Signatures that a signed package has: its own, and one beside each model's data manifest."""
-    if not told["signed"]:
+    if not stated["signed"]:
         return set()
-    models = [Path(name).parent for name in told["files"] if name.endswith(DATA_MANIFEST)]
+    models = [Path(name).parent for name in stated["files"] if name.endswith(DATA_MANIFEST)]
     return {PACKAGE_SIGNATURE, *((folder / MODEL_SIGNATURE).as_posix() for folder in models)}
 
 
@@ -119,11 +121,11 @@ def _check_signatures(profile: Profile, folder: Path, signatures: set[str], give
     return found
 
 
-def _check_versions(profile: Profile, told: dict[str, Any]) -> list[Finding]:
+def _check_versions(profile: Profile, stated: dict[str, Any]) -> list[Finding]:
     """The versions that the package states against the records of the outputs on disk."""
     now = versions_on_disk(profile)
     return [
-        Finding("stale_evidence", name, f"the package states {told['assets'].get(name)}, the project {now.get(name)}")
-        for name in sorted({*told["assets"], *now})
-        if told["assets"].get(name) != now.get(name)
+        Finding("stale_evidence", name, f"the package states {stated['assets'].get(name)}, the project {now.get(name)}")
+        for name in sorted({*stated["assets"], *now})
+        if stated["assets"].get(name) != now.get(name)
     ]

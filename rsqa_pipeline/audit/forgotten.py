@@ -101,7 +101,7 @@ def _held_by_rows(path: Path, forgotten: Forgotten) -> Iterator[str]:
     file = pq.ParquetFile(path)
     names = set(file.schema_arrow.names)
     ids = [name for name in _ID_COLUMNS if name in names]
-    reason = ["reason"] if "reason" in names else []  # a row that was refused for being on the list is no remainder
+    reason = ["reason"] if "reason" in names else []  # a row that was refused for being on the list is not a remainder
     wanted = pa.array(sorted(forgotten.ids), pa.string())
     for batch in file.iter_batches(columns=[*ids, *reason]) if ids else ():
         if reason:

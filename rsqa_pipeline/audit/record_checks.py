@@ -15,12 +15,12 @@ Record = Mapping[str, Any]
 
 
 def check_links(folder: Path, asset: str) -> list[Finding]:
-    """Lines that are no record, and records that are not what was written: by their own hash and by their links."""
+    """Lines that are not records, and records that are not what was written: by their own hash and by their links."""
     path = folder / f"{asset}.jsonl"
     known, found = records(folder, asset), list[Finding]()
     lines = [line for line in path.read_bytes().split(b"\n") if line.strip()] if path.is_file() else []
     if len(lines) != len(known):
-        found.append(Finding("edited_manifest", asset, f"{path}: {len(lines) - len(known)} lines are no record"))
+        found.append(Finding("edited_manifest", asset, f"{path}: {len(lines) - len(known)} lines are not records"))
     before = NONE
     for number, record in enumerate(known, start=1):
         run, where = record["run"], f"{path}, record {number}"

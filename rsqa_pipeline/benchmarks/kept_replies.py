@@ -66,7 +66,7 @@ class KeptReplies:
         self._texts.update(batch)
 
     def compact(self) -> None:
-        """Moves all replies into the table. A kill in between leaves them in both, which is no harm."""
+        """Moves all replies into the table. A kill in between leaves them in both, which does no harm."""
         write_sealed(self._table, REPLY, [{"key": key, "text": text} for key, text in sorted(self._texts.items())])
         os.ftruncate(self._file, 0)
         os.fsync(self._file)

@@ -27,7 +27,7 @@ def audit(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Recompute every hash, and check that files, records, dvc.lock, Dagster and MLflow tell one story.
+    """Recompute every hash, and check that files, records, dvc.lock, Dagster and MLflow agree.
 
     Works offline and writes nothing. Exit code 1 where something contradicts.
     """
@@ -37,9 +37,9 @@ def audit(
     if public_key is not None and evidence is None:
         raise UsageError("--public-key goes with --evidence")
     settings = load_profile(profile or default_profile())
-    told = [] if evidence is None else check_evidence(settings, evidence, public_key)
+    disagreeing = [] if evidence is None else check_evidence(settings, evidence, public_key)
     outcome = compare(settings)
-    outcome = replace(outcome, findings=sorted({*outcome.findings, *told}))
+    outcome = replace(outcome, findings=sorted({*outcome.findings, *disagreeing}))
     if as_json:
         typer.echo(json.dumps(asdict(outcome), indent=1, sort_keys=True))
     else:
@@ -55,6 +55,6 @@ def audit(
         console.print(f"{outcome.assets} assets, {outcome.records} records, {unlinked} of them unlinked")
         counts = Counter(finding.kind for finding in outcome.findings)
         summary = ", ".join(f"{count} {kind}" for kind, count in counts.items())
-        console.print(f"findings: {summary}" if summary else "no findings: everything tells one story")
+        console.print(f"findings: {summary}" if summary else "no findings: all records agree")
     if outcome.findings:
         raise typer.Exit(1)

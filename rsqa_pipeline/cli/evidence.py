@@ -27,7 +27,7 @@ def evidence(
 ) -> None:
     """Write model cards, data cards, bill of materials, history and signatures of a profile into one folder.
 
-    Works offline. `rsqa audit --evidence` tells whether the folder and the project still agree with each other.
+    Works offline. `rsqa audit --evidence` checks that the folder and the project still agree.
     """
     refuse_missing_extra("rsqa evidence", *PACKAGES)
     refuse_bad_out(out, may_be_folder=True)

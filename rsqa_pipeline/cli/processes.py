@@ -1,4 +1,4 @@
-"""Child processes that end when they are told to, with all that they started."""
+"""Child processes that end when they are asked to, with all that they started."""
 
 from __future__ import annotations
 

@@ -140,9 +140,9 @@ def _scorers(project: Project, record: Record) -> dict[str, str]:
     """Selector -> version of the model whose scores the rule used."""
     name = record["asset"].removeprefix("subset_")
     rule = SubsetRule.model_validate(record["recipe"]["settings"][f"curated_subsets.subsets.{name}"])
-    told = json.loads((project.folder(record["asset"]) / "rule.json").read_text(encoding="utf-8"))["model_version"]
+    versions = json.loads((project.folder(record["asset"]) / "rule.json").read_text(encoding="utf-8"))["model_version"]
     used = [selector for selector in SCORES if selector in rule.selectors]
-    return dict(zip(used, (told or "").split(", "), strict=False))
+    return dict(zip(used, (versions or "").split(", "), strict=False))
 
 
 def _annotation(project: Project) -> list[str]:
@@ -165,9 +165,9 @@ def _biases(project: Project, subset: str) -> list[str]:
         rows.sort(key=lambda row: (row["share"], row["by"], row["value"]))
         if rows:
             ends = [rows[0], rows[-1]] if len(rows) > 1 else rows
-            told = " and ".join(
+            groups = " and ".join(
                 f"{row['by']} {row['value']!r} {row['share']:.1%} [{row['low']:.1%}, {row['high']:.1%}]" for row in ends
             )
-            found.append(f"Kept share of {kind}s, least and most: {told}.")
+            found.append(f"Kept share of {kind}s, least and most: {groups}.")
     lost = [f"{r['by']} {r['value']!r} ({r['samples']} {r['kind']}s)" for r in shares if r["vanished"]]
     return [*found, f"Nothing is kept of: {', '.join(lost)}." if lost else "Something is kept of every group."]

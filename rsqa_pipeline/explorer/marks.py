@@ -225,7 +225,7 @@ def _without_escape(cell: str) -> str:
 
 
 def _object(line: str) -> Mapping[str, Any]:
-    """The object of a JSON line; empty, which is no mark, if it is none."""
+    """The object of a JSON line; empty, which is not a mark, if it is not an object."""
     try:
         found = json.loads(line)
     except ValueError:

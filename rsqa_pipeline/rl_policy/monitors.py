@@ -134,7 +134,7 @@ def phrase(checks: Sequence[Check], references: Sequence[str]) -> float | None:
     """Share of images that one phrase has gained: the largest gain over all phrases of up to `PHRASE_WORDS` words.
 
     A phrase's gain is the lower bound (Wilson, 95 %) of the share of answers that hold it now, minus the upper bound of
-    its share at the start or in the references, whichever is larger: what right answers say, too, is no sign of
+    its share at the start or in the references, whichever is larger: what right answers say, too, is not a sign of
     hacking. Only text in answer tags counts, and the start is the first check with enough answers.
     """
     shares = [Shares.of([read_answer(text) for text in check.completions]) for check in checks]

@@ -26,7 +26,7 @@ def with_pixel_boxes(row: SourceRow, size: tuple[int, int], boxes: Boxes | None)
 
     Raises:
         BoxError: see `boxes.in_pixels`; also for boxes of another form than the project's whose unit is not declared,
-            and for numbers in an answer of task ``grounding`` that are no box.
+            and for numbers in an answer of task ``grounding`` that are not boxes.
     """
     if boxes is None and row.task != "grounding":
         return row

@@ -85,7 +85,7 @@ def test_another_key_does_not_verify(tmp_path: Path, key: Path, documents: Path)
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "expected"),
     [
         (None, "no file"),
         (b"not a key", "not a private key in PEM"),
@@ -99,10 +99,10 @@ def test_another_key_does_not_verify(tmp_path: Path, key: Path, documents: Path)
         ),
     ],
 )
-def test_an_unusable_key_is_named_in_one_line(tmp_path: Path, content: bytes | None, told: str) -> None:
+def test_an_unusable_key_is_named_in_one_line(tmp_path: Path, content: bytes | None, expected: str) -> None:
     path = tmp_path / "key.pem"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(UsageError, match=told) as caught:
+    with pytest.raises(UsageError, match=expected) as caught:
         read_key(path)
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)

@@ -136,8 +136,8 @@ def main() -> None:
         killed = project(Path(folder) / "killed" / "project", server.url, words.captions)
         kill_runs(killed, words.kills, random.Random(words.seed), idle, length - idle)
         twice = len(server.seen) - len({asked(seen) for seen in server.seen})
-        told = f"{len(server.seen)} replies bought, {twice} of them twice, {server.replayed} sent once more"
-        print(f"killed {words.kills} times: {told}, {len(kept(killed))} kept")
+        summary = f"{len(server.seen)} replies bought, {twice} of them twice, {server.replayed} sent once more"
+        print(f"killed {words.kills} times: {summary}, {len(kept(killed))} kept")
         assert kept(killed) == kept(undisturbed), "the logs hold other replies"
         assert twice == 0 and server.replayed <= CONCURRENCY * words.kills
         for name in TABLES:

@@ -88,8 +88,8 @@ def test_every_subset_is_read_whole_through_croissant(project: Project, signed: 
         for row in rows:
             made = sha256(row["samples/image_id"].decode(), row["samples/messages"].decode())
             assert made == row["samples/sample_id"].decode()
-        told = json.loads((folder / "croissant.json").read_text(encoding="utf-8"))
-        assert {"rai:dataCollection", "rai:dataBiases", "rai:dataLimitations", "rai:dataUseCases"} <= set(told)
+        stated = json.loads((folder / "croissant.json").read_text(encoding="utf-8"))
+        assert {"rai:dataCollection", "rai:dataBiases", "rai:dataLimitations", "rai:dataUseCases"} <= set(stated)
         scores = pd.read_parquet(project.data / "curated_subsets/pair_scores/scores.parquet").set_index("sample_id")
         table = pd.read_parquet(folder / "samples.parquet").set_index("sample_id")
         assert table["score_model"].astype("float32").equals(scores["score"].reindex(table.index).rename("score_model"))
@@ -207,13 +207,13 @@ def test_another_version_in_the_index_is_a_finding_of_its_own(
 ) -> None:
     monkeypatch.chdir(project.root)
     path = shutil.copytree(packages["unsigned"], tmp_path / "copy") / "evidence.json"
-    told = json.loads(path.read_text(encoding="utf-8"))
-    told["assets"]["vlm_all"]["data_version"] = "0.dir"
-    told["sha256"] = settings_version({key: value for key, value in told.items() if key != "sha256"})
-    path.write_text(json.dumps(told, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    stated = json.loads(path.read_text(encoding="utf-8"))
+    stated["assets"]["vlm_all"]["data_version"] = "0.dir"
+    stated["sha256"] = settings_version({key: value for key, value in stated.items() if key != "sha256"})
+    path.write_text(json.dumps(stated, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     assert kinds(project, path.parent) == {("stale_evidence", "vlm_all")}
-    told["commit"] = "of another day"
-    path.write_text(json.dumps(told, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    stated["commit"] = "of another day"
+    path.write_text(json.dumps(stated, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     assert ("changed_evidence", "evidence.json") in kinds(project, path.parent)
 
 
@@ -232,10 +232,10 @@ def test_a_change_of_a_signed_package_is_found_by_name(project: Project, copy: P
 
 def test_an_edit_of_a_file_and_of_the_list_at_once_breaks_the_signature(project: Project, copy: Path) -> None:
     (copy / "index.md").write_text("all is well\n")
-    told = json.loads((copy / "evidence.json").read_text(encoding="utf-8"))
-    told["files"]["index.md"] = hashlib.sha256(b"all is well\n").hexdigest()
-    told["sha256"] = settings_version({key: value for key, value in told.items() if key != "sha256"})
-    (copy / "evidence.json").write_text(json.dumps(told, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    stated = json.loads((copy / "evidence.json").read_text(encoding="utf-8"))
+    stated["files"]["index.md"] = hashlib.sha256(b"all is well\n").hexdigest()
+    stated["sha256"] = settings_version({key: value for key, value in stated.items() if key != "sha256"})
+    (copy / "evidence.json").write_text(json.dumps(stated, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     assert kinds(project, copy) == {("bad_signature", "package.sig")}
 
 

@@ -32,8 +32,8 @@ def read(path: Path, images: Path) -> Iterator[Entry]:
     """Yields one entry per test object, with ``file/position among all objects`` as key.
 
     Raises:
-        DataError: no annotations, no ``test.txt``, or one with a line that is no position. Also a file that cannot be
-            parsed: the positions of all later objects depend on it.
+        DataError: no annotations, no ``test.txt``, or one with a line that is not a position. Also a file that cannot
+            be parsed: the positions of all later objects depend on it.
     """
     files = sorted((path / "Annotations").glob("*.xml"))
     if not files:

@@ -14,9 +14,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from rsqa_pipeline import services
 from rsqa_pipeline.cli.main import app
 from rsqa_pipeline.errors import DataError, UsageError
+from rsqa_pipeline.services import servers
 from rsqa_pipeline.services.servers import refuse_silent_mlflow, refuse_silent_services
 from tests.pipeline.project import ROOT, smoke_settings
 from tests.state.silent_servers import silent_server
@@ -40,7 +40,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def server(kind: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     # as long as it takes a dead one to be found, here; libpq waits for two seconds at least
-    monkeypatch.setattr(services, "WAIT_SECONDS", 2)
+    monkeypatch.setattr(servers, "WAIT_SECONDS", 2)
     with silent_server(kind) as address:
         yield address
 
@@ -94,7 +94,7 @@ def test_a_mistake_in_the_configuration_of_an_instance_is_one_line(
 
 
 def test_the_time_that_the_user_gives_a_server_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(services, "WAIT_SECONDS", 600)
+    monkeypatch.setattr(servers, "WAIT_SECONDS", 600)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     with silent_server("hangs") as address:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{address}")

@@ -17,9 +17,9 @@ import torch
 from safetensors.torch import save_file
 
 from assets.dagster_run import prepare_environment
-from rsqa_pipeline import databases
 from rsqa_pipeline.errors import DataError
 from rsqa_pipeline.lineage.manifest import Manifest, Recipe, manifests
+from rsqa_pipeline.services import databases
 from rsqa_pipeline.stages import assets_of
 from rsqa_pipeline.versions import folder_version
 from tests.pipeline.project import Project

@@ -16,7 +16,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from rsqa_pipeline import databases
 from rsqa_pipeline.dvc_files.lock import locked_versions
 from rsqa_pipeline.errors import DataError, storage_error
 from rsqa_pipeline.git import ask_git, commit
@@ -24,6 +23,7 @@ from rsqa_pipeline.lineage.manifest import manifests
 from rsqa_pipeline.materialization.materialize import materialize
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.registration import register_if_missing
+from rsqa_pipeline.services import databases
 from rsqa_pipeline.stages import assets_of
 from rsqa_pipeline.tracking.mlflow_logger import MlflowTracking
 from rsqa_pipeline.tracking.run_logger import SilentLogger

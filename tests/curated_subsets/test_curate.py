@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,7 +16,6 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
-from rsqa_pipeline.cli.curate import _facts
 from rsqa_pipeline.cli.main import app
 from rsqa_pipeline.curated_subsets.selection.score_file import curate_data, curate_scores, read_rule
 from rsqa_pipeline.errors import DataError, UsageError
@@ -113,15 +114,19 @@ def test_the_card_names_every_version_of_a_score_file_that_is_never_in_memory_wh
     codes = pa.array([0] * 1_000_000 + [None] * 10 + [1] * 10 + [2] * 300_000, pa.int32())
     scores = tmp_path / "scores.parquet"
     pq.write_table(pa.table({"model_version": names.take(codes)}), scores, row_group_size=400_000)
-    usual = pa.default_memory_pool()
-    pool = pa.proxy_memory_pool(usual)
-    pa.set_memory_pool(pool)
-    try:
-        facts = _facts(scores, SubsetRule(selector="score_model"), 0)
-    finally:
-        pa.set_memory_pool(usual)
-    assert facts["version of the score model"] == ", ".join(letter * 64 for letter in "abc")
-    assert 0 < pool.max_memory() < 20_000_000 < 64 * len(codes)
+    code = (
+        "import sys, pyarrow\n"
+        "from pathlib import Path\n"
+        "from rsqa_pipeline.cli.curate import _facts\n"
+        "from rsqa_pipeline.profile.curated_subsets import SubsetRule\n"
+        "facts = _facts(Path(sys.argv[1]), SubsetRule(selector='score_model'), 0)\n"
+        "print(facts['version of the score model'])\n"
+        "print(pyarrow.default_memory_pool().max_memory())\n"
+    )  # in a process of its own, whose greatest memory is that of this call
+    done = subprocess.run([sys.executable, "-c", code, str(scores)], capture_output=True, text=True, check=True)
+    versions, memory = done.stdout.splitlines()
+    assert versions == ", ".join(letter * 64 for letter in "abc")
+    assert 0 < int(memory) < 20_000_000 < 64 * len(codes)
 
 
 def test_export_contains_the_kept_rows(files, tmp_path):

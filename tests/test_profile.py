@@ -354,3 +354,11 @@ def test_best_of_n_needs_a_vlm_that_is_made(settings: dict[str, Any], tmp_path: 
     settings["benchmarks"]["best_of_n"]["vlm"] = "vlm_all"
     (fault,) = faults(settings, tmp_path)
     assert "benchmarks.best_of_n.vlm: 'vlm_all' is neither a subset nor a policy; known: all," in fault
+
+
+def test_seeds_in_parallel_and_a_launcher_exclude_each_other(settings: dict[str, Any], tmp_path: Path) -> None:
+    settings["finetuned_models"]["parallel_seeds"] = 2
+    assert load(settings, tmp_path).finetuned_models.parallel_seeds == 2
+    settings["compute"] = {**settings.get("compute", {}), "launch": ["torchrun", "--nproc-per-node", "2"]}
+    (fault,) = faults(settings, tmp_path)
+    assert "finetuned_models.parallel_seeds: compute.launch already divides a training" in fault

@@ -280,6 +280,14 @@ class Profile(Section):
             raise ValueError("rl_policy.watch.gold: truth needs instructions from scenes; use benchmark or score_model")
         return self
 
+    @model_validator(mode="after")
+    def _one_way_of_several_processes(self) -> Profile:
+        if self.compute.launch and self.finetuned_models.parallel_seeds > 1:
+            raise ValueError(
+                "finetuned_models.parallel_seeds: compute.launch already divides a training over processes; set it to 1"
+            )
+        return self
+
     @property
     def policy_start(self) -> str:
         """Subset whose VLM the policies start from."""

@@ -22,20 +22,8 @@ from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.stages import assets_of
 from rsqa_pipeline.tracking.run_logger import SilentLogger
 from rsqa_pipeline.versions import folder_version
-from tests.pipeline.project import smoke_settings
 
 TEXT, CAPTIONS = "text_preferences", "image_text_pairs"
-
-
-@pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, project_root: Path) -> dict[str, Any]:
-    """Smoke settings, with an empty folder as the current one and 40 captions in it."""
-    settings = smoke_settings()
-    rows = (project_root / settings["source_pairs"]["captions"]["path"]).read_text().splitlines(keepends=True)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "captions.csv").write_text("".join(rows[:41]))
-    settings["source_pairs"]["captions"]["path"] = "captions.csv"
-    return settings
 
 
 def make(settings: dict[str, Any], name: str = TEXT, **more: Any) -> Any:

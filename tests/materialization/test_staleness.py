@@ -12,19 +12,13 @@ from rsqa_pipeline.materialization.staleness import StaleAsset, stale_assets
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.stages import assets_of
 from rsqa_pipeline.tracking.run_logger import SilentLogger
-from tests.pipeline.project import smoke_settings
 
 SOURCES = ("benchmark_sets", "image_text_pairs", "text_preferences")
 
 
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, project_root: Path) -> dict[str, Any]:
-    """Smoke settings whose cheap assets are made, in an empty folder."""
-    settings = smoke_settings()
-    rows = (project_root / settings["source_pairs"]["captions"]["path"]).read_text().splitlines(keepends=True)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "captions.csv").write_text("".join(rows[:41]))
-    settings["source_pairs"]["captions"]["path"] = "captions.csv"
+def settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """The same, with its cheap assets made."""
     profile = Profile.model_validate(settings)
     for name in SOURCES:
         asset = assets_of(profile)[name]

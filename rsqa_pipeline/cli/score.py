@@ -9,11 +9,12 @@ import typer
 
 from rsqa_pipeline.cli.checks import compute_on, refuse_bad_model, refuse_bad_out, refuse_missing, source_file
 from rsqa_pipeline.cli.processes import exit_at_signal
-from rsqa_pipeline.errors import DataError
+from rsqa_pipeline.errors import DataError, UsageError
 from rsqa_pipeline.profile import Compute, SourceFile
 from rsqa_pipeline.profile.curated_subsets import ClipText, EngineName
 
 if TYPE_CHECKING:
+    from rsqa_pipeline.curated_subsets.scoring.first_pass import FirstPass
     from rsqa_pipeline.curated_subsets.scoring.scorers import ModelSpec
     from rsqa_pipeline.curated_subsets.scoring.shards import ScoreCounts
 
@@ -60,6 +61,17 @@ def score(
         int, typer.Option(help="Processes, or Ray actors; each loads the model, and takes a GPU of its own.", min=1)
     ] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    adaptive: Annotated[
+        bool,
+        typer.Option(
+            "--adaptive",
+            help="Score in full only rows that can be among the best --keep; a first pass through some of the model's "
+            "layers drops the others. Used only where it saves work.",
+        ),
+    ] = False,
+    keep: Annotated[
+        float | None, typer.Option("--keep", help="With --adaptive, the best share to find of each kind, in (0, 1).")
+    ] = None,
 ) -> None:
     """Score every row of a file with a score model or a CLIP.
 
@@ -69,6 +81,7 @@ def score(
     refuse_bad_model(model)
     refuse_bad_out(out)
     compute = compute_on(device, batch_tokens)
+    best_share = _best_share(adaptive, keep, clip, form)
     if form == "tensors":
         refuse_missing(data, "--data")
     source = None if form == "tensors" else source_file(form, data, images)
@@ -77,10 +90,41 @@ def score(
             _score_tensors(model, data, out)
             return
         from rsqa_pipeline.curated_subsets.scoring.engines import Engine
-        from rsqa_pipeline.curated_subsets.scoring.score_file import score_file
+        from rsqa_pipeline.curated_subsets.scoring.score_file import score_best_share, score_file
 
         spec = _spec(model, compute, batch_size, clip_text if clip else None, out)
-        _show(score_file(spec, source, out, shard_rows, Engine(engine, workers)), source, out)
+        if best_share is None:
+            scored = score_file(spec, source, out, shard_rows, Engine(engine, workers))
+        else:
+            scored, first_pass = score_best_share(spec, source, out, shard_rows, Engine(engine, workers), best_share)
+            _show_first_pass(first_pass)
+        _show(scored, source, out)
+
+
+def _best_share(adaptive: bool, keep: float | None, clip: bool, form: str) -> float | None:
+    """The share of --keep; None without --adaptive."""
+    if adaptive != (keep is not None):
+        raise UsageError("--adaptive and --keep go together: --adaptive --keep 0.3 finds the best 30 %")
+    if keep is not None and not 0 < keep < 1:
+        raise UsageError(f"--keep {keep}: needs a share above 0 and below 1")
+    if adaptive and (clip or form == "tensors"):
+        raise UsageError("--adaptive runs a part of a score model on a file's rows; it has no --clip and no tensors")
+    return keep
+
+
+def _show_first_pass(found: FirstPass | None) -> None:
+    if found is None:
+        typer.echo("all rows scored in full: the file is small, or the model has no cheaper part")
+        return
+    images = f"{100 * found.image_share:g} % of an image's tokens"
+    part = f"{found.layers} layers, {images}, {100 * found.cost:.0f} % of the work"
+    if found.work < 1:
+        typer.echo(f"first pass: {part}; expected work in all {100 * found.work:.0f} %")
+    else:
+        typer.echo(
+            f"all rows scored in full: the best first pass ({part}) leaves {100 * found.remaining:.0f} % of the rows, "
+            f"{100 * found.work:.0f} % of the work in all"
+        )
 
 
 def _show(scored: ScoreCounts, source: SourceFile, out: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rsqa_pipeline.curated_subsets.selection.first_pass_drops import refuse_first_pass
 from rsqa_pipeline.curated_subsets.selection.score_file import curate_data
 from rsqa_pipeline.curated_subsets.selection.score_frame import read_scores, select_rows
 from rsqa_pipeline.errors import UsageError
@@ -35,6 +36,7 @@ def read_score_file(scores: Path, rule: SubsetRule, source: SourceFile | None, l
     """
     refused = _refused(scores)
     if source is None:
+        refuse_first_pass(scores)
         samples = list(_without_data(scores, rule, seed))
         samples += [sample for sample in refused.values() if sample.key not in {known.key for known in samples}]
     else:

@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,35 @@ from tests.state.running_ui import RunningUi, running_ui
 TARGET = "score_head"
 _LAUNCH = """mutation($execution: ExecutionParams!) { launchRun(executionParams: $execution) {
   __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
+_START = {
+    "sensor": """mutation($of: SensorSelector!) { startSensor(sensorSelector: $of) {
+      __typename ... on Sensor { sensorState { id } } ... on PythonError { message } } }""",
+    "schedule": """mutation($of: ScheduleSelector!) { startSchedule(scheduleSelector: $of) {
+      __typename ... on ScheduleStateResult { scheduleState { id } } ... on PythonError { message } } }""",
+}
+_STOP = {
+    "sensor": "mutation($id: String!) { stopSensor(id: $id) { __typename } }",
+    "schedule": "mutation($id: String!) { stopRunningSchedule(id: $id) { __typename } }",
+}
+_RUNS = "{ runsOrError { ... on Runs { results { runId tags { key value } } } } }"
 _STATUS = "query($run: ID!) { runOrError(runId: $run) { ... on Run { status } } }"
 
 
 @pytest.fixture(scope="module")
 def twins(made_project: Project, tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, Project]:
-    """Two copies of one checkout with the same commit and the same outputs."""
+    """Two copies of one checkout with the same commit and the same outputs.
+
+    To be quick, their schedule ticks every minute, and the job that it and the sensor start is the first stage.
+    """
     folder = tmp_path_factory.mktemp("twins")
     for name in ("line", "ui"):
         shutil.copytree(made_project.root, folder / name)
+        automation = folder / name / "assets/automation.py"
+        code = automation.read_text()
+        for old, new in (("0 2 * * *", "* * * * *"), ("((*_CURATION, *_USES), ", "(_CURATION[:1], ")):
+            assert code.count(old) == 1
+            code = code.replace(old, new)
+        automation.write_text(code)
     return Project(folder / "line"), Project(folder / "ui")
 
 
@@ -112,6 +133,53 @@ def test_a_run_from_the_ui_leaves_the_records_of_the_command_line(
 
     assert launch(ui, [*names, TARGET]) == "SUCCESS"  # nothing has changed
     assert trail(other) == by_ui, "an unchanged asset leaves no run, no manifest and no entry"
+
+
+@pytest.mark.parametrize(("door", "name"), [("sensor", "source_data_changed"), ("schedule", "nightly")])
+def test_a_run_from_sensor_or_schedule_leaves_the_records_of_the_command_line(
+    twins: tuple[Project, Project], ui: RunningUi, door: str, name: str
+) -> None:
+    line, other = twins
+    first_stage = [asset.name for asset in assets_of(line.profile).values() if asset.stage == "source_pairs"]
+    line.call("rsqa", "run", "--quiet", *first_stage)
+    assert launch(ui, first_stage) == "SUCCESS"
+    for project in twins:
+        with project.captions.open("a") as file:
+            file.write(project.captions.read_text().splitlines()[-1].rsplit(",", 1)[0] + f",seen by the {door}\n")
+    line.call("rsqa", "run", "--quiet", *first_stage)
+
+    with started(ui, door, name) as runs:
+        assert [ended(ui, run) for run in runs] == ["SUCCESS"]
+    by_line, by_door = trail(line), trail(other)
+    for what, found in by_line.items():
+        assert by_door[what] == found, what
+    assert set(by_door["parents"]) == {"FINISHED"}
+
+
+@contextmanager
+def started(ui: RunningUi, door: str, name: str) -> Iterator[list[str]]:
+    """Switches a sensor or schedule on until it has started a run; yields the ids of its runs."""
+    selector = {
+        "repositoryLocationName": "rsqa",
+        "repositoryName": "__repository__",
+        f"{door}Name": name,
+    }
+    answer = next(iter(ui.ask(_START[door], {"of": selector}).values()))
+    assert f"{door}State" in answer, answer
+    try:
+        yield _first_runs(ui, f"dagster/{door}_name", name)
+    finally:
+        ui.ask(_STOP[door], {"id": answer[f"{door}State"]["id"]})
+
+
+def _first_runs(ui: RunningUi, tag: str, name: str) -> list[str]:
+    for _ in range(360):
+        runs = ui.ask(_RUNS)["runsOrError"]["results"]
+        found = [run["runId"] for run in runs if {"key": tag, "value": name} in run["tags"]]
+        if found:
+            return found
+        time.sleep(0.5)
+    raise AssertionError(f"{name} started nothing")
 
 
 def test_mlflow_answers_and_foreign_hosts_are_refused(ui: RunningUi) -> None:

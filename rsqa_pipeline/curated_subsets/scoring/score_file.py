@@ -10,7 +10,8 @@ import numpy as np
 from tqdm import tqdm
 
 from rsqa_pipeline.curated_subsets.scoring.engines import Engine
-from rsqa_pipeline.curated_subsets.scoring.scorers import ScorerSpec
+from rsqa_pipeline.curated_subsets.scoring.first_pass import FirstPass, first_pass_path
+from rsqa_pipeline.curated_subsets.scoring.scorers import ModelSpec, ScorerSpec
 from rsqa_pipeline.curated_subsets.scoring.sealed_table import write_sealed
 from rsqa_pipeline.curated_subsets.scoring.shards import ScoreCounts, ScoreRow, score_table
 from rsqa_pipeline.curated_subsets.scoring.worker import FILE_SCORE
@@ -20,9 +21,12 @@ from rsqa_pipeline.source_pairs.readers.read_source import read_source
 from rsqa_pipeline.source_pairs.source_row import RowFault
 
 if TYPE_CHECKING:
+    from rsqa_pipeline.curated_subsets.scoring.fit_first_pass import Sample
     from rsqa_pipeline.score_model.network.model import ScoreModel
 
 ASSET = "score"
+MAX_SAMPLE_SHARE = 0.5
+"""Share of a file from which a sample for a first pass is too large a part of it to save anything."""
 
 
 def score_file(scorer: ScorerSpec, source: SourceFile, out: Path, shard_rows: int, engine: Engine) -> ScoreCounts:
@@ -39,6 +43,54 @@ def score_file(scorer: ScorerSpec, source: SourceFile, out: Path, shard_rows: in
     """
     total = sum(1 for _ in tqdm(read_source(source), desc="count", unit="row", mininterval=1))
     return score_table(_rows(source), scorer, out, ASSET, shard_rows, engine, total)
+
+
+def score_best_share(
+    model: ModelSpec, source: SourceFile, out: Path, shard_rows: int, engine: Engine, keep: float
+) -> tuple[ScoreCounts, FirstPass | None]:
+    """As `score_file`, but rows that cannot be among the best share of their kind are only seen by a first pass.
+
+    Dropped rows are in the quarantine table with reason `CANNOT_BE_KEPT`, so that a later run without a first pass
+    scores them. The first pass is recorded beside ``out``; a run that resumes uses the recorded one. Where none saves
+    work, all rows are scored in full.
+
+    Args:
+        model: a score model.
+
+    Returns:
+        The counts, and the first pass with the least expected work (it was used if that is below 1); None if none was
+        fitted, because the file is small or the model has no cheaper part.
+    """
+    from rsqa_pipeline.curated_subsets.scoring.after_first_pass import AfterFirstPassSpec
+    from rsqa_pipeline.curated_subsets.scoring.fit_first_pass import draw, sample_rows
+
+    rows = tqdm(read_source(source), desc="count", unit="row", mininterval=1)
+    sample = draw(rows, sample_rows(keep))
+    found = _first_pass(model, sample, keep, out) if sample.share <= MAX_SAMPLE_SHARE else None
+    if found is None or found.work >= 1:
+        return score_table(_rows(source), model, out, ASSET, shard_rows, engine, int(rows.n)), found
+    spec = AfterFirstPassSpec(model, first_pass_path(out))
+    asset = f"{ASSET}, best {100 * keep:g}%, sample {sample.hash[:8]}"  # shards of other first passes have other names
+    return score_table(_rows(source), spec, out, asset, shard_rows, engine, int(rows.n)), found
+
+
+def _first_pass(model: ModelSpec, sample: Sample, keep: float, out: Path) -> FirstPass | None:
+    """The recorded first pass if it is for this model, share and sample; otherwise fits and records one."""
+    from rsqa_pipeline.curated_subsets.scoring.fit_first_pass import fit_first_pass
+    from rsqa_pipeline.score_model.scoring.scorer import Scorer
+
+    path = first_pass_path(out)
+    if path.is_file():
+        recorded = FirstPass.read(path)
+        if (recorded.model_version, recorded.keep, recorded.sample) == (model.version, keep, sample.hash):
+            return recorded
+    scorer = model.load(0)
+    assert isinstance(scorer, Scorer)
+    found = fit_first_pass(scorer, sample, keep)
+    if found is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        found.write(path)
+    return found
 
 
 def _rows(source: SourceFile) -> Iterator[ScoreRow | RowFault]:

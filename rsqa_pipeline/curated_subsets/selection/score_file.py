@@ -27,6 +27,7 @@ from rsqa_pipeline.curated_subsets.selection.explain import (
     dropped_rows,
     write_shares,
 )
+from rsqa_pipeline.curated_subsets.selection.first_pass_drops import first_pass_drops, refuse_first_pass
 from rsqa_pipeline.curated_subsets.selection.score_reader import HASH_COLUMNS, ScoreTable
 from rsqa_pipeline.errors import DataError, UsageError
 from rsqa_pipeline.images.decode import ImageFault, content_hash
@@ -65,8 +66,9 @@ def curate_scores(scores: Path, rule: SubsetRule, seed: int, folder: Path) -> Se
     """Streams the score file and writes ids.parquet (in the file's order), explained.parquet, shares.json, rule.json.
 
     Raises:
-        DataError: see `apply_rule_streaming`.
+        DataError: see `apply_rule_streaming`. UsageError: no row can be ranked, or a first pass dropped some.
     """
+    refuse_first_pass(scores)
     table = ScoreTable(scores)
     folder.mkdir(parents=True, exist_ok=True)
     shares, reasons = Shares(), Counter[str]()
@@ -98,14 +100,17 @@ def curate_data(
     Content decides which score is a row's: a score file of `rsqa score` holds the hashes of the image and text that
     were scored. A row whose content is another one now is dropped with reason ``stale_score``, a row without a score
     with ``no_score``, an unreadable row with the reader's reason, and a row with a repeated key with ``duplicate_id``.
-    The rule's fractions count the other rows. Also returns the kept keys.
+    The rule's fractions count the other rows, and those that a first pass dropped (``cannot_be_kept``). Also returns
+    the kept keys.
 
     Raises:
-        DataError: the data file or the score file cannot be used. UsageError: no row of the data file has a score.
+        DataError: the data file or the score file cannot be used. UsageError: no row of the data file has a score, or
+            the rule needs scores of rows that a first pass dropped.
     """
     rows, faults = _read(source)
     samples, unscored = _join_scores(rows, scores)
-    decisions = apply_rule(samples, rule, seed)
+    dropped = first_pass_drops(scores)
+    decisions = apply_rule(samples, dropped.rule_for(rule, samples, unscored, rows) if dropped else rule, seed)
     kept = samples.loc[decisions["kept"], "sample_id"].tolist()
     folder.mkdir(parents=True, exist_ok=True)
     write_table(folder / "ids.parquet", KEPT, [{"key": key} for key in kept])

@@ -10,8 +10,10 @@ from typing import Any
 
 import dagster as dg
 
+from rsqa_pipeline.errors import UsageError
 from rsqa_pipeline.profile import Profile
 from rsqa_pipeline.services.databases import DAGSTER_CONFIG, check_database, protect, shared_dagster_config
+from rsqa_pipeline.services.servers import refuse_silent_services
 from rsqa_pipeline.stages import STAGES, assets_of
 
 from .automation import EVERYTHING
@@ -78,7 +80,9 @@ def run_job(
             tags={LAUNCHED_BY: "dvc" if "DVC_STAGE" in os.environ else "cli", _CHECKOUT: checkout},
         )
     protect((profile.state / "dagster").rglob("*.db"))
-    _finish_tracking(profile, wanted, outcome.run_id, outcome.success)
+    silent = None if outcome.success else _silent_service()
+    if silent is None:
+        _finish_tracking(profile, wanted, outcome.run_id, outcome.success)
     made, failures = dict[str, bool](), dict[str, str]()
     for event in outcome.all_events:
         if event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION:
@@ -86,7 +90,7 @@ def run_job(
             made[materialization.asset_key.path[-1]] = bool(materialization.metadata["computed"].value)
         elif event.event_type == dg.DagsterEventType.STEP_FAILURE:
             name = str(event.step_key)
-            failures[name] = _message(event.step_failure_data).removeprefix(f"{name}: ")
+            failures[name] = _message(event.step_failure_data, silent).removeprefix(f"{name}: ")
     return made, failures
 
 
@@ -124,11 +128,27 @@ def _finish_tracking(profile: Profile, wanted: Sequence[str], run_id: str, succe
         MlflowTracking(profile).finish(run_id, succeeded)
 
 
-def _message(failure: Any) -> str:
-    """What a user can act on; of a fault in the code its first cause and last frame."""
+def _silent_service() -> str | None:
+    """What is wrong with a service that no longer answers; None if all do."""
+    try:
+        refuse_silent_services()
+    except UsageError as error:
+        return str(error)
+    return None
+
+
+def _message(failure: Any, silent: str | None) -> str:
+    """What a user can act on; of a fault in the code its first cause and last frame.
+
+    Args:
+        silent: what is wrong with a service that no longer answers.
+    """
     if failure.user_failure_data is not None:
         return str(failure.user_failure_data.description)
-    error = failure.error
-    while error.cause is not None:
-        error = error.cause
+    causes = [failure.error]
+    while causes[-1].cause is not None:
+        causes.append(causes[-1].cause)
+    if silent is not None and any(error.cls_name == "MlflowException" for error in causes):
+        return silent
+    error = causes[-1]
     return error.message.strip() + "\n" + "".join(error.stack[-1:]).rstrip()

@@ -17,15 +17,6 @@ from tests.state.running_ui import free_ports
 TRACKED = "score_head"
 MADE = ("benchmark_sets", "image_text_pairs", "base_models")
 WORDS = [sys.executable, "-m", "rsqa_pipeline.cli.main", "run", *MADE, TRACKED]
-    sys.executable,
-    "-m",
-    "rsqa_pipeline.cli.main",
-    "run",
-    "benchmark_sets",
-    "image_text_pairs",
-    "base_models",
-    TRACKED,
-]
 
 
 @contextmanager

@@ -48,7 +48,7 @@ def test_workflow_retrains_what_a_change_of_captions_made_stale(clone: Project, 
     before = locked(clone)
     clone.call("git", "checkout", "-qb", "better-captions")
     lines = clone.captions.read_text(encoding="utf-8").splitlines()
-    for index in range(10, len(lines), 100):
+    for index in range(10, len(lines), 20):
         lines[index] = lines[index].rsplit(",", 1)[0] + ",an aerial image of a harbour with two white ships"
     clone.captions.write_text("\n".join(lines) + "\n", encoding="utf-8")
     clone.commit("better captions")

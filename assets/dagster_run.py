@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ from rsqa_pipeline.stages import STAGES, assets_of
 from .automation import EVERYTHING
 from .code_location import build
 from .resources import LAUNCHED_BY
+
+log = logging.getLogger(__name__)
 
 _INSTANCE = """\
 telemetry: {enabled: false}
@@ -80,9 +83,11 @@ def run_job(
             tags={LAUNCHED_BY: "dvc" if "DVC_STAGE" in os.environ else "cli", _CHECKOUT: checkout},
         )
     protect((profile.state / "dagster").rglob("*.db"))
-    silent = None if outcome.success else _silent_service()
+    silent = _silent_service()
     if silent is None:
         _finish_tracking(profile, wanted, outcome.run_id, outcome.success)
+    else:
+        log.warning("%s; the run's records there stay open", silent)
     made, failures = dict[str, bool](), dict[str, str]()
     for event in outcome.all_events:
         if event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION:

@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -49,7 +50,7 @@ WORDS = [
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A deep score model whose later layers add nothing, so that its first layers tell the score; captions and answers
-    about six images, and a row without an image."""
+    about six images, and a row whose image is missing."""
     folder = tmp_path_factory.mktemp("first_pass")
     config = AutoConfig.from_pretrained(CHECKPOINTS / "vlm")
     config.text_config.num_hidden_layers = 12
@@ -234,6 +235,14 @@ def test_all_rows_are_scored_where_a_first_pass_saves_nothing(folder: Path, tmp_
     assert "all rows scored in full: the best first pass" in score(folder, out, "--adaptive", "--keep", KEEP)
     assert pq.read_table(out).num_rows == 2 * ROWS - 1
     curate(folder, out, tmp_path / "a.json", "--keep", 0.9)
+
+
+def test_a_damaged_quarantine_table_is_one_line(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"key": ["a"], "score": [1.0]}), tmp_path / "s.parquet")
+    for content in (b"no table", b""):
+        (tmp_path / "s.quarantine.parquet").write_bytes(content)
+        message = run("curate", "--scores", tmp_path / "s.parquet", "--keep", 1, "--out", tmp_path / "x", code=1)
+        assert "s.quarantine.parquet is not a quarantine table" in message
 
 
 @pytest.mark.parametrize(

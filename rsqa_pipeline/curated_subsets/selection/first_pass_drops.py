@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -16,7 +17,7 @@ from rsqa_pipeline.curated_subsets.corpus import Kind
 from rsqa_pipeline.curated_subsets.scoring.first_pass import CANNOT_BE_KEPT, FirstPass, first_pass_path
 from rsqa_pipeline.curated_subsets.scoring.shards import quarantine_path
 from rsqa_pipeline.curated_subsets.selection.ranking import fraction, kept_count
-from rsqa_pipeline.errors import UsageError
+from rsqa_pipeline.errors import DataError, UsageError
 from rsqa_pipeline.profile.curated_subsets import SubsetRule
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -94,13 +95,19 @@ def first_pass_drops(scores: Path) -> FirstPassDrops | None:
     """What a first pass dropped from a file's scores; None if there was none, or all rows have been scored since.
 
     Raises:
-        DataError: rows were dropped, and the record of the first pass beside the scores is missing or damaged.
+        DataError: the quarantine table beside the scores cannot be read, or rows were dropped and the record of the
+            first pass is missing or damaged.
     """
     quarantine = quarantine_path(scores)
     if not quarantine.is_file():
         return None
-    table = pq.read_table(quarantine, columns=["sample_id", "reason", "detail"])
-    table = table.filter(pc.equal(table["reason"], CANNOT_BE_KEPT))
+    try:
+        table = pq.read_table(quarantine, columns=["sample_id", "reason", "detail"])
+        table = table.filter(pc.equal(table["reason"], CANNOT_BE_KEPT))
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise DataError(
+            f"{quarantine} is not a quarantine table: {type(error).__name__}; delete it and run `rsqa score` again"
+        ) from error
     if not len(table):
         return None
     hashes = (detail.partition(":")[0] for detail in table["detail"].to_pylist())
